@@ -1,0 +1,11 @@
+"""vlact: vision-language action understanding, as notebooks that regenerate their own tables.
+
+Data walks one way, and a module imports only from what stands to its left:
+
+    worlds | datasets -> video -> models -> losses -> training -> inference -> metrics -> report
+"""
+
+from pathlib import Path
+
+__version__ = "0.1.0"
+ROOT = Path(__file__).resolve().parent.parent
