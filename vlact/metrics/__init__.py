@@ -1,0 +1,1 @@
+"""Numbers from prediction tables, with numpy and pandas only."""

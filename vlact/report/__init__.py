@@ -1,0 +1,1 @@
+"""Tables and figures from numbers; nothing is computed here that a metric could say."""

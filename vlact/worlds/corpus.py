@@ -6,6 +6,7 @@ dataset in miniature, split by participant as the real one (train, one validatio
 
 import csv
 import io
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 import yaml
 
 from vlact import video
+from vlact.language.tasks import ATA_BASE, ATA_NOVEL
 from vlact.worlds.render import render
-from vlact.worlds.workbench import ATA_BASE, ATA_NOVEL, ATA_VIEWS, OBJECTS, VERBS, act, person, place
+from vlact.worlds.workbench import ATA_VIEWS, OBJECTS, VERBS, act, person, place
 
 CAPTIONS = yaml.safe_load((Path(__file__).parent.parent / "language" / "captions.yaml").read_text())
 NAMED_OBJECTS = tuple(o for o in OBJECTS if o not in ("object", "toy"))
@@ -66,13 +68,26 @@ def film(recording: Recording, folder: Path, size: int, fps: float, mean_s: floa
                 "group": recording.group,
                 "verb": verb,
                 "object": obj,
-                "caption": f"{word} {obj}".strip(),
                 "view": recording.view,
             }
+            | ({"caption": f"{word} {obj}".strip()} if recording.domain == "tutorial" else {})
         )
         start += frames
     shots = [f for i in range(0, len(scenes), 4) for f in render(scenes[i : i + 4], times[i : i + 4], (size, size))]
     video.write(folder / f"{recording.name}.mp4", np.concatenate(shots), fps)
+    return rows
+
+
+def film_job(recording: Recording, folder: str, notes: str, size: int, fps: float, mean_s: float) -> list[dict]:
+    """`film` that leaves its rows in the folder `notes`, so that a killed stage films no video twice."""
+    note = Path(notes) / f"{recording.name}.json"
+    if note.is_file():
+        return json.loads(note.read_text())
+    rows = film(recording, Path(folder), size, fps, mean_s)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_suffix(".tmp")
+    temporary.write_text(json.dumps(rows))
+    os.replace(temporary, note)
     return rows
 
 

@@ -720,12 +720,6 @@ BACKWARD: dict[str, Callable[[Bench], None]] = {  # the same motion, run backwar
 }  # fmt: skip
 VERBS = (*FORWARD, *BACKWARD)
 
-ATA_BASE = (
-    ("fasten", "screw"), ("insert", "screw"), ("take", "block"), ("idle", ""), ("take", "part"),
-    ("fasten", "nut"), ("take", "ring"), ("take", "plate"), ("tighten", "screw"), ("insert", "pin"),
-)  # fmt: skip
-ATA_NOVEL = (("drop", "item"), ("balance", "part"), ("pick up", "item"), ("spin", "block"), ("hammer", "pin"))
-
 
 # People and places
 @dataclass

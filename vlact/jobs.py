@@ -1,0 +1,190 @@
+"""Long work: progress where the reader looks, jobs on several processes, and resuming after a kill.
+
+A job's result is kept under a key made of everything it depends on; a run that was killed finds the
+finished jobs there and the unfinished one's last checkpoint, and ends with the same bytes as a run
+that was not. Kept results are deleted when the whole stage has succeeded.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+_report: Callable[[float], None] | None = None  # in a worker: how to tell the parent of progress
+
+
+def _fancy() -> bool:
+    """A terminal or a live notebook shows a bar; papermill and CI logs get plain lines."""
+    return sys.stderr.isatty() or (os.environ.get("VLACT_PROGRESS") == "bar")
+
+
+class Progress:
+    """A tqdm bar, or one plain line every few seconds with the time left."""
+
+    def __init__(self, total: float, label: str, every_s: float = 15.0):
+        self.total, self.label, self.every_s = total, label, every_s
+        self.done, self.start, self.last = 0.0, time.monotonic(), time.monotonic()
+        self.bar = None
+        if _fancy():
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=total, desc=label)
+
+    def update(self, amount: float = 1.0) -> None:
+        self.done += amount
+        if self.bar is not None:
+            self.bar.update(amount)
+        elif time.monotonic() - self.last > self.every_s and self.done:
+            self.last = time.monotonic()
+            left = (self.last - self.start) * (self.total - self.done) / self.done
+            print(f"{self.label}: {100 * self.done / self.total:.0f} %, {left / 60:.1f} min left", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def track(items: Iterable, total: int, label: str) -> Iterator:
+    """Iterate with progress: reported to the parent in a worker, shown otherwise."""
+    if _report is not None:
+        for item in items:
+            yield item
+            _report(1 / total)
+        return
+    progress = Progress(total, label)
+    for item in items:
+        yield item
+        progress.update()
+    progress.close()
+
+
+def key(*parts) -> str:
+    """A short hash of json-able values, paths (by content) and modules' source."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            digest.update(part.read_bytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+def source_key(*packages: str) -> str:
+    """Hash of the code of vlact modules or folders, such as "models" or "training.py"."""
+    root = Path(__file__).parent
+    files = [f for p in packages for f in sorted((root / p).rglob("*.py") if (root / p).is_dir() else [root / p])]
+    return key(*files)
+
+
+class Checkpoint:
+    """Something to come back to: `load()` what an earlier run saved, `save(state)` whole or not at all.
+
+    Only this project's own temporary files are read here, tensors through `weights_only=True`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.parent = os.getppid()
+
+    def load(self):
+        import torch
+
+        return torch.load(self.path, weights_only=True) if self.path.is_file() else None
+
+    def save(self, state) -> None:
+        import torch
+
+        if _report is not None and os.getppid() != self.parent:
+            raise SystemExit("the parent process is gone")  # an orphan must not write under a new run
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
+
+
+def _start_worker(queue, parent: int) -> None:
+    global _report
+    import torch
+
+    torch.set_num_threads(1)
+    _report = queue.put
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+_pool: tuple[int, ProcessPoolExecutor, object] | None = None  # workers, pool, queue: imports are paid once
+
+
+def _workers(count: int) -> tuple[ProcessPoolExecutor, object]:
+    global _pool
+    if _pool is None or _pool[0] != count:
+        close()
+        context = multiprocessing.get_context("spawn")
+        queue = context.SimpleQueue()
+        _pool = (count, ProcessPoolExecutor(count, context, _start_worker, (queue, os.getpid())), queue)
+    return _pool[1:]
+
+
+def close() -> None:
+    """Stop the worker processes; the next `run` starts new ones."""
+    global _pool
+    if _pool is not None:
+        _pool[1].shutdown(cancel_futures=True)
+        _pool = None
+
+
+def run(function: Callable, jobs: list[tuple], workers: int, label: str) -> list:
+    """`[function(*job) for job in jobs]` on single-thread processes, with one progress display.
+
+    Args:
+        function: Importable (not defined in a notebook). One that reports inner progress through
+            `track` says so with the attribute `tracked = True`.
+        jobs: Argument tuples, picklable.
+        workers: Processes; 1 runs here.
+        label: What to call the work in the progress display.
+
+    Raises:
+        Exception: The first job's error, after the others were cancelled.
+    """
+    progress = Progress(len(jobs), label)
+    if workers <= 1 or len(jobs) <= 1:
+        out = []
+        for job in jobs:
+            out.append(function(*job))
+            progress.update()
+        progress.close()
+        return out
+    pool, queue = _workers(workers)
+
+    def listen():
+        while (amount := queue.get()) is not None:
+            progress.update(amount)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    out = [None] * len(jobs)
+    try:
+        futures = {pool.submit(function, *job): i for i, job in enumerate(jobs)}
+        for future in as_completed(futures):
+            out[futures[future]] = future.result()
+            if not getattr(function, "tracked", False):
+                progress.update()
+    except BaseException:
+        close()
+        raise
+    finally:
+        queue.put(None)
+        listener.join()
+        progress.close()
+    return out

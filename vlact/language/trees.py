@@ -1,0 +1,164 @@
+"""Synonym trees (ACE, section 3.2) and the index tables that make training on them cheap.
+
+A tree file maps each root verb to its first-order synonyms and each of those to its own:
+`root: {root: [..], synonym: [..], ..}`. A word is always a child of itself. Trees are data; how a file
+was made stands at its top.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+FOLDER = Path(__file__).parent / "trees"
+Action = tuple[str, str]  # verb, object ("" where there is none)
+
+
+def phrase(verb: str, obj: str) -> str:
+    """V + O: the verb whole, then the object."""
+    return f"{verb} {obj}".strip()
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Trees of several root verbs with M children at every node, the node itself first."""
+
+    name: str
+    words: dict[str, dict[str, list[str]]]
+
+    @classmethod
+    def load(cls, path: str | Path, verbs: tuple[str, ...] = ()) -> "Trees":
+        """Read and check a tree file.
+
+        Args:
+            path: A yaml file, or the name of a shipped one ("ata").
+            verbs: Root verbs that must be there.
+
+        Raises:
+            ValueError: A root or a synonym without its own list, lists of different length, or a
+                repeated word; the message names the file, the tree and the word.
+        """
+        path = Path(path)
+        if not path.suffix:
+            path = FOLDER / f"{path}.yaml"
+        if not path.is_file():
+            raise ValueError(f"{path}: expected a synonym tree file, found none; shipped are {sorted(p.stem for p in FOLDER.glob('*.yaml'))}")
+        words = yaml.safe_load(path.read_text())
+        if not isinstance(words, dict) or not words:
+            raise ValueError(f"{path}: expected a mapping of root verbs to trees, found {type(words).__name__}")
+        missing = [v for v in verbs if v not in words]
+        if missing:
+            raise ValueError(f"{path}: no tree for the verbs {missing}; add them (present: {sorted(words)})")
+        sizes = set()
+        for root, tree in words.items():
+            if not isinstance(tree, dict) or root not in tree:
+                raise ValueError(f"{path}, tree {root!r}: expected a mapping that lists the root's own synonyms under {root!r}")
+            for word in (root, *tree[root]):
+                children = tree.get(word)
+                if not isinstance(children, list) or not children:
+                    raise ValueError(f"{path}, tree {root!r}: no list of synonyms for {word!r}")
+                if len({word, *children}) != len(children) + 1 or not all(isinstance(c, str) and c.strip() for c in children):
+                    raise ValueError(f"{path}, tree {root!r}, word {word!r}: expected distinct words other than itself, found {children}")
+                sizes.add(len(children))
+        if len(sizes) > 1:
+            raise ValueError(f"{path}: all lists must have the same length; found lengths {sorted(sizes)}")
+        return cls(path.stem, words)
+
+    @property
+    def m(self) -> int:
+        """M, the number of children of a node, itself included."""
+        return 1 + len(next(iter(next(iter(self.words.values())).values())))
+
+    def children(self, root: str, word: str | None = None) -> list[str]:
+        """The M children of the root, or of one of its first-order synonyms, the node itself first.
+
+        Raises:
+            ValueError: No such tree, or the word is no first-order synonym of the root.
+        """
+        word = word or root
+        if root not in self.words or word not in self.words[root]:
+            raise ValueError(f"tree {self.name!r}: no node {word!r} under root {root!r}; ask for one of {sorted(self.words.get(root, self.words))}")
+        return [word, *self.words[root][word]]
+
+    def overlap(self, root: str, a: str, b: str) -> float:
+        """Jaccard overlap, 0..1, of the children of two nodes of one tree."""
+        x, y = set(self.children(root, a)), set(self.children(root, b))
+        return len(x & y) / len(x | y)
+
+
+def context_free(trees: Trees, encode, seed: int = 0) -> Trees:
+    """The negative control: every word's children are its nearest words whatever the sense.
+
+    Each synonym of each node is replaced by the nearest word (by cosine of the sentence features)
+    of the whole lexicon of the given trees, so that tree size and vocabulary stay the same while the
+    sense of the root is lost from the second order on. The first order keeps its words: they are the
+    labels that the test asks about.
+
+    Args:
+        trees: The trees to take the lexicon and the first order from.
+        encode: Strings to unit features (N, d).
+        seed: Breaks ties; unused words come in this order.
+    """
+    lexicon = sorted({w for tree in trees.words.values() for node, kids in tree.items() for w in (node, *kids)})
+    order = np.random.default_rng(seed).permutation(len(lexicon))
+    lexicon = [lexicon[i] for i in order]
+    features = np.asarray(encode(lexicon))
+    where = {w: i for i, w in enumerate(lexicon)}
+    near = np.argsort(-(features @ features.T), axis=1, kind="stable")
+    out = {}
+    for root, tree in trees.words.items():
+        out[root] = {}
+        for word in tree:
+            kids = [lexicon[j] for j in near[where[word]] if lexicon[j] != word]
+            out[root][word] = list(tree[root]) if word == root else kids[: trees.m - 1]
+    return Trees(f"{trees.name} context-free", out)
+
+
+@dataclass
+class ActionTexts:
+    """All strings that a set of actions can be called by, and index tables into them.
+
+    Attributes:
+        actions: C pairs (verb, object).
+        texts: The N distinct strings; encode them once.
+        root: Index of each action's label (C, 1).
+        fixed: Children of each root label (C, M), Eq. 3.
+        drawn: Children of every first-order synonym (C, M, M): drawn[i, k] belong to synonym k, Eq. 4.
+        shadow: For each class the children of every verb of its negative pool (P_i, M), Eq. 6-7.
+    """
+
+    actions: list[Action]
+    trees: Trees
+    texts: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        index: dict[str, int] = {}
+
+        def ids(words: list[str], obj: str) -> list[int]:
+            return [index.setdefault(phrase(w, obj), len(index)) for w in words]
+
+        kids = {v: self.trees.children(v) for v, _ in self.actions}
+        self.root = np.array([ids([v], o) for v, o in self.actions])
+        self.fixed = np.array([ids(kids[v], o) for v, o in self.actions])
+        self.drawn = np.array([[ids(self.trees.children(v, k), o) for k in kids[v]] for v, o in self.actions])
+        self.shadow = []
+        for verb, obj in self.actions:
+            pool = [(u, k) for u in dict.fromkeys(v for v, _ in self.actions) for k in kids[u] if k not in kids[verb]]
+            pool = list({k: (u, k) for u, k in reversed(pool)}.values())[::-1]  # a word once, from its first tree
+            self.shadow.append(np.array([ids(self.trees.children(u, k), obj) for u, k in pool]))
+        if any(len(s) == 0 for s in self.shadow):
+            raise ValueError("shadow negatives need at least two root verbs with different children")
+        self.texts = list(index)
+        verbs = list(dict.fromkeys(v for v, _ in self.actions))
+        self.verb_of = np.array([verbs.index(v) for v, _ in self.actions])
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One step's random labels a+ (C, M) and shadow negatives a- (C, M), as rows of `texts`.
+
+        Actions that share a root verb get the same synonym (ACE, appendix 6.1).
+        """
+        synonym = rng.integers(self.fixed.shape[1], size=self.verb_of.max() + 1)[self.verb_of]
+        drawn = self.drawn[np.arange(len(self.actions)), synonym]
+        shadow = np.stack([pool[rng.integers(len(pool))] for pool in self.shadow])
+        return drawn, shadow

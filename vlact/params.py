@@ -1,0 +1,156 @@
+"""params.yaml, read once and checked: every number of every profile, and where results go."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin
+
+import yaml
+
+from vlact import ROOT
+
+
+@dataclass(frozen=True)
+class World:
+    """The rendered worlds, or the folder of real data that takes their place."""
+
+    source: str  # "rendered" or "folder"
+    seed: int
+    size: int  # pixels, square
+    fps: float
+    tutorial_videos: int
+    tutorial_steps: int  # narrated actions per video
+    tutorial_step_s: float
+    ata_people: dict  # participants per split
+    ata_repeats: dict  # performances per participant and action
+    ata_steps: int  # actions per recording
+    ata_step_s: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """Shape of the dual encoder, see `vlact.models.dual`."""
+
+    image_size: int
+    patch_size: int
+    num_frames: int
+    dim: int
+    depth: int
+    heads: int
+    embed_dim: int
+    text_dim: int
+    pool: str
+    motion_input: bool
+    conv_stem: bool
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """The pretraining ladder: labelled trunk, then alignment with captions."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    object_weight: float
+    align_steps: int
+    align_batch_size: int
+    align_lr: float
+    align_noise: float  # share of captions that name another clip
+
+
+@dataclass(frozen=True)
+class Ace:
+    """Fine-tuning and its grid."""
+
+    tau: float
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    trained_blocks: int
+    window_s: float
+    views: int  # temporal clips per segment in evaluation
+    lrs: list
+    epochs: list
+    methods: list
+    idle: bool  # ATA's idle class counts as a base action
+
+
+@dataclass(frozen=True)
+class Params:
+    """One profile."""
+
+    profile: str
+    workspace: str
+    workers: int
+    seeds: list
+    world: World
+    model: Model
+    pretrain: Pretrain
+    ace: Ace
+
+    @property
+    def data(self) -> Path:
+        """Where stages leave data: `data/<workspace>`."""
+        return ROOT / "data" / self.workspace
+
+    @property
+    def figures(self) -> Path:
+        """Where tables and figures go: `figures/<profile>`, or inside data for a scratch run."""
+        return ROOT / "figures" / self.workspace if self.workspace == self.profile else self.data / "figures"
+
+    @property
+    def scratch(self) -> Path:
+        """Checkpoints and caches, never an output of a stage."""
+        return ROOT / "data" / "tmp" / self.workspace
+
+
+PROFILES = ("smoke", "mini", "paper")
+
+
+def load(profile: str = "smoke", workspace: str | None = None, path: Path = ROOT / "params.yaml", **changes) -> Params:
+    """Read one profile.
+
+    Args:
+        profile: "smoke", "mini" or "paper".
+        workspace: Folder name under data/ for the results; the profile's name if not given.
+        path: The yaml file.
+        changes: `section__name=value` overrides, for example `ace__lrs=[0.01]`.
+
+    Raises:
+        ValueError: Unknown profile, unknown, missing or mistyped parameter; names file and parameter.
+    """
+    profiles = yaml.safe_load(Path(path).read_text())["profiles"]
+    if profile not in profiles:
+        raise ValueError(f"{path}: unknown profile {profile!r}; expected one of {sorted(profiles)}")
+    values = {k: dict(v) if isinstance(v, dict) else v for k, v in profiles[profile].items()}
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        target = values.get(section) if key else values
+        if not isinstance(target, dict) or (key or section) not in target:
+            raise ValueError(f"{name}: no such parameter; expected section__name with a section of {sorted(k for k in values if isinstance(values[k], dict))}")
+        target[key or section] = value
+    if values.pop("name", None) != profile:
+        raise ValueError(f"{path}: profiles.{profile}.name must be {profile!r}")
+    return _build(Params, values | {"profile": profile, "workspace": workspace or profile}, f"{path}: profiles.{profile}")
+
+
+def _build(kind: type, values: dict, where: str):
+    known = {f.name: f.type for f in fields(kind)}
+    unknown, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
+    if unknown or missing:
+        raise ValueError(f"{where}: unknown parameters {unknown or 'none'}, missing {missing or 'none'}; expected {sorted(known)}")
+    out = {}
+    for name, value in values.items():
+        expected = known[name]
+        if isinstance(expected, type) and hasattr(expected, "__dataclass_fields__"):
+            out[name] = _build(expected, value, f"{where}.{name}")
+            continue
+        allowed = get_args(expected) if get_origin(expected) is UnionType else (expected,)
+        if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            names = " or ".join(t.__name__ for t in allowed)
+            raise ValueError(f"{where}.{name}: expected {names}, got {value!r} ({type(value).__name__})")
+        out[name] = value
+    return kind(**out)
