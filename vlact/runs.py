@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlact.inference import predict, rows
+from vlact.inference import embed_names, predict, rows
 from vlact.language.tasks import Task
-from vlact.language.trees import ActionTexts
+from vlact.language.trees import ActionTexts, phrase
 from vlact.models.dual import DualEncoder
 from vlact.training import align, finetune, keep_tokens, pool
 
@@ -134,3 +134,40 @@ def ace_job(
     if model_out:
         model.save(model_out)
     _write(path, lambda d, p: d.to_parquet(p, index=False), pd.concat(found, ignore_index=True))
+
+
+def concept_job(models: dict[str, str], tokens: str, texts: str, task: Task, table: pd.DataFrame, frozen: int, out: str) -> None:
+    """What the figures need of the chosen models, as two parquet files in the folder `out`.
+
+    `concepts`: one row a tree node and model: `model, mode, concept, order, text, e0..` (unit embeddings of
+    the node alone, without leaf averaging). `similarity`: mean cosine of the test clips of each novel class
+    to every name of every novel class, as the model scores it: `model, clips_of, name_of, name, cosine`.
+    """
+    kept, trunk = load_file(tokens), load_file(texts)
+    test = table[table["part"] == "test"].reset_index(drop=True)
+    nodes = []
+    for mode, actions in (("base", task.base), ("novel", task.novel)):
+        for verb, obj in actions:
+            first = task.trees.children(verb)
+            second = [w for k in first for w in task.trees.children(verb, k) if w not in first]
+            nodes += [(mode, phrase(verb, obj), 0 if w == verb else 1, phrase(w, obj)) for w in first]
+            nodes += [(mode, phrase(verb, obj), 2, phrase(w, obj)) for w in dict.fromkeys(second)]
+    concepts, similar = [], []
+    for name, path in models.items():
+        model, leaf = DualEncoder.load(path), name == "ACE"
+        with torch.inference_mode():
+            embedded = model.embed_text(torch.stack([trunk[t] for *_, t in nodes])).numpy()
+            video = model.embed_video(pool(model, kept["test"].flatten(0, 1), frozen)).unflatten(0, kept["test"].shape[:2]).mean(1)
+        table_ = pd.DataFrame(nodes, columns=["mode", "concept", "order", "text"])
+        table_.insert(0, "model", name)
+        concepts.append(pd.concat([table_, pd.DataFrame(embedded).add_prefix("e")], axis=1))
+        for run, names in enumerate(task.srt):
+            cosine = (video @ embed_names(model, task.names("novel", run, leaf), trunk).T).numpy()
+            for c, (verb, obj) in enumerate(task.novel):
+                mean = cosine[((test["mode"] == "novel") & (test["label"] == c)).to_numpy()].mean(0)
+                similar += [
+                    {"model": name, "clips_of": phrase(verb, obj), "name_of": phrase(*task.novel[k]), "name": phrase(w, task.novel[k][1]), "cosine": float(mean[k])}
+                    for k, w in enumerate(names)
+                ]
+    _write(Path(out) / "concepts.parquet", lambda d, f: d.to_parquet(f, index=False), pd.concat(concepts, ignore_index=True))
+    _write(Path(out) / "similarity.parquet", lambda d, f: d.to_parquet(f, index=False), pd.DataFrame(similar))

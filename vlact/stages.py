@@ -154,7 +154,7 @@ def ata_task(p: Params):
     return tasks.ata(trees, p.ace.idle), tasks.ata(context_free(trees, sentence_encoder()), p.ace.idle)
 
 
-def clip_table(table: pd.DataFrame, task) -> pd.DataFrame:
+def clip_table(table: pd.DataFrame, task, needed=(("train", "base"), ("val", "base"), ("test", "novel"))) -> pd.DataFrame:
     """Rows of the annotation table that the task uses, with class numbers.
 
     Adds `clip` (row of the annotation table), `mode` ("base" or "novel"), `part` ("train" or "test") and
@@ -180,9 +180,9 @@ def clip_table(table: pd.DataFrame, task) -> pd.DataFrame:
     )
     out["part"] = np.where(out["split"] == "train", "train", "test")
     out = out[(out["mode"] == "base") | (out["split"] == "test")].reset_index(drop=True)
-    for split, mode in (("train", "base"), ("val", "base"), ("test", "novel")):
+    for split, mode in needed:
         if not ((out["split"] == split) & (out["mode"] == mode)).any():
-            raise ValueError(f"split {split!r} has no clip of a {mode} action; the protocol needs train and val clips of base and test clips of novel actions")
+            raise ValueError(f"split {split!r} has no clip of a {mode} action; expected some for {' and '.join(map(str, needed))}")
     return out
 
 
@@ -196,7 +196,7 @@ def ace(p: Params, must_exist: bool = False) -> None:
     from vlact.language.trees import ActionTexts
     from vlact.metrics.selection import choose
     from vlact.models.text import sentence_encoder
-    from vlact.runs import ace_job, token_job
+    from vlact.runs import ace_job, concept_job, token_job
 
     pretraining(p, must_exist=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -230,8 +230,64 @@ def ace(p: Params, must_exist: bool = False) -> None:
         cell = chosen.loc[name]
         keep.append(job(trained, p.seeds[0], float(cell["lr"]), [int(cell["epoch"])], str(folder / f"{trained}.safetensors")))
     jobs.run(ace_job, keep, p.workers, "chosen models")
+    models = {name: str(folder / f"{trained}.safetensors") for trained, name in (("procvlr", "ProcVLR"), ("ace", "ACE"))}
+    frozen = p.model.depth - p.ace.trained_blocks
+    concept_job(models, tokens[p.seeds[0]], str(texts), task, table, frozen, str(folder))
     for column in ("model", "split", "mode"):
         found[column] = found[column].astype("category")
     found.to_parquet(folder / "predictions.parquet", index=False)
     table.to_csv(folder / "clips.csv", index=False, lineterminator="\n")
     _finish(p, "ace", folder)
+
+
+# 4. A user's own clips
+def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float, epochs: int, skip_bad: bool = False):
+    """Zero-shot, ProcVLR and ACE fine-tuning and the SRT on one's own videos, for every seed.
+
+    Args:
+        p: Profile; its pretrained encoders are used.
+        folder: Where the videos are.
+        csv: `path,start_s,end_s,label,split`, see `vlact.datasets.folder`.
+        trees: Tree file; None uses nearest words.
+        lr: Learning rate of both fine-tunings.
+        epochs: Epochs of both.
+        skip_bad: Leave unusable rows out and list them, instead of raising.
+
+    Returns:
+        The task, the prediction table and the list of skipped rows.
+
+    Raises:
+        ValueError: See `vlact.datasets.folder.read`, `vlact.clips.load`.
+    """
+    from safetensors.torch import save_file
+
+    from vlact.datasets import folder as own
+    from vlact.language.trees import ActionTexts
+    from vlact.models.text import sentence_encoder
+    from vlact.runs import ace_job, token_job
+
+    pretraining(p, must_exist=True)
+    table = own.read(csv)
+    found = clips.load(folder, table, p.model.num_frames, p.model.image_size, p.ace.window_s, p.ace.views, skip_bad, p.workers, str(csv))
+    for split in ("train", "test"):
+        if split not in set(found.table["split"]):
+            raise ValueError(f"{csv}: no usable row is left in split {split!r}; skipped: {'; '.join(found.skipped)}")
+    task = own.task(found.table, sentence_encoder(), trees)
+    kept = clip_table(found.table, task, (("train", "base"),))
+    work = p.scratch / "own" / jobs.key(stage_key(p, "ace"), csv, str(folder), str(trees), lr, epochs, found.table.to_csv())
+    work.mkdir(parents=True, exist_ok=True)
+    clips.save_frames(work / "clips.npy", found.frames)
+    words = sorted({*task.texts(), *ActionTexts(list(task.base), task.trees).texts})
+    save_file(dict(zip(words, sentence_encoder()(words), strict=True)), work / "texts.safetensors")
+    train, test = (kept["clip"][kept["part"] == part].tolist() for part in ("train", "test"))
+    todo = []
+    for s in p.seeds:
+        encoder, tokens = str(p.data / "pretrained" / f"seed{s}.safetensors"), str(work / f"tokens{s}.safetensors")
+        token_job(encoder, str(work / "clips.npy"), train, test, p.ace.trained_blocks, tokens)
+        for trained in ("zero_shot", "procvlr", "ace"):
+            out = str(work / f"{trained}{s}.parquet")
+            todo.append((encoder, tokens, str(work / "texts.safetensors"), task, kept, trained, asdict(p.ace), lr, [epochs], s, out))
+    jobs.run(ace_job, todo, p.workers, "own clips")
+    predictions = pd.concat([pd.read_parquet(j[10]) for j in todo], ignore_index=True)
+    shutil.rmtree(work)
+    return task, predictions, found.skipped

@@ -81,38 +81,53 @@ class Trees:
             raise ValueError(f"tree {self.name!r}: no node {word!r} under root {root!r}; ask for one of {sorted(self.words.get(root, self.words))}")
         return [word, *self.words[root][word]]
 
+    def lexicon(self) -> list[str]:
+        """Every word of every tree, sorted."""
+        return sorted({w for tree in self.words.values() for node, kids in tree.items() for w in (node, *kids)})
+
     def overlap(self, root: str, a: str, b: str) -> float:
         """Jaccard overlap, 0..1, of the children of two nodes of one tree."""
         x, y = set(self.children(root, a)), set(self.children(root, b))
         return len(x & y) / len(x | y)
 
 
-def context_free(trees: Trees, encode, seed: int = 0) -> Trees:
-    """The negative control: every word's children are its nearest words whatever the sense.
-
-    Each synonym of each node is replaced by the nearest word (by cosine of the sentence features)
-    of the whole lexicon of the given trees, so that tree size and vocabulary stay the same while the
-    sense of the root is lost from the second order on. The first order keeps its words: they are the
-    labels that the test asks about.
-
-    Args:
-        trees: The trees to take the lexicon and the first order from.
-        encode: Strings to unit features (N, d).
-        seed: Breaks ties; unused words come in this order.
-    """
-    lexicon = sorted({w for tree in trees.words.values() for node, kids in tree.items() for w in (node, *kids)})
-    order = np.random.default_rng(seed).permutation(len(lexicon))
-    lexicon = [lexicon[i] for i in order]
+def _nearest(words: list[str], lexicon: list[str], encode, count: int) -> dict[str, list[str]]:
+    """For each word the `count` nearest others of the lexicon by cosine of their features."""
+    lexicon = sorted(set(lexicon) | set(words))
     features = np.asarray(encode(lexicon))
     where = {w: i for i, w in enumerate(lexicon)}
-    near = np.argsort(-(features @ features.T), axis=1, kind="stable")
-    out = {}
-    for root, tree in trees.words.items():
-        out[root] = {}
-        for word in tree:
-            kids = [lexicon[j] for j in near[where[word]] if lexicon[j] != word]
-            out[root][word] = list(tree[root]) if word == root else kids[: trees.m - 1]
-    return Trees(f"{trees.name} context-free", out)
+    near = np.argsort(-(features[[where[w] for w in words]] @ features.T), axis=1, kind="stable")
+    return {w: [lexicon[j] for j in row if lexicon[j] != w][:count] for w, row in zip(words, near, strict=True)}
+
+
+def nearest_trees(name: str, roots, lexicon: list[str], encode, m: int) -> Trees:
+    """Trees of nearest words, in whatever sense, for verbs that have no written tree.
+
+    Args:
+        name: What to call them.
+        roots: Root verbs.
+        lexicon: Words to choose from.
+        encode: Strings to unit features (N, d).
+        m: Children per node, the node included.
+    """
+    first = _nearest(list(roots), lexicon, encode, m - 1)
+    second = _nearest(sorted({w for kids in first.values() for w in kids}), lexicon, encode, m - 1)
+    return Trees(name, {root: {root: kids} | {w: second[w] for w in kids} for root, kids in first.items()})
+
+
+def context_free(trees: Trees, encode) -> Trees:
+    """The negative control: second-order words are the nearest of the lexicon whatever the sense.
+
+    Tree size, vocabulary and the first order (the names that the test asks about) stay the same.
+
+    Args:
+        trees: The trees to take lexicon and first order from.
+        encode: Strings to unit features (N, d).
+    """
+    words = sorted({w for tree in trees.words.values() for w in tree})
+    near = _nearest(words, trees.lexicon(), encode, trees.m - 1)
+    made = {root: {w: list(tree[root]) if w == root else near[w] for w in tree} for root, tree in trees.words.items()}
+    return Trees(f"{trees.name} context-free", made)
 
 
 @dataclass

@@ -1,0 +1,38 @@
+# The environment is made by whichever of these runs first.
+PROFILE ?= mini
+PYTHON ?= python3.11
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: repro test verify lab lock execute lint
+.DEFAULT_GOAL := repro
+
+.venv/.ok: requirements.lock
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check uv || true
+	.venv/bin/uv pip install -q --python .venv/bin/python --require-hashes -r requirements.lock \
+	  || .venv/bin/python -m pip install -q --require-hashes -r requirements.lock
+	.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+repro: .venv/.ok          ## every table and figure of PROFILE (smoke, mini, paper)
+	python -m vlact.pipeline repro $(PROFILE)
+
+test: .venv/.ok           ## unit tests and notebooks
+	pytest --nbval
+
+verify: .venv/.ok         ## everything again from nothing; the committed figures must come out
+	python -m vlact.pipeline repro $(PROFILE) -f
+	git diff --exit-code figures
+
+lab: .venv/.ok            ## JupyterLab on the notebooks
+	jupyter lab notebooks
+
+execute: .venv/.ok        ## run the notebooks on their tiny default and store their outputs
+	python -m vlact.pipeline execute $(NAMES)
+
+lint: .venv/.ok           ## ruff
+	ruff check . && ruff format --check .
+
+lock: .venv/.ok           ## after a change of pyproject.toml or of the results map
+	uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	python -m vlact.pipeline docs

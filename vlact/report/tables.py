@@ -1,0 +1,70 @@
+"""Tables as csv, markdown and LaTeX with the same digits, byte for byte the same on every run."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, all or nothing, with unix line ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A GitHub table of the columns, cells as they print."""
+    rows = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |\n" for row in rows)
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A booktabs tabular."""
+    special = {"&": r"\&", "%": r"\%", "_": r"\_", "±": r"$\pm$", "#": r"\#", "→": r"$\to$", "−": "$-$"}
+
+    def cell(value) -> str:
+        return "".join(special.get(c, c) for c in str(value))
+
+    lines = [" & ".join(map(cell, row)) + r" \\" for row in [list(table.columns), *table.to_numpy().tolist()]]
+    spec = "l" + "r" * (table.shape[1] - 1)
+    return "\n".join([rf"\begin{{tabular}}{{{spec}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
+
+
+def save(table: pd.DataFrame, folder: Path, stem: str, digits: int = 1) -> list[str]:
+    """Write `stem`.csv, .md and .tex; floats with `digits` decimals, missing values as a dash.
+
+    Returns:
+        The file names, for the results map.
+    """
+    shown = table.copy()
+    for column in shown:
+        if pd.api.types.is_float_dtype(shown[column]):
+            shown[column] = shown[column].map(lambda x: "–" if pd.isna(x) else f"{x:.{digits}f}")
+    shown = shown.fillna("–")
+    write_text(folder / f"{stem}.csv", shown.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / f"{stem}.md", markdown(shown))
+    write_text(folder / f"{stem}.tex", latex(shown))
+    return [f"{stem}.{kind}" for kind in ("csv", "md", "tex")]
+
+
+def results_map(folder: Path, stage: str, notebook: str, rows: list[dict]) -> None:
+    """Note what a stage made: one json a stage beside its figures, gathered by `vlact.pipeline index`.
+
+    Args:
+        folder: Where the figures lie.
+        stage: DVC stage.
+        notebook: File name under notebooks/.
+        rows: `paper` (ace, actionvlm, transfer, beyond), `item` (table1, figure5, ..), `title`, `files` (list).
+    """
+    import json
+
+    for row in rows:
+        if row["paper"] not in ("ace", "actionvlm", "transfer", "beyond"):
+            raise ValueError(f"results map, {row['item']}: paper must be ace, actionvlm, transfer or beyond; got {row['paper']!r}")
+        missing = [f for f in row["files"] if not (folder / f).is_file()]
+        if missing:
+            raise FileNotFoundError(f"results map, {row['item']}: {missing} not found in {folder}")
+    full = [{**row, "files": " ".join(row["files"]), "notebook": notebook, "stage": stage} for row in rows]
+    write_text(folder / "map" / f"{stage}.json", json.dumps(full, indent=1) + "\n")
