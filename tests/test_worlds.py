@@ -14,7 +14,7 @@ from vlact.worlds.render import render
 from vlact.worlds.scene import PATTERNS, SHAPES, Body, Camera, Part, Scene, Surface, Track, euler, sample
 
 sys.path.insert(0, str(Path(__file__).parent))
-from reference.render_slow import render_flat  # noqa: E402
+from reference.render_slow import render_flat
 
 
 def test_track_interpolates_holds_ends_and_jumps():

@@ -159,6 +159,9 @@ def run(function: Callable, jobs: list[tuple], workers: int, label: str) -> list
     """
     progress = Progress(len(jobs), label)
     if workers <= 1 or len(jobs) <= 1:
+        import torch
+
+        torch.set_num_threads(1)  # results depend on the number of threads; one is the same everywhere
         out = []
         for job in jobs:
             out.append(function(*job))

@@ -53,6 +53,7 @@ class Pretrain:
     lr: float
     weight_decay: float
     object_weight: float
+    align_clips: int  # training clips that the projections see
     align_steps: int
     align_batch_size: int
     align_lr: float
@@ -128,7 +129,10 @@ def load(profile: str = "smoke", workspace: str | None = None, path: Path = ROOT
         section, _, key = name.partition("__")
         target = values.get(section) if key else values
         if not isinstance(target, dict) or (key or section) not in target:
-            raise ValueError(f"{name}: no such parameter; expected section__name with a section of {sorted(k for k in values if isinstance(values[k], dict))}")
+            raise ValueError(
+                f"{name}: no such parameter; expected section__name "
+                f"with a section of {sorted(k for k in values if isinstance(values[k], dict))}"
+            )
         target[key or section] = value
     if values.pop("name", None) != profile:
         raise ValueError(f"{path}: profiles.{profile}.name must be {profile!r}")

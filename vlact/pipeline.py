@@ -75,7 +75,9 @@ def execute(names: list[str]) -> None:
             continue
         start = time.monotonic()
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+        NotebookClient(
+            notebook, timeout=600, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(NOTEBOOKS)}}
+        ).execute()
         text = json.dumps(normalise(json.loads(nbformat.writes(notebook))), indent=1, sort_keys=True, ensure_ascii=False)
         write_text(path, text + "\n")
         print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
@@ -123,7 +125,12 @@ def environment() -> str:
         name = re.match(r"[A-Za-z0-9._-]+", name)[0]
         pinned = f"{name}=={normal[re.sub(r'[-_.]+', '-', name).lower()]}"
         lines.append(f'      - "{pinned} ; {marker.strip()}"' if marker else f"      - {pinned}")
-    head = ["# Generated from pyproject.toml and requirements.lock by `make lock`.", f"name: {project['name']}", "channels:", "  - conda-forge"]
+    head = [
+        "# Generated from pyproject.toml and requirements.lock by `make lock`.",
+        f"name: {project['name']}",
+        "channels:",
+        "  - conda-forge",
+    ]
     return "\n".join([*head, "dependencies:", "  - python=3.11", "  - pip", "  - pip:", *lines, "      - -e .", ""])
 
 

@@ -43,7 +43,9 @@ def _write(path: Path, function, data, *args, **kwargs) -> None:
     temporary.replace(path)
 
 
-def align_job(encoder: str, frames: str, captions: list[str], train: list[int], texts: str, config: dict, out: str, seed: int) -> list[dict]:
+def align_job(
+    encoder: str, frames: str, captions: list[str], train: list[int], texts: str, config: dict, out: str, seed: int
+) -> list[dict]:
     """Stage 2 of pretraining for one seed: pool the corpus once, fit both projections, write the encoder."""
     model = DualEncoder.load(encoder)
     clips = torch.from_numpy(np.load(frames, mmap_mode="c"))[:, 0][torch.tensor(train)]
@@ -166,7 +168,13 @@ def concept_job(models: dict[str, str], tokens: str, texts: str, task: Task, tab
             for c, (verb, obj) in enumerate(task.novel):
                 mean = cosine[((test["mode"] == "novel") & (test["label"] == c)).to_numpy()].mean(0)
                 similar += [
-                    {"model": name, "clips_of": phrase(verb, obj), "name_of": phrase(*task.novel[k]), "name": phrase(w, task.novel[k][1]), "cosine": float(mean[k])}
+                    {
+                        "model": name,
+                        "clips_of": phrase(verb, obj),
+                        "name_of": phrase(*task.novel[k]),
+                        "name": phrase(w, task.novel[k][1]),
+                        "cosine": float(mean[k]),
+                    }
                     for k, w in enumerate(names)
                 ]
     _write(Path(out) / "concepts.parquet", lambda d, f: d.to_parquet(f, index=False), pd.concat(concepts, ignore_index=True))

@@ -156,7 +156,7 @@ def align(encoder: DualEncoder, config: dict, features: Tensor, captions: list[s
     """Stage 2 of the ladder: both projections, from captions, on cached features of the frozen trunk.
 
     Supervision, declared: one caption per clip (a synonym of its program's name and its object), a share
-    `align_noise` of them taken from another clip. Softmax over all distinct captions of the corpus.
+    `align_noise` of them taken from another clip. Softmax over the distinct captions of a batch.
 
     Args:
         encoder: Its projections are trained in place.
@@ -184,8 +184,9 @@ def align(encoder: DualEncoder, config: dict, features: Tensor, captions: list[s
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, config["align_steps"]))
     curve, losses = [], []
     for step, rows in enumerate(batches(len(target), config["align_batch_size"], config["align_steps"], generator)):
-        video, words = encoder.embed_video(features[rows]), encoder.embed_text(text)
-        loss = cross_entropy(video @ words.T / 0.05, target[rows])
+        candidates, own = torch.unique(target[rows], return_inverse=True)
+        video, words = encoder.embed_video(features[rows]), encoder.embed_text(text[candidates])
+        loss = cross_entropy(video @ words.T / 0.05, own)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -269,5 +270,3 @@ def embed_sets(encoder: DualEncoder, text: Tensor, sets: dict[str, Tensor | None
         out[k] = leaf_average(embedded, inverse[start : start + v.numel()].view(v.shape))
         start += v.numel()
     return out
-
-

@@ -47,7 +47,7 @@ def probe(path: str | Path) -> VideoInfo:
     if not path.is_file():
         raise VideoError(f"{path}: expected a video file, found none; check the path in your csv")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:
                 kinds = sorted({s.type for s in container.streams}) or ["no stream"]
                 raise VideoError(f"{path}: expected a video stream, found only {', '.join(kinds)}; leave this file out")
@@ -64,7 +64,9 @@ def probe(path: str | Path) -> VideoInfo:
                 raise VideoError(f"{path}: its packets decode to no frame; re-encode or leave this file out")
             rotation = int(getattr(frame, "rotation", 0) or 0) % 360
             height, width = frame.height, frame.width
-    except (av.error.FFmpegError, IndexError) as error:
+    except VideoError:
+        raise
+    except (av.error.FFmpegError, IndexError, OverflowError, ValueError) as error:
         raise VideoError(f"{path}: expected a readable video, found broken data ({error}); re-encode or leave it out") from None
     if rotation in (90, 270):
         height, width = width, height
@@ -108,11 +110,10 @@ def _read_decord(info: VideoInfo, indices: np.ndarray) -> np.ndarray | None:
         reader = decord.VideoReader(str(info.path), num_threads=1)
         if len(reader) != len(info.times):
             return None
-        frames = reader.get_batch(indices).asnumpy()
+        frames = reader.get_batch(indices).asnumpy()  # decord turns frames upright by itself
     except (decord.DECORDError, RuntimeError, IndexError):
         return None
-    upright = frames.shape[1:3] == (info.height, info.width) and info.rotation in (90, 270)
-    return frames if upright else _rotate(frames, info.rotation)
+    return frames if frames.shape[1:3] == (info.height, info.width) else None
 
 
 def _read_av(info: VideoInfo, indices: np.ndarray) -> np.ndarray:
@@ -120,7 +121,7 @@ def _read_av(info: VideoInfo, indices: np.ndarray) -> np.ndarray:
 
     wanted, out = set(indices.tolist()), {}
     try:
-        with av.open(str(info.path)) as container:
+        with av.open(str(info.path), metadata_errors="ignore") as container:
             container.streams.video[0].thread_count = 1
             for i, frame in enumerate(container.decode(video=0)):
                 if i in wanted:
@@ -177,8 +178,9 @@ def write(path: str | Path, frames: np.ndarray, fps: float, crf: int = 10) -> No
     Raises:
         ValueError: If `frames` is not uint8 (N, H, W, 3) with N > 0.
     """
-    import av
     from fractions import Fraction
+
+    import av
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ValueError(f"frames must be uint8 (N, H, W, 3) with N > 0; got {frames.dtype} {frames.shape}")

@@ -42,7 +42,10 @@ def read(csv: str | Path) -> pd.DataFrame:
         fail(number.isna() | (number < 0) | np.isinf(number), lambda r, c=column: f"{c} must be seconds >= 0; got {r[c]!r}")
         table[column] = number.astype(float)
     fail(table["end_s"] <= table["start_s"], lambda r: f"end_s must be after start_s; got start_s={r['start_s']:g}, end_s={r['end_s']:g}")
-    fail(table["label"].str.strip() == "", lambda r: f"label must be a verb and what it is done to, such as 'pick up cup'; got {r['label']!r}")
+    fail(
+        table["label"].str.strip() == "",
+        lambda r: f"label must be a verb and what it is done to, such as 'pick up cup'; got {r['label']!r}",
+    )
     fail(~table["split"].isin(SPLITS), lambda r: f"split must be one of {SPLITS}; got {r['split']!r}")
     for split in ("train", "test"):
         if split not in set(table["split"]):
@@ -79,7 +82,10 @@ def task(table: pd.DataFrame, encode, trees: str | Path | None = None, m: int = 
         for label, (verb, _) in pairs.items():
             if verb not in given.words:
                 row = int(table.index[table["label"] == label][0])
-                raise ValueError(f"{trees}: no tree for label {label!r} (line {row + 2} of the csv); expected it to start with one of {sorted(given.words)}, or add one")
+                raise ValueError(
+                    f"{trees}: no tree for label {label!r} (line {row + 2} of the csv); "
+                    f"expected it to start with one of {sorted(given.words)}, or add one"
+                )
     chosen = given or nearest_trees("nearest words", dict.fromkeys(v for v, _ in pairs.values()), lexicon, encode, m)
     seen = dict.fromkeys(table.loc[table["split"] == "train", "label"])
     base = tuple(pairs[x] for x in seen)

@@ -43,7 +43,9 @@ class Trees:
         if not path.suffix:
             path = FOLDER / f"{path}.yaml"
         if not path.is_file():
-            raise ValueError(f"{path}: expected a synonym tree file, found none; shipped are {sorted(p.stem for p in FOLDER.glob('*.yaml'))}")
+            raise ValueError(
+                f"{path}: expected a synonym tree file, found none; shipped are {sorted(p.stem for p in FOLDER.glob('*.yaml'))}"
+            )
         words = yaml.safe_load(path.read_text())
         if not isinstance(words, dict) or not words:
             raise ValueError(f"{path}: expected a mapping of root verbs to trees, found {type(words).__name__}")
@@ -78,7 +80,9 @@ class Trees:
         """
         word = word or root
         if root not in self.words or word not in self.words[root]:
-            raise ValueError(f"tree {self.name!r}: no node {word!r} under root {root!r}; ask for one of {sorted(self.words.get(root, self.words))}")
+            raise ValueError(
+                f"tree {self.name!r}: no node {word!r} under root {root!r}; ask for one of {sorted(self.words.get(root, self.words))}"
+            )
         return [word, *self.words[root][word]]
 
     def lexicon(self) -> list[str]:

@@ -94,7 +94,14 @@ def paired_interval(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> dict[s
     error = d.std(ddof=1) / np.sqrt(len(d))
     half = stats.t.ppf(0.5 + level / 2, len(d) - 1) * error
     p = float(2 * stats.t.sf(abs(d.mean() / error), len(d) - 1)) if error > 0 else float(d.mean() == 0)
-    return {"mean": float(d.mean()), "low": float(d.mean() - half), "high": float(d.mean() + half), "p": p, "wins": int((d > 0).sum()), "n": len(d)}
+    return {
+        "mean": float(d.mean()),
+        "low": float(d.mean() - half),
+        "high": float(d.mean() + half),
+        "p": p,
+        "wins": int((d > 0).sum()),
+        "n": len(d),
+    }
 
 
 def _pair(labels, predicted) -> tuple[np.ndarray, np.ndarray]:

@@ -47,9 +47,7 @@ def find_minilm(folder: str | Path | None = None) -> Path:
         if all((candidate / f).is_file() for f in ("model.safetensors", "config.json", "tokenizer.json")):
             found = hashlib.sha256(weights.read_bytes()).hexdigest()
             if found != MINILM_SHA256:
-                raise ValueError(
-                    f"{weights}: expected sha256 {MINILM_SHA256}, found {found}; delete the file and install it again"
-                )
+                raise ValueError(f"{weights}: expected sha256 {MINILM_SHA256}, found {found}; delete the file and install it again")
             return candidate
         looked.append(str(candidate))
     raise FileNotFoundError(

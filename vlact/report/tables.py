@@ -29,7 +29,9 @@ def latex(table: pd.DataFrame) -> str:
 
     lines = [" & ".join(map(cell, row)) + r" \\" for row in [list(table.columns), *table.to_numpy().tolist()]]
     spec = "l" + "r" * (table.shape[1] - 1)
-    return "\n".join([rf"\begin{{tabular}}{{{spec}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}", ""]
+    )
 
 
 def save(table: pd.DataFrame, folder: Path, stem: str, digits: int = 1) -> list[str]:

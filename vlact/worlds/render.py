@@ -97,9 +97,7 @@ def _rays(views: Tensor, h: int, w: int) -> Tensor:
         ((torch.arange(w, device=views.device) + 0.5) * 2 - w) / h,
         indexing="ij",
     )
-    d = forward[:, None] + half * (
-        x.reshape(1, -1, 1) * right[:, None] + y.reshape(1, -1, 1) * up[:, None]
-    )
+    d = forward[:, None] + half * (x.reshape(1, -1, 1) * right[:, None] + y.reshape(1, -1, 1) * up[:, None])
     return torch.nn.functional.normalize(d, dim=-1)
 
 

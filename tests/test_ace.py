@@ -1,0 +1,273 @@
+"""Trees, tasks, losses and the fine-tuning step of ACE."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from vlact.language import tasks
+from vlact.language.trees import ActionTexts, Trees, context_free, nearest_trees, phrase
+from vlact.losses.ace import ace_loss, classification_loss, leaf_average
+from vlact.models.dual import DualConfig, DualEncoder
+from vlact.training import embed_sets, finetune, keep_tokens
+
+sys.path.insert(0, str(Path(__file__).parent))
+from reference.ace_naive import naive_ace_step
+
+ACTIONS = [("fasten", "screw"), ("insert", "screw"), ("insert", "pin"), ("idle", "")]
+
+
+def fake_encode(texts):
+    """Fixed pseudo-random unit features of a string."""
+    rows = [torch.randn(16, generator=torch.Generator().manual_seed(sum(map(ord, t)) * 31 + len(t))) for t in texts]
+    return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
+
+
+def small_trees():
+    words = {v: {v: [f"{v}a", f"{v}b"], f"{v}a": [f"{v}c", v], f"{v}b": [f"{v}d", f"{v}e"]} for v in ("fasten", "insert", "idle")}
+    return Trees("small", words)
+
+
+# Trees
+def test_shipped_trees_have_eleven_children_at_every_node_and_every_test_name():
+    trees = Trees.load("ata", tuple(v for v, _ in tasks.ATA_BASE + tasks.ATA_NOVEL))
+    assert trees.m == 11
+    task = tasks.ata(trees)
+    assert len(task.base) == 10 and len(task.novel) == 5 and len(task.srt) == 10
+    assert task.srt[0] == ("drop", "balance", "pick up", "spin", "hammer")
+    assert len(tasks.ata(trees, idle=False).base) == 9
+    assert max(task.overlaps().values()) < 0.25  # rows are no permutations of each other
+
+
+def test_srt_labels_are_those_of_the_paper():
+    published = Path(__file__).parents[2] / "shared/papers/published/ace/srt_labels.json"
+    if not published.is_file():
+        pytest.skip("the published label sets are not beside the project")
+    import json
+
+    sets = json.loads(published.read_text())["datasets"]
+    for name, entry in sets.items():
+        assert tasks.srt_labels(name) == entry["runs"]
+    with pytest.raises(ValueError, match="no label sets"):
+        tasks.srt_labels("COIN")
+
+
+def test_caption_words_hold_no_test_synonym_except_names_of_programs():
+    captions = yaml.safe_load((Path(tasks.__file__).parent / "captions.yaml").read_text())
+    tested = set()
+    for name, objects in (("ATA", [o for _, o in tasks.ATA_NOVEL]), ("GTEA", ["ingredient"] * 4), ("IKEA", None)):
+        for run in tasks.srt_labels(name)[1:]:
+            for k, label in enumerate(run):
+                known = [
+                    o
+                    for o in (
+                        objects[k : k + 1]
+                        if objects
+                        else (
+                            "side panel",
+                            "front panel",
+                            "bottom panel",
+                            "back panel",
+                            "table top",
+                            "table",
+                            "shelf",
+                            "drawer right side up",
+                        )
+                    )
+                    if label.endswith(f" {o}")
+                ]
+                tested.add(label.removesuffix(f" {max(known, key=len)}"))
+    for program, words in captions.items():
+        bad = [w for w in words if w in tested and w not in captions]
+        assert not bad, f"{program}: {bad} are names of the Synonym Robustness Test"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t.pop("insert"), "no tree for the verbs"),
+        (lambda t: t["fasten"].pop("fastena"), "no list of synonyms for 'fastena'"),
+        (lambda t: t["fasten"].pop("fasten"), "under 'fasten'"),
+        (lambda t: t["fasten"]["fastenb"].append("x"), "same length"),
+        (lambda t: t["fasten"].update(fastenb=["x", "x"]), "distinct words"),
+        (lambda t: t["fasten"].update(fastenb=[True, "x"]), "distinct words"),
+    ],
+)
+def test_a_broken_tree_file_names_file_and_word(tmp_path, change, message):
+    words = {k: {w: list(c) for w, c in v.items()} for k, v in small_trees().words.items()}
+    change(words)
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(words))
+    with pytest.raises(ValueError, match=message) as error:
+        Trees.load(path, ("fasten", "insert", "idle"))
+    assert "mine.yaml" in str(error.value)
+
+
+def test_missing_tree_file_lists_the_shipped_ones():
+    with pytest.raises(ValueError, match="ata"):
+        Trees.load("nowhere")
+
+
+def test_children_start_with_the_node_and_unknown_nodes_are_named():
+    assert small_trees().children("fasten", "fastena") == ["fastena", "fastenc", "fasten"]
+    with pytest.raises(ValueError, match="no node 'x' under root 'fasten'"):
+        small_trees().children("fasten", "x")
+
+
+def test_context_free_keeps_the_first_order_and_the_lexicon():
+    trees = small_trees()
+    made = context_free(trees, fake_encode)
+    assert all(made.words[v][v] == trees.words[v][v] and made.m == trees.m for v in trees.words)
+    assert set(made.lexicon()) <= set(trees.lexicon())
+    again = nearest_trees("n", ["glue"], trees.lexicon(), fake_encode, 3)
+    assert again.m == 3 and "glue" not in again.words["glue"]["glue"]
+
+
+def test_action_texts_hold_equations_4_6_and_7():
+    trees = small_trees()
+    plan = ActionTexts(ACTIONS, trees)
+    for i, (verb, obj) in enumerate(ACTIONS):
+        assert [plan.texts[j] for j in plan.fixed[i]] == [phrase(w, obj) for w in trees.children(verb)]
+        for k, word in enumerate(trees.children(verb)):
+            assert [plan.texts[j] for j in plan.drawn[i, k]] == [phrase(w, obj) for w in trees.children(verb, word)]
+        pool = {plan.texts[row[0]] for row in plan.shadow[i]}
+        children = {w for v in trees.words for w in trees.children(v)} - set(trees.children(verb))
+        assert pool == {phrase(w, obj) for w in children}
+    assert len(plan.texts) == len(set(plan.texts))
+
+
+def test_actions_that_share_a_verb_get_the_same_synonym():
+    plan = ActionTexts(ACTIONS, small_trees())
+    rng, different = np.random.default_rng(0), 0
+    for _ in range(50):
+        drawn, _ = plan.draw(rng)
+        verbs = [plan.texts[row[0]].split(" ")[0] for row in drawn]
+        assert verbs[1] == verbs[2]
+        different += verbs[0].removeprefix("fasten") != verbs[1].removeprefix("insert")
+    assert different > 10
+
+
+def test_one_verb_alone_has_no_shadow_negatives():
+    with pytest.raises(ValueError, match="two root verbs"):
+        ActionTexts([("fasten", "screw"), ("fasten", "nut")], small_trees())
+
+
+# Losses
+def unit(*shape, seed=0):
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_loss_equals_a_number_worked_out_by_hand():
+    text = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+    actions = leaf_average(text, torch.tensor([[0, 1], [2, 3]]))
+    shadow = torch.tensor([[0.5, 0.0], [9.0, 0.0]])  # class 1's shadow must not matter to a clip of class 0
+    loss = classification_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), actions, 1.0, shadow)
+    assert torch.exp(-loss).item() == pytest.approx(np.exp(0.5) / (2 * np.exp(0.5) + 1))
+
+
+def test_loss_ignores_the_order_of_clips_and_of_children():
+    video, text, labels = unit(6, 8), unit(12, 8, seed=1), torch.tensor([0, 1, 2, 0, 1, 2])
+    leaves = torch.arange(12).view(3, 4)
+    one = classification_loss(video, labels, leaf_average(text, leaves), 50.0)
+    order = torch.tensor([5, 3, 1, 0, 2, 4])
+    two = classification_loss(video[order], labels[order], leaf_average(text, leaves.flip(1)), 50.0)
+    assert torch.allclose(one, two, atol=1e-5)
+
+
+def test_a_shadow_negative_always_raises_the_loss_and_terms_can_be_left_out():
+    video, fixed, drawn, shadow, labels = (
+        unit(5, 8),
+        unit(3, 8, seed=1),
+        unit(3, 8, seed=2),
+        unit(3, 8, seed=3),
+        torch.tensor([0, 1, 2, 0, 1]),
+    )
+    full = ace_loss(video, labels, 50.0, fixed, drawn, shadow)
+    plain = ace_loss(video, labels, 50.0, fixed, drawn)
+    assert set(full) == {"L_fixed", "L_rand"} and all(full[k] > plain[k] for k in full)
+    assert set(ace_loss(video, labels, 50.0, drawn=drawn)) == {"L_rand"}
+    with pytest.raises(ValueError, match="neither"):
+        ace_loss(video, labels, 50.0)
+    with pytest.raises(ValueError, match="shape of actions"):
+        ace_loss(video, labels, 50.0, fixed, shadow=shadow[:2])
+
+
+# The step
+def small_encoder(seed=0):
+    torch.manual_seed(seed)
+    config = DualConfig(image_size=32, patch_size=16, num_frames=4, dim=32, depth=2, heads=2, embed_dim=12, text_dim=16, conv_stem=True)
+    return DualEncoder(config).eval()
+
+
+def test_cached_step_equals_the_naive_one_in_value_and_gradient():
+    encoder, trees = small_encoder(), small_trees()
+    plan = ActionTexts(ACTIONS, trees)
+    clips = torch.randint(0, 255, (5, 4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 3, 1, 2, 3])
+    drawn, shadow = plan.draw(np.random.default_rng(2))
+    naive = naive_ace_step(encoder, fake_encode, clips, labels, plan, drawn, shadow, 0.1, frozen_blocks=1)
+    naive.backward()
+    wanted = {k: p.grad.clone() for k, p in encoder.named_parameters() if p.grad is not None}
+    encoder.zero_grad()
+
+    with torch.no_grad():
+        tokens = encoder.first(clips, 1)
+    sets = {"fixed": torch.as_tensor(plan.fixed), "drawn": torch.as_tensor(drawn), "shadow": torch.as_tensor(shadow)}
+    video = encoder.embed_video(encoder.last(tokens, 1))
+    fast = sum(ace_loss(video, labels, 10.0, **embed_sets(encoder, fake_encode(plan.texts), sets)).values())
+    fast.backward()
+    assert fast.item() == pytest.approx(naive.item(), rel=1e-5)
+    got = {k: p.grad for k, p in encoder.named_parameters() if p.grad is not None}
+    assert set(got) == set(wanted) and "text_projection.weight" in got
+    for k, grad in wanted.items():
+        assert torch.allclose(got[k], grad, atol=1e-5), k
+
+
+def two_class_problem(shuffled=False):
+    """Bright against dark clips; with shuffled labels there is nothing to learn."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 2
+    clips = torch.randint(0, 60, (40, 4, 32, 32, 3), generator=generator)
+    clips = (clips + 150 * labels[:, None, None, None, None]).to(torch.uint8)
+    return clips, labels[torch.randperm(40, generator=generator)] if shuffled else labels
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_finetuning_learns_a_problem_and_not_its_shuffled_control(shuffled):
+    encoder, plan = small_encoder(3), ActionTexts(ACTIONS[:2], small_trees())
+    clips, labels = two_class_problem(shuffled)
+    tokens, text = keep_tokens(encoder, clips, 1)[None], fake_encode(plan.texts)
+    recipe = {"leaf": True, "shadow": True, "L_fixed": True, "L_rand": True, "train_text": True}
+    ace = {"tau": 0.05, "batch_size": 8, "momentum": 0.9, "weight_decay": 0.0, "trained_blocks": 1}
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    seen = []
+    finetune(encoder, tokens[:, :24], labels[:24], text, plan, recipe, ace, 0.02, [3, 6], 0, seen.append)
+    with torch.no_grad():
+        video = encoder.embed_video(encoder.last(tokens[0, 24:].float(), 1))
+        names = leaf_average(encoder.embed_text(text), torch.as_tensor(plan.fixed))
+    accuracy = ((video @ names.T).argmax(1) == labels[24:]).float().mean().item()
+    assert accuracy < 0.85 if shuffled else accuracy == 1.0
+    assert seen == [3, 6]
+    changed = {k for k, v in encoder.state_dict().items() if not torch.equal(v, before[k])}
+    assert any("layer.1." in k for k in changed) and not any("layer.0." in k or "embeddings" in k for k in changed)
+
+
+def test_a_frozen_text_projection_stays_and_the_same_seed_gives_the_same_bytes():
+    def train(train_text):
+        encoder, plan = small_encoder(3), ActionTexts(ACTIONS, small_trees())
+        clips, labels = two_class_problem()
+        recipe = {"leaf": False, "shadow": False, "L_fixed": True, "L_rand": False, "train_text": train_text}
+        ace = {"tau": 0.05, "batch_size": 8, "momentum": 0.9, "weight_decay": 0.0, "trained_blocks": 1}
+        finetune(
+            encoder, keep_tokens(encoder, clips, 1)[None], labels, fake_encode(plan.texts), plan, recipe, ace, 0.02, [1], 0, lambda _: None
+        )
+        return encoder.state_dict()
+
+    frozen, again, free = train(False), train(False), train(True)
+    start = small_encoder(3).state_dict()
+    assert all(torch.equal(frozen[k], again[k]) for k in frozen)
+    assert torch.equal(frozen["text_projection.weight"], start["text_projection.weight"])
+    assert not torch.equal(free["text_projection.weight"], start["text_projection.weight"])

@@ -1,0 +1,309 @@
+"""What holds for the repository as a whole."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+import vlact
+from vlact import ROOT, params, pipeline
+from vlact.report import figures, published, tables
+
+TRACKED = [f for f in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n") if f]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def cells(notebook, kind="code"):
+    return [c for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == kind]
+
+
+# Environment
+def test_environment_file_follows_from_project_and_lock():
+    assert (ROOT / "environment.yml").read_text() == pipeline.environment(), "run `make lock`"
+
+
+def test_every_direct_dependency_is_locked_with_hashes_and_installed():
+    from importlib.metadata import version
+
+    lock = (ROOT / "requirements.lock").read_text()
+    for line in re.findall(r"- \"?([A-Za-z0-9._-]+==[^ \"\n]+)", pipeline.environment()):
+        name, pinned = line.split("==")
+        assert re.search(rf"(?mi)^{re.escape(name).replace('_', '[-_]')}=={re.escape(pinned)}.*\\\n +--hash=sha256:", lock), name
+        if name != "decord":
+            assert version(name).split("+")[0] == pinned, f"{name}: installed {version(name)}, locked {pinned}"
+
+
+def test_no_registry_host_or_machine_path_in_tracked_files():
+    hosts = ["files.python" + "hosted.org", "pypi" + ".org", "download." + "pytorch.org", "file" + "://"]
+    homes = re.compile(r"(^|[^A-Za-z0-9_.])/(ro" + r"ot|ho" + r"me|Us" + r"ers)/[A-Za-z0-9_.-]+")
+    for name in TRACKED:
+        if name.endswith((".png", ".safetensors")) or not (ROOT / name).is_file():
+            continue
+        text = (ROOT / name).read_text(errors="replace")
+        found = [h for h in hosts if h in text] + [m[0] for m in homes.finditer(text)][:1]
+        assert not found, f"{name}: {found}"
+
+
+def test_importing_vlact_imports_nothing_heavy():
+    code = "import sys, vlact, vlact.params, vlact.schema\nprint([m for m in ('torch', 'transformers', 'decord') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+    listing = subprocess.run([sys.executable, "-X", "importtime", "-c", "import vlact"], capture_output=True, text=True, check=True).stderr
+    assert "torch" not in listing
+
+
+def test_results_notebooks_never_need_torch():
+    rooms = "metrics.selection, vlact.metrics.concepts, vlact.report.figures, vlact.report.tables, vlact.report.published"
+    code = f"import sys, vlact.{rooms}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# The house
+ORDER = [
+    "params",
+    "schema",
+    "jobs",
+    "language",
+    "video",
+    "worlds",
+    "clips",
+    "datasets",
+    "models",
+    "losses",
+    "training",
+    "inference",
+    "runs",
+    "metrics",
+    "stages",
+    "report",
+    "pipeline",
+]
+
+
+def test_modules_import_only_from_their_left():
+    allowed = {  # siblings that must not know each other
+        "losses": {"jobs"},
+        "models": {"jobs"},
+        "metrics": set(),
+        "report": set(),
+    }
+    for path in sorted((ROOT / "vlact").rglob("*.py")):
+        room = path.relative_to(ROOT / "vlact").parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [f"{node.module}.{a.name}" for a in node.names]
+                if isinstance(node, ast.ImportFrom) and node.module
+                else []
+            )
+            for name in names:
+                parts = name.split(".")
+                if parts[0] != "vlact" or len(parts) < 2 or parts[1] not in ORDER or parts[1] == room:
+                    continue
+                left = ORDER.index(parts[1]) < ORDER.index(room) and parts[1] in allowed.get(room, ORDER)
+                assert left, f"{path.relative_to(ROOT)} (room {room}) imports vlact.{parts[1]}"
+
+
+def test_version_is_the_same_everywhere():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert vlact.__version__ == project["version"] == str(citation["version"])
+    assert len(citation["references"]) == 3
+    assert f"## {vlact.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_ruff_finds_nothing():
+    subprocess.run(["ruff", "check", "--quiet", "."], cwd=ROOT, check=True)
+    subprocess.run(["ruff", "format", "--check", "--quiet", "."], cwd=ROOT, check=True)
+
+
+# Notebooks
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_is_executed_and_normalised(notebook):
+    raw = notebook.read_text()
+    code = cells(notebook)
+    assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1)), "run `make execute`"
+    assert sum(bool(c["outputs"]) for c in code) >= 2
+    normal = json.dumps(pipeline.normalise(json.loads(raw)), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    assert raw == normal
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_keeps_the_house_rules(notebook):
+    first = "".join(cells(notebook, "markdown")[0]["source"])
+    assert re.match(rf"# {notebook.stem[:2]} · ", first) and "**Question**" in first and "**Cost**" in first
+    parameters = [c for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
+    assert len(parameters) == 1
+    assert "".join(parameters[0]["source"]).startswith('profile = "smoke"\nworkspace = "scratch"')
+    for cell in cells(notebook):
+        source = "".join(cell["source"])
+        assert len(source.splitlines()) <= 30 and "class " not in source.split("\n")[0] and "%pip" not in source
+        assert "nbval-skip" not in cell["metadata"].get("tags", [])
+
+
+def test_notebook_parameters_are_what_the_pipeline_passes():
+    """papermill only warns about a misspelt parameter."""
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in graph.items():
+        found = re.search(r"notebooks/(\S+\.ipynb)", stage["cmd"])
+        if found:
+            source = "".join(
+                next(c for c in cells(ROOT / "notebooks" / found[1]) if "parameters" in c["metadata"].get("tags", []))["source"]
+            )
+            known = {n.targets[0].id for n in ast.parse(source).body}
+            passed = set(re.findall(r" -[rp] (\w+) ", stage["cmd"]))
+            assert passed and passed <= known, f"stage {name}: {passed - known}"
+
+
+def test_code_of_a_notebook_ignores_prose_and_outputs(tmp_path):
+    notebook = json.loads(NOTEBOOKS[0].read_text())
+    path = tmp_path / "n.ipynb"
+    path.write_text(json.dumps(notebook))
+    before = pipeline.code_of(path)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = ["other prose"]
+        else:
+            cell["outputs"], cell["execution_count"] = [], 99
+    path.write_text(json.dumps(notebook))
+    assert pipeline.code_of(path) == before
+    next(c for c in notebook["cells"] if c["cell_type"] == "code")["source"] = ["x = 1"]
+    path.write_text(json.dumps(notebook))
+    assert pipeline.code_of(path) != before
+
+
+# The pipeline
+def test_graph_lists_every_notebook_and_its_library_files():
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    exported = [next(iter(o)) for o in graph["nbsrc"]["outs"]]
+    assert exported == [f"data/nbsrc/{n.stem}.py" for n in NOTEBOOKS]
+    commands = " ".join(s["cmd"] for s in graph.values())
+    for notebook in NOTEBOOKS:
+        assert f"notebooks/{notebook.name}" in commands
+    for name, stage in graph.items():
+        for dep in stage["deps"]:
+            if dep.startswith(("vlact", "tests", "notebooks")):
+                assert (ROOT / dep).exists(), f"stage {name}: {dep}"
+
+
+def test_stage_keys_cover_only_files_that_the_graph_knows():
+    """What a stage's own staleness check looks at must also make DVC run the stage again."""
+    from vlact.stages import CODE
+
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for key, stage in (("worlds", "worlds"), ("pretrain", "pretrain"), ("ace", "ace_train")):
+        missing = {f"vlact/{file}" for file in CODE[key][0]} - set(graph[stage]["deps"])
+        assert not missing, f"stage {stage}: {missing}"
+
+
+def test_the_switch_changes_one_line_and_refuses_unknown_profiles():
+    text = (ROOT / "params.yaml").read_text()
+    for profile in params.PROFILES:
+        new = pipeline.switch(profile)
+        assert yaml.safe_load(new)["run"]["name"] == profile
+        assert sum(a != b for a, b in zip(text.split("\n"), new.split("\n"), strict=True)) <= 1
+    with pytest.raises(ValueError, match="PROFILE: expected one of .* got 'huge'"):
+        pipeline.switch("huge")
+    assert yaml.safe_load(text)["run"]["name"] == "mini"
+
+
+def test_stage_minutes_name_the_stages_in_order():
+    graph = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    minutes = yaml.safe_load((ROOT / "params.yaml").read_text())["stage_minutes"]
+    for profile in ("smoke", "mini"):
+        assert [s for s in graph if s in minutes[profile]] == list(minutes[profile])
+
+
+# Results
+@pytest.mark.parametrize("profile", ["mini"])
+def test_results_map_is_complete_and_true(profile):
+    folder = ROOT / "figures" / profile
+    table = pd.read_csv(folder / "index.csv")
+    assert list(table.columns) == pipeline.MAP_COLUMNS
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    mapped = set()
+    for row in table.itertuples():
+        assert row.paper in ("ace", "actionvlm", "transfer", "beyond") and row.stage in graph
+        assert (ROOT / "notebooks" / row.notebook).is_file()
+        mapped |= set(row.files.split())
+    on_disk = {f.name for f in folder.iterdir() if f.is_file()} - {"index.csv"}
+    assert mapped == on_disk
+    outs = {
+        next(iter(o)).split("/")[-1]
+        for s in graph.values()
+        for o in s["outs"]
+        if isinstance(o, dict) and next(iter(o)).startswith("figures/")
+    }
+    assert on_disk <= outs
+    assert not table.duplicated(["paper", "item"]).any()
+
+
+def test_committed_figures_were_made_by_the_committed_code():
+    import hashlib
+
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    for name, stage in lock.items():
+        if not name.endswith("@mini"):
+            continue
+        for out in stage["outs"]:
+            if out["path"].startswith("figures/"):
+                assert hashlib.md5((ROOT / out["path"]).read_bytes()).hexdigest() == out["md5"], out["path"]
+        for dep in stage["deps"]:
+            path = ROOT / dep["path"]
+            if path.is_file() and dep["path"].startswith(("vlact", "tests")):
+                assert hashlib.md5(path.read_bytes()).hexdigest() == dep["md5"], f"{name}: {dep['path']} changed since; run `make repro`"
+
+
+def test_readme_shows_the_results_map_and_names_files_that_exist():
+    text = (ROOT / "README.md").read_text()
+    assert pipeline.readme(text) == text, "run `make lock`"
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists(), link
+    for target in re.findall(r"`make (\w+)", text):
+        assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text()), target
+
+
+def test_table1_has_the_published_numbers_and_every_difference_adds_up():
+    table = pd.read_csv(ROOT / "figures" / "mini" / "ace_table1_published.csv", na_values="–")
+    paper = published.read("ace_table1").query("dataset == 'ATA'")
+    assert len(table) == len(paper)
+    both = table.dropna(subset="ours")
+    assert set(both["method"]) == {"Random", "ProcVLR", "Ours (ACE)"}
+    assert ((both["ours"] - both["published"] - both["difference"]).abs() < 0.11).all()
+
+
+# Writers
+def test_tables_and_figures_are_the_same_bytes_every_time(tmp_path):
+    import matplotlib.pyplot as plt
+
+    frame = pd.DataFrame({"method": ["A & B", "C"], "acc": [12.34, None]})
+    for name in ("one", "two"):
+        fig, axis = plt.subplots()
+        axis.plot([1, 2])
+        names = figures.save(fig, tmp_path / name, "f", frame) + tables.save(frame, tmp_path / name, "t")
+        plt.close(fig)
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    assert (tmp_path / "one" / "t.csv").read_text() == "method,acc\nA & B,12.3\nC,–\n"
+    assert r"A \& B & 12.3 \\" in (tmp_path / "one" / "t.tex").read_text()
+    assert (tmp_path / "one" / "t.md").read_text().splitlines()[2] == "| A & B | 12.3 |"
+
+
+def test_results_map_refuses_unknown_papers_and_missing_files(tmp_path):
+    row = {"paper": "ace", "item": "table1", "title": "t", "files": ["no.csv"]}
+    with pytest.raises(FileNotFoundError, match="no.csv"):
+        tables.results_map(tmp_path, "s", "n.ipynb", [row])
+    with pytest.raises(ValueError, match="paper must be"):
+        tables.results_map(tmp_path, "s", "n.ipynb", [{**row, "paper": "mine"}])
+    with pytest.raises(ValueError, match="ace_table1"):
+        published.read("table99")

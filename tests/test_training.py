@@ -1,0 +1,294 @@
+"""The pretraining ladder, the text trunk, checkpoints and jobs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vlact import jobs, params, training
+from vlact.models.dual import DualConfig, DualEncoder
+from vlact.models.text import MINILM_SHA256, SentenceEncoder, find_minilm, sentence_encoder
+from vlact.stages.worlds import worlds
+
+SMALL = {
+    "image_size": 32,
+    "patch_size": 16,
+    "num_frames": 4,
+    "dim": 32,
+    "depth": 2,
+    "heads": 2,
+    "embed_dim": 12,
+    "text_dim": 16,
+    "pool": "mean",
+    "motion_input": True,
+    "conv_stem": True,
+}
+CONFIG = {
+    "steps": 24,
+    "batch_size": 8,
+    "lr": 0.002,
+    "weight_decay": 0.05,
+    "object_weight": 0.5,
+    "align_steps": 60,
+    "align_batch_size": 16,
+    "align_clips": 64,
+    "align_lr": 0.01,
+    "align_noise": 0.0,
+}
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Clips whose square moves left or right (verb) and is red or blue (object)."""
+    rng = np.random.default_rng(0)
+    frames = np.full((48, 1, 4, 32, 32, 3), 40, np.uint8)
+    verb, colour = rng.integers(0, 2, 48), rng.integers(0, 2, 48)
+    for i in range(48):
+        for t in range(4):
+            x = 4 + 6 * (t if verb[i] else 3 - t)
+            frames[i, 0, t, 10:20, x : x + 8, 2 * colour[i]] = 230
+    np.save(tmp_path / "frames.npy", frames)
+    labels = {"verb": verb.tolist(), "object": colour.tolist(), "train": list(range(36)), "val": list(range(36, 48))}
+    return tmp_path, labels
+
+
+def pretrain(corpus, name, steps=24, seed=0):
+    folder, labels = corpus
+    config = CONFIG | {"steps": steps}
+    return training.pretrain(
+        config, SMALL, str(folder / "frames.npy"), labels, str(folder / f"{name}.safetensors"), str(folder / f"{name}.pt"), seed
+    )
+
+
+def test_pretraining_is_the_same_for_a_seed_and_learns(corpus, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 8)
+    one, two, other = pretrain(corpus, "one"), pretrain(corpus, "two"), pretrain(corpus, "other", seed=1)
+    assert one == two and one != other and [r["step"] for r in one] == [8, 16, 24]
+    assert (corpus[0] / "one.safetensors").read_bytes() == (corpus[0] / "two.safetensors").read_bytes()
+    assert one[-1]["loss"] < one[0]["loss"]
+
+
+def test_pretraining_goes_on_from_a_checkpoint_to_the_same_bytes(corpus, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 8)
+    whole = pretrain(corpus, "whole")
+    saves = []
+
+    class Killed(Exception):
+        pass
+
+    class Dying(jobs.Checkpoint):
+        def save(self, state):
+            super().save(state)
+            saves.append(state["step"])
+            if len(saves) == 2:
+                raise Killed
+
+    with monkeypatch.context() as m, pytest.raises(Killed):
+        m.setattr(training, "Checkpoint", Dying)
+        pretrain(corpus, "resumed")
+    assert not (corpus[0] / "resumed.safetensors").exists()
+    assert pretrain(corpus, "resumed") == whole
+    assert (corpus[0] / "resumed.safetensors").read_bytes() == (corpus[0] / "whole.safetensors").read_bytes()
+
+
+def test_alignment_brings_captions_and_clips_together():
+    encoder = DualEncoder(DualConfig(**SMALL))
+    generator = torch.Generator().manual_seed(0)
+    kinds = torch.arange(64) % 4
+    centres = torch.randn(4, 32, generator=generator)
+    features = centres[kinds] + 0.1 * torch.randn(64, 32, generator=generator)
+    words = ["take cup", "spin cup", "drop pin", "push pin"]
+    trunk = dict(zip(words, torch.nn.functional.normalize(torch.randn(4, 16, generator=generator), dim=1), strict=True))
+    captions = [words[k] for k in kinds]
+
+    def right():
+        video, text = encoder.embed_video(features), encoder.embed_text(torch.stack([trunk[w] for w in words]))
+        return ((video @ text.T).argmax(1) == kinds).float().mean().item()
+
+    curve = training.align(encoder, CONFIG, features, captions, trunk, seed=0)
+    assert right() == 1.0 and curve[-1]["loss"] < 0.2
+    training.align(encoder, CONFIG | {"align_noise": 1.0}, features, captions, trunk, seed=0)
+    assert right() < 0.8  # captions of other clips teach nothing
+
+
+def test_augmentation_keeps_type_and_shape_and_draws_anew():
+    clips = torch.randint(0, 255, (3, 4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    a, b = training.augment(clips, generator), training.augment(clips, generator)
+    assert a.dtype == torch.uint8 and a.shape == clips.shape and not torch.equal(a, b)
+
+
+def test_batches_cover_every_row_once_an_epoch():
+    seen = torch.cat(list(training.batches(10, 4, 5, torch.Generator().manual_seed(0))))
+    assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
+
+
+# The encoder
+def test_encoder_file_round_trip_and_strangers_are_refused(tmp_path):
+    encoder = DualEncoder(DualConfig(**SMALL)).eval()
+    clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    encoder.save(tmp_path / "e.safetensors")
+    with torch.no_grad():
+        assert torch.equal(DualEncoder.load(tmp_path / "e.safetensors")(clips), encoder(clips))
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="x.safetensors: expected a 'config' entry"):
+        DualEncoder.load(tmp_path / "x.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "y.safetensors", metadata={"config": json.dumps(SMALL)})
+    with pytest.raises(ValueError, match="missing .* unexpected"):
+        DualEncoder.load(tmp_path / "y.safetensors")
+
+
+def test_the_trunk_is_the_library_s_timesformer():
+    """With the paper's shape options, E is transformers' model up to projection and scale."""
+    from torch.nn.functional import normalize
+
+    encoder = DualEncoder(DualConfig(**SMALL | {"pool": "cls", "motion_input": False, "conv_stem": False})).eval()
+    clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        hidden = encoder.trunk(clips.permute(0, 1, 4, 2, 3).float() / 127.5 - 1).last_hidden_state[:, 0]
+        assert torch.allclose(encoder(clips), normalize(encoder.video_projection(hidden), dim=-1), atol=1e-5)
+        for frozen in (0, 1, 2):
+            assert torch.allclose(encoder.last(encoder.first(clips, frozen), frozen), hidden, atol=1e-5)
+
+
+def test_a_wrong_pool_is_named():
+    with pytest.raises(ValueError, match="'cls' or 'mean'"):
+        DualConfig(**SMALL | {"pool": "max"})
+
+
+# The text trunk
+def test_sentence_features_know_what_words_mean():
+    encoder = sentence_encoder()
+    x = encoder(["pick up the cup", "lift the mug", "tighten a screw"])
+    assert x.shape == (3, 384) and torch.allclose(x.norm(dim=1), torch.ones(3), atol=1e-5)
+    assert x[0] @ x[1] > x[0] @ x[2] + 0.2
+
+
+def test_a_string_is_encoded_once(monkeypatch):
+    encoder, calls = sentence_encoder(), []
+    real = SentenceEncoder.encode
+    monkeypatch.setattr(SentenceEncoder, "encode", lambda self, texts: calls.append(list(texts)) or real(self, texts))
+    encoder(["a quite new string", "another new string"])
+    encoder(["another new string", "a third new string", "a quite new string"])
+    assert [sorted(c) for c in calls] == [["a quite new string", "another new string"], ["a third new string"]]
+
+
+def test_wrong_or_missing_weights_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        find_minilm(tmp_path)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"expected sha256 {MINILM_SHA256}"):
+        find_minilm(tmp_path)
+
+
+# Jobs
+def slow_square(x, log):
+    if x == 3:
+        raise ValueError("three is not squared here")
+    return x * x
+
+
+def test_jobs_keep_their_order_and_pass_errors_on(tmp_path):
+    wanted = [(k, "") for k in (5, 1, 4)]
+    assert jobs.run(slow_square, wanted, 2, "squares") == [25, 1, 16] == jobs.run(slow_square, wanted, 1, "squares")
+    with pytest.raises(ValueError, match="three"):
+        jobs.run(slow_square, [(1, ""), (3, "")], 2, "squares")
+    assert jobs.run(slow_square, wanted, 2, "squares") == [25, 1, 16]  # a new pool after an error
+    jobs.close()
+
+
+def test_progress_prints_plain_lines_with_the_time_left(capsys):
+    progress = jobs.Progress(4, "work", every_s=0.0)
+    for _ in range(4):
+        time.sleep(0.01)
+        progress.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("work: 25 %") and "min left" in lines[0]
+
+
+def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
+    """kill -9 in the middle of pretraining, several times; then the hashes of an uninterrupted run."""
+    code = """
+import sys
+from vlact import params, training
+from vlact.stages.pretrain import pretraining
+if __name__ == "__main__":
+    training.CHECKPOINT_EVERY = 4
+    p = params.load("smoke", sys.argv[1], workers=1, seeds=[0], pretrain__steps=16, world__tutorial_videos=4)
+    pretraining(p)
+"""
+    script = tmp_path / "stage.py"
+    script.write_text(code)
+    names = [f"killtest_{os.getpid()}_{k}" for k in "ab"]
+    folders = {n: params.load("smoke", n) for n in names}
+    try:
+        subprocess.run([sys.executable, str(script), names[0]], check=True, capture_output=True, timeout=300)
+        rng = np.random.default_rng(0)
+        for _ in range(3):
+            child = subprocess.Popen([sys.executable, str(script), names[1]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(float(rng.uniform(4, 11)))
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        subprocess.run([sys.executable, str(script), names[1]], check=True, capture_output=True, timeout=300)
+        files = {n: {f.relative_to(p.data): f.read_bytes() for f in sorted(p.data.rglob("*")) if f.is_file()} for n, p in folders.items()}
+        assert files[names[0]] == files[names[1]] and any(f.suffix == ".safetensors" for f in files[names[0]])
+    finally:
+        import shutil
+
+        for p in folders.values():
+            shutil.rmtree(p.data, ignore_errors=True)
+            shutil.rmtree(p.scratch, ignore_errors=True)
+
+
+def test_a_stale_input_of_a_pipeline_workspace_says_to_run_the_pipeline(monkeypatch, tmp_path):
+    p = params.load("mini", "mini")
+    monkeypatch.setattr("vlact.stages.done", lambda *a: False)
+    with pytest.raises(FileNotFoundError, match="make repro PROFILE=mini"):
+        worlds(p, must_exist=True)
+
+
+def test_the_paper_profile_says_what_data_it_expects():
+    with pytest.raises(FileNotFoundError, match="data/paper/worlds/tutorial/annotations.csv.*real data"):
+        worlds(params.load("paper"))
+
+
+# Parameters
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"profile": "huge"}, "unknown profile 'huge'; expected one of"),
+        ({"profile": "mini", "ace__temperature": 1}, "ace__temperature: no such parameter"),
+        ({"profile": "mini", "ace__tau": "warm"}, "profiles.mini.ace.tau: expected float, got 'warm'"),
+        ({"profile": "mini", "seeds": 3}, "profiles.mini.seeds: expected list"),
+        ({"profile": "mini", "ace__idle": 1}, "ace.idle: expected bool"),
+    ],
+)
+def test_bad_parameters_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        params.load(**arguments)
+
+
+def test_unknown_and_missing_keys_of_the_file_are_named(tmp_path):
+    text = (params.ROOT / "params.yaml").read_text()
+    for old, new, message in (
+        ("tau: 0.02", "tua: 0.02", r"unknown parameters \['tua'\], missing \['tau'\]"),
+        ("tau: 0.02", "tau: 2e-2", "expected float, got '2e-2'"),
+    ):
+        path = tmp_path / "params.yaml"
+        path.write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match=message):
+            params.load("mini", path=path)
+
+
+def test_every_profile_loads_and_shapes_the_encoder():
+    for profile in params.PROFILES:
+        p = params.load(profile)
+        assert p.model.depth >= p.ace.trained_blocks and len(p.seeds) >= 2

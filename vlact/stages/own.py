@@ -1,0 +1,65 @@
+"""Stage `own_clips`: a user's own videos through zero-shot, fine-tuning and the SRT."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from vlact import clips, jobs
+from vlact.params import Params
+from vlact.stages import stage_key
+from vlact.stages.ace import clip_table
+from vlact.stages.pretrain import pretraining
+
+
+def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float, epochs: int, skip_bad: bool = False):
+    """Zero-shot, ProcVLR and ACE fine-tuning and the SRT on one's own videos, for every seed.
+
+    Args:
+        p: Profile; its pretrained encoders are used.
+        folder: Where the videos are.
+        csv: `path,start_s,end_s,label,split`, see `vlact.datasets.folder`.
+        trees: Tree file; None uses nearest words.
+        lr: Learning rate of both fine-tunings.
+        epochs: Epochs of both.
+        skip_bad: Leave unusable rows out and list them, instead of raising.
+
+    Returns:
+        The task, the prediction table and the list of skipped rows.
+
+    Raises:
+        ValueError: See `vlact.datasets.folder.read`, `vlact.clips.load`.
+    """
+    from safetensors.torch import save_file
+
+    from vlact.datasets import folder as own
+    from vlact.language.trees import ActionTexts
+    from vlact.models.text import sentence_encoder
+    from vlact.runs import ace_job, token_job
+
+    pretraining(p, must_exist=True)
+    table = own.read(csv)
+    found = clips.load(folder, table, p.model.num_frames, p.model.image_size, p.ace.window_s, p.ace.views, skip_bad, p.workers, str(csv))
+    for split in ("train", "test"):
+        if split not in set(found.table["split"]):
+            raise ValueError(f"{csv}: no usable row is left in split {split!r}; skipped: {'; '.join(found.skipped)}")
+    task = own.task(found.table, sentence_encoder(), trees)
+    kept = clip_table(found.table, task, (("train", "base"),))
+    work = p.scratch / "own" / jobs.key(stage_key(p, "ace"), csv, str(folder), str(trees), lr, epochs, found.table.to_csv())
+    work.mkdir(parents=True, exist_ok=True)
+    clips.save_frames(work / "clips.npy", found.frames)
+    words = sorted({*task.texts(), *ActionTexts(list(task.base), task.trees).texts})
+    save_file(dict(zip(words, sentence_encoder()(words), strict=True)), work / "texts.safetensors")
+    train, test = (kept["clip"][kept["part"] == part].tolist() for part in ("train", "test"))
+    todo = []
+    for s in p.seeds:
+        encoder, tokens = str(p.data / "pretrained" / f"seed{s}.safetensors"), str(work / f"tokens{s}.safetensors")
+        token_job(encoder, str(work / "clips.npy"), train, test, p.ace.trained_blocks, tokens)
+        for trained in ("zero_shot", "procvlr", "ace"):
+            out = str(work / f"{trained}{s}.parquet")
+            todo.append((encoder, tokens, str(work / "texts.safetensors"), task, kept, trained, asdict(p.ace), lr, [epochs], s, out))
+    jobs.run(ace_job, todo, p.workers, "own clips")
+    predictions = pd.concat([pd.read_parquet(j[10]) for j in todo], ignore_index=True)
+    shutil.rmtree(work)
+    return task, predictions, found.skipped
