@@ -110,7 +110,11 @@ class Checkpoint:
 
 def _start_worker(queue, parent: int) -> None:
     global _report
+    import signal
+
     import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
 
     torch.set_num_threads(1)
     _report = queue.put
@@ -140,7 +144,7 @@ def close() -> None:
     """Stop the worker processes; the next `run` starts new ones."""
     global _pool
     if _pool is not None:
-        _pool[1].shutdown(cancel_futures=True)
+        _pool[1].shutdown(wait=False, cancel_futures=True)
         _pool = None
 
 

@@ -147,22 +147,16 @@ def concept_job(models: dict[str, str], tokens: str, texts: str, task: Task, tab
     """
     kept, trunk = load_file(tokens), load_file(texts)
     test = table[table["part"] == "test"].reset_index(drop=True)
-    nodes = []
-    for mode, actions in (("base", task.base), ("novel", task.novel)):
-        for verb, obj in actions:
-            first = task.trees.children(verb)
-            second = [w for k in first for w in task.trees.children(verb, k) if w not in first]
-            nodes += [(mode, phrase(verb, obj), 0 if w == verb else 1, phrase(w, obj)) for w in first]
-            nodes += [(mode, phrase(verb, obj), 2, phrase(w, obj)) for w in dict.fromkeys(second)]
+    nodes = task.nodes()
     concepts, similar = [], []
     for name, path in models.items():
         model, leaf = DualEncoder.load(path), name == "ACE"
         with torch.inference_mode():
             embedded = model.embed_text(torch.stack([trunk[t] for *_, t in nodes])).numpy()
             video = model.embed_video(pool(model, kept["test"].flatten(0, 1), frozen)).unflatten(0, kept["test"].shape[:2]).mean(1)
-        table_ = pd.DataFrame(nodes, columns=["mode", "concept", "order", "text"])
-        table_.insert(0, "model", name)
-        concepts.append(pd.concat([table_, pd.DataFrame(embedded).add_prefix("e")], axis=1))
+        words = pd.DataFrame(nodes, columns=["mode", "concept", "order", "text"])
+        words.insert(0, "model", name)
+        concepts.append(pd.concat([words, pd.DataFrame(embedded).add_prefix("e")], axis=1))
         for run, names in enumerate(task.srt):
             cosine = (video @ embed_names(model, task.names("novel", run, leaf), trunk).T).numpy()
             for c, (verb, obj) in enumerate(task.novel):

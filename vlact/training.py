@@ -17,6 +17,7 @@ from vlact.losses.ace import ace_loss, leaf_average
 from vlact.models.dual import DualConfig, DualEncoder
 
 CHECKPOINT_EVERY = 100  # steps
+NOTHING = -100  # object label of a clip without a named object; cross entropy passes over it
 
 
 def autocast(device: str = "cpu"):
@@ -68,7 +69,7 @@ def pretrain(config: dict, model: dict, frames: str, labels: dict, out: str, che
         config: `Pretrain` as a dict.
         model: `DualConfig` as a dict.
         frames: npy of uint8 clips (N, 1, T, H, W, 3).
-        labels: `verb` and `object`, lists of N class numbers; `train` and `val`, row numbers.
+        labels: `verb` and `object`, lists of N class numbers (`NOTHING` where none); `train` and `val`, row numbers.
         out: Where the encoder goes (safetensors).
         checkpoint: Where the state goes while training.
         seed: Initialisation and order.
@@ -113,7 +114,10 @@ def pretrain(config: dict, model: dict, frames: str, labels: dict, out: str, che
             encoder.eval()
             pooled = pool(encoder, clips[val], 0)
             encoder.train()
-            hits = {f"val_{k}": float((h(pooled).argmax(1) == target[k][val]).float().mean()) for k, h in heads.items()}
+            hits = {}
+            for k, head in heads.items():
+                named = target[k][val] != NOTHING
+                hits[f"val_{k}"] = float((head(pooled).argmax(1) == target[k][val])[named].float().mean())
             curve.append({"step": step + 1, "loss": float(np.mean(losses)), **hits})
             losses = []
             saved.save(

@@ -61,6 +61,18 @@ class Task:
         sets = [self.names("base", 0, True)] + [self.names("novel", r, True) for r in range(len(self.srt))]
         return list(dict.fromkeys(t for s in sets for ts in s for t in ts))
 
+    def nodes(self) -> list[tuple[str, str, int, str]]:
+        """Every tree node of every action: mode, label, order (0 root, 1, 2) and the node's string."""
+        out = []
+        for mode, actions in (("base", self.base), ("novel", self.novel)):
+            for verb, obj in actions:
+                first = self.trees.children(verb)
+                second = [w for k in first for w in self.trees.children(verb, k) if w not in first]
+                order = dict.fromkeys(second, 2) | dict.fromkeys(first, 1) | {verb: 0}
+                words = [*first, *dict.fromkeys(second)]
+                out += [(mode, phrase(verb, obj), order[w], phrase(w, obj)) for w in words]
+        return out
+
     def overlaps(self) -> dict[str, float]:
         """Mean Jaccard overlap of test children between the SRT runs, per novel class.
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+MOTION_SCALE = 10.0  # brings frame differences to the spread of the frames; at 2, learning starts hundreds of steps later
+
 
 @dataclass(frozen=True)
 class DualConfig:
@@ -84,7 +86,7 @@ class DualEncoder(nn.Module):
         if self.config.motion_input:
             motion = torch.zeros_like(x)
             motion[:, 1:] = x[:, 1:] - x[:, :-1]
-            x = torch.cat([x, 2 * motion], 2)
+            x = torch.cat([x, MOTION_SCALE * motion], 2)
         return x
 
     def first(self, clips: Tensor, frozen_blocks: int) -> Tensor:

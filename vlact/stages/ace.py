@@ -73,7 +73,9 @@ def ace(p: Params, must_exist: bool = False) -> None:
     annotations, frames = frames_of(p, "ata", p.ace.window_s, p.ace.views)
     task, control = ata_task(p)
     table = clip_table(annotations, task)
-    words = sorted({t for k in (task, control) for t in k.texts() + ActionTexts(list(k.base), k.trees).texts})
+    used = (task, control) if "ace_context_free" in p.ace.methods else (task,)
+    words = {t for k in used for t in k.texts() + ActionTexts(list(k.base), k.trees).texts}
+    words = sorted(words | {t for *_, t in task.nodes()})
     texts = work / "texts.safetensors"
     if not texts.is_file():
         save_file(dict(zip(words, sentence_encoder()(words), strict=True)), texts)

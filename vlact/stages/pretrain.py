@@ -10,6 +10,7 @@ from vlact import clips, jobs, schema
 from vlact.params import Params
 from vlact.stages import finish, must_run, stage_key
 from vlact.stages.worlds import worlds
+from vlact.training import NOTHING
 
 
 def frames_of(p: Params, name: str, window_s: float | None, views: int) -> tuple[pd.DataFrame, Path]:
@@ -45,6 +46,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     work.mkdir(parents=True, exist_ok=True)
     table, frames = frames_of(p, "tutorial", None, 1)
     labels = {k: pd.factorize(table[k], sort=True)[0].tolist() for k in ("verb", "object")}
+    labels["object"] = np.where(table["object"] == "", NOTHING, labels["object"]).tolist()
     labels |= {split: np.flatnonzero(table["split"] == split).tolist() for split in ("train", "val")}
     config, model = asdict(p.pretrain), asdict(p.model)
     todo = [(config, model, str(frames), labels, str(work / f"trunk{s}.safetensors"), str(work / f"trunk{s}.pt"), s) for s in p.seeds]
@@ -66,4 +68,5 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
         for row in curve
     ]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n")
+    frames.unlink()
     finish(p, "pretrain", folder)

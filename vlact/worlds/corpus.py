@@ -17,7 +17,7 @@ import yaml
 from vlact import video
 from vlact.language.tasks import ATA_BASE, ATA_NOVEL
 from vlact.worlds.render import render
-from vlact.worlds.workbench import ATA_VIEWS, OBJECTS, VERBS, act, person, place
+from vlact.worlds.workbench import ATA_VIEWS, OBJECTLESS, OBJECTS, VERBS, act, person, place
 
 CAPTIONS = yaml.safe_load((Path(__file__).parent.parent / "language" / "captions.yaml").read_text())
 NAMED_OBJECTS = tuple(o for o in OBJECTS if o not in ("object", "toy"))
@@ -94,7 +94,8 @@ def film_job(recording: Recording, folder: str, notes: str, size: int, fps: floa
 def tutorials(videos: int, steps: int, seed: int, val_share: float = 0.1) -> list[Recording]:
     """The pretraining corpus: each video one person and place with `steps` narrated actions.
 
-    Every verb program occurs equally often (to within one); objects are uniform. The last videos
+    Every verb program occurs equally often (to within one); objects are uniform, and none is named where
+    the program brings its own things. The last videos
     are the validation split.
     """
     rng = np.random.default_rng((seed, 1))
@@ -105,7 +106,7 @@ def tutorials(videos: int, steps: int, seed: int, val_share: float = 0.1) -> lis
     out = []
     for v in range(videos):
         at = range(v * steps, (v + 1) * steps)
-        actions = tuple((VERBS[verbs[i]], "" if VERBS[verbs[i]] == "idle" else NAMED_OBJECTS[objects[i]]) for i in at)
+        actions = tuple((VERBS[verbs[i]], "" if VERBS[verbs[i]] in OBJECTLESS else NAMED_OBJECTS[objects[i]]) for i in at)
         split = "val" if v >= first_val else "train"
         out.append(Recording(f"tutorial{v:04d}", "tutorial", (seed, 2, v), (seed, 3, v), "front", split, f"narrator{v}", actions))
     return out

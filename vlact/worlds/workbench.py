@@ -719,6 +719,9 @@ BACKWARD: dict[str, Callable[[Bench], None]] = {  # the same motion, run backwar
     "unfold": fold, "close": open_, "attach": break_, "uncover": cover, "stand up": knock_over,
 }  # fmt: skip
 VERBS = (*FORWARD, *BACKWARD)
+OBJECTLESS = (  # programs that bring their own things, or touch none
+    "idle", "wave", "stir", "scoop", "spread", "wipe", "fold", "unfold", "open", "close", "cut", "break", "attach",
+)  # fmt: skip
 
 
 # People and places
@@ -743,7 +746,7 @@ def person(domain: str, rng: np.random.Generator) -> Person:
     """Draw a participant. In the assembly domain hands are gloved and some people are left-handed."""
     if domain == "tutorial":
         skin = _hsv(rng.uniform(0.04, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.55, 0.95))
-        left = False
+        left = bool(rng.random() < 0.1)
     elif domain == "assembly":
         skin = _hsv(rng.uniform(0.5, 0.75), rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.9))
         left = bool(rng.random() < 0.25)
@@ -769,40 +772,48 @@ class Place:
 ATA_VIEWS = {  # four exocentric cameras: azimuth and elevation in degrees, distance
     "front": (0, 28, 3.6),
     "side": (48, 26, 3.7),
-    "overhead": (0, 72, 3.7),
-    "global": (-30, 38, 4.6),
+    "overhead": (0, 66, 3.7),
+    "global": (-30, 38, 4.3),
 }
 
 
 def place(domain: str, rng: np.random.Generator, view: str = "front") -> Place:
     """Draw where a recording takes place.
 
-    Tutorial: one frontal camera with small changes, plain light surfaces, pastel parts, no clutter.
-    Assembly: one of four cameras, textured surfaces, saturated darker parts, up to three distractors.
+    Tutorial: any camera in front, plain or noisy surfaces of any lightness, mostly pastel parts, at most
+    one distractor: as varied as web video. Assembly: one of four fixed cameras (the overhead and the far
+    one lie outside the tutorials' range), wood grain and tiles, saturated darker parts, up to two
+    distractors.
     """
     tutorial = domain == "tutorial"
-    azimuth, elevation, distance = (rng.uniform(-22, 22), rng.uniform(22, 48), 3.5) if tutorial else ATA_VIEWS[view]
+    if tutorial:
+        azimuth, elevation, distance = rng.uniform(-40, 40), rng.uniform(15, 55), rng.uniform(3.2, 4.0)
+    else:
+        azimuth, elevation, distance = ATA_VIEWS[view]
     azimuth, elevation = np.radians([azimuth + rng.normal(0, 3), elevation + rng.normal(0, 2)])
     target = np.array([0.0, 0.42, 0.0]) + rng.normal(0, 0.05, 3)
     direction = (np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
-    camera = Camera(Track.of(*(target + distance * np.asarray(direction))), Track.of(*target), 35 + rng.normal(0, 1.5))
-    hue, wall_hue = rng.random(2)
+    camera = Camera(Track.of(*(target + distance * np.asarray(direction))), Track.of(*target), 31 + rng.normal(0, 1.5))
+
+    def surface(kinds: tuple[str, ...], saturation: tuple[float, float], value: tuple[float, float]) -> Surface:
+        hue, s, v = rng.random(), rng.uniform(*saturation), rng.uniform(*value)
+        kind, scale, seed = kinds[rng.integers(len(kinds))], rng.uniform(0.5, 1.6), int(rng.integers(1 << 30))
+        return Surface(_hsv(hue, s, v), _hsv(hue, min(1.0, 1.3 * s), 0.75 * v), kind, scale, seed)
+
     if tutorial:
-        kind = ("plain", "plain", "noise")[rng.integers(3)]
-        floor = Surface(_hsv(hue, 0.12, 0.92), _hsv(hue, 0.16, 0.82), kind, rng.uniform(0.8, 2), int(rng.integers(1 << 30)))
-        wall = Surface(_hsv(wall_hue, 0.1, 0.95), _hsv(wall_hue, 0.1, 0.88), "plain")
+        floor = surface(("plain", "noise"), (0.0, 0.4), (0.5, 0.95))
+        wall = surface(("plain", "plain", "noise"), (0.0, 0.3), (0.5, 0.95))
     else:
-        kind = ("noise", "grain", "tiles")[rng.integers(3)]
-        floor = Surface(_hsv(hue, 0.35, 0.72), _hsv(hue, 0.45, 0.5), kind, rng.uniform(0.4, 1.2), int(rng.integers(1 << 30)))
-        wall_kind = ("plain", "noise", "grain")[rng.integers(3)]
-        wall = Surface(_hsv(wall_hue, 0.3, 0.6), _hsv(wall_hue, 0.3, 0.42), wall_kind, rng.uniform(0.5, 1.5), int(rng.integers(1 << 30)))
+        floor = surface(("grain", "tiles"), (0.2, 0.5), (0.45, 0.8))
+        wall = surface(("plain", "grain", "noise"), (0.1, 0.4), (0.4, 0.7))
+    saturation, value = ((0.3, 0.9), (0.6, 1.0)) if tutorial else ((0.5, 1.0), (0.4, 0.95))
 
     def palette() -> Vec:
-        s, v = (rng.uniform(0.3, 0.75), rng.uniform(0.7, 1.0)) if tutorial else (rng.uniform(0.5, 1.0), rng.uniform(0.35, 0.95))
-        return _hsv(rng.random(), s, v)
+        return _hsv(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
 
     light = (rng.uniform(-0.8, 0.8), 1.0, rng.uniform(0.1, 0.8))
-    return Place(camera, floor, wall, light, rng.uniform(0.4, 0.6), palette, 0 if tutorial else int(rng.integers(4)))
+    clutter = int(rng.random() < 0.3) if tutorial else int(rng.integers(3))
+    return Place(camera, floor, wall, light, rng.uniform(0.4, 0.6), palette, clutter)
 
 
 def act(verb: str, obj: str, who: Person, where: Place, rng: np.random.Generator, duration_s: float) -> Scene:
