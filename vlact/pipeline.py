@@ -54,7 +54,8 @@ def normalise(notebook: dict) -> dict:
         for output in cell["outputs"]:
             if output.get("name") == "stderr":
                 continue
-            output["metadata"] = {}
+            if output["output_type"] in ("display_data", "execute_result"):
+                output["metadata"] = {}
             if output["output_type"] == "execute_result":
                 output["execution_count"] = count
             outputs.append(output)
@@ -117,7 +118,8 @@ def environment() -> str:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.M))
+    entries = re.findall(r"(?m)^([A-Za-z0-9._-]+)==(\S+)(.*)", (ROOT / "requirements.lock").read_text())
+    pins = {name: version for name, version, marker in entries if ">= '3.12'" not in marker}  # forks for later pythons
     normal = {re.sub(r"[-_.]+", "-", k).lower(): v for k, v in pins.items()}
     lines = []
     for dependency in project["dependencies"]:
