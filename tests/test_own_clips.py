@@ -29,7 +29,7 @@ mmaction2_test.mp4,9,12.5,show clip,test
 def test_real_videos_go_through_with_bad_ones_listed(tmp_path):
     csv = tmp_path / "mine.csv"
     csv.write_text(ROWS)
-    p = params.load("smoke", "scratch", workers=1, seeds=[0])
+    p = params.load("smoke", "scratch")  # shares its pretrained encoders with the notebooks
     with pytest.raises(ValueError, match=r"mine.csv, line 11: .*corrupted.mp4.*\(and 2 more rows"):
         own_clips(p, REAL, csv, None, 0.01, 1)
     task, predictions, skipped = own_clips(p, REAL, csv, None, 0.01, 2, skip_bad=True)

@@ -188,6 +188,10 @@ def repro(profile: str, arguments: list[str]) -> int:
             print(line, end="", flush=True)
         settle()
         return child.wait()
+    except KeyboardInterrupt:
+        child.wait()  # it got the signal too, and stops its stage
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
     finally:
         if (ROOT / "params.yaml").read_text() != before:
             write_text(ROOT / "params.yaml", before)
