@@ -205,7 +205,8 @@ def test_jobs_keep_their_order_and_pass_errors_on(tmp_path):
     jobs.close()
 
 
-def test_progress_prints_plain_lines_with_the_time_left(capsys):
+def test_progress_prints_plain_lines_with_the_time_left(capsys, monkeypatch):
+    monkeypatch.setenv("VLACT_PROGRESS", "lines")
     progress = jobs.Progress(4, "work", every_s=0.0)
     for _ in range(4):
         time.sleep(0.01)

@@ -20,8 +20,9 @@ _report: Callable[[float], None] | None = None  # in a worker: how to tell the p
 
 
 def _fancy() -> bool:
-    """A terminal or a live notebook shows a bar; papermill and CI logs get plain lines."""
-    return sys.stderr.isatty() or (os.environ.get("VLACT_PROGRESS") == "bar")
+    """A bar in a terminal or a notebook, plain lines in a log; `VLACT_PROGRESS=bar|lines` decides otherwise."""
+    wanted = os.environ.get("VLACT_PROGRESS")
+    return wanted == "bar" if wanted else sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 class Progress:
@@ -32,9 +33,9 @@ class Progress:
         self.done, self.start, self.last = 0.0, time.monotonic(), time.monotonic()
         self.bar = None
         if _fancy():
-            from tqdm.auto import tqdm
+            from tqdm import tqdm
 
-            self.bar = tqdm(total=total, desc=label)
+            self.bar = tqdm(total=total, desc=label, bar_format="{l_bar}{bar}| {elapsed}<{remaining}")
 
     def update(self, amount: float = 1.0) -> None:
         self.done += amount

@@ -175,7 +175,7 @@ def repro(profile: str, arguments: list[str]) -> int:
 
     try:
         order = list(minutes)
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", "JUPYTER_PREFER_ENV_PATH": "1", "VLACT_PROGRESS": "lines"}
         child = subprocess.Popen(["dvc", "repro", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
         for line in child.stdout:
             found = re.match(r"(?:Running stage|Stage) '([\w-]+)(?:@\w+)?'(.*)", line)
