@@ -161,9 +161,12 @@ def repro(profile: str, arguments: list[str]) -> int:
     Estimates start from `stage_minutes` in params.yaml (measured on two cores) and are scaled by how
     long the stages of this run took against theirs.
     """
-    before = (ROOT / "params.yaml").read_text()
-    minutes = yaml.safe_load(before)["stage_minutes"].get(profile, {})
-    write_text(ROOT / "params.yaml", switch(profile))
+    switched, numbers = switch(profile), yaml.safe_load((ROOT / "params.yaml").read_text())
+    kept = ROOT / "data" / "tmp" / "profile"  # which profile to go back to, also after a run that was killed
+    if not kept.is_file():
+        write_text(kept, numbers["run"]["name"])
+    minutes = numbers["stage_minutes"].get(profile, {})
+    write_text(ROOT / "params.yaml", switched)
     spent = expected = 0.0
     current, since = None, time.monotonic()
 
@@ -193,14 +196,18 @@ def repro(profile: str, arguments: list[str]) -> int:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
     finally:
-        if (ROOT / "params.yaml").read_text() != before:
-            write_text(ROOT / "params.yaml", before)
+        write_text(ROOT / "params.yaml", switch(kept.read_text()))
+        kept.unlink()
 
 
 def main(arguments: list[str]) -> int:
     command, *rest = arguments or [""]
     if command == "repro" and rest:
-        return repro(rest[0], rest[1:])
+        try:
+            return repro(rest[0], rest[1:])
+        except ValueError as error:  # an unknown profile
+            print(error, file=sys.stderr)
+            return 2
     if command == "index" and len(rest) == 1:
         index(rest[0])
     elif command == "execute":
