@@ -226,7 +226,7 @@ def test_stage_minutes_name_the_stages_in_order():
 
 
 # Results
-@pytest.mark.parametrize("profile", ["mini"])
+@pytest.mark.parametrize("profile", ["smoke", "mini"])
 def test_results_map_is_complete_and_true(profile):
     folder = ROOT / "figures" / profile
     table = pd.read_csv(folder / "index.csv")
@@ -254,7 +254,7 @@ def test_committed_figures_were_made_by_the_committed_code():
 
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     for name, stage in lock.items():
-        if not name.endswith("@mini"):
+        if not name.endswith(("@smoke", "@mini")):
             continue
         for out in stage["outs"]:
             if out["path"].startswith("figures/"):

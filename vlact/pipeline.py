@@ -196,8 +196,8 @@ def repro(profile: str, arguments: list[str]) -> int:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
     finally:
-        write_text(ROOT / "params.yaml", switch(kept.read_text()))
-        kept.unlink()
+        write_text(ROOT / "params.yaml", switch(kept.read_text() if kept.is_file() else numbers["run"]["name"]))
+        kept.unlink(missing_ok=True)
 
 
 def main(arguments: list[str]) -> int:
