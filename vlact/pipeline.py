@@ -22,6 +22,7 @@ from vlact import ROOT
 from vlact.report.tables import markdown, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
+PAPERS = ("ace", "actionvlm", "transfer", "beyond")
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 
 
@@ -88,14 +89,20 @@ def execute(names: list[str]) -> None:
 def index(profile: str) -> None:
     folder = ROOT / "figures" / profile
     rows = [row for path in sorted((folder / "map").glob("*.json")) for row in json.loads(path.read_text())]
-    table = pd.DataFrame(rows, columns=MAP_COLUMNS)
+
+    def place(row: dict) -> tuple:  # papers first, in each its tables, then its figures; the rest by notebook
+        numbered = re.fullmatch(r"(table|figure)(\d+)", row["item"])
+        item = (("table", "figure").index(numbered[1]), int(numbered[2])) if numbered else (2, 0)
+        return PAPERS.index(row["paper"]), item, row["notebook"], row["item"]
+
+    table = pd.DataFrame(sorted(rows, key=place), columns=MAP_COLUMNS)
     write_text(folder / "index.csv", table.to_csv(index=False, lineterminator="\n"))
 
 
 def results_table(profile: str = "mini") -> str:
     """README's results map, from the committed index."""
     table = pd.read_csv(ROOT / "figures" / profile / "index.csv")
-    names = {"ace": "ACE", "actionvlm": "ActionVLM", "transfer": "Motion transfer", "beyond": "beyond the papers"}
+    names = dict(zip(PAPERS, ("ACE", "ActionVLM", "Motion transfer", "beyond the papers"), strict=True))
     rows = []
     for row in table.itertuples():
         shown = [f for f in row.files.split() if f.endswith((".png", ".md"))]
