@@ -32,9 +32,9 @@ def test_real_videos_go_through_with_bad_ones_listed(tmp_path):
     p = params.load("smoke", "scratch")  # shares its pretrained encoders with the notebooks
     with pytest.raises(ValueError, match=r"mine.csv, line 11: .*corrupted.mp4.*\(and 2 more rows"):
         own_clips(p, REAL, csv, None, 0.01, 1)
-    task, predictions, skipped = own_clips(p, REAL, csv, None, 0.01, 2, skip_bad=True)
-    assert [line.split(": ")[0].rsplit(", ")[1] for line in skipped] == ["line 11", "line 12", "line 13"]
-    assert "ends after the file (10.000 s)" in skipped[2]
+    task, predictions, found = own_clips(p, REAL, csv, None, 0.01, 2, skip_bad=True)
+    assert [line.split(": ")[0].rsplit(", ")[1] for line in found.skipped] == ["line 11", "line 12", "line 13"]
+    assert "ends after the file (10.000 s)" in found.skipped[2]
     assert task.base == (("flip", "pancake"), ("wrestle", "arm")) and task.novel == (("show", "clip"), ("blink", "screen"))
     assert set(predictions["model"]) == {"zero-shot", "zero-shot + test leaf", "ProcVLR", "ProcVLR + test leaf", "ACE"}
     ace = predictions[(predictions["model"] == "ACE") & (predictions["split"] == "test")]

@@ -62,6 +62,17 @@ def test_writing_is_all_or_nothing_and_byte_identical(clip, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.mp4", "clip.mp4"]
 
 
+def test_bytes_do_not_depend_on_what_the_memory_held_before(tmp_path):
+    rng, found = np.random.default_rng(0), set()
+    frames = rng.integers(0, 255, (24, 64, 64, 3), dtype=np.uint8) // 2 + moving(24, 64, 64) // 2
+    for k in range(8):
+        used = [np.full(int(rng.integers(100, 300000)), rng.random() * 1e3, np.float32) for _ in range(200)]
+        del used
+        video.write(tmp_path / f"{k}.mp4", frames, 8)
+        found.add((tmp_path / f"{k}.mp4").read_bytes())
+    assert len(found) == 1
+
+
 def test_missing_empty_and_text_files_are_named(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("not a video\n" * 50)

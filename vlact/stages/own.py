@@ -26,7 +26,8 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
         skip_bad: Leave unusable rows out and list them, instead of raising.
 
     Returns:
-        The task, the prediction table and the list of skipped rows.
+        The task, the prediction table (its `clip` is a row of the clips' table) and the clips read, with
+        the rows that were skipped.
 
     Raises:
         ValueError: See `vlact.datasets.folder.read`, `vlact.clips.load`.
@@ -62,4 +63,4 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
     jobs.run(ace_job, todo, p.workers, "own clips")
     predictions = pd.concat([pd.read_parquet(j[10]) for j in todo], ignore_index=True)
     shutil.rmtree(work)
-    return task, predictions, found.skipped
+    return task, predictions, found
