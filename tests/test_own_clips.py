@@ -19,7 +19,7 @@ mmaction2_demo_armwrestling.mp4,7,9,wrestle arm,test
 mmaction2_test.mp4,0,3,show clip,test
 mmaction2_test.mp4,3,6,show clip,test
 video_0.mov,0,0.1,blink screen,test
-corrupted.mp4,0,1,flip pancake,train
+corrupted.mp4,2,4.9,flip pancake,train
 missing.mp4,0,1,flip pancake,train
 mmaction2_test.mp4,9,12.5,show clip,test
 """
