@@ -3,7 +3,7 @@ PROFILE ?= mini
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test verify lab lock execute lint
+.PHONY: repro test verify lab lock execute lint doctor
 .DEFAULT_GOAL := repro
 
 .venv/.ok: requirements.lock
@@ -26,6 +26,9 @@ verify: .venv/.ok         ## everything again from nothing; the committed figure
 
 lab: .venv/.ok            ## JupyterLab on the notebooks
 	jupyter lab notebooks
+
+doctor: .venv/.ok         ## which datasets and checkpoints a profile needs and which are there
+	python -m vlact.doctor $(PROFILE)
 
 execute: .venv/.ok        ## run the notebooks on their tiny default and store their outputs
 	python -m vlact.pipeline execute $(NAMES)

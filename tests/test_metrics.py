@@ -6,7 +6,8 @@ import pytest
 
 from vlact.metrics.classification import harmonic_mean, macro_f1, paired_interval, random_guess, srt, top1
 from vlact.metrics.concepts import concept_space
-from vlact.metrics.selection import choose, score_grid
+from vlact.metrics.selection import best_cells, choose, score_grid
+from vlact.metrics.synonyms import SynonymRobustnessTest
 
 
 def test_accuracy_and_f1_by_hand():
@@ -96,11 +97,21 @@ def predictions(right_by_cell):
 
 def test_the_choice_looks_at_validation_only_and_breaks_ties_to_the_short_schedule():
     table = predictions({(0.1, 5): 2, (0.1, 10): 3, (0.3, 5): 3})  # test scores run the other way
-    assert choose(table).loc["A", ["lr", "epoch"]].tolist() == [0.3, 5]
+    assert choose(score_grid(table))[["lr", "epoch"]].values.tolist() == [[0.3, 5]]
     other = table.copy()
     test = other["split"] == "test"
     other.loc[test, "predicted"] = other.loc[test, "label"]
-    assert choose(other).equals(choose(table))
+    assert choose(score_grid(other)).equals(choose(score_grid(table)))
+
+
+def test_each_dataset_and_inference_variant_has_its_own_choice():
+    one = predictions({(0.1, 5): 2, (0.3, 5): 3}).assign(model="ProcVLR", dataset="ata", leaf=False, test="shipped")
+    two = predictions({(0.1, 5): 3, (0.3, 5): 2}).assign(model="ProcVLR", dataset="ata", leaf=True, test="shipped")
+    grid = score_grid(pd.concat([one, two]))
+    assert choose(grid).set_index("leaf")["lr"].to_dict() == {False: 0.3, True: 0.1}
+    best = best_cells(grid)
+    assert sorted(best["method"].unique()) == ["ProcVLR", "ProcVLR + test leaf"] and len(best) == 4
+    assert len(best_cells(grid, every=True)) == 8
 
 
 def test_score_grid_has_one_row_a_cell_and_seed():
@@ -117,3 +128,65 @@ def test_concept_space_by_hand():
     assert found["nearest"] == 0.8 and found["between"] == 1.0 and found["within"] == pytest.approx(0.2)
     with pytest.raises(ValueError, match="two concepts"):
         concept_space(nodes[nodes["concept"] == "a"])
+
+
+# The Synonym Robustness Test for strangers
+def stranger(texts):
+    """A text encoder that knows nothing but the first letter."""
+    return np.array([[float(t[0] == c) for c in "abcdefghijklmnopqrstuvwxyz"] for t in texts]) + 1e-3
+
+
+def test_srt_equals_a_loop_over_runs_and_clips():
+    test = SynonymRobustnessTest([[["ask", "azure"], ["bid"]], [["crow", "bell"], ["bark"]]])
+    rng = np.random.default_rng(0)
+    video, labels = rng.random((20, 2, 26)), rng.integers(0, 2, 20)
+    got = test.score(stranger, video, labels)
+    hits = []
+    for run in test.names:
+        right = 0
+        for clip, label in zip(video, labels, strict=True):
+            scores = []
+            for strings in run:
+                cosines = [np.dot(view, e) / np.linalg.norm(view) / np.linalg.norm(e) for e in stranger(strings) for view in clip]
+                scores.append(np.mean(cosines))
+            right += int(np.argmax(scores) == label)
+        hits.append(right / len(labels))
+    assert got["srt_acc_mean"] == pytest.approx(np.mean(hits)) and got["srt_acc_std"] == pytest.approx(np.std(hits))
+    assert got["unseen_acc"] == pytest.approx(hits[0]) and test.overlap == 0
+
+
+def test_srt_of_the_published_names():
+    test = SynonymRobustnessTest.of("ata", leaf=False)
+    assert test.classes == ["drop item", "balance part", "pick up item", "spin block", "hammer pin"]
+    assert len(test.names) == 10 and all(len(s) == 1 for run in test.names for s in run)
+    with_leaf = SynonymRobustnessTest.of("gtea")
+    assert all(len(s) == 9 for run in with_leaf.names for s in run) and 0 < with_leaf.overlap < 0.1
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda v, y, t: (v[:, :5], y, stranger), "embed_texts must give"),
+        (lambda v, y, t: (v, y[:3], stranger), "with N > 0 labels"),
+        (lambda v, y, t: (v * np.nan, y, stranger), "video: expected finite"),
+        (lambda v, y, t: (v, y + 9, stranger), "column label: expected class numbers 0..1; found 9"),
+    ],
+)
+def test_srt_names_what_does_not_fit(change, message):
+    test = SynonymRobustnessTest([[["ask"], ["bid"]], [["crow"], ["bark"]]])
+    video, labels, encode = change(np.ones((4, 26)), np.zeros(4, int), stranger)
+    with pytest.raises(ValueError, match=message):
+        test.score(encode, video, labels)
+
+
+def test_srt_tables_and_names_are_checked():
+    test = SynonymRobustnessTest([[["ask"], ["bid"]], [["crow"], ["bark"]]])
+    table = pd.DataFrame({"run": [0, 0, 1, 1], "label": [0, 1, 0, 1], "predicted": [0, 1, 1, 1]})
+    assert test.score_table(table)["srt_acc_mean"] == 0.75
+    with pytest.raises(ValueError, match=r"missing columns \['label'\]"):
+        test.score_table(table.drop(columns="label"))
+    with pytest.raises(ValueError, match=r"expected runs 0..1; found \[0\]"):
+        test.score_table(table[table["run"] == 0])
+    for names in ([[["a"], ["b"]]], [[["a"]], [["a"], ["b"]]], [[["a"], []], [["a"], ["b"]]], [[["a"], [" "]], [["a"], ["b"]]]):
+        with pytest.raises(ValueError, match="names"):
+            SynonymRobustnessTest(names)

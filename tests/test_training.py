@@ -31,6 +31,10 @@ SMALL = {
     "conv_stem": True,
 }
 CONFIG = {
+    "frame_steps": 24,
+    "frame_batch_size": 8,
+    "frame_lr": 0.002,
+    "vlog_steps": 30,
     "steps": 24,
     "batch_size": 8,
     "lr": 0.002,
@@ -63,21 +67,33 @@ def pretrain(corpus, name, steps=24, seed=0):
     folder, labels = corpus
     config = CONFIG | {"steps": steps}
     return training.pretrain(
-        config, SMALL, str(folder / "frames.npy"), labels, str(folder / f"{name}.safetensors"), str(folder / f"{name}.pt"), seed
+        config, SMALL, str(folder / "frames.npy"), labels, None, str(folder / f"{name}.safetensors"), str(folder / f"{name}.pt"), seed
     )
 
 
-def test_pretraining_is_the_same_for_a_seed_and_learns(corpus, monkeypatch):
+def pretrain_frames(corpus, name, seed=0):
+    folder, labels = corpus
+    captions = [f"take {'red' if c else 'blue'} thing" for c in labels["object"]]
+    texts = folder / "captions.safetensors"
+    features = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    save_file(dict(zip(sorted(set(captions)), torch.nn.functional.normalize(features, dim=1), strict=True)), texts)
+    out, checkpoint = str(folder / f"{name}.safetensors"), str(folder / f"{name}.pt")
+    return training.pretrain_frames(CONFIG, SMALL, str(folder / "frames.npy"), captions, labels, str(texts), out, checkpoint, seed)
+
+
+@pytest.mark.parametrize("train", [pretrain, pretrain_frames])
+def test_pretraining_is_the_same_for_a_seed_and_learns(corpus, monkeypatch, train):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 8)
-    one, two, other = pretrain(corpus, "one"), pretrain(corpus, "two"), pretrain(corpus, "other", seed=1)
+    one, two, other = train(corpus, "one"), train(corpus, "two"), train(corpus, "other", seed=1)
     assert one == two and one != other and [r["step"] for r in one] == [8, 16, 24]
     assert (corpus[0] / "one.safetensors").read_bytes() == (corpus[0] / "two.safetensors").read_bytes()
     assert one[-1]["loss"] < one[0]["loss"]
 
 
-def test_pretraining_goes_on_from_a_checkpoint_to_the_same_bytes(corpus, monkeypatch):
+@pytest.mark.parametrize("train", [pretrain, pretrain_frames])
+def test_pretraining_goes_on_from_a_checkpoint_to_the_same_bytes(corpus, monkeypatch, train):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 8)
-    whole = pretrain(corpus, "whole")
+    whole = train(corpus, "whole")
     saves = []
 
     class Killed(Exception):
@@ -92,9 +108,9 @@ def test_pretraining_goes_on_from_a_checkpoint_to_the_same_bytes(corpus, monkeyp
 
     with monkeypatch.context() as m, pytest.raises(Killed):
         m.setattr(training, "Checkpoint", Dying)
-        pretrain(corpus, "resumed")
+        train(corpus, "resumed")
     assert not (corpus[0] / "resumed.safetensors").exists()
-    assert pretrain(corpus, "resumed") == whole
+    assert train(corpus, "resumed") == whole
     assert (corpus[0] / "resumed.safetensors").read_bytes() == (corpus[0] / "whole.safetensors").read_bytes()
 
 
@@ -116,6 +132,21 @@ def test_alignment_brings_captions_and_clips_together():
     assert right() == 1.0 and curve[-1]["loss"] < 0.2
     training.align(encoder, CONFIG | {"align_noise": 1.0}, features, captions, trunk, seed=0)
     assert right() < 0.8  # captions of other clips teach nothing
+
+
+def test_narrations_bring_their_clips_near(corpus):
+    folder, labels = corpus
+    torch.manual_seed(0)
+    encoder = DualEncoder(DualConfig(**SMALL))
+    clips = torch.from_numpy(np.load(folder / "frames.npy"))[:, 0]
+    captions = [f"move {'red' if c else 'blue'}" for c in labels["object"]]
+    features = torch.nn.functional.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    trunk = dict(zip(sorted(set(captions)), features, strict=True))
+    curve = training.narrate(encoder, CONFIG | {"lr": 0.01, "vlog_steps": 60}, clips, captions, trunk, seed=0)
+    with torch.no_grad():
+        scores = encoder(clips) @ encoder.embed_text(torch.stack([trunk[c] for c in sorted(trunk)])).T
+    wanted = torch.tensor([sorted(trunk).index(c) for c in captions])
+    assert curve[-1]["loss"] < curve[0]["loss"] and (scores.argmax(1) == wanted).float().mean() > 0.9
 
 
 def test_augmentation_keeps_type_and_shape_and_draws_anew():
@@ -223,7 +254,7 @@ from vlact import params, training
 from vlact.stages.pretrain import pretraining
 if __name__ == "__main__":
     training.CHECKPOINT_EVERY = 4
-    p = params.load("smoke", sys.argv[1], workers=1, seeds=[0], pretrain__steps=16, world__tutorial_videos=4)
+    p = params.load("smoke", sys.argv[1], workers=1, seeds=[0], pretrain__steps=16, pretrain__frame_steps=8, world__tutorial_videos=4)
     pretraining(p)
 """
     script = tmp_path / "stage.py"

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from vlact.language import tasks
+from vlact.metrics.classification import random_guess
 from vlact.worlds import workbench
-from vlact.worlds.corpus import ata, tutorials
+from vlact.worlds.corpus import EXPONENT, SHOWN, ata, gtea, ikea, long_tailed, tutorials
 from vlact.worlds.render import render
 from vlact.worlds.scene import PATTERNS, SHAPES, Body, Camera, Part, Scene, Surface, Track, euler, sample
 
@@ -188,8 +190,59 @@ def test_corpora_balance_verbs_and_keep_participants_apart():
     counts = [verbs.count(v) for v in workbench.VERBS]
     assert len(workbench.VERBS) >= 40 and max(counts) - min(counts) <= 1
     people = {}
-    for r in ata({"train": 3, "val": 1, "test": 2}, {"train": 2, "val": 1, "base": 1, "novel": 2}, 10, 0):
+    for r in ata({"train": 3, "val": 1, "test": 2}, {"base": 12, "novel": 8}, 10, 0):
         people.setdefault(r.split, set()).add(r.group)
         novel = {a for a in r.actions} & {("drop", "item"), ("spin", "block"), ("hammer", "pin")}
         assert r.split == "test" or not novel
     assert not people["train"] & people["test"] and not people["val"] & people["test"]
+
+
+@pytest.mark.parametrize("name, published", [("ata", 0.185), ("ikea", 0.071), ("gtea", 0.228)])
+def test_class_frequencies_give_the_published_f1_of_guessing(name, published):
+    novel = tasks.DATASETS[name][1]
+    drawn = [novel.index(a) for a in long_tailed(novel, 10000, EXPONENT[name])]
+    assert random_guess(drawn, len(novel))["f1"] == pytest.approx(published, abs=0.0006)
+    assert set(long_tailed(novel, 3, EXPONENT[name])) == set(novel)  # everybody at least once
+
+
+def test_folds_hold_every_class_and_share_rooms_but_no_people():
+    plan = ikea(2, {"base": 25, "novel": 12}, 10, 0)
+    assert {r.group for r in plan} == {f"env{k}" for k in range(1, 6)} and {r.view for r in plan} == set(workbench.IKEA_VIEWS)
+    for env in {r.group for r in plan}:
+        mine = [r for r in plan if r.group == env]
+        assert {a for r in mine for a in r.actions} == set(tasks.IKEA_BASE + tasks.IKEA_NOVEL)
+        assert len({r.room_seed for r in mine}) == 1 and len({r.person_seed for r in mine}) == 2
+    assert {r.split for r in plan} == {"train", "val"}
+    cooks = gtea({"base": 20, "novel": 10}, 10, 0)
+    assert {r.group for r in cooks} == {"S1", "S2", "S3", "S4"} and {r.view for r in cooks} == {"ego"}
+    assert all({a for r in cooks if r.group == s for a in r.actions} == set(tasks.GTEA_BASE + tasks.GTEA_NOVEL) for s in ("S1", "S4"))
+
+
+def test_every_label_of_the_datasets_can_be_acted():
+    for domain, view, actions in (
+        ("furniture", "dev1", tasks.IKEA_BASE + tasks.IKEA_NOVEL),
+        ("kitchen", "ego", [(v, "cup") for v, _ in tasks.GTEA_BASE + tasks.GTEA_NOVEL]),
+    ):
+        rng = np.random.default_rng(0)
+        who, where = workbench.person(domain, rng), workbench.place(domain, rng, view)
+        for verb, obj in actions:
+            scene = workbench.act("put down" if verb == "put" else verb, SHOWN.get(obj, obj), who, where, rng, 2.0)
+            assert len(scene.bodies) >= 2
+
+
+def test_a_room_is_the_same_for_every_recording_and_an_egocentric_camera_moves():
+    one, two = (workbench.place("furniture", np.random.default_rng(s), "dev2", np.random.default_rng(9)) for s in (1, 2))
+    assert one.floor == two.floor and one.wall == two.wall and one.light == two.light and one.palette() != two.palette()
+    t = np.linspace(0, 2, 9)
+    still, moving = (workbench.place("kitchen", np.random.default_rng(0), v).camera.eye(t) for v in ("front", "ego"))
+    assert np.ptp(still, axis=0).max() == 0 and np.ptp(moving, axis=0).max() > 0.05
+
+
+def test_things_attached_touch_and_a_positioned_drawer_ends_upright():
+    scene = acted("attach", "shelf")
+    t = np.array([2.0])
+    shelf, post = scene.bodies[0], scene.bodies[2]
+    gap = shelf.pos(t)[0, 0] - shelf.parts[0].size[0] - post.pos(t)[0, 0] - post.parts[0].size[0]
+    assert abs(gap) < 0.05
+    drawer = acted("position", "drawer").bodies[0]
+    assert drawer.rot(np.array([0.0]))[0, 2] == 90 and drawer.rot(t)[0, 2] == 0 and abs(drawer.pos(t)[0, 1]) < 0.05

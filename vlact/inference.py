@@ -1,49 +1,32 @@
-"""Model to prediction table."""
+"""Method to prediction table."""
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from vlact.language.tasks import Task
-from vlact.losses.ace import leaf_average, similarity
-from vlact.models.dual import DualEncoder
+from vlact.models.zoo import Kept, Recogniser
 
 
 @torch.inference_mode()
-def embed_names(encoder: DualEncoder, names: list[list[str]], trunk: dict[str, Tensor]) -> Tensor:
-    """Text side of actions (C, D): the mean over each action's strings.
-
-    Args:
-        encoder: Projects the text.
-        names: Strings of each action, all lists of one length.
-        trunk: Frozen features (text_dim,) of every string.
-    """
-    text = encoder.embed_text(torch.stack([trunk[t] for ts in names for t in ts]))
-    return leaf_average(text, torch.arange(len(text)).view(len(names), -1))
-
-
-@torch.inference_mode()
-def predict(encoder: DualEncoder, task: Task, video: Tensor, mode: str, leaf: bool, trunk: dict[str, Tensor]) -> np.ndarray:
+def predict(method: Recogniser, task: Task, seen: Kept, views: int, mode: str, leaf: bool) -> np.ndarray:
     """Predicted class of every clip in every run of the task.
 
     Args:
-        encoder: The model.
+        method: Compares what it saw with names.
         task: Names of the classes.
-        video: Video embeddings (N, views, D); scores are averaged over the views.
+        seen: From `vlact.training.look`, all views of a clip after each other; their scores are averaged.
+        views: Per clip.
         mode: "base" (one run) or "novel" (all SRT runs, the first with root labels).
         leaf: Leaf augmentation at test.
-        trunk: Frozen features of every string.
 
     Returns:
         int8 (runs, N).
     """
-    runs = 1 if mode == "base" else len(task.srt)
     out = []
-    for run in range(runs):
-        actions = embed_names(encoder, task.names(mode, run, leaf), trunk)
-        scores = similarity(video.flatten(0, 1), actions, 1.0).view(*video.shape[:2], -1).mean(1)
-        out.append(scores.argmax(-1).numpy().astype(np.int8))
+    for run in range(1 if mode == "base" else len(task.srt)):
+        scores = method.match(seen, task.names(mode, run, leaf))
+        out.append(scores.unflatten(0, (-1, views)).mean(1).argmax(-1).numpy().astype(np.int8))
     return np.stack(out)
 
 

@@ -77,10 +77,10 @@ def key(*parts) -> str:
 
 
 def source_key(*packages: str) -> str:
-    """Hash of the code of vlact modules or folders, such as "models" or "training.py"."""
+    """Hash of vlact modules or of the py and yaml files in a folder, such as "models" or "training.py"."""
     root = Path(__file__).parent
-    files = [f for p in packages for f in sorted((root / p).rglob("*.py") if (root / p).is_dir() else [root / p])]
-    return key(*files)
+    files = [f for p in packages for f in (sorted((root / p).rglob("*")) if (root / p).is_dir() else [root / p])]
+    return key(*(f for f in files if f.suffix in (".py", ".yaml")))
 
 
 class Checkpoint:

@@ -21,10 +21,12 @@ class World:
     tutorial_videos: int
     tutorial_steps: int  # narrated actions per video
     tutorial_step_s: float
-    ata_people: dict  # participants per split
-    ata_repeats: dict  # performances per participant and action
-    ata_steps: int  # actions per recording
-    ata_step_s: float
+    vlog_videos: int  # the same, filmed from the head
+    steps: int  # actions per recording of the three datasets
+    step_s: float
+    ata: dict  # arguments of `vlact.worlds.corpus.ata`, and so on
+    ikea: dict
+    gtea: dict
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Pretrain:
-    """The pretraining ladder: labelled trunk, then alignment with captions."""
+    """The pretraining ladder: CLIP on frames, labelled trunk, alignment with captions; and LaViLa's narrations."""
 
+    frame_steps: int
+    frame_batch_size: int
+    frame_lr: float
     steps: int
     batch_size: int
     lr: float
@@ -58,6 +63,7 @@ class Pretrain:
     align_batch_size: int
     align_lr: float
     align_noise: float  # share of captions that name another clip
+    vlog_steps: int
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,11 @@ class Ace:
     batch_size: int
     momentum: float
     weight_decay: float
-    trained_blocks: int
+    trained_blocks: int  # last blocks of the video or image tower
     window_s: float
     views: int  # temporal clips per segment in evaluation
     lrs: list
     epochs: list
-    methods: list
     idle: bool  # ATA's idle class counts as a base action
 
 

@@ -1,9 +1,11 @@
-"""Jobs that tie training to prediction: one call, one model, its rows of the prediction table.
+"""Jobs that tie training to prediction: one call, one method with one seed, its scores and predictions.
 
 Each is importable, takes paths and plain values, and leaves its result under a key in the scratch folder,
 so that a killed stage goes on where it was.
 """
 
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +13,69 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlact.inference import embed_names, predict, rows
+from vlact.inference import predict, rows
 from vlact.language.tasks import Task
 from vlact.language.trees import ActionTexts, phrase
-from vlact.models.dual import DualEncoder
-from vlact.training import align, finetune, keep_tokens, pool
+from vlact.metrics.selection import score_grid
+from vlact.models.dual import DualConfig, DualEncoder
+from vlact.models.frames import FrameEncoder
+from vlact.models.text import TextTower, sentence_encoder
+from vlact.models.zoo import Kept, Recogniser
+from vlact.training import align, finetune, keep, look, narrate, pool, take
 
-# What each trained model switches on; `tests` lists the inference variants reported from it.
-RECIPES = {
-    "procvlr": {"leaf": False, "shadow": False, "L_fixed": True, "L_rand": False, "train_text": False},
-    "procvlr_text": {"leaf": False, "shadow": False, "L_fixed": True, "L_rand": False, "train_text": True},
-    "ace": {"leaf": True, "shadow": True, "L_fixed": True, "L_rand": True, "train_text": True},
-}
-RECIPES["ace_context_free"] = RECIPES["ace"]
-TESTS = {  # (trained model, leaf augmentation at test): name in the tables
-    ("zero_shot", False): "zero-shot",
-    ("zero_shot", True): "zero-shot + test leaf",
-    ("procvlr", False): "ProcVLR",
-    ("procvlr", True): "ProcVLR + test leaf",
-    ("procvlr_text", False): "ProcVLR + text proj.",
-    ("procvlr_text", True): "ProcVLR + text proj. + test leaf",
-    ("ace_context_free", True): "ACE, context-free tree",
-    ("ace", True): "ACE",
-}
+
+@dataclass(frozen=True)
+class Trial:
+    """One trained model of one dataset: what the tables vary.
+
+    Attributes:
+        dataset: "ata", "ikea" or "gtea".
+        name: As in the tables.
+        method: File of `vlact.models.zoo`.
+        start: "pretrained" (the ladder's TimeSformer), "random", "vlog" (LaViLa's) or "clip" (frames).
+        tree: Of the base actions: "shipped", "manual", "context-free", or "3x11" (first x second order).
+        tests: Trees of the novel actions, one test each; the training tree if empty.
+        leaf: Inference variants, with and without leaf augmentation.
+        blocks: Last blocks trained of the video or image tower; None takes the profile's.
+        text_blocks: Last blocks trained of the text trunk.
+        options: Further arguments of the method.
+        verb_only: Objects and classes merged, see `vlact.language.tasks.verb_only`.
+    """
+
+    dataset: str
+    name: str
+    method: str
+    start: str = "pretrained"
+    tree: str = "shipped"
+    tests: tuple[str, ...] = ()
+    leaf: tuple[bool, ...] = (False,)
+    blocks: int | None = None
+    text_blocks: int = 0
+    options: dict = field(default_factory=dict)
+    verb_only: bool = False
+
+    @property
+    def trained(self) -> bool:
+        return self.method != "zero_shot"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where one seed of one dataset finds its input.
+
+    Attributes:
+        encoders: Start to safetensors file; "random" has none.
+        frames: npy of uint8 clips (N, views, T, H, W, 3).
+        words: safetensors of the frozen features of every string.
+        table: Parquet of clips, see `vlact.stages.ace.clip_table`; row i of a part is clip i of what is kept.
+        kept: Folder for activations of frozen parts.
+    """
+
+    encoders: dict[str, str]
+    frames: str
+    words: str
+    table: str
+    kept: str
 
 
 def _write(path: Path, function, data, *args, **kwargs) -> None:
@@ -46,119 +88,250 @@ def _write(path: Path, function, data, *args, **kwargs) -> None:
 def align_job(
     encoder: str, frames: str, captions: list[str], train: list[int], texts: str, config: dict, out: str, seed: int
 ) -> list[dict]:
-    """Stage 2 of pretraining for one seed: pool the corpus once, fit both projections, write the encoder."""
+    """Rung 3 of pretraining for one seed: pool the corpus once, fit both projections, write the encoder."""
     model = DualEncoder.load(encoder)
     clips = torch.from_numpy(np.load(frames, mmap_mode="c"))[:, 0][torch.tensor(train)]
-    curve = align(model, config, pool(model, clips, 0), captions, load_file(texts), seed)
+    curve = align(model, config, pool(model, clips), captions, load_file(texts), seed)
     model.save(out)
     return curve
 
 
-def token_job(encoder: str, frames: str, train: list[int], test: list[int], blocks: int, out: str) -> None:
-    """Keep what the frozen part says of every clip.
+def narrate_job(
+    encoder: str, frames: str, captions: list[str], train: list[int], texts: str, config: dict, out: str, seed: int
+) -> list[dict]:
+    """LaViLa's pretraining for one seed, from the ladder's encoder, on the vlog corpus."""
+    model = DualEncoder.load(encoder)
+    clips = torch.from_numpy(np.load(frames, mmap_mode="c"))[:, 0][torch.tensor(train)]
+    curve = narrate(model, config, clips, captions, load_file(texts), seed)
+    model.save(out)
+    return curve
 
-    Writes `train` (2, N, L, dim): the centred view, plain and mirrored; `test` (M, views, L, dim); and the
-    zero-shot embeddings `pooled` (M, views, dim).
+
+def encoder_of(trial: Trial, files: Files, model: dict, seed: int):
+    """The encoder a trial starts from, as pretrained."""
+    if trial.start == "random":
+        torch.manual_seed(seed)
+        return DualEncoder(DualConfig(**model)).eval()
+    return (FrameEncoder if trial.start == "clip" else DualEncoder).load(files.encoders[trial.start])
+
+
+def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) -> Recogniser:
+    """A method, ready to train.
+
+    Raises:
+        ValueError: Unknown method.
     """
-    path = Path(out)
+    from vlact.models.zoo.ace import ACE
+    from vlact.models.zoo.bike import BIKE
+    from vlact.models.zoo.lavila import LaViLa
+    from vlact.models.zoo.procvlr import ProcVLR
+    from vlact.models.zoo.text4vis import Text4Vis
+    from vlact.models.zoo.vifi import ViFi
+    from vlact.models.zoo.vifi_prompts import PROMPTS, TEXT_BLOCKS, ViFiPrompts
+
+    torch.manual_seed(seed)
+    blocks = ace["trained_blocks"] if trial.blocks is None else trial.blocks
+    common = {"words": words, "base": [phrase(*a) for a in task.base], "tau": ace["tau"]}
+    match "vifi" if trial.start == "clip" and not trial.trained else trial.method:
+        case "procvlr" | "zero_shot":
+            return ProcVLR(encoder, blocks=blocks, **common, **trial.options)
+        case "lavila":
+            return LaViLa(encoder, blocks=blocks, **common, **trial.options)
+        case "ace":
+            strings = sorted({*task.texts(), *plan_texts(task)})
+            tower = TextTower(sentence_encoder(), strings, trial.text_blocks) if trial.text_blocks else None
+            plan = ActionTexts(list(task.base), task.trees)
+            return ACE(encoder, blocks=blocks, plan=plan, seed=seed, tower=tower, **common, **trial.options)
+        case "vifi":
+            return ViFi(encoder, TextTower(sentence_encoder(), task.texts(), trial.text_blocks), blocks=blocks, **common)
+        case "vifi_prompts":
+            return ViFiPrompts(encoder, TextTower(sentence_encoder(), task.texts(), TEXT_BLOCKS, PROMPTS), **common)
+        case "text4vis":
+            return Text4Vis(encoder, blocks=blocks, **common)
+        case "bike":
+            return BIKE(encoder, blocks=blocks, lexicon=ace["lexicon"], encode=sentence_encoder(), **common)
+    raise ValueError(f"method must be a file of vlact/models/zoo; got {trial.method!r}")
+
+
+def plan_texts(task: Task) -> list[str]:
+    """Strings that training with the task's trees draws from."""
+    return ActionTexts(list(task.base), task.trees).texts
+
+
+def kept_file(trial: Trial, files: Files, ace: dict) -> Path:
+    """Where the activations that a trial starts from are kept; trials with the same frozen part share them."""
+    blocks = ace["trained_blocks"] if trial.blocks is None else trial.blocks
+    return Path(files.kept) / f"{trial.start}-{'all' if trial.method == 'vifi_prompts' else blocks}.safetensors"
+
+
+def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, seed: int) -> None:
+    """What the frozen part of a trial's encoder says of every clip, computed once.
+
+    Writes for every tensor `x` that the method keeps: `plain.x` and `mirrored.x` of the training clips' centred
+    view, and `test.x` of the others, all views of a clip after each other.
+    """
+    path = kept_file(trial, files, ace)
     if path.is_file():
         return
-    model = DualEncoder.load(encoder)
-    frozen = model.config.depth - blocks
-    clips = torch.from_numpy(np.load(frames, mmap_mode="c"))
-    views = clips.shape[1]
-    centre = clips[torch.tensor(train)][:, views // 2]
-    plain, mirrored = (keep_tokens(model, c, frozen) for c in (centre, centre.flip(3)))
-    tokens = keep_tokens(model, clips[torch.tensor(test)].flatten(0, 1), frozen)
-    pooled = pool(model, tokens, frozen)
-    kept = {"train": torch.stack([plain, mirrored]), "test": tokens.unflatten(0, (-1, views)).contiguous()}
-    _write(path, save_file, kept | {"pooled": pooled.unflatten(0, (-1, views)).contiguous()})
+    words, table = load_file(files.words), pd.read_parquet(files.table)
+    shared = trial
+    if trial.start == "clip" and trial.method != "vifi_prompts":  # what BIKE keeps serves all of them
+        shared = Trial(trial.dataset, trial.name, "bike", "clip", blocks=trial.blocks)
+    method = build(shared, encoder_of(trial, files, model, seed), task, words, ace, seed)
+    clips = torch.from_numpy(np.load(files.frames, mmap_mode="c"))
+    train, test = (torch.tensor(table["clip"][table["part"] == part].to_numpy()) for part in ("train", "test"))
+    centre = clips[train][:, clips.shape[1] // 2]
+    found = {"plain": keep(method, centre), "mirrored": keep(method, centre.flip(3)), "test": keep(method, clips[test].flatten(0, 1))}
+    _write(path, save_file, {f"{part}.{k}": v for part, kept in found.items() for k, v in kept.items()})
 
 
-def ace_job(
-    encoder: str,
-    tokens: str,
-    texts: str,
-    task: Task,
-    table: pd.DataFrame,
-    trained: str,
+def kept_of(path: Path, part: str) -> Kept:
+    """One part of what `keep_job` wrote."""
+    return {k.removeprefix(f"{part}."): v for k, v in load_file(path).items() if k.startswith(f"{part}.")}
+
+
+def tune_job(
+    trial: Trial,
+    files: Files,
+    tests: dict[str, Task],
+    model: dict,
     ace: dict,
-    lr: float,
+    lrs: list[float],
     epochs: list[int],
     seed: int,
     out: str,
     model_out: str | None = None,
-) -> None:
-    """Fine-tune one model and write its prediction rows (parquet).
+) -> list[dict]:
+    """Train one method at every rate of the grid and test it at every listed epoch.
 
     Args:
-        encoder: Pretrained encoder of this seed.
-        tokens: What `token_job` wrote.
-        texts: safetensors of the frozen features of every string.
-        task: Actions, names and trees.
-        table: Clips: `clip`, `part` ("train" or "test"), `mode` ("base" or "novel"), `split`, `label` number.
-        trained: Key of `RECIPES`, or "zero_shot" (nothing is trained).
-        ace: `Ace` as a dict.
-        lr: Learning rate; recorded as 0 for zero-shot.
+        trial: What to train.
+        files: Where everything is.
+        tests: Name of the test tree to its task; the first is the one to train with.
+        model: `DualConfig` as a dict, for a random start.
+        ace: `Ace` as a dict, with `lexicon`.
+        lrs: Learning rates; ignored where nothing is trained.
         epochs: Epochs at which to predict.
-        seed: Order, mirroring, draws.
-        out: Where the rows go.
-        model_out: Also save the encoder after the last epoch.
+        seed: Order, mirroring, draws, new layers.
+        out: Where the predictions go (parquet); the scores go beside them (json).
+        model_out: Save the encoder after the last epoch of the last rate.
+
+    Returns:
+        One row per rate, epoch, leaf variant and test, see `vlact.metrics.selection.score_grid`; ACE-like
+        trials add the diagnostics of `diagnose`.
     """
     path = Path(out)
-    if path.is_file() and (model_out is None or Path(model_out).is_file()):
-        return
-    torch.manual_seed(seed)
-    model, kept, trunk = DualEncoder.load(encoder), load_file(tokens), load_file(texts)
-    frozen = model.config.depth - ace["trained_blocks"]
+    note = path.with_suffix(".json")
+    if note.is_file() and (model_out is None or Path(model_out).is_file()):
+        return json.loads(note.read_text())
+    words, table = load_file(files.words), pd.read_parquet(files.table)
+    task, views = next(iter(tests.values())), ace["views"]
     train, test = table[table["part"] == "train"], table[table["part"] == "test"].reset_index(drop=True)
-    found = []
+    parts = [(*key, part, _views_of(part, views)) for key, part in test.groupby(["split", "mode"], sort=False)]
+    source, first = kept_file(trial, files, ace), build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed)
+    kept, found, more = kept_of(source, "test"), [], []
+    diagnosed = trial.method in ("ace", "procvlr") and trial.options.get("train_text") and not trial.text_blocks
+    before = look(first, kept) if diagnosed else None
 
-    def note(epoch: int) -> None:
-        pooled = kept["pooled"]
-        if trained != "zero_shot":
-            pooled = pool(model, kept["test"].flatten(0, 1), frozen).unflatten(0, kept["test"].shape[:2])
-        with torch.inference_mode():
-            video = model.embed_video(pooled)
-        for (split, mode), part in test.groupby(["split", "mode"], sort=False):
-            for leaf in (x for name, x in TESTS if name == trained):
-                predicted = predict(model, task, video[torch.tensor(part.index.tolist())], mode, leaf, trunk)
-                constant = {"model": TESTS[trained, leaf], "seed": seed, "lr": lr, "epoch": epoch, "split": split, "mode": mode}
-                found.append(rows(predicted, part["label"].to_numpy(), part["clip"].to_numpy(), **constant))
+    def note_epoch(method: Recogniser, lr: float, epoch: int) -> None:
+        seen = look(method, kept)
+        for split, mode, part, clips in parts:
+            for name, asked in tests.items():
+                for leaf in trial.leaf:
+                    constant = {"dataset": trial.dataset, "model": trial.name, "leaf": leaf, "test": name, "seed": seed}
+                    predicted = predict(method, asked, take(seen, clips), views, mode, leaf)
+                    constant |= {"lr": lr, "epoch": epoch, "split": split, "mode": mode}
+                    found.append(rows(predicted, part["label"].to_numpy(), part["clip"].to_numpy(), **constant))
+        if diagnosed:
+            sides = {"before": (first, before), "after": (method, seen)}
+            more.append({"lr": lr, "epoch": epoch} | diagnose(sides, task, test, views, trial.leaf[-1]))
 
-    if trained == "zero_shot":
-        note(0)
-    else:
-        plan = ActionTexts(list(task.base), task.trees)
-        text = torch.stack([trunk[t] for t in plan.texts])
+    if not trial.trained:
+        note_epoch(first, 0.0, 0)
+    if trial.trained:
+        start = [kept_of(source, part) for part in ("plain", "mirrored")]
         labels = torch.tensor(train["label"].to_numpy(), dtype=torch.long)
-        finetune(model, kept["train"], labels, text, plan, RECIPES[trained], ace, lr, epochs, seed, note)
-    if model_out:
-        model.save(model_out)
-    _write(path, lambda d, p: d.to_parquet(p, index=False), pd.concat(found, ignore_index=True))
+    for lr in lrs if trial.trained else ():
+        method = build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed)
+        finetune(method, start, labels, ace, lr, epochs, seed, lambda epoch, m=method, lr=lr: note_epoch(m, lr, epoch))
+        if model_out and lr == lrs[-1]:
+            method.encoder.save(model_out)
+    predictions = pd.concat(found, ignore_index=True)
+    scores = score_grid(predictions)
+    if more:
+        scores = scores.merge(pd.DataFrame(more), on=["lr", "epoch"])
+    _write(path, lambda d, p: d.to_parquet(p, index=False), predictions)
+    _write(note, lambda d, p: p.write_text(json.dumps(d)), scores.to_dict("records"))
+    return scores.to_dict("records")
 
 
-def concept_job(models: dict[str, str], tokens: str, texts: str, task: Task, table: pd.DataFrame, frozen: int, out: str) -> None:
+def _views_of(part: pd.DataFrame, views: int) -> torch.Tensor:
+    """Rows of kept views of a table of test clips."""
+    return (torch.tensor(part.index.to_numpy())[:, None] * views + torch.arange(views)).flatten()
+
+
+@torch.inference_mode()
+def diagnose(sides: dict[str, tuple[Recogniser, Kept]], task: Task, test: pd.DataFrame, views: int, leaf: bool) -> dict:
+    """Why a schedule fails: how far the text projection went, whether novel roots fell together, which side is to blame.
+
+    Args:
+        sides: "before" and "after" training: the method and what it sees of the test clips.
+        task, views, leaf: As tested.
+        test: Table of the test clips.
+
+    Returns:
+        `moved`: relative change of the text projection's weight; `novel_cosine`: mean cosine between the
+        leaf-averaged embeddings of different novel roots; `swap_text`: SRT accuracy of the tuned video side
+        with the initial text side; `swap_video`: of the initial video side with the tuned text side.
+    """
+    novel = test[(test["mode"] == "novel") & (test["split"] == "test")]
+    clips, labels = _views_of(novel, views), novel["label"].to_numpy()
+    old, new = (sides[k][0].encoder.text_projection.weight for k in ("before", "after"))
+
+    def srt(video_side: str, text_side: str) -> float:
+        predicted = predict(sides[text_side][0], task, take(sides[video_side][1], clips), views, "novel", leaf)
+        return float((predicted == labels).mean())
+
+    roots = torch.nn.functional.normalize(sides["after"][0].actions(task.names("novel", 0, True)), dim=-1)
+    pairs = torch.triu_indices(len(roots), len(roots), 1)
+    return {
+        "moved": float((new - old).norm() / old.norm()),
+        "novel_cosine": float((roots @ roots.T)[pairs[0], pairs[1]].mean()),
+        "swap_text": srt("after", "before"),
+        "swap_video": srt("before", "after"),
+    }
+
+
+def concept_job(models: dict[str, tuple[str, bool]], files: Files, source: str, task: Task, tau: float, blocks: int, views: int, out: str):
     """What the figures need of the chosen models, as two parquet files in the folder `out`.
 
     `concepts`: one row a tree node and model: `model, mode, concept, order, text, e0..` (unit embeddings of
     the node alone, without leaf averaging). `similarity`: mean cosine of the test clips of each novel class
     to every name of every novel class, as the model scores it: `model, clips_of, name_of, name, cosine`.
+
+    Args:
+        models: Name to encoder file and leaf augmentation.
+        files, task: As in `tune_job`.
+        source: What `keep_job` wrote.
+        tau, blocks, views: Of the profile.
+        out: Folder.
     """
-    kept, trunk = load_file(tokens), load_file(texts)
+    from vlact.models.zoo.procvlr import ProcVLR
+
+    table, words, kept = pd.read_parquet(files.table), load_file(files.words), kept_of(Path(source), "test")
     test = table[table["part"] == "test"].reset_index(drop=True)
-    nodes = task.nodes()
-    concepts, similar = [], []
-    for name, path in models.items():
-        model, leaf = DualEncoder.load(path), name == "ACE"
+    nodes, concepts, similar = task.nodes(), [], []
+    for name, (path, leaf) in models.items():
+        method = ProcVLR(DualEncoder.load(path), words, [phrase(*a) for a in task.base], tau, blocks)
         with torch.inference_mode():
-            embedded = model.embed_text(torch.stack([trunk[t] for *_, t in nodes])).numpy()
-            video = model.embed_video(pool(model, kept["test"].flatten(0, 1), frozen)).unflatten(0, kept["test"].shape[:2]).mean(1)
-        words = pd.DataFrame(nodes, columns=["mode", "concept", "order", "text"])
-        words.insert(0, "model", name)
-        concepts.append(pd.concat([words, pd.DataFrame(embedded).add_prefix("e")], axis=1))
+            embedded = method.embed_texts([t for *_, t in nodes]).numpy()
+            video = look(method, kept)["video"].unflatten(0, (-1, views)).mean(1)
+        about = pd.DataFrame(nodes, columns=["mode", "concept", "order", "text"])
+        about.insert(0, "model", name)
+        concepts.append(pd.concat([about, pd.DataFrame(embedded).add_prefix("e")], axis=1))
         for run, names in enumerate(task.srt):
-            cosine = (video @ embed_names(model, task.names("novel", run, leaf), trunk).T).numpy()
+            with torch.inference_mode():
+                cosine = (video @ method.actions(task.names("novel", run, leaf)).T).numpy()
             for c, (verb, obj) in enumerate(task.novel):
                 mean = cosine[((test["mode"] == "novel") & (test["label"] == c)).to_numpy()].mean(0)
                 similar += [

@@ -6,6 +6,7 @@ annotation table (csv)    one row a segment: `video, start_s, end_s, label, spli
 prediction table (parquet) one row a clip: `model, seed, profile, clip, label, predicted, ..`.
 """
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -48,3 +49,11 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
             f"{path}, line {row + 2}: end_s must be after start_s; got start_s={table['start_s'][row]:g}, end_s={table['end_s'][row]:g}"
         )
     return table
+
+
+def write_annotations(path: str | Path, table: pd.DataFrame) -> None:
+    """Write an annotation table, all or nothing."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6f")
+    os.replace(temporary, path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact.language.tasks import Task
+from vlact.language.tasks import Task, classes_of
 from vlact.language.trees import Trees, nearest_trees
 
 COLUMNS = ("path", "start_s", "end_s", "label", "split")
@@ -91,4 +91,4 @@ def task(table: pd.DataFrame, encode, trees: str | Path | None = None, m: int = 
     base = tuple(pairs[x] for x in seen)
     novel = tuple(pairs[x] for x in dict.fromkeys(table.loc[table["split"] == "test", "label"]) if x not in seen)
     runs = tuple(tuple(chosen.children(v)[r] for v, _ in novel) for r in range(min(10, chosen.m))) if novel else ()
-    return Task("own clips", base, novel, runs, chosen)
+    return Task("own clips", base, novel, runs, chosen, classes_of(base, novel))

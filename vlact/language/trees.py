@@ -85,6 +85,33 @@ class Trees:
             )
         return [word, *self.words[root][word]]
 
+    def limited(self, first: int, second: int) -> "Trees":
+        """Only the first few children: `first` of the root, `second` of every synonym, each counting itself (ACE, Figure 3).
+
+        Raises:
+            ValueError: More children than there are, or fewer than one.
+        """
+        if not (1 <= first <= self.m and 1 <= second <= self.m):
+            raise ValueError(f"tree {self.name!r}: expected 1..{self.m} children, got {first} of the root and {second} of its synonyms")
+        words = {r: {w: kids[: (first if w == r else second) - 1] for w, kids in tree.items()} for r, tree in self.words.items()}
+        return Trees(f"{self.name} {first}x{second}", words)
+
+    def with_roots(self, other: "Trees", roots) -> "Trees":
+        """These trees with those of some roots taken from another file."""
+        return Trees(f"{self.name}/{other.name}", self.words | {r: other.words[r] for r in roots})
+
+    def crossings(self) -> dict[str, list[str]]:
+        """Words that are children of more than one root, first or second order, with those roots.
+
+        Allowed, as the published trees have them: a word of the clip's own concept never serves as its shadow
+        negative (Eq. 6), but another concept's test name may be a child of this one.
+        """
+        roots: dict[str, dict[str, None]] = {}
+        for root, tree in self.words.items():
+            for w in dict.fromkeys(w for node, kids in tree.items() for w in (node, *kids)):
+                roots.setdefault(w, {})[root] = None
+        return {w: list(found) for w, found in sorted(roots.items()) if len(found) > 1}
+
     def lexicon(self) -> list[str]:
         """Every word of every tree, sorted."""
         return sorted({w for tree in self.words.values() for node, kids in tree.items() for w in (node, *kids)})
@@ -145,6 +172,12 @@ class ActionTexts:
         fixed: Children of each root label (C, M), Eq. 3.
         drawn: Children of every first-order synonym (C, M, M): drawn[i, k] belong to synonym k, Eq. 4.
         shadow: For each class the children of every verb of its negative pool (P_i, M), Eq. 6-7.
+
+    Where the second order is of another size than the first, its size is the last dimension of `drawn` and
+    `shadow`, and the root's own children are cut to it or repeated in turn.
+
+    Raises:
+        ValueError: A class whose pool of negative verbs is empty; names the class.
     """
 
     actions: list[Action]
@@ -158,16 +191,24 @@ class ActionTexts:
             return [index.setdefault(phrase(w, obj), len(index)) for w in words]
 
         kids = {v: self.trees.children(v) for v, _ in self.actions}
+        second = max(len(self.trees.children(v, k)) for v in kids for k in kids[v][1:]) if self.trees.m > 1 else 1
+
+        def below(verb: str, word: str) -> list[str]:
+            found = self.trees.children(verb, word)
+            return [found[i % len(found)] for i in range(second)]
+
         self.root = np.array([ids([v], o) for v, o in self.actions])
         self.fixed = np.array([ids(kids[v], o) for v, o in self.actions])
-        self.drawn = np.array([[ids(self.trees.children(v, k), o) for k in kids[v]] for v, o in self.actions])
+        self.drawn = np.array([[ids(below(v, k), o) for k in kids[v]] for v, o in self.actions])
         self.shadow = []
         for verb, obj in self.actions:
             pool = [(u, k) for u in dict.fromkeys(v for v, _ in self.actions) for k in kids[u] if k not in kids[verb]]
             pool = list({k: (u, k) for u, k in reversed(pool)}.values())[::-1]  # a word once, from its first tree
-            self.shadow.append(np.array([ids(self.trees.children(u, k), obj) for u, k in pool]))
-        if any(len(s) == 0 for s in self.shadow):
-            raise ValueError("shadow negatives need at least two root verbs with different children")
+            if not pool:
+                raise ValueError(
+                    f"class {phrase(verb, obj)!r}: no negative verb is left; shadow negatives need two root verbs with different children"
+                )
+            self.shadow.append(np.array([ids(below(u, k), obj) for u, k in pool]))
         self.texts = list(index)
         verbs = list(dict.fromkeys(v for v, _ in self.actions))
         self.verb_of = np.array([verbs.index(v) for v, _ in self.actions])

@@ -4,20 +4,22 @@ import pandas as pd
 
 from vlact.metrics.classification import harmonic_mean, macro_f1, srt, top1
 
+CASE = ("dataset", "model", "leaf", "test")
+
 
 def score_grid(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, seed, lr and epoch.
+    """One row per model, seed, lr and epoch, and per value of `dataset`, `leaf`, `test` where the table has them.
 
     Columns (fractions): `val_acc` (base classes of the validation split), `seen_acc`, `seen_f1`,
     `unseen_acc`, `unseen_f1` (root labels), `hm_acc`, `hm_f1`, and those of
     `vlact.metrics.classification.srt`.
     """
-    out = []
-    for cell, part in predictions.groupby(["model", "seed", "lr", "epoch"], sort=False, observed=True):
+    out, keys = [], [k for k in (*CASE, "seed", "lr", "epoch") if k in predictions]
+    for cell, part in predictions.groupby(keys, sort=False, observed=True):
         val, seen = (part[(part["split"] == s) & (part["mode"] == "base")] for s in ("val", "test"))
         novel = part[(part["split"] == "test") & (part["mode"] == "novel")]
         root = novel[novel["run"] == 0]
-        row = dict(zip(("model", "seed", "lr", "epoch"), cell, strict=True))
+        row = dict(zip(keys, cell, strict=True))
         row["val_acc"] = top1(val["label"], val["predicted"])
         for name, rows in (("seen", seen), ("unseen", root)):
             row[f"{name}_acc"] = top1(rows["label"], rows["predicted"])
@@ -28,18 +30,27 @@ def score_grid(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def choose(predictions: pd.DataFrame) -> pd.DataFrame:
-    """For each model the lr and epoch with the best mean validation accuracy on base classes.
+def choose(grid: pd.DataFrame) -> pd.DataFrame:
+    """For each case the lr and epoch with the best mean validation accuracy on base classes.
 
-    No novel class and no test clip is looked at. Ties go to the shorter, then the gentler schedule.
+    A case is a value of `dataset`, `model`, `leaf`, `test`, as far as the grid has these columns. No novel
+    class and no test clip is looked at. Ties go to the shorter, then the gentler schedule.
+
+    Args:
+        grid: From `score_grid`.
 
     Returns:
-        Indexed by model: `lr`, `epoch`, `val_acc` (mean over seeds).
+        One row a case: its columns, `lr`, `epoch`, `val_acc` (mean over seeds).
     """
-    val = predictions[(predictions["split"] == "val") & (predictions["mode"] == "base")]
-    right = (val["label"] == val["predicted"]).groupby([val["model"], val["lr"], val["epoch"]], observed=True).mean()
-    table = right.rename("val_acc").reset_index()
-    table["model"] = table["model"].astype(str)
-    table["val_acc"] = table["val_acc"].round(9)
-    table = table.sort_values(["model", "val_acc", "epoch", "lr"], ascending=[True, False, True, True])
-    return table.groupby("model", sort=True).first()
+    case = [k for k in CASE if k in grid]
+    table = grid.groupby([*case, "lr", "epoch"], sort=False, observed=True)["val_acc"].mean().round(9).reset_index()
+    best = table.sort_values(["val_acc", "epoch", "lr"], ascending=[False, True, True], kind="stable")
+    return best.groupby(case, sort=False, observed=True).head(1).sort_index().reset_index(drop=True)
+
+
+def best_cells(grid: pd.DataFrame, every: bool = False) -> pd.DataFrame:
+    """Rows of the chosen cells (of all cells, if `every`), with the name of each inference variant as `method`."""
+    keys = [k for k in (*CASE, "lr", "epoch") if k in grid]
+    rows = grid if every else grid.merge(choose(grid)[keys], on=keys)
+    at_test = rows["leaf"] & rows["model"].str.startswith(("ProcVLR", "zero-shot")) if "leaf" in rows else False
+    return rows.assign(method=rows["model"].where(~at_test, rows["model"] + " + test leaf"))

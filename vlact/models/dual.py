@@ -117,14 +117,7 @@ class DualEncoder(nn.Module):
 
     def save(self, path) -> None:
         """Weights and shape as one safetensors file, written whole or not at all."""
-        import json
-        import os
-
-        from safetensors.torch import save_file
-
-        state = {k: v.contiguous() for k, v in self.state_dict().items()}
-        save_file(state, f"{path}.tmp", metadata={"config": json.dumps(asdict(self.config))})
-        os.replace(f"{path}.tmp", path)
+        save_module(self, path)
 
     @classmethod
     def load(cls, path) -> "DualEncoder":
@@ -133,17 +126,34 @@ class DualEncoder(nn.Module):
         Raises:
             ValueError: The file has no shape in its header or does not fit it.
         """
-        import json
+        return load_module(cls, path)
 
-        from safetensors import safe_open
 
-        with safe_open(str(path), framework="pt") as file:
-            header = (file.metadata() or {}).get("config")
-            if header is None:
-                raise ValueError(f"{path}: expected a 'config' entry in the safetensors header; was it written by DualEncoder.save?")
-            model = cls(DualConfig(**json.loads(header)))
-            missing, unexpected = model.load_state_dict({k: file.get_tensor(k) for k in file.keys()}, strict=False)
-        model.eval()
-        if missing or unexpected:
-            raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
-        return model
+def save_module(module: nn.Module, path) -> None:
+    """Weights and `module.config` as one safetensors file, written whole or not at all."""
+    import json
+    import os
+
+    from safetensors.torch import save_file
+
+    state = {k: v.contiguous() for k, v in module.state_dict().items()}
+    save_file(state, f"{path}.tmp", metadata={"config": json.dumps(asdict(module.config))})
+    os.replace(f"{path}.tmp", path)
+
+
+def load_module(kind: type, path):
+    """A `kind(DualConfig)` from a file of `save_module`, strictly, in evaluation mode."""
+    import json
+
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        header = (file.metadata() or {}).get("config")
+        if header is None:
+            raise ValueError(f"{path}: expected a 'config' entry in the safetensors header; was it written by {kind.__name__}.save?")
+        model = kind(DualConfig(**json.loads(header)))
+        missing, unexpected = model.load_state_dict({k: file.get_tensor(k) for k in file.keys()}, strict=False)
+    model.eval()
+    if missing or unexpected:
+        raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
+    return model

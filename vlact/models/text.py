@@ -5,6 +5,7 @@ folder data/all-MiniLM-L6-v2 when there is one, otherwise from the files of the 
 whose weights are checked and whose code is never imported.
 """
 
+import copy
 import hashlib
 import importlib.metadata
 import os
@@ -13,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlact import ROOT
 
@@ -92,6 +93,53 @@ class SentenceEncoder:
         if new:
             self._known |= dict(zip(new, self.encode(new), strict=True))
         return torch.stack([self._known[t] for t in texts])
+
+
+class TextTower(nn.Module):
+    """The last blocks of the sentence encoder, to be trained; the first ones run once per string.
+
+    With `prompts`, learned vectors stand before the words at the input of each of these blocks, fresh
+    at every block ("deep prompts"), and the blocks themselves stay as they are.
+
+    Args:
+        encoder: Its blocks are copied.
+        texts: Every string that will be asked for.
+        blocks: How many of the last blocks run here.
+        prompts: Learned vectors per block.
+    """
+
+    def __init__(self, encoder: SentenceEncoder, texts: list[str], blocks: int, prompts: int = 0):
+        super().__init__()
+        self.rows = {t: i for i, t in enumerate(texts)}
+        layers = encoder.model.encoder.layer
+        tokens = encoder.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        keep = tokens["attention_mask"]
+        mask = (1.0 - keep[:, None, None].float()) * -1e4
+        with torch.no_grad():
+            hidden = encoder.model.embeddings(input_ids=tokens["input_ids"])
+            for layer in layers[: len(layers) - blocks]:
+                hidden = layer(hidden, mask)
+        self.register_buffer("hidden", hidden, persistent=False)
+        self.register_buffer("keep", keep.float(), persistent=False)
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in layers[len(layers) - blocks :])
+        self.layers.requires_grad_(prompts == 0)
+        self.prompts = nn.Parameter(0.02 * torch.randn(blocks, prompts, encoder.dim)) if prompts else None
+
+    def forward(self, texts: list[str]) -> Tensor:
+        """Features of known strings (N, dim), unit length."""
+        rows = torch.tensor([self.rows[t] for t in texts])
+        keep = self.keep[rows]
+        longest = int(keep.sum(1).max())
+        hidden, keep = self.hidden[rows, :longest], keep[:, :longest]
+        n = 0 if self.prompts is None else self.prompts.shape[1]
+        mask = (1.0 - torch.cat([keep.new_ones(len(rows), n), keep], 1)[:, None, None]) * -1e4
+        for i, layer in enumerate(self.layers):
+            if n:
+                words = hidden if i == 0 else hidden[:, n:]
+                hidden = torch.cat([self.prompts[i].expand(len(rows), -1, -1), words], 1)
+            hidden = layer(hidden, mask.to(hidden.dtype))
+        hidden = hidden[:, n:].float()
+        return torch.nn.functional.normalize((hidden * keep[..., None]).sum(1) / keep.sum(1, keepdim=True), dim=-1)
 
 
 @lru_cache(maxsize=1)

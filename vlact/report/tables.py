@@ -14,6 +14,12 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def spread(values, scale: float = 100, digits: int = 1) -> str:
+    """Mean ± standard deviation (ddof 1) of fractions, in percent."""
+    values = scale * pd.Series(list(values), dtype=float)
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A GitHub table of the columns, cells as they print."""
     rows = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]

@@ -18,19 +18,20 @@ from vlact.params import Params
 READING = ("video.py", "clips.py", "schema.py")
 CODE = {  # what each stage's outputs depend on, as files under vlact/, and its sections of the parameters
     "worlds": (
-        ("stages/worlds.py", "worlds/scene.py", "worlds/render.py", "worlds/workbench.py", "worlds/corpus.py",
+        ("stages/worlds.py", "worlds/scene.py", "worlds/render.py", "worlds/things.py", "worlds/workbench.py", "worlds/corpus.py",
          "language/captions.yaml", "language/tasks.py", "video.py"),
         ("world",),
     ),
     "pretrain": (
-        ("stages/pretrain.py", "models/dual.py", "models/text.py", "training.py", "runs.py", *READING),
+        ("stages/pretrain.py", "models/dual.py", "models/frames.py", "models/text.py", "training.py", "runs.py", *READING),
         ("model", "pretrain", "seeds"),
     ),
     "ace": (
-        ("stages/ace.py", "losses/ace.py", "language/trees.py", "language/tasks.py", "language/trees/ata.yaml", "language/srt.yaml",
-         "inference.py", "metrics/selection.py"),
+        ("stages/ace.py", "losses/ace.py", "models/zoo", "language/trees.py", "language/tasks.py", "language/trees", "language/srt.yaml",
+         "inference.py", "metrics/selection.py", "metrics/classification.py"),
         ("ace",),
     ),
+    "ace_sweeps": ((), ()),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from vlact import clips, jobs
 from vlact.params import Params
 from vlact.stages import stage_key
-from vlact.stages.ace import clip_table
+from vlact.stages.ace import BOTH, clip_table
 from vlact.stages.pretrain import pretraining
 
 
@@ -35,9 +35,9 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
     from safetensors.torch import save_file
 
     from vlact.datasets import folder as own
-    from vlact.language.trees import ActionTexts
     from vlact.models.text import sentence_encoder
-    from vlact.runs import ace_job, token_job
+    from vlact.models.zoo.ace import LITERAL
+    from vlact.runs import Files, Trial, keep_job, plan_texts, tune_job
 
     pretraining(p, must_exist=True)
     table = own.read(csv)
@@ -50,17 +50,21 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
     work = p.scratch / "own" / jobs.key(stage_key(p, "ace"), csv, str(folder), str(trees), lr, epochs, found.table.to_csv())
     work.mkdir(parents=True, exist_ok=True)
     clips.save_frames(work / "clips.npy", found.frames)
-    words = sorted({*task.texts(), *ActionTexts(list(task.base), task.trees).texts})
-    save_file(dict(zip(words, sentence_encoder()(words), strict=True)), work / "texts.safetensors")
-    train, test = (kept["clip"][kept["part"] == part].tolist() for part in ("train", "test"))
-    todo = []
+    words = sorted({*task.texts(), *plan_texts(task)})
+    save_file(dict(zip(words, sentence_encoder()(words), strict=True)), work / "words.safetensors")
+    kept.to_parquet(work / "clips.parquet", index=False)
+    model, ace, todo = asdict(p.model), asdict(p.ace), []
     for s in p.seeds:
-        encoder, tokens = str(p.data / "pretrained" / f"seed{s}.safetensors"), str(work / f"tokens{s}.safetensors")
-        token_job(encoder, str(work / "clips.npy"), train, test, p.ace.trained_blocks, tokens)
-        for trained in ("zero_shot", "procvlr", "ace"):
-            out = str(work / f"{trained}{s}.parquet")
-            todo.append((encoder, tokens, str(work / "texts.safetensors"), task, kept, trained, asdict(p.ace), lr, [epochs], s, out))
-    jobs.run(ace_job, todo, p.workers, "own clips")
-    predictions = pd.concat([pd.read_parquet(j[10]) for j in todo], ignore_index=True)
+        encoders = {"pretrained": str(p.data / "pretrained" / f"seed{s}.safetensors")}
+        files = Files(encoders, *(str(work / n) for n in ("clips.npy", "words.safetensors", "clips.parquet", f"kept{s}")))
+        for trial in (
+            Trial("own", "zero-shot", "zero_shot", leaf=BOTH),
+            Trial("own", "ProcVLR", "procvlr", leaf=BOTH),
+            Trial("own", "ACE", "ace", leaf=(True,), options=LITERAL),
+        ):
+            keep_job(trial, files, task, model, ace, s)
+            todo.append((trial, files, {"own": task}, model, ace, [lr], [epochs], s, str(work / f"{trial.method}{s}.parquet")))
+    jobs.run(tune_job, todo, p.workers, "own clips")
+    predictions = pd.concat([pd.read_parquet(job[8]) for job in todo], ignore_index=True)
     shutil.rmtree(work)
     return task, predictions, found

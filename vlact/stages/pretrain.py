@@ -1,4 +1,4 @@
-"""Stage `pretrain`: the pretraining ladder, one encoder a seed."""
+"""Stage `pretrain`: the pretraining ladder, one set of encoders a seed."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -30,43 +30,55 @@ def frames_of(p: Params, name: str, window_s: float | None, views: int) -> tuple
 
 
 def pretraining(p: Params, must_exist: bool = False) -> None:
-    """Both rungs of the ladder for every seed: `data/<workspace>/pretrained/seed<k>.safetensors`, curves.csv."""
+    """The ladder for every seed, as safetensors and curves.csv under `data/<workspace>/pretrained`.
+
+    `frames<k>`: CLIP on frames, with captions. `seed<k>`: the TimeSformer inflated from it, trained on labels,
+    then aligned with captions. `vlog<k>`: the same, trained further on egocentric narrations.
+    """
     folder = p.data / "pretrained"
     if not must_run(p, "pretrain", folder, must_exist):
         return
     from safetensors.torch import save_file
 
     from vlact.models.text import sentence_encoder
-    from vlact.runs import align_job
-    from vlact.training import pretrain
+    from vlact.runs import align_job, narrate_job
+    from vlact.training import pretrain, pretrain_frames
 
     worlds(p, must_exist=True)
     folder.mkdir(parents=True, exist_ok=True)
     work = p.scratch / "pretrain" / stage_key(p, "pretrain")
     work.mkdir(parents=True, exist_ok=True)
     table, frames = frames_of(p, "tutorial", None, 1)
+    vlog, vlog_frames = frames_of(p, "vlog", None, 1)
+    words = sorted({*table["caption"], *vlog["caption"]})
+    texts = str(work / "captions.safetensors")
+    save_file(dict(zip(words, sentence_encoder()(words), strict=True)), texts)
     labels = {k: pd.factorize(table[k], sort=True)[0].tolist() for k in ("verb", "object")}
     labels["object"] = np.where(table["object"] == "", NOTHING, labels["object"]).tolist()
-    labels |= {split: np.flatnonzero(table["split"] == split).tolist() for split in ("train", "val")}
-    config, model = asdict(p.pretrain), asdict(p.model)
-    todo = [(config, model, str(frames), labels, str(work / f"trunk{s}.safetensors"), str(work / f"trunk{s}.pt"), s) for s in p.seeds]
-    curves = jobs.run(pretrain, todo, p.workers, "pretraining")
-    heard = sorted(np.random.default_rng(p.world.seed).permutation(labels["train"])[: p.pretrain.align_clips].tolist())
-    captions = table["caption"][heard].tolist()
-    words = sorted(set(captions))
-    texts = work / "captions.safetensors"
-    save_file(dict(zip(words, sentence_encoder()(words), strict=True)), texts)
-    todo = [
-        (str(work / f"trunk{s}.safetensors"), str(frames), captions, heard, str(texts), config, str(folder / f"seed{s}.safetensors"), s)
-        for s in p.seeds
-    ]
+    rows = {split: np.flatnonzero(table["split"] == split).tolist() for split in ("train", "val")}
+    config, model, captions = asdict(p.pretrain), asdict(p.model), table["caption"].tolist()
+
+    def at(kind: str, s: int, end: str = "safetensors") -> str:
+        return str((folder if end == "safetensors" and kind != "trunk" else work) / f"{kind}{s}.{end}")
+
+    todo = [(config, model, str(frames), captions, rows, texts, at("frames", s), at("frames", s, "pt"), s) for s in p.seeds]
+    looks = jobs.run(pretrain_frames, todo, p.workers, "frames")
+    todo = [(config, model, str(frames), labels | rows, at("frames", s), at("trunk", s), at("trunk", s, "pt"), s) for s in p.seeds]
+    trunks = jobs.run(pretrain, todo, p.workers, "pretraining")
+    heard = sorted(np.random.default_rng(p.world.seed).permutation(rows["train"])[: p.pretrain.align_clips].tolist())
+    told = [captions[i] for i in heard]
+    todo = [(at("trunk", s), str(frames), told, heard, texts, config, at("seed", s), s) for s in p.seeds]
     aligned = jobs.run(align_job, todo, p.workers, "alignment")
-    rows = [
+    told = vlog["caption"].tolist()
+    todo = [(at("seed", s), str(vlog_frames), told, list(range(len(vlog))), texts, config, at("vlog", s), s) for s in p.seeds]
+    narrated = jobs.run(narrate_job, todo, p.workers, "narrations")
+    curves = [
         {"stage": stage, "seed": s, **row}
-        for stage, found in (("trunk", curves), ("align", aligned))
+        for stage, found in (("frames", looks), ("trunk", trunks), ("align", aligned), ("vlog", narrated))
         for s, curve in zip(p.seeds, found, strict=True)
         for row in curve
     ]
-    pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n")
+    pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False, lineterminator="\n")
     frames.unlink()
+    vlog_frames.unlink()
     finish(p, "pretrain", folder)

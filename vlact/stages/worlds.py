@@ -1,21 +1,23 @@
-"""Stage `worlds`: both rendered corpora."""
+"""Stage `worlds`: the pretraining corpora and the three datasets."""
 
 from vlact import jobs, schema
 from vlact.params import Params
 from vlact.stages import finish, must_run, stage_key
 
+CORPORA = ("tutorial", "vlog", "ata", "ikea", "gtea")
+
 
 def worlds(p: Params, must_exist: bool = False) -> None:
-    """Render both corpora to `data/<workspace>/worlds/{tutorial,ata}`: mp4 files and annotations.csv.
+    """Render every corpus to `data/<workspace>/worlds/<name>`: mp4 files and annotations.csv.
 
-    With `world.source: folder` nothing is rendered: the same two folders must hold real data.
+    With `world.source: folder` nothing is rendered: the same folders must hold real data.
 
     Raises:
         FileNotFoundError: Real data asked for and not there.
     """
     folder = p.data / "worlds"
     if p.world.source == "folder":
-        for name in ("tutorial", "ata"):
+        for name in CORPORA:
             if not (folder / name / "annotations.csv").is_file():
                 raise FileNotFoundError(
                     f"{folder / name / 'annotations.csv'}: profile {p.profile!r} reads real data; expected a csv with columns "
@@ -29,7 +31,10 @@ def worlds(p: Params, must_exist: bool = False) -> None:
     w, work = p.world, p.scratch / "worlds" / stage_key(p, "worlds")
     sets = {
         "tutorial": (corpus.tutorials(w.tutorial_videos, w.tutorial_steps, w.seed), w.tutorial_step_s),
-        "ata": (corpus.ata(w.ata_people, w.ata_repeats, w.ata_steps, w.seed), w.ata_step_s),
+        "vlog": (corpus.tutorials(w.vlog_videos, w.tutorial_steps, w.seed, "ego"), w.tutorial_step_s),
+        "ata": (corpus.ata(**w.ata, steps=w.steps, seed=w.seed), w.step_s),
+        "ikea": (corpus.ikea(**w.ikea, steps=w.steps, seed=w.seed), w.step_s),
+        "gtea": (corpus.gtea(**w.gtea, steps=w.steps, seed=w.seed), w.step_s),
     }
     for name, (recordings, mean_s) in sets.items():
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""The workbench: hands and tools act on parts. A verb is a motion program, an action verb x object.
+"""The workbench: hands and tools act on things. A verb is a motion program, an action verb x object.
 
 Each program is a few lines on a `Bench`, which keeps a clock (0 at the start of the action, 1 at its
-end), the pose of every actor, and what the hand holds. The same programs serve two visual domains:
-"tutorial" (the pretraining corpus) and "assembly" (ATA), which differ in cameras, light, colours,
-surfaces, clutter and people, never in what a verb means.
+end), the pose of every actor, and what the hand holds. The same programs serve four visual domains:
+"tutorial" (the pretraining corpus), "assembly" (ATA), "furniture" (IKEA) and "kitchen" (GTEA), which
+differ in cameras, light, colours, surfaces, clutter and people, never in what a verb means.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlact.worlds.scene import Body, Camera, Part, Scene, Surface, Track
-
-Vec = tuple[float, float, float]
+from vlact.worlds.things import OBJECTS, TOOLS, TUTORIAL_OBJECTS, Made, Vec, hand, thing
 
 
 # Moves: what one actor does during one step of the clock.
@@ -97,7 +96,7 @@ class Bench:
         self.add("hand", hand(skin, sleeve), (x + 0.75, 0.55, z + 0.55))
 
     # Actors
-    def add(self, name: str, made: tuple[list[Part], float, float], at: Vec) -> Actor:
+    def add(self, name: str, made: Made, at: Vec) -> Actor:
         """Put a new actor on the stage, its origin at `at`."""
         actor = self.actors[name] = Actor(*made)
         actor.now["pos"] = np.asarray(at, dtype=float)
@@ -183,120 +182,6 @@ class Bench:
         if self.clock < 1:
             self.step(1.0)
         return [a.body(duration_s, backwards) for a in self.actors.values()]
-
-
-# Things. Each returns parts, height of the top over the origin (the origin is on the table), half width.
-def thing(name: str, rng: np.random.Generator, palette: Callable) -> tuple[list[Part], float, float]:
-    """An object by its word; sizes vary a little, and 'item', 'part', 'object', 'toy' can be anything."""
-    s = rng.uniform(0.9, 1.15)
-    c, c2 = palette(), palette()
-    if name in ("item", "part", "object", "toy"):
-        shape = ("box", "cylinder", "cone", "pyramid", "capsule", "sphere")[rng.integers(6)]
-        h = 0.26 * s
-        return [Part(shape, (0.22 * s, h, 0.22 * s), c, (0, h, 0), pattern="half", colour2=c2)], 2 * h, 0.22 * s
-    w, h, shape, pattern = {
-        "block": (0.26, 0.22, "box", "half"),
-        "box": (0.34, 0.26, "box", "plain"),
-        "ring": (0.34, 0.12, "torus", "sectors"),
-        "plate": (0.44, 0.05, "cylinder", "sectors"),
-        "pin": (0.07, 0.36, "cylinder", "stripes"),
-        "screw": (0.12, 0.30, "cone", "stripes"),
-        "nut": (0.2, 0.11, "torus", "half"),
-        "cup": (0.2, 0.26, "cylinder", "stripes"),
-        "ball": (0.26, 0.26, "sphere", "half"),
-        "bottle": (0.15, 0.4, "capsule", "checker"),
-        "can": (0.19, 0.3, "cylinder", "checker"),
-        "book": (0.4, 0.07, "box", "half"),
-        "cone": (0.26, 0.34, "cone", "sectors"),
-    }[name]
-    w, h = w * s, h * s
-    depth = 0.28 * s if name == "book" else w
-    if name == "screw":  # point down, with a head
-        parts = [
-            Part("cone", (w, h, w), c, (0, h, 0), (180, 0, 0), pattern, c2),
-            Part("cylinder", (w * 1.5, 0.05, w * 1.5), c, (0, 2 * h, 0), pattern="half", colour2=c2),
-        ]
-        return parts, 2 * h + 0.05, w * 1.5
-    return [Part(shape, (w, h, depth), c, (0, h, 0), pattern=pattern, colour2=c2)], 2 * h, w
-
-
-OBJECTS = (
-    "block", "box", "ring", "plate", "pin", "screw", "nut", "cup", "ball", "bottle", "can", "book",
-    "cone", "item", "part", "object", "toy",
-)  # fmt: skip
-
-
-def hand(skin: Vec, sleeve: Vec) -> tuple[list[Part], float, float]:
-    """A right hand; the origin is between the fingertips, the arm comes from the right and the front."""
-    parts = [
-        Part("sphere", (0.17, 0.12, 0.2), skin, (0.12, 0.16, 0.16)),
-        Part("capsule", (0.05, 0.14, 0.05), skin, (-0.06, 0.08, 0.06), (0, 0, -25)),
-        Part("capsule", (0.05, 0.14, 0.05), skin, (0.06, 0.06, 0.0), (20, 0, 10)),
-        Part("capsule", (0.1, 0.55, 0.1), sleeve, (0.4, 0.42, 0.6), (52, 0, -32)),
-    ]
-    return parts, 0.3, 0.2
-
-
-def _stick(radius: float, half: float, colour: Vec, offset: Vec, rot: Vec = (0, 0, 0)) -> Part:
-    return Part("capsule", (radius, half, radius), colour, offset, rot)
-
-
-# Tools: (parts, height, half width), and where the hand grips relative to the working tip.
-TOOLS: dict[str, Callable] = {
-    "hammer": lambda c: (
-        (
-            [Part("box", (0.13, 0.11, 0.22), c(), (0, 0.1, 0)), _stick(0.05, 0.4, c(), (0.4, 0.12, 0.05), (0, 0, 90))],
-            0.2,
-            0.2,
-        ),
-        np.array([0.65, 0.12, 0.05]),
-    ),
-    "screwdriver": lambda c: (
-        (
-            [_stick(0.035, 0.25, (0.75, 0.75, 0.8), (0, 0.22, 0)),
-             Part("cylinder", (0.1, 0.2, 0.1), c(), (0, 0.6, 0), pattern="sectors", colour2=c())],
-            0.8,
-            0.1,
-        ),
-        np.array([0.0, 0.68, 0.05]),
-    ),
-    "wrench": lambda c: (
-        (
-            [Part("torus", (0.17, 0.06, 0.17), c()), _stick(0.06, 0.42, c(), (0.5, 0.03, 0.1), (0, 0, 90))],
-            0.1,
-            0.2,
-        ),
-        np.array([0.85, 0.08, 0.1]),
-    ),
-    "knife": lambda c: (
-        (
-            [Part("box", (0.02, 0.12, 0.36), (0.85, 0.85, 0.9), (0, 0.1, 0)), _stick(0.05, 0.2, c(), (0, 0.14, 0.5), (90, 0, 0))],
-            0.2,
-            0.1,
-        ),
-        np.array([0.0, 0.16, 0.55]),
-    ),
-    "spoon": lambda c: (
-        (
-            [Part("sphere", (0.13, 0.06, 0.16), c(), (0, 0.05, 0)), _stick(0.03, 0.4, c(), (0.12, 0.4, 0.2), (25, 0, -18))],
-            0.7,
-            0.1,
-        ),
-        np.array([0.22, 0.65, 0.33]),
-    ),
-    "cloth": lambda c: (
-        ([Part("box", (0.3, 0.04, 0.24), c(), (0, 0.04, 0), pattern="half", colour2=c())], 0.08, 0.3),
-        np.array([0.0, 0.08, 0.0]),
-    ),
-    "brush": lambda c: (
-        (
-            [Part("box", (0.08, 0.12, 0.05), c(), (0, 0.1, 0)), _stick(0.035, 0.3, c(), (0.1, 0.45, 0.1), (12, 0, -18))],
-            0.7,
-            0.1,
-        ),
-        np.array([0.2, 0.62, 0.2]),
-    ),
-}  # fmt: skip
 
 
 def _board(b: Bench, at: Vec, half: float = 0.42, height: float = 0.1) -> None:
@@ -692,6 +577,26 @@ def paint(b):
     b.strokes(1.0, 2, right, left)
 
 
+def attach(b):
+    _board(b, (b.at()[0] - 0.5, 0.0, b.at()[2]), 0.16, 0.3)
+    b.put("obj", b.at() + (0.5, 0, 0.1))
+    b.start_held(0.12)
+    gap = b.at()[0] - b.actors["obj"].half - b.at("base")[0] - 0.16
+    b.step(0.5, hand=by(-gap, 0, -0.1))
+    b.strokes(0.8, 2, {"hand": by(0.08, 0, 0)}, {"hand": by(-0.08, 0, 0)})
+    b.leave()
+
+
+def position(b):
+    half = b.actors["obj"].half
+    b.actors["obj"].now["rot"] = np.array([0.0, 0, 90])
+    b.put("obj", b.at() + (0.5, half, 0.25))
+    b.grab(0.25)
+    b.step(0.55, hand=by(-0.35, 0.3 / b.big, -0.15), obj=turn(z=-90))
+    b.step(0.8, hand=by(-0.2, -(0.3 + half) / b.big, -0.1))
+    b.leave()
+
+
 def melt(b):
     b.step(0.2, hand=by(0.1, 0.1, 0.1))
     b.step(0.9, obj=grow(1.6, 0.15, 1.6))
@@ -712,24 +617,26 @@ FORWARD: dict[str, Callable[[Bench], None]] = {
     "knock over": knock_over, "lay down": lay_down, "cut": cut, "chop": chop, "stir": stir, "pour": pour,
     "scoop": scoop, "spread": spread, "wipe": wipe, "scrub": scrub, "fold": fold, "open": open_, "break": break_,
     "bounce": bounce, "point": point, "cover": cover, "align": align, "pass": pass_over, "paint": paint,
-    "melt": melt, "idle": idle,
+    "melt": melt, "attach": attach, "position": position, "idle": idle,
 }  # fmt: skip
 BACKWARD: dict[str, Callable[[Bench], None]] = {  # the same motion, run backwards in time
     "put down": pick_up, "pull out": insert, "unfasten": fasten, "catch": throw, "unstack": stack,
-    "unfold": fold, "close": open_, "attach": break_, "uncover": cover, "stand up": knock_over,
+    "unfold": fold, "close": open_, "uncover": cover, "stand up": knock_over,
 }  # fmt: skip
 VERBS = (*FORWARD, *BACKWARD)
 OBJECTLESS = (  # programs that bring their own things, or touch none
-    "idle", "wave", "stir", "scoop", "spread", "wipe", "fold", "unfold", "open", "close", "cut", "break", "attach",
+    "idle", "wave", "stir", "scoop", "spread", "wipe", "fold", "unfold", "open", "close", "cut", "break",
 )  # fmt: skip
 
 
 # People and places
+DOMAINS = ("tutorial", "assembly", "furniture", "kitchen")
+
+
 @dataclass
 class Person:
     """What stays the same in all recordings of one participant."""
 
-    domain: str
     skin: Vec
     sleeve: Vec
     pace: float  # action length relative to the average
@@ -743,17 +650,20 @@ def _hsv(h: float, s: float, v: float) -> Vec:
 
 
 def person(domain: str, rng: np.random.Generator) -> Person:
-    """Draw a participant. In the assembly domain hands are gloved and some people are left-handed."""
-    if domain == "tutorial":
-        skin = _hsv(rng.uniform(0.04, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.55, 0.95))
-        left = bool(rng.random() < 0.1)
-    elif domain == "assembly":
+    """Draw a participant. Toy assemblers wear gloves; one in ten narrators is left-handed, one in four of the others.
+
+    Raises:
+        ValueError: Unknown domain.
+    """
+    if domain not in DOMAINS:
+        raise ValueError(f"domain must be one of {DOMAINS}; got {domain!r}")
+    if domain == "assembly":
         skin = _hsv(rng.uniform(0.5, 0.75), rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.9))
-        left = bool(rng.random() < 0.25)
     else:
-        raise ValueError(f"domain must be 'tutorial' or 'assembly'; got {domain!r}")
+        skin = _hsv(rng.uniform(0.04, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.55, 0.95))
+    left = bool(rng.random() < (0.1 if domain == "tutorial" else 0.25))
     sleeve = _hsv(rng.random(), rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.9))
-    return Person(domain, skin, sleeve, rng.uniform(0.8, 1.25), rng.uniform(0.85, 1.15), left)
+    return Person(skin, sleeve, rng.uniform(0.8, 1.25), rng.uniform(0.85, 1.15), left)
 
 
 @dataclass
@@ -769,51 +679,80 @@ class Place:
     clutter: int  # distractor objects that take no part
 
 
-ATA_VIEWS = {  # four exocentric cameras: azimuth and elevation in degrees, distance
+VIEWS = {  # fixed cameras: azimuth and elevation in degrees, distance
     "front": (0, 28, 3.6),
     "side": (48, 26, 3.7),
     "overhead": (0, 66, 3.7),
     "global": (-30, 38, 4.3),
+    "dev1": (-24, 26, 3.9),
+    "dev2": (46, 22, 4.0),
+    "dev3": (12, 64, 3.9),
+    "ego": (0, 56, 3.2),  # on the person's forehead, and never still
 }
+ATA_VIEWS, IKEA_VIEWS = ("front", "side", "overhead", "global"), ("dev1", "dev2", "dev3")
+LOOKS = {  # domain: kinds of floor and of wall; (saturation, value) ranges of floor, wall and things; most distractors
+    "tutorial": (("plain", "noise"), ("plain", "plain", "noise"),
+                 ((0, 0.4), (0.5, 0.95)), ((0, 0.3), (0.5, 0.95)), ((0.3, 0.9), (0.6, 1)), 1),
+    "assembly": (("grain", "tiles"), ("plain", "grain", "noise"),
+                 ((0.2, 0.5), (0.45, 0.8)), ((0.1, 0.4), (0.4, 0.7)), ((0.5, 1), (0.4, 0.95)), 2),
+    "furniture": (("grain", "noise"), ("plain", "tiles"),
+                  ((0.1, 0.4), (0.35, 0.75)), ((0, 0.3), (0.5, 0.85)), ((0.05, 0.6), (0.2, 0.95)), 1),
+    "kitchen": (("tiles", "grain"), ("tiles", "plain"),
+                ((0, 0.3), (0.4, 0.9)), ((0, 0.3), (0.5, 0.9)), ((0.6, 1), (0.35, 1)), 2),
+}  # fmt: skip
 
 
-def place(domain: str, rng: np.random.Generator, view: str = "front") -> Place:
-    """Draw where a recording takes place.
-
-    Tutorial: any camera in front, plain or noisy surfaces of any lightness, mostly pastel parts, at most
-    one distractor: as varied as web video. Assembly: one of four fixed cameras (the overhead and the far
-    one lie outside the tutorials' range), wood grain and tiles, saturated darker parts, up to two
-    distractors.
-    """
-    tutorial = domain == "tutorial"
-    if tutorial:
+def _camera(view: str, rng: np.random.Generator) -> Camera:
+    if view == "any":
         azimuth, elevation, distance = rng.uniform(-40, 40), rng.uniform(15, 55), rng.uniform(3.2, 4.0)
     else:
-        azimuth, elevation, distance = ATA_VIEWS[view]
+        azimuth, elevation, distance = VIEWS[view]
     azimuth, elevation = np.radians([azimuth + rng.normal(0, 3), elevation + rng.normal(0, 2)])
     target = np.array([0.0, 0.42, 0.0]) + rng.normal(0, 0.05, 3)
     direction = (np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
-    camera = Camera(Track.of(*(target + distance * np.asarray(direction))), Track.of(*target), 31 + rng.normal(0, 1.5))
+    eye = target + distance * np.asarray(direction)
+    fov = 31 + rng.normal(0, 1.5)
+    if view != "ego":
+        return Camera(Track.of(*eye), Track.of(*target), fov)
+    times = np.arange(0, 4.1, 0.5)  # the head moves every half second
+    sway = np.cumsum(rng.normal(0, 0.06, (2, len(times), 3)), axis=1)
+    return Camera(Track(np.column_stack([times, eye + sway[0]])), Track(np.column_stack([times, target + sway[1]])), fov + 4)
+
+
+def place(domain: str, rng: np.random.Generator, view: str = "any", room: np.random.Generator | None = None) -> Place:
+    """Draw where a recording takes place.
+
+    Tutorial: any camera in front, plain or noisy surfaces of any lightness, mostly pastel things, at most
+    one distractor: as varied as web video. Assembly: one of four fixed cameras (the overhead and the far
+    one lie outside the tutorials' range), wood grain and tiles, saturated darker things. Furniture: rooms
+    with three fixed cameras, all parts of one recording in one tone. Kitchen: tiles, a camera on the head.
+
+    Args:
+        domain: One of `DOMAINS`.
+        rng: Draws camera, colours and clutter.
+        view: A key of `VIEWS`, or "any".
+        room: Draws surfaces and light; the same room can be drawn again for another recording. `rng` if not given.
+    """
+    floors, walls, floor_range, wall_range, things_range, clutter = LOOKS[domain]
+    room = room or rng
+    camera = _camera(view, rng)
 
     def surface(kinds: tuple[str, ...], saturation: tuple[float, float], value: tuple[float, float]) -> Surface:
-        hue, s, v = rng.random(), rng.uniform(*saturation), rng.uniform(*value)
-        kind, scale, seed = kinds[rng.integers(len(kinds))], rng.uniform(0.5, 1.6), int(rng.integers(1 << 30))
+        hue, s, v = room.random(), room.uniform(*saturation), room.uniform(*value)
+        kind, scale, seed = kinds[room.integers(len(kinds))], room.uniform(0.5, 1.6), int(room.integers(1 << 30))
         return Surface(_hsv(hue, s, v), _hsv(hue, min(1.0, 1.3 * s), 0.75 * v), kind, scale, seed)
 
-    if tutorial:
-        floor = surface(("plain", "noise"), (0.0, 0.4), (0.5, 0.95))
-        wall = surface(("plain", "plain", "noise"), (0.0, 0.3), (0.5, 0.95))
-    else:
-        floor = surface(("grain", "tiles"), (0.2, 0.5), (0.45, 0.8))
-        wall = surface(("plain", "grain", "noise"), (0.1, 0.4), (0.4, 0.7))
-    saturation, value = ((0.3, 0.9), (0.6, 1.0)) if tutorial else ((0.5, 1.0), (0.4, 0.95))
+    floor, wall = surface(floors, *floor_range), surface(walls, *wall_range)
+    light, ambient = (room.uniform(-0.8, 0.8), 1.0, room.uniform(0.1, 0.8)), room.uniform(0.4, 0.6)
+    tone = (rng.uniform(0.05, 0.11), rng.uniform(*things_range[0]), rng.uniform(*things_range[1]))
 
     def palette() -> Vec:
-        return _hsv(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+        if domain == "furniture":  # one tone of wood or lacquer, lighter and darker
+            return _hsv(tone[0], tone[1], float(np.clip(tone[2] * rng.uniform(0.65, 1.35), 0.1, 1)))
+        return _hsv(rng.random(), rng.uniform(*things_range[0]), rng.uniform(*things_range[1]))
 
-    light = (rng.uniform(-0.8, 0.8), 1.0, rng.uniform(0.1, 0.8))
-    clutter = int(rng.random() < 0.3) if tutorial else int(rng.integers(3))
-    return Place(camera, floor, wall, light, rng.uniform(0.4, 0.6), palette, clutter)
+    things = int(rng.random() < 0.3) if clutter == 1 else int(rng.integers(clutter + 1))
+    return Place(camera, floor, wall, light, ambient, palette, things)
 
 
 def act(verb: str, obj: str, who: Person, where: Place, rng: np.random.Generator, duration_s: float) -> Scene:
@@ -821,7 +760,7 @@ def act(verb: str, obj: str, who: Person, where: Place, rng: np.random.Generator
 
     Args:
         verb: One of `VERBS`.
-        obj: One of `OBJECTS`, or "" for an action without object (a random one lies there).
+        obj: One of `vlact.worlds.things.OBJECTS`, or "" for an action without object (a random one lies there).
         who: The participant.
         where: The recording's place.
         rng: Draws the clip's own nuisances.
@@ -834,13 +773,13 @@ def act(verb: str, obj: str, who: Person, where: Place, rng: np.random.Generator
         raise ValueError(f"verb must be one of {VERBS}; got {verb!r}")
     if obj and obj not in OBJECTS:
         raise ValueError(f"obj must be one of {OBJECTS} or ''; got {obj!r}")
-    bench = Bench(rng, obj or str(rng.choice(OBJECTS[:13])), where.palette, who.skin, who.sleeve, who.big)
+    bench = Bench(rng, obj or str(rng.choice(TUTORIAL_OBJECTS)), where.palette, who.skin, who.sleeve, who.big)
     (FORWARD.get(verb) or BACKWARD[verb])(bench)
     bodies = bench.scene(duration_s, backwards=verb in BACKWARD)
     if who.left_handed:
         bodies = [_mirror(b) for b in bodies]
     for _ in range(where.clutter):
-        parts = thing(str(rng.choice(OBJECTS[:13])), rng, where.palette)[0]
+        parts = thing(str(rng.choice(TUTORIAL_OBJECTS)), rng, where.palette)[0]
         x, z = rng.choice([-1, 1]) * rng.uniform(0.9, 1.3), rng.uniform(-1.2, -0.4)
         bodies.append(Body(parts, Track.of(x, 0, z), Track.of(0, rng.uniform(0, 360), 0)))
     return Scene(bodies, where.camera, where.floor, where.wall, light=where.light, ambient=where.ambient)
