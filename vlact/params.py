@@ -80,6 +80,7 @@ class Ace:
     lrs: list
     epochs: list
     idle: bool  # ATA's idle class counts as a base action
+    children: int  # most children that a tree node keeps, itself counted
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,10 @@ def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) 
             plan = ActionTexts(list(task.base), task.trees)
             return ACE(encoder, blocks=blocks, plan=plan, seed=seed, tower=tower, **common, **trial.options)
         case "vifi":
-            return ViFi(encoder, TextTower(sentence_encoder(), task.texts(), trial.text_blocks), blocks=blocks, **common)
+            return ViFi(encoder, TextTower(sentence_encoder(), task.texts(any(trial.leaf)), trial.text_blocks), blocks=blocks, **common)
         case "vifi_prompts":
-            return ViFiPrompts(encoder, TextTower(sentence_encoder(), task.texts(), TEXT_BLOCKS, PROMPTS), **common)
+            tower = TextTower(sentence_encoder(), task.texts(any(trial.leaf)), TEXT_BLOCKS, PROMPTS)
+            return ViFiPrompts(encoder, tower, **common)
         case "text4vis":
             return Text4Vis(encoder, blocks=blocks, **common)
         case "bike":

@@ -86,9 +86,9 @@ class Task:
         base = {v for v, _ in self.base}
         return list(dict.fromkeys(v for v, _ in self.novel if v in base))
 
-    def texts(self) -> list[str]:
-        """Every string that inference can ask for."""
-        sets = [self.names("base", 0, True)] + [self.names("novel", r, True) for r in range(len(self.srt))]
+    def texts(self, leaf: bool = True) -> list[str]:
+        """Every string that inference can ask for, with or without leaf augmentation."""
+        sets = [self.names("base", 0, leaf)] + [self.names("novel", r, leaf) for r in range(len(self.srt))]
         return list(dict.fromkeys(t for s in sets for ts in s for t in ts))
 
     def nodes(self) -> list[tuple[str, str, int, str]]:

@@ -25,8 +25,8 @@ matplotlib.rcParams.update(
 )
 
 
-def save(fig, folder: Path, stem: str, data: pd.DataFrame | None = None, vector: bool = True) -> list[str]:
-    """Write `stem`.png, .svg (unless `vector` is False) and, with `data`, .csv; returns the file names."""
+def save(fig, folder: Path, stem: str, data: pd.DataFrame | None = None, vector: bool = True, caption: str = "") -> list[str]:
+    """Write `stem`.png, .svg (unless `vector` is False), .csv of the data and .md of the caption; returns the file names."""
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for kind in ("png", "svg") if vector else ("png",):
@@ -40,6 +40,11 @@ def save(fig, folder: Path, stem: str, data: pd.DataFrame | None = None, vector:
 
         write_text(folder / f"{stem}.csv", data.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
         names.append(f"{stem}.csv")
+    if caption:
+        from vlact.report.tables import write_text
+
+        write_text(folder / f"{stem}.md", caption + "\n")
+        names.append(f"{stem}.md")
     return names
 
 

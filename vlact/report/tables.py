@@ -40,8 +40,24 @@ def latex(table: pd.DataFrame) -> str:
     )
 
 
-def save(table: pd.DataFrame, folder: Path, stem: str, digits: int = 1) -> list[str]:
-    """Write `stem`.csv, .md and .tex; floats with `digits` decimals, missing values as a dash.
+def verdict(ours: str, other: str, what: str, found: dict, expected: int = 1) -> str:
+    """What a paired interval says, beside what the paper says.
+
+    Args:
+        ours, other: Names of the two methods.
+        what: The metric, in percent.
+        found: From `vlact.metrics.classification.paired_interval` on percent, ours minus other.
+        expected: Sign of the published difference: 1, -1 or 0 (none claimed).
+    """
+    sign = 1 if found["low"] > 0 else -1 if found["high"] < 0 else 0
+    word = {1: "above", -1: "below", 0: "not separated from"}[sign]
+    holds = "" if not expected else "; as published" if sign == expected else "; undecided" if not sign else "; against the paper"
+    interval = f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}], {found['wins']}/{found['n']} seeds"
+    return f"{ours} is {word} {other} on {what}: {interval}{holds}."
+
+
+def save(table: pd.DataFrame, folder: Path, stem: str, digits: int = 1, caption: str = "") -> list[str]:
+    """Write `stem`.csv, .md and .tex; floats with `digits` decimals, missing values as a dash, the caption below.
 
     Returns:
         The file names, for the results map.
@@ -52,8 +68,8 @@ def save(table: pd.DataFrame, folder: Path, stem: str, digits: int = 1) -> list[
             shown[column] = shown[column].map(lambda x: "–" if pd.isna(x) else f"{x:.{digits}f}")
     shown = shown.fillna("–")
     write_text(folder / f"{stem}.csv", shown.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / f"{stem}.md", markdown(shown))
-    write_text(folder / f"{stem}.tex", latex(shown))
+    write_text(folder / f"{stem}.md", markdown(shown) + (f"\n{caption}\n" if caption else ""))
+    write_text(folder / f"{stem}.tex", latex(shown) + (f"% {caption}\n" if caption else ""))
     return [f"{stem}.{kind}" for kind in ("csv", "md", "tex")]
 
 

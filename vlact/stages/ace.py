@@ -16,7 +16,7 @@ import pandas as pd
 from vlact import jobs
 from vlact.language import tasks
 from vlact.language.trees import Trees, context_free, phrase
-from vlact.params import Params
+from vlact.params import Ace, Params
 from vlact.runs import Files, Trial, concept_job, keep_job, kept_file, plan_texts, tune_job
 from vlact.stages import finish, must_run, stage_key
 from vlact.stages.pretrain import frames_of, pretraining
@@ -58,8 +58,8 @@ def grid_trials() -> list[Trial]:
     return out
 
 
-def sweep_trials(m: int) -> list[Trial]:
-    """Tables 4 and 5, Figures 3 and 4; `m` is the size of ATA's trees."""
+def sweep_trials(m: int, depth: int, usual: int) -> list[Trial]:
+    """Tables 4 and 5, Figures 3 and 4, for ATA's trees of size `m` and a tower of `depth` blocks of which `usual` are trained."""
     from vlact.models.zoo.ace import LITERAL
 
     ace = Trial("ata", "", "ace", leaf=(True,), options=LITERAL)
@@ -73,30 +73,29 @@ def sweep_trials(m: int) -> list[Trial]:
     out += [replace(ace, name="no synonym", tree="1x1")]
     for d in ("ata", "ikea"):
         out += [replace(ace, dataset=d, name="random start", start="random")]
-        out += [replace(ace, dataset=d, name=f"{k} video blocks", blocks=k) for k in (0, 2, 3)]
+        out += [replace(ace, dataset=d, name=f"{k} video blocks", blocks=k) for k in sorted({0, (depth + 1) // 2, depth} - {usual})]
         out += [replace(ace, dataset=d, name="text frozen", options=LITERAL | {"train_text": 0.0})]
     out += [replace(ace, dataset="ikea", name=f"{k} text blocks", text_blocks=k) for k in (1, 2)]
     return out
 
 
-def trees_of(dataset: str, kind: str) -> Trees:
-    """Trees by the words of `Trial.tree`."""
-    shipped = Trees.load(dataset)
-    if kind == "manual":
-        return Trees.load(f"{dataset}_manual")
+def trees_of(dataset: str, kind: str, most: int) -> Trees:
+    """Trees by the words of `Trial.tree`, with at most `most` children a node."""
+    trees = Trees.load(f"{dataset}_manual" if kind == "manual" else dataset)
+    trees = trees.limited(min(most, trees.m), min(most, trees.m))
     if kind == "context-free":
         from vlact.models.text import sentence_encoder
 
-        return context_free(shipped, sentence_encoder())
-    return shipped if kind == "shipped" else shipped.limited(*map(int, kind.split("x")))
+        return context_free(trees, sentence_encoder())
+    return trees.limited(*map(int, kind.split("x"))) if kind[0].isdigit() else trees
 
 
-def tasks_of(trial: Trial, idle: bool) -> dict[str, tasks.Task]:
+def tasks_of(trial: Trial, ace: Ace) -> dict[str, tasks.Task]:
     """Name of each test tree to its task; base verbs always keep the training tree, which comes first."""
-    own, out = trees_of(trial.dataset, trial.tree), {}
+    own, out = trees_of(trial.dataset, trial.tree, ace.children), {}
     for kind in trial.tests or (trial.tree,):
-        trees = own.with_roots(trees_of(trial.dataset, kind), [v for v, _ in tasks.DATASETS[trial.dataset][1]])
-        task = tasks.dataset(trial.dataset, Trees.load(trial.dataset), idle)
+        trees = own.with_roots(trees_of(trial.dataset, kind, ace.children), [v for v, _ in tasks.DATASETS[trial.dataset][1]])
+        task = tasks.dataset(trial.dataset, Trees.load(trial.dataset), ace.idle)
         task = replace(task, trees=trees) if kind != "manual" else tasks.named_by_tree(replace(task, trees=trees, srt=task.srt[:1]))
         out[kind] = tasks.verb_only(task) if trial.verb_only else task
     return out
@@ -153,7 +152,7 @@ class Bench:
 
         self.p, self.work = p, work
         self.ace = asdict(p.ace) | {"lexicon": sorted({*(w for ws in CAPTIONS.values() for w in ws[:3]), *TUTORIAL_OBJECTS})}
-        self.tests = {self.id(t): tasks_of(t, p.ace.idle) for t in trials}
+        self.tests = {self.id(t): tasks_of(t, p.ace) for t in trials}
         self.trials = {self.id(t): t for t in trials}
         self.files: dict[tuple[str, bool, int], Files] = {}
         for d in dict.fromkeys(t.dataset for t in trials):
@@ -252,7 +251,8 @@ def ace_sweeps(p: Params, must_exist: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     work = p.scratch / "ace_sweeps" / stage_key(p, "ace_sweeps")
     work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(p, sweep_trials(Trees.load("ata").m), work)
+    m = min(p.ace.children, Trees.load("ata").m)
+    bench = Bench(p, sweep_trials(m, p.model.depth, p.ace.trained_blocks), work)
     bench.keep()
     chosen = choose(pd.read_csv(p.data / "ace" / "scores.csv")).query("model == 'ACE'").set_index("dataset")
     todo = []
