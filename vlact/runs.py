@@ -78,7 +78,8 @@ class Files:
     kept: str
 
 
-def _write(path: Path, function, data, *args, **kwargs) -> None:
+def write_whole(path: Path, function, data, *args, **kwargs) -> None:
+    """`function(data, path, ..)` through a temporary name: a killed job leaves the whole file or none."""
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     function(data, temporary, *args, **kwargs)
@@ -183,7 +184,7 @@ def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, see
     train, test = (torch.tensor(table["clip"][table["part"] == part].to_numpy()) for part in ("train", "test"))
     centre = clips[train][:, clips.shape[1] // 2]
     found = {"plain": keep(method, centre), "mirrored": keep(method, centre.flip(3)), "test": keep(method, clips[test].flatten(0, 1))}
-    _write(path, save_file, {f"{part}.{k}": v for part, kept in found.items() for k, v in kept.items()})
+    write_whole(path, save_file, {f"{part}.{k}": v for part, kept in found.items() for k, v in kept.items()})
 
 
 def kept_of(path: Path, part: str) -> Kept:
@@ -261,8 +262,8 @@ def tune_job(
     scores = score_grid(predictions)
     if more:
         scores = scores.merge(pd.DataFrame(more), on=["lr", "epoch"])
-    _write(path, lambda d, p: d.to_parquet(p, index=False), predictions)
-    _write(note, lambda d, p: p.write_text(json.dumps(d)), scores.to_dict("records"))
+    write_whole(path, lambda d, p: d.to_parquet(p, index=False), predictions)
+    write_whole(note, lambda d, p: p.write_text(json.dumps(d)), scores.to_dict("records"))
     return scores.to_dict("records")
 
 
@@ -345,5 +346,5 @@ def concept_job(models: dict[str, tuple[str, bool]], files: Files, source: str, 
                     }
                     for k, w in enumerate(names)
                 ]
-    _write(Path(out) / "concepts.parquet", lambda d, f: d.to_parquet(f, index=False), pd.concat(concepts, ignore_index=True))
-    _write(Path(out) / "similarity.parquet", lambda d, f: d.to_parquet(f, index=False), pd.DataFrame(similar))
+    write_whole(Path(out) / "concepts.parquet", lambda d, f: d.to_parquet(f, index=False), pd.concat(concepts, ignore_index=True))
+    write_whole(Path(out) / "similarity.parquet", lambda d, f: d.to_parquet(f, index=False), pd.DataFrame(similar))

@@ -17,7 +17,7 @@ from vlact import jobs
 from vlact.language import tasks
 from vlact.language.trees import Trees, context_free, phrase
 from vlact.params import Ace, Params
-from vlact.runs import Files, Trial, concept_job, keep_job, kept_file, plan_texts, tune_job
+from vlact.runs import Files, Trial, concept_job, keep_job, kept_file, plan_texts, tune_job, write_whole
 from vlact.stages import finish, must_run, stage_key
 from vlact.stages.pretrain import frames_of, pretraining
 
@@ -167,7 +167,7 @@ class Bench:
             words = sorted(words | set(self.ace["lexicon"]))
             path = work / f"{d}-words.safetensors"
             if not path.is_file():
-                save_file(dict(zip(words, sentence_encoder()(words), strict=True)), path)
+                write_whole(path, save_file, dict(zip(words, sentence_encoder()(words), strict=True)))
             for verb_only in sorted({t.verb_only for t in mine}):
                 task = next(iter(self.tests[self.id(next(t for t in mine if t.verb_only == verb_only))].values()))
                 for i, s in enumerate(p.seeds):
