@@ -60,13 +60,14 @@ def grid_trials() -> list[Trial]:
 
 def sweep_trials(m: int, depth: int, usual: int) -> list[Trial]:
     """Tables 4 and 5, Figures 3 and 4, for ATA's trees of size `m` and a tower of `depth` blocks of which `usual` are trained."""
-    from vlact.models.zoo.ace import LITERAL
+    from vlact.models.zoo.ace import LITERAL, STEADY
 
     ace = Trial("ata", "", "ace", leaf=(True,), options=LITERAL)
     trees = ("shipped", "manual")
     out = [replace(ace, dataset="gtea", name=f"{t} tree", tree=t, tests=trees) for t in trees]
-    out += [replace(ace, dataset="gtea", name="context-free tree", tree="context-free", tests=("shipped", "context-free"))]
-    out += [replace(ace, name="context-free tree", tree="context-free", tests=("shipped", "context-free"))]
+    for d in ("gtea", "ata"):
+        free = replace(ace, dataset=d, name="context-free tree", tree="context-free", tests=("shipped", "context-free"))
+        out += [free, replace(free, name="context-free tree, steady", options=STEADY)]
     sizes = sorted({1, 3, (m + 1) // 2, m})
     out += [replace(ace, name=f"{a} first, {m} second", tree=f"{a}x{m}", leaf=(True,)) for a in sizes]
     out += [replace(ace, name=f"{m} first, {b} second", tree=f"{m}x{b}", leaf=(True,)) for b in sizes[:-1]]
