@@ -236,6 +236,19 @@ def test_jobs_keep_their_order_and_pass_errors_on(tmp_path):
     jobs.close()
 
 
+def slow_steps(steps, log):
+    return sum(1 for _ in jobs.track(range(steps), steps, "inner"))
+
+
+def test_inner_steps_of_a_job_count_only_where_it_says_so(capsys, monkeypatch):
+    monkeypatch.setenv("VLACT_PROGRESS", "lines")
+    amounts = []
+    monkeypatch.setattr(jobs.Progress, "update", lambda self, amount=1.0: amounts.append(amount))
+    assert jobs.run(slow_steps, [(5, ""), (7, "")], 2, "outer") == [5, 7]
+    jobs.close()
+    assert amounts == [1.0, 1.0]
+
+
 def test_progress_prints_plain_lines_with_the_time_left(capsys, monkeypatch):
     monkeypatch.setenv("VLACT_PROGRESS", "lines")
     progress = jobs.Progress(4, "work", every_s=0.0)

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 _report: Callable[[float], None] | None = None  # in a worker: how to tell the parent of progress
+_tracked = False  # in a worker: the job reports its own inner progress
 
 
 def _fancy() -> bool:
@@ -56,7 +57,8 @@ def track(items: Iterable, total: int, label: str) -> Iterator:
     if _report is not None:
         for item in items:
             yield item
-            _report(1 / total)
+            if _tracked:
+                _report(1 / total)
         return
     progress = Progress(total, label)
     for item in items:
@@ -128,6 +130,12 @@ def _start_worker(queue, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _work(function: Callable, job: tuple):
+    global _tracked
+    _tracked = getattr(function, "tracked", False)
+    return function(*job)
+
+
 _pool: tuple[int, ProcessPoolExecutor, object] | None = None  # workers, pool, queue: imports are paid once
 
 
@@ -183,7 +191,7 @@ def run(function: Callable, jobs: list[tuple], workers: int, label: str) -> list
     listener.start()
     out = [None] * len(jobs)
     try:
-        futures = {pool.submit(function, *job): i for i, job in enumerate(jobs)}
+        futures = {pool.submit(_work, function, job): i for i, job in enumerate(jobs)}
         for future in as_completed(futures):
             out[futures[future]] = future.result()
             if not getattr(function, "tracked", False):
