@@ -8,6 +8,7 @@ and seeds vary together; `paper` has one seed a fold of IKEA.
 
 import warnings
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,16 @@ def sweep_trials(m: int, depth: int, usual: int) -> list[Trial]:
     return out
 
 
+@cache
+def shipped(name: str) -> Trees:
+    """A shipped tree file, read once."""
+    return Trees.load(name)
+
+
+@cache
 def trees_of(dataset: str, kind: str, most: int) -> Trees:
     """Trees by the words of `Trial.tree`, with at most `most` children a node."""
-    trees = Trees.load(f"{dataset}_manual" if kind == "manual" else dataset)
+    trees = shipped(f"{dataset}_manual" if kind == "manual" else dataset)
     trees = trees.limited(min(most, trees.m), min(most, trees.m))
     if kind == "context-free":
         from vlact.models.text import sentence_encoder
@@ -91,12 +99,18 @@ def trees_of(dataset: str, kind: str, most: int) -> Trees:
     return trees.limited(*map(int, kind.split("x"))) if kind[0].isdigit() else trees
 
 
+@cache
+def whole_task(dataset: str, idle: bool) -> tasks.Task:
+    """The task with its shipped trees."""
+    return tasks.dataset(dataset, shipped(dataset), idle)
+
+
 def tasks_of(trial: Trial, ace: Ace) -> dict[str, tasks.Task]:
     """Name of each test tree to its task; base verbs always keep the training tree, which comes first."""
     own, out = trees_of(trial.dataset, trial.tree, ace.children), {}
     for kind in trial.tests or (trial.tree,):
         trees = own.with_roots(trees_of(trial.dataset, kind, ace.children), [v for v, _ in tasks.DATASETS[trial.dataset][1]])
-        task = tasks.dataset(trial.dataset, Trees.load(trial.dataset), ace.idle)
+        task = whole_task(trial.dataset, ace.idle)
         task = replace(task, trees=trees) if kind != "manual" else tasks.named_by_tree(replace(task, trees=trees, srt=task.srt[:1]))
         out[kind] = tasks.verb_only(task) if trial.verb_only else task
     return out
@@ -252,7 +266,7 @@ def ace_sweeps(p: Params, must_exist: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     work = p.scratch / "ace_sweeps" / stage_key(p, "ace_sweeps")
     work.mkdir(parents=True, exist_ok=True)
-    m = min(p.ace.children, Trees.load("ata").m)
+    m = min(p.ace.children, shipped("ata").m)
     bench = Bench(p, sweep_trials(m, p.model.depth, p.ace.trained_blocks), work)
     bench.keep()
     chosen = choose(pd.read_csv(p.data / "ace" / "scores.csv")).query("model == 'ACE'").set_index("dataset")
