@@ -5,20 +5,21 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from vlact.finetuning import finetune, keep, look, take
 from vlact.language import tasks
 from vlact.language.trees import ActionTexts
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder, inflate
 from vlact.models.text import TextTower, sentence_encoder
 from vlact.models.zoo import Recogniser
-from vlact.models.zoo.ace import ACE, LITERAL, STEADY
+from vlact.models.zoo.ace import ACE, LITERAL, SLOW
 from vlact.models.zoo.bike import BIKE, SHARPNESS
 from vlact.models.zoo.lavila import LaViLa
 from vlact.models.zoo.procvlr import ProcVLR
 from vlact.models.zoo.text4vis import Text4Vis
 from vlact.models.zoo.vifi import ViFi
 from vlact.models.zoo.vifi_prompts import PROMPTS, TEXT_BLOCKS, ViFiPrompts
-from vlact.training import autocast, finetune, keep, look, take
+from vlact.training import autocast
 
 BASE = ["fasten screw", "take block"]
 ACTIONS = [("fasten", "screw"), ("take", "block")]
@@ -43,7 +44,7 @@ def make(method, words):
         "procvlr": lambda: ProcVLR(dual, blocks=1, **common),
         "lavila": lambda: LaViLa(dual, blocks=1, train_text=1.0, **common),
         "ace": lambda: ACE(dual, blocks=1, plan=plan, seed=seed, **common, **LITERAL),
-        "steady": lambda: ACE(dual, blocks=1, plan=plan, seed=seed, **common, **STEADY),
+        "slow": lambda: ACE(dual, blocks=1, plan=plan, seed=seed, **common, **SLOW),
         "ace_tower": lambda: ACE(
             dual, blocks=1, plan=plan, seed=seed, **common, **LITERAL, tower=TextTower(sentence_encoder(), plan.texts, 1)
         ),
@@ -54,7 +55,7 @@ def make(method, words):
     }[method]()
 
 
-METHODS = ["procvlr", "lavila", "ace", "steady", "ace_tower", "vifi", "vifi_prompts", "text4vis", "bike"]
+METHODS = ["procvlr", "lavila", "ace", "slow", "ace_tower", "vifi", "vifi_prompts", "text4vis", "bike"]
 TRAINS = {  # what may change, by the start of the parameter's name; everything else must not
     "procvlr": ("encoder.trunk.encoder.layer.1", "encoder.trunk.layernorm", "encoder.video_projection"),
     "lavila": ("encoder.trunk.encoder.layer.1", "encoder.trunk.layernorm", "encoder.video_projection", "encoder.text_projection"),
@@ -62,7 +63,7 @@ TRAINS = {  # what may change, by the start of the parameter's name; everything 
     "vifi_prompts": ("prompts", "text.prompts"),
     "text4vis": ("temporal", "clip.visual.transformer.resblocks.1", "clip.visual.ln_post", "clip.visual.proj"),
 }
-TRAINS |= {"ace": TRAINS["lavila"], "steady": TRAINS["lavila"], "bike": TRAINS["text4vis"]}
+TRAINS |= {"ace": TRAINS["lavila"], "slow": TRAINS["lavila"], "bike": TRAINS["text4vis"]}
 TRAINS["ace_tower"] = (*TRAINS["lavila"], "tower.layers")
 
 

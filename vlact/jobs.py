@@ -85,6 +85,14 @@ def source_key(*packages: str) -> str:
     return key(*(f for f in files if f.suffix in (".py", ".yaml")))
 
 
+def write_whole(path: Path, function: Callable, data, *args, **kwargs) -> None:
+    """`function(data, path, ..)` through a temporary name: a killed job leaves the whole file or none."""
+    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    function(data, temporary, *args, **kwargs)
+    temporary.replace(path)
+
+
 class Checkpoint:
     """Something to come back to: `load()` what an earlier run saved, `save(state)` whole or not at all.
 

@@ -5,7 +5,7 @@ so that a killed stage goes on where it was.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,9 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
+from vlact.finetuning import finetune, halfway, keep, look, take
 from vlact.inference import predict, rows
+from vlact.jobs import write_whole
 from vlact.language.tasks import Task
 from vlact.language.trees import ActionTexts, phrase
 from vlact.metrics.selection import score_grid
@@ -21,7 +23,6 @@ from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
 from vlact.models.text import TextTower, sentence_encoder
 from vlact.models.zoo import Kept, Recogniser
-from vlact.training import align, finetune, keep, look, narrate, pool, take
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Trial:
         leaf: Inference variants, with and without leaf augmentation.
         blocks: Last blocks trained of the video or image tower; None takes the profile's.
         text_blocks: Last blocks trained of the text trunk.
+        halfway: Inference variants, with the tuned weights and with those halfway back, see
+            `vlact.finetuning.halfway`; the latter are called "<name>, halfway".
         options: Further arguments of the method.
         verb_only: Objects and classes merged, see `vlact.language.tasks.verb_only`.
     """
@@ -51,6 +54,7 @@ class Trial:
     leaf: tuple[bool, ...] = (False,)
     blocks: int | None = None
     text_blocks: int = 0
+    halfway: tuple[bool, ...] = (False,)
     options: dict = field(default_factory=dict)
     verb_only: bool = False
 
@@ -76,36 +80,6 @@ class Files:
     words: str
     table: str
     kept: str
-
-
-def write_whole(path: Path, function, data, *args, **kwargs) -> None:
-    """`function(data, path, ..)` through a temporary name: a killed job leaves the whole file or none."""
-    temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    function(data, temporary, *args, **kwargs)
-    temporary.replace(path)
-
-
-def align_job(
-    encoder: str, frames: str, captions: list[str], train: list[int], texts: str, config: dict, out: str, seed: int
-) -> list[dict]:
-    """Rung 3 of pretraining for one seed: pool the corpus once, fit both projections, write the encoder."""
-    model = DualEncoder.load(encoder)
-    clips = torch.from_numpy(np.load(frames, mmap_mode="c"))[:, 0][torch.tensor(train)]
-    curve = align(model, config, pool(model, clips), captions, load_file(texts), seed)
-    model.save(out)
-    return curve
-
-
-def narrate_job(
-    encoder: str, frames: str, captions: list[str], train: list[int], texts: str, config: dict, out: str, seed: int
-) -> list[dict]:
-    """LaViLa's pretraining for one seed, from the ladder's encoder, on the vlog corpus."""
-    model = DualEncoder.load(encoder)
-    clips = torch.from_numpy(np.load(frames, mmap_mode="c"))[:, 0][torch.tensor(train)]
-    curve = narrate(model, config, clips, captions, load_file(texts), seed)
-    model.save(out)
-    return curve
 
 
 def encoder_of(trial: Trial, files: Files, model: dict, seed: int):
@@ -176,7 +150,7 @@ def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, see
     if path.is_file():
         return
     words, table = load_file(files.words), pd.read_parquet(files.table)
-    shared = trial
+    shared = replace(trial, text_blocks=0)
     if trial.start == "clip" and trial.method != "vifi_prompts":  # what BIKE keeps serves all of them
         shared = Trial(trial.dataset, trial.name, "bike", "clip", blocks=trial.blocks)
     method = build(shared, encoder_of(trial, files, model, seed), task, words, ace, seed)
@@ -216,7 +190,7 @@ def tune_job(
         epochs: Epochs at which to predict.
         seed: Order, mirroring, draws, new layers.
         out: Where the predictions go (parquet); the scores go beside them (json).
-        model_out: Save the encoder after the last epoch of the last rate.
+        model_out: Save the encoder after the last epoch of the last rate, halfway back if that is the last variant.
 
     Returns:
         One row per rate, epoch, leaf variant and test, see `vlact.metrics.selection.score_grid`; ACE-like
@@ -230,38 +204,52 @@ def tune_job(
     task, views = next(iter(tests.values())), ace["views"]
     train, test = table[table["part"] == "train"], table[table["part"] == "test"].reset_index(drop=True)
     parts = [(*key, part, _views_of(part, views)) for key, part in test.groupby(["split", "mode"], sort=False)]
-    source, first = kept_file(trial, files, ace), build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed)
-    kept, found, more = kept_of(source, "test"), [], []
-    diagnosed = trial.method in ("ace", "procvlr") and trial.options.get("train_text") and not trial.text_blocks
-    before = look(first, kept) if diagnosed else None
+    source, found, more = kept_file(trial, files, ace), [], []
+    kept = kept_of(source, "test")
 
-    def note_epoch(method: Recogniser, lr: float, epoch: int) -> None:
+    def fresh() -> Recogniser:
+        return build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed)
+
+    def note_epoch(method: Recogniser, name: str, lr: float, epoch: int) -> Kept:
         seen = look(method, kept)
         for split, mode, part, clips in parts:
-            for name, asked in tests.items():
+            for test, asked in tests.items():
                 for leaf in trial.leaf:
-                    constant = {"dataset": trial.dataset, "model": trial.name, "leaf": leaf, "test": name, "seed": seed}
+                    constant = {"dataset": trial.dataset, "model": name, "leaf": leaf, "test": test, "seed": seed}
                     predicted = predict(method, asked, take(seen, clips), views, mode, leaf)
                     constant |= {"lr": lr, "epoch": epoch, "split": split, "mode": mode}
                     found.append(rows(predicted, part["label"].to_numpy(), part["clip"].to_numpy(), **constant))
-        if diagnosed:
-            sides = {"before": (first, before), "after": (method, seen)}
-            more.append({"lr": lr, "epoch": epoch} | diagnose(sides, task, test, views, trial.leaf[-1]))
+        return seen
 
     if not trial.trained:
-        note_epoch(first, 0.0, 0)
-    if trial.trained:
+        note_epoch(fresh(), trial.name, 0.0, 0)
+    else:
         start = [kept_of(source, part) for part in ("plain", "mirrored")]
         labels = torch.tensor(train["label"].to_numpy(), dtype=torch.long)
+    diagnosed = (
+        trial.method in ("ace", "procvlr") and trial.options.get("train_text") and not trial.text_blocks and "novel" in set(test["mode"])
+    )
+    before = (first := fresh(), look(first, kept)) if diagnosed else None
     for lr in lrs if trial.trained else ():
-        method = build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed)
-        finetune(method, start, labels, ace, lr, epochs, seed, lambda epoch, m=method, lr=lr: note_epoch(m, lr, epoch))
+        method = fresh()
+        weights = [p.detach().clone() for p, _ in method.trained()]
+
+        def on_epoch(epoch: int, method=method, weights=weights, lr=lr) -> None:
+            for back in trial.halfway:
+                name = trial.name + ", halfway" * back
+                tested = halfway(method, weights) if back else method
+                seen = note_epoch(tested, name, lr, epoch)
+                if diagnosed:
+                    sides = {"before": before, "after": (tested, seen)}
+                    more.append({"model": name, "lr": lr, "epoch": epoch} | diagnose(sides, task, test, views, trial.leaf[-1]))
+
+        finetune(method, start, labels, ace, lr, epochs, seed, on_epoch)
         if model_out and lr == lrs[-1]:
-            method.encoder.save(model_out)
+            (halfway(method, weights) if trial.halfway[-1] else method).encoder.save(model_out)
     predictions = pd.concat(found, ignore_index=True)
     scores = score_grid(predictions)
     if more:
-        scores = scores.merge(pd.DataFrame(more), on=["lr", "epoch"])
+        scores = scores.merge(pd.DataFrame(more), on=["model", "lr", "epoch"])
     write_whole(path, lambda d, p: d.to_parquet(p, index=False), predictions)
     write_whole(note, lambda d, p: p.write_text(json.dumps(d)), scores.to_dict("records"))
     return scores.to_dict("records")

@@ -1,5 +1,6 @@
 """Scores of every cell of a grid, and the choice on base-class validation."""
 
+import numpy as np
 import pandas as pd
 
 from vlact.metrics.classification import harmonic_mean, macro_f1, srt, top1
@@ -12,7 +13,7 @@ def score_grid(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Columns (fractions): `val_acc` (base classes of the validation split), `seen_acc`, `seen_f1`,
     `unseen_acc`, `unseen_f1` (root labels), `hm_acc`, `hm_f1`, and those of
-    `vlact.metrics.classification.srt`.
+    `vlact.metrics.classification.srt`. What has no clip, or no second run, is nan.
     """
     out, keys = [], [k for k in (*CASE, "seed", "lr", "epoch") if k in predictions]
     for cell, part in predictions.groupby(keys, sort=False, observed=True):
@@ -20,13 +21,13 @@ def score_grid(predictions: pd.DataFrame) -> pd.DataFrame:
         novel = part[(part["split"] == "test") & (part["mode"] == "novel")]
         root = novel[novel["run"] == 0]
         row = dict(zip(keys, cell, strict=True))
-        row["val_acc"] = top1(val["label"], val["predicted"])
-        for name, rows in (("seen", seen), ("unseen", root)):
-            row[f"{name}_acc"] = top1(rows["label"], rows["predicted"])
-            row[f"{name}_f1"] = macro_f1(rows["label"], rows["predicted"])
+        for name, rows in (("val", val), ("seen", seen), ("unseen", root)):
+            row[f"{name}_acc"] = top1(rows["label"], rows["predicted"]) if len(rows) else np.nan
+            row[f"{name}_f1"] = macro_f1(rows["label"], rows["predicted"]) if len(rows) else np.nan
+        del row["val_f1"]
         for metric in ("acc", "f1"):
             row[f"hm_{metric}"] = harmonic_mean(row[f"seen_{metric}"], row[f"unseen_{metric}"])
-        out.append(row | srt(novel))
+        out.append(row | (srt(novel) if novel["run"].nunique() > 1 else {}))
     return pd.DataFrame(out)
 
 

@@ -63,7 +63,8 @@ def contact_sheet(rows: list[np.ndarray], names: list[str], columns: int = 2, sc
     import matplotlib.pyplot as plt
 
     t, lines = rows[0].shape[0], -(-len(rows) // columns)
-    fig, axes = plt.subplots(lines, columns, figsize=(columns * (t * scale + 1.3), lines * scale * 1.02), squeeze=False)
+    size = columns * (t * scale + 1.3), lines * scale * 1.02
+    fig, axes = plt.subplots(lines, columns, figsize=size, dpi=60, squeeze=False)  # small in a notebook, whole in the file
     for axis in axes.flat:
         axis.axis("off")
     for i, (strip, name) in enumerate(zip(rows, names, strict=True)):

@@ -23,12 +23,12 @@ CODE = {  # what each stage's outputs depend on, as files under vlact/, and its 
         ("world",),
     ),
     "pretrain": (
-        ("stages/pretrain.py", "models/dual.py", "models/frames.py", "models/text.py", "training.py", "runs.py", *READING),
+        ("stages/pretrain.py", "models/dual.py", "models/frames.py", "models/text.py", "training.py", "pretraining.py", *READING),
         ("model", "pretrain", "seeds"),
     ),
     "ace": (
-        ("stages/ace.py", "losses/ace.py", "models/zoo", "language/trees.py", "language/tasks.py", "language/trees", "language/srt.yaml",
-         "inference.py", "metrics/selection.py", "metrics/classification.py"),
+        ("stages/ace.py", "runs.py", "finetuning.py", "losses/ace.py", "models/zoo", "language/trees.py", "language/tasks.py",
+         "language/trees", "language/srt.yaml", "inference.py", "metrics/selection.py", "metrics/classification.py"),
         ("ace",),
     ),
     "ace_sweeps": ((), ()),

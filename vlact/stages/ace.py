@@ -15,22 +15,22 @@ import numpy as np
 import pandas as pd
 
 from vlact import jobs
+from vlact.jobs import write_whole
 from vlact.language import tasks
 from vlact.language.trees import Trees, context_free, phrase
 from vlact.params import Ace, Params
-from vlact.runs import Files, Trial, concept_job, keep_job, kept_file, plan_texts, tune_job, write_whole
+from vlact.runs import Files, Trial, concept_job, keep_job, kept_file, plan_texts, tune_job
 from vlact.stages import finish, must_run, stage_key
 from vlact.stages.pretrain import frames_of, pretraining
 
 FOLDED = ("ikea", "gtea")
 NAMES = {"ata": "ATA", "ikea": "IKEA", "gtea": "GTEA"}
 BOTH = (False, True)
-SLOW = {"train_text": 0.1}
 
 
 def grid_trials() -> list[Trial]:
     """Tables 1, 2, 3 and 6, with the controls that they lack."""
-    from vlact.models.zoo.ace import LITERAL, STEADY
+    from vlact.models.zoo.ace import LITERAL, SLOW
 
     out = []
     for d in tasks.DATASETS:
@@ -41,11 +41,11 @@ def grid_trials() -> list[Trial]:
             Trial(d, "BIKE", "bike", "clip"),
             Trial(d, "Text4Vis", "text4vis", "clip"),
             Trial(d, "zero-shot", "zero_shot", leaf=BOTH),
-            Trial(d, "ProcVLR", "procvlr", leaf=BOTH),
+            Trial(d, "ProcVLR", "procvlr", leaf=BOTH, halfway=BOTH),
             Trial(d, "ProcVLR + text proj.", "procvlr", leaf=BOTH, options={"train_text": 1.0}),
-            Trial(d, "ProcVLR + slow text proj.", "procvlr", leaf=BOTH, options=SLOW),
-            Trial(d, "ACE", "ace", leaf=(True,), options=LITERAL),
-            Trial(d, "ACE steady", "ace", leaf=(True,), options=STEADY),
+            Trial(d, "ProcVLR + slow text proj.", "procvlr", leaf=BOTH, options={"train_text": 0.1}),
+            Trial(d, "ACE", "ace", leaf=(True,), halfway=BOTH, options=LITERAL),
+            Trial(d, "ACE slow", "ace", leaf=(True,), halfway=BOTH, options=SLOW),
         ]
     out.append(Trial("gtea", "LaViLa", "lavila", "vlog", options={"train_text": 1.0}))
     for d in ("ata", "ikea"):
@@ -54,30 +54,29 @@ def grid_trials() -> list[Trial]:
         out += [
             Trial(d, "ProcVLR, verbs only", "procvlr", leaf=BOTH, verb_only=True),
             Trial(d, "ACE, verbs only", "ace", leaf=(True,), options=LITERAL, verb_only=True),
-            Trial(d, "ACE steady, verbs only", "ace", leaf=(True,), options=STEADY, verb_only=True),
         ]
     return out
 
 
 def sweep_trials(m: int, depth: int, usual: int) -> list[Trial]:
     """Tables 4 and 5, Figures 3 and 4, for ATA's trees of size `m` and a tower of `depth` blocks of which `usual` are trained."""
-    from vlact.models.zoo.ace import LITERAL, STEADY
+    from vlact.models.zoo.ace import LITERAL, SLOW
 
     ace = Trial("ata", "", "ace", leaf=(True,), options=LITERAL)
     trees = ("shipped", "manual")
     out = [replace(ace, dataset="gtea", name=f"{t} tree", tree=t, tests=trees) for t in trees]
     for d in ("gtea", "ata"):
         free = replace(ace, dataset=d, name="context-free tree", tree="context-free", tests=("shipped", "context-free"))
-        out += [free, replace(free, name="context-free tree, steady", options=STEADY)]
+        out += [replace(free, halfway=BOTH), replace(free, name="context-free tree, slow", options=SLOW)]
     sizes = sorted({1, 3, (m + 1) // 2, m})
     out += [replace(ace, name=f"{a} first, {m} second", tree=f"{a}x{m}", leaf=(True,)) for a in sizes]
     out += [replace(ace, name=f"{m} first, {b} second", tree=f"{m}x{b}", leaf=(True,)) for b in sizes[:-1]]
     out += [replace(ace, name="no synonym", tree="1x1")]
     for d in ("ata", "ikea"):
         out += [replace(ace, dataset=d, name="random start", start="random")]
-        out += [replace(ace, dataset=d, name=f"{k} video blocks", blocks=k) for k in sorted({0, (depth + 1) // 2, depth} - {usual})]
+        out += [replace(ace, dataset=d, name=f"{k} video blocks", blocks=k) for k in sorted({0, depth} - {usual})]
         out += [replace(ace, dataset=d, name="text frozen", options=LITERAL | {"train_text": 0.0})]
-    out += [replace(ace, dataset="ikea", name=f"{k} text blocks", text_blocks=k) for k in (1, 2)]
+    out += [replace(ace, name=f"{k} text blocks", text_blocks=k) for k in (1, 2)]
     return out
 
 
@@ -212,10 +211,12 @@ class Bench:
         jobs.run(keep_job, list(todo.values()), self.p.workers, "frozen blocks")
 
     def job(self, trial: Trial, seed: int, lrs: list[float], epochs: list[int], model_out: str | None = None) -> tuple:
-        name = f"{self.id(trial)}-s{seed}-e{max(epochs)}{'-model' if model_out else ''}.parquet"
-        tests = self.tests[self.id(trial)]
-        out = str(self.work / name)
+        tests, out = self.tests[self.id(trial)], str(self.out(trial, seed, Path(model_out).stem if model_out else ""))
         return (trial, self.file(trial, seed), tests, asdict(self.p.model), self.ace, lrs, epochs, seed, out, model_out)
+
+    def out(self, trial: Trial, seed: int, suffix: str = "") -> Path:
+        """Where a job's predictions go."""
+        return self.work / f"{self.id(trial)}-s{seed}{suffix}.parquet"
 
 
 def ace(p: Params, must_exist: bool = False) -> None:
@@ -235,14 +236,15 @@ def ace(p: Params, must_exist: bool = False) -> None:
     scores = pd.DataFrame([row for rows in jobs.run(tune_job, todo, p.workers, "fine-tuning grid") for row in rows])
     chosen = choose(scores)
     cells = [k for k in ("dataset", "model", "leaf", "test", "lr", "epoch") if k in chosen]
-    found = [pd.read_parquet(job[8]).merge(chosen[cells], on=cells) for job in todo]
+    found = [pd.read_parquet(bench.out(t, s)).merge(chosen[cells], on=cells) for t in bench.trials.values() for s in p.seeds]
     predictions = pd.concat(found, ignore_index=True).astype({c: "category" for c in ("dataset", "model", "test", "split", "mode")})
     for d in tasks.DATASETS:
         models, keep = {}, []
-        for name in ("ProcVLR", "ACE", "ACE steady"):
-            trial = bench.trials[bench.id(Trial(d, name, ""))]
+        for name in ("ProcVLR", "ACE", "ACE, halfway"):
+            trial = bench.trials[bench.id(Trial(d, name.removesuffix(", halfway"), ""))]
+            trial = replace(trial, halfway=("halfway" in name,))
             cell = chosen[(chosen["dataset"] == d) & (chosen["model"] == name) & (chosen["leaf"] == trial.leaf[0])].iloc[0]
-            out = str(folder / f"{d}-{name.lower().replace(' ', '_')}.safetensors")
+            out = str(folder / f"{d}-{name.lower().replace(', ', '_')}.safetensors")
             keep.append(bench.job(trial, p.seeds[0], [float(cell["lr"])], [int(cell["epoch"])], out))
             models[name] = (out, trial.leaf[0])
         jobs.run(tune_job, keep, p.workers, f"chosen models of {NAMES[d]}")

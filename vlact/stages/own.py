@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from vlact import clips, jobs
 from vlact.params import Params
@@ -38,7 +37,7 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
     from vlact.datasets import folder as own
     from vlact.models.text import sentence_encoder
     from vlact.models.zoo.ace import LITERAL
-    from vlact.runs import Files, Trial, keep_job, plan_texts
+    from vlact.runs import Files, Trial, keep_job, plan_texts, tune_job
 
     pretraining(p, must_exist=True)
     table = own.read(csv)
@@ -64,31 +63,9 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
             Trial("own", "ACE", "ace", leaf=(True,), options=LITERAL),
         ):
             keep_job(trial, files, task, model, ace, s)
-            todo.append((trial, files, task, model, ace, lr, epochs, s))
-    predictions = pd.concat(jobs.run(own_job, todo, p.workers, "own clips"), ignore_index=True)
+            out = work / f"{trial.name}-{s}.parquet"
+            todo.append((trial, files, {"own": task}, model, ace, [lr], [epochs], s, str(out)))
+    jobs.run(tune_job, todo, p.workers, "own clips")
+    predictions = pd.concat([pd.read_parquet(job[-1]) for job in todo], ignore_index=True)
     shutil.rmtree(work)
     return task, predictions, found
-
-
-def own_job(trial, files, task, model: dict, ace: dict, lr: float, epochs: int, seed: int) -> pd.DataFrame:
-    """Train one method and predict; unlike the grid's job it asks for no split but `train` and scores nothing."""
-    from safetensors.torch import load_file
-
-    from vlact.inference import predict, rows
-    from vlact.runs import build, encoder_of, kept_file, kept_of
-    from vlact.training import finetune, look, take
-
-    words, table, source = load_file(files.words), pd.read_parquet(files.table), kept_file(trial, files, ace)
-    train, test = table[table["part"] == "train"], table[table["part"] == "test"].reset_index(drop=True)
-    method = build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed)
-    if trial.trained:
-        views, labels = [kept_of(source, part) for part in ("plain", "mirrored")], torch.tensor(train["label"].to_numpy())
-        finetune(method, views, labels.long(), ace, lr, [epochs], seed, lambda epoch: None)
-    seen, found = look(method, kept_of(source, "test")), []
-    for (split, mode), part in test.groupby(["split", "mode"], sort=False):
-        clip = (torch.tensor(part.index.to_numpy())[:, None] * ace["views"] + torch.arange(ace["views"])).flatten()
-        for leaf in trial.leaf:
-            predicted = predict(method, task, take(seen, clip), ace["views"], mode, leaf)
-            constant = {"model": trial.name, "leaf": leaf, "seed": seed, "split": split, "mode": mode}
-            found.append(rows(predicted, part["label"].to_numpy(), part["clip"].to_numpy(), **constant))
-    return pd.concat(found, ignore_index=True)

@@ -8,9 +8,9 @@ import pandas as pd
 
 from vlact import clips, jobs, schema
 from vlact.params import Params
+from vlact.pretraining import NOTHING, align, narrate, pretrain, pretrain_frames
 from vlact.stages import finish, must_run, stage_key
 from vlact.stages.worlds import worlds
-from vlact.training import NOTHING
 
 
 def frames_of(p: Params, name: str, window_s: float | None, views: int) -> tuple[pd.DataFrame, Path]:
@@ -41,8 +41,6 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     from safetensors.torch import save_file
 
     from vlact.models.text import sentence_encoder
-    from vlact.runs import align_job, narrate_job
-    from vlact.training import pretrain, pretrain_frames
 
     worlds(p, must_exist=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,11 +65,12 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     trunks = jobs.run(pretrain, todo, p.workers, "pretraining")
     heard = sorted(np.random.default_rng(p.world.seed).permutation(rows["train"])[: p.pretrain.align_clips].tolist())
     told = [captions[i] for i in heard]
-    todo = [(at("trunk", s), str(frames), told, heard, texts, config, at("seed", s), s) for s in p.seeds]
-    aligned = jobs.run(align_job, todo, p.workers, "alignment")
+    todo = [(config, at("trunk", s), str(frames), told, heard, texts, at("seed", s), s) for s in p.seeds]
+    aligned = jobs.run(align, todo, p.workers, "alignment")
     told = vlog["caption"].tolist()
-    todo = [(at("seed", s), str(vlog_frames), told, list(range(len(vlog))), texts, config, at("vlog", s), s) for s in p.seeds]
-    narrated = jobs.run(narrate_job, todo, p.workers, "narrations")
+    everything = list(range(len(vlog)))
+    todo = [(config, at("seed", s), str(vlog_frames), told, everything, texts, at("vlog", s), s) for s in p.seeds]
+    narrated = jobs.run(narrate, todo, p.workers, "narrations")
     curves = [
         {"stage": stage, "seed": s, **row}
         for stage, found in (("frames", looks), ("trunk", trunks), ("align", aligned), ("vlog", narrated))
