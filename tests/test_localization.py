@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from reference import localization_slow as slow
 
 from vlact.datasets import activitynet, thumos14
 from vlact.metrics.localization import ACTIVITYNET_TIOUS, THUMOS14_TIOUS, evaluate, match, summary
-from reference import localization_slow as slow
 
 REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
 needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason=f"{REALDATA} with real annotations and predictions is not here")
@@ -202,7 +202,9 @@ def test_the_kit_of_thumos14_is_met_to_the_last_digit():
     authors = loadmat(folder / "res_scnn_thumos14.mat")["AP_all"]
     for i, tiou in enumerate((0.1, 0.2, 0.3, 0.4, 0.5)):
         pred = pd.read_csv(folder / f"derived_scnn_det_thr{tiou}.txt", sep=" ", names=PRED)
-        found = evaluate(gt, pred.assign(label=pred["label"].map(names)), tious=(tiou,), protocol="thumos14", ambiguous=vague, ties="by-video")
+        found = evaluate(
+            gt, pred.assign(label=pred["label"].map(names)), tious=(tiou,), protocol="thumos14", ambiguous=vague, ties="by-video"
+        )
         theirs = dict(zip(names.values(), authors[0, i].ravel(), strict=True))
         assert max(abs(r.ap - theirs[r.label]) for r in found.itertuples()) < 1e-9
 
@@ -242,7 +244,11 @@ def test_json_layouts_round_trip_and_lose_the_prefix(tmp_path):
 @pytest.mark.parametrize(
     "reader, content, message",
     [
-        (lambda f: activitynet.ground_truth(f, "val"), {"database": {"a": {"subset": "test"}}}, r"no video of subset 'val'; expected one of \['test'\]"),
+        (
+            lambda f: activitynet.ground_truth(f, "val"),
+            {"database": {"a": {"subset": "test"}}},
+            r"no video of subset 'val'; expected one of \['test'\]",
+        ),
         (
             lambda f: activitynet.ground_truth(f, None),
             {"database": {"a": {"annotations": [{"segment": [1], "label": "x"}]}}},

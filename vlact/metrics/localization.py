@@ -139,7 +139,11 @@ def evaluate(
         same = (score[1:] == score[:-1]) & (pred_class[1:] == pred_class[:-1])
         report["tied"] = int((np.append(same, False) | np.insert(same, 0, False)).sum())
     p, g, overlap = _pairs(pred_video, pred_class, segment, gt_video, gt_class, gt["segment"], min(tious), protocol == "thumos14")
-    shielded = _touching(pred_video, segment, pd.Index(videos).get_indexer(vague["video"]), vague["segment"]) if len(vague["video"]) else np.zeros(len(segment), bool)
+    shielded = (
+        _touching(pred_video, segment, pd.Index(videos).get_indexer(vague["video"]), vague["segment"])
+        if len(vague["video"])
+        else np.zeros(len(segment), bool)
+    )
 
     ap = np.zeros((len(tious), len(labels)))
     for i, threshold in enumerate(tious):
@@ -274,7 +278,9 @@ def _foreign(videos: np.ndarray, pred: dict, pred_video: np.ndarray) -> int:
         )
     many = int((pred_video < 0).sum())
     if many:
-        warnings.warn(f"{many} predictions in {len(strange)} videos without ground truth count as false positives: {strange[:3]}", stacklevel=3)
+        warnings.warn(
+            f"{many} predictions in {len(strange)} videos without ground truth count as false positives: {strange[:3]}", stacklevel=3
+        )
     return many
 
 

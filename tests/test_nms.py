@@ -1,0 +1,137 @@
+"""NMS and voting against the loops that detectors run, in picks, order and scores."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from reference import nms_slow
+
+from vlact.nms import soft_nms, suppress, vote
+
+
+def clustered(n, seed, actions=15, seconds=200):
+    """Candidates round a few actions, as a detector emits them."""
+    rng = np.random.default_rng(seed)
+    centre, length, which = rng.uniform(5, seconds - 5, actions), rng.uniform(2, 10, actions), rng.integers(0, actions, n)
+    middle, long = centre[which] + rng.normal(0, 0.25, n) * length[which], length[which] * np.exp(rng.normal(0, 0.3, n))
+    return np.stack([middle - long / 2, middle + long / 2], 1), rng.beta(1, 3, n).astype(np.float32)
+
+
+def thin(n, seed):
+    """Candidates that hardly overlap."""
+    rng = np.random.default_rng(seed)
+    middle, long = rng.uniform(0, 3 * n, n), rng.uniform(1, 8, n)
+    return np.stack([middle - long / 2, middle + long / 2], 1), rng.uniform(0.05, 1, n).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", nms_slow.METHODS)
+@pytest.mark.parametrize("make", [clustered, thin])
+@pytest.mark.parametrize("n", [1, 2, 37, 300])
+def test_picks_order_and_scores_are_those_of_the_loop(method, make, n):
+    segments, scores = make(n, seed=n)
+    for options in ({}, {"sigma": 0.9, "iou_threshold": 0.5, "min_score": 0.05}):
+        picks, lowered = soft_nms(segments, scores, method=method, **options)
+        wanted, fell = nms_slow.soft_nms(segments, scores, method, **options)
+        assert picks.tolist() == wanted and np.allclose(lowered, fell, atol=1e-6)
+
+
+def test_many_groups_at_once_are_each_on_their_own():
+    segments, scores = clustered(700, seed=3)
+    group = np.random.default_rng(0).integers(-3, 9, 700) * 10
+    picks, lowered = soft_nms(segments, scores, group)
+    wanted = []
+    for g in np.unique(group):
+        rows = np.flatnonzero(group == g)
+        wanted += rows[nms_slow.soft_nms(segments[rows], scores[rows])[0]].tolist()
+    assert picks.tolist() == wanted and len(lowered) == len(picks)
+
+
+def test_the_best_of_a_group_is_picked_whatever_its_score():
+    segments = np.array([[0, 1], [0, 1], [5, 6]])
+    picks, lowered = soft_nms(segments, np.array([1e-5, 2e-5, 0.5]), np.array([0, 0, 1]))
+    assert picks.tolist() == [1, 2] and lowered.tolist() == pytest.approx([2e-5, 0.5])
+
+
+def test_nothing_in_nothing_out_and_equal_scores_as_listed():
+    assert [len(x) for x in soft_nms(np.zeros((0, 2)), np.zeros(0))] == [0, 0]
+    segments = np.array([[0, 1], [10, 11], [20, 21]])
+    assert soft_nms(segments, np.array([0.5, 0.5, 0.5]))[0].tolist() == [0, 1, 2]
+    assert soft_nms(np.repeat(segments[:1], 3, 0), np.array([0.5] * 3), method="hard", min_score=0.0)[0].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((np.zeros((2, 3)), np.zeros(2)), r"expected segments \(N, 2\)"),
+        ((np.zeros((2, 2)), np.zeros(2), np.zeros(3)), r"got \(2, 2\), \(2,\), \(3,\)"),
+        ((np.array([[0, np.nan]]), np.ones(1)), "must be finite"),
+        ((np.zeros((1, 2)), np.array([np.inf])), "must be finite"),
+    ],
+)
+def test_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        soft_nms(*arguments)
+    with pytest.raises(ValueError, match="method must be"):
+        soft_nms(np.zeros((1, 2)), np.ones(1), method="mean")
+
+
+@pytest.mark.parametrize("weight_by_iou", [True, False])
+@pytest.mark.parametrize("threshold", [0.3, 0.7, 1.0])
+def test_voting_equals_the_dense_matrix(weight_by_iou, threshold):
+    segments, scores = clustered(400, seed=8)
+    picks = segments[soft_nms(segments, scores)[0]]
+    assert np.allclose(
+        vote(picks, segments, scores, threshold, weight_by_iou), nms_slow.vote(picks, segments, scores, threshold, weight_by_iou)
+    )
+
+
+def test_a_pick_without_voters_stays():
+    assert vote(np.array([[3.0, 3.0]]), np.array([[0.0, 9.0]]), np.ones(1), 0.5).tolist() == [[3.0, 3.0]]
+
+
+def test_suppress_keeps_the_best_of_each_video():
+    segments, scores = clustered(300, seed=5)
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"video": rng.choice(["b", "a"], 300), "start_s": segments[:, 0], "end_s": segments[:, 1]})
+    table = table.assign(label=rng.choice(["x", "y"], 300), score=scores)
+    found = suppress(table, max_seg_num=10)
+    assert found.groupby("video").size().to_dict() == {"a": 10, "b": 10} and found["video"].iloc[0] == table["video"].iloc[0]
+    one = table[(table["video"] == "a") & (table["label"] == "x")]
+    best = nms_slow.soft_nms(one[["start_s", "end_s"]].to_numpy(), one["score"].to_numpy())
+    mine = suppress(table, max_seg_num=999).query("video == 'a' and label == 'x'")
+    assert np.allclose(mine["start_s"], one["start_s"].iloc[best[0]]) and np.allclose(mine["score"], best[1], atol=1e-6)
+    moved = suppress(table, multiclass=False, voting_threshold=0.7)
+    still = suppress(table, multiclass=False)
+    assert (moved["score"] == still["score"]).all() and not np.allclose(moved["start_s"], still["start_s"])
+    own = table[table["video"] == "a"]
+    wanted = vote(
+        still.query("video == 'a'")[["start_s", "end_s"]].to_numpy(), own[["start_s", "end_s"]].to_numpy(), own["score"].to_numpy(), 0.7
+    )
+    assert np.allclose(moved.query("video == 'a'")[["start_s", "end_s"]], wanted)
+    with pytest.raises(ValueError, match="voting needs multiclass=False"):
+        suppress(table, voting_threshold=0.7)
+
+
+def test_a_test_set_takes_about_as_long_as_compiled(tmp_path):
+    """20 videos of 2,000 candidates, one class: picks equal, and no more than twice the time of C++ (about as fast when alone)."""
+    compiled = nms_slow.compiled(tmp_path)
+    if compiled is None:
+        pytest.skip("no g++ to compile the loop with")
+    videos = [clustered(2000, seed) for seed in range(20)]
+    segments, scores = (np.concatenate(x) for x in zip(*videos, strict=True))
+    group = np.repeat(np.arange(20), 2000)
+
+    def timed(function):
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            found = function()
+            times.append(time.process_time() - start)
+        return found, min(times)
+
+    (picks, lowered), mine = timed(lambda: soft_nms(segments, scores, group))
+    found, theirs = timed(lambda: [compiled(*v) for v in videos])
+    assert picks.tolist() == [int(i) + 2000 * k for k, (rows, _) in enumerate(found) for i in rows]
+    assert np.allclose(lowered, np.concatenate([fell for _, fell in found]), atol=1e-6)
+    assert mine < 2 * theirs, f"{mine:.3f} s against {theirs:.3f} s"
