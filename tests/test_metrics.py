@@ -114,6 +114,14 @@ def test_each_dataset_and_inference_variant_has_its_own_choice():
     assert len(best_cells(grid, every=True)) == 8
 
 
+def test_what_has_no_clip_is_nan():
+    table = predictions({(0.1, 5): 1})
+    only = table[(table["split"] == "test") & (table["mode"] == "base")]
+    grid = score_grid(only)
+    assert grid[["val_acc", "unseen_acc", "hm_acc"]].isna().all(axis=None) and "srt_acc_mean" not in grid
+    assert grid["seen_acc"].notna().all() and len(score_grid(table[table["mode"] == "novel"])) == len(score_grid(table))
+
+
 def test_score_grid_has_one_row_a_cell_and_seed():
     grid = score_grid(predictions({(0.1, 5): 1}))
     assert len(grid) == 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from vlact.finetuning import finetune, keep, look, take
+from vlact.finetuning import finetune, halfway, keep, look, take
 from vlact.language import tasks
 from vlact.language.trees import ActionTexts
 from vlact.models.dual import DualConfig, DualEncoder
@@ -90,6 +90,21 @@ def test_a_method_learns_and_changes_only_what_it_trains(name, words):
     changed = {k for k, v in method.state_dict().items() if not torch.equal(v, before[k])}
     assert all(k.startswith(TRAINS[name]) for k in changed), changed
     assert all(any(k.startswith(part) for k in changed) for part in TRAINS[name])
+
+
+def test_halfway_is_the_mean_of_before_and_after_and_a_copy(words):
+    method, (clips, labels) = make("ace", words), problem()
+    start = [p.detach().clone() for p, _ in method.trained()]
+    untouched = {k: v.clone() for k, v in method.state_dict().items()}
+    finetune(method, [keep(method, clips)], labels, AMOUNTS, 0.05, [2], 0, lambda _: None)
+    after = [p.detach().clone() for p, _ in method.trained()]
+    mean = halfway(method, start)
+    for (parameter, _), a, b in zip(mean.trained(), start, after, strict=True):
+        assert torch.allclose(parameter, (a + b) / 2)
+    assert all(torch.equal(p, b) for (p, _), b in zip(method.trained(), after, strict=True))
+    trained = {id(p) for p, _ in mean.trained()}
+    for name, p in mean.named_parameters():
+        assert id(p) in trained or torch.equal(p, untouched[name])
 
 
 def test_shuffled_labels_teach_nothing(words):

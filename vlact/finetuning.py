@@ -69,6 +69,11 @@ def finetune(method: Recogniser, views: list[Kept], labels: Tensor, ace: dict, l
             on_epoch(epoch)
 
 
+def clone(method: Recogniser) -> Recogniser:
+    """A copy of a method's weights; the words it knows are shared."""
+    return copy.deepcopy(method, {id(method.words): method.words})
+
+
 @torch.no_grad()
 def halfway(method: Recogniser, start: list[Tensor]) -> Recogniser:
     """A copy whose trained parameters lie halfway back to where they started.
@@ -80,7 +85,7 @@ def halfway(method: Recogniser, start: list[Tensor]) -> Recogniser:
         method: Fine-tuned.
         start: Its trained parameters before, in the order of `method.trained()`.
     """
-    mean = copy.deepcopy(method)
+    mean = clone(method)
     for (parameter, _), before in zip(mean.trained(), start, strict=True):
         parameter.lerp_(before, 0.5)
     return mean

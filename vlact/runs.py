@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlact.finetuning import finetune, halfway, keep, look, take
+from vlact.finetuning import clone, finetune, halfway, keep, look, take
 from vlact.inference import predict, rows
 from vlact.jobs import write_whole
 from vlact.language.tasks import Task
@@ -226,15 +226,15 @@ def tune_job(
     else:
         start = [kept_of(source, part) for part in ("plain", "mirrored")]
         labels = torch.tensor(train["label"].to_numpy(), dtype=torch.long)
-    diagnosed = (
-        trial.method in ("ace", "procvlr") and trial.options.get("train_text") and not trial.text_blocks and "novel" in set(test["mode"])
-    )
-    before = (first := fresh(), look(first, kept)) if diagnosed else None
+    diagnosed = trial.method in ("ace", "procvlr") and trial.options.get("train_text") and not trial.text_blocks
+    diagnosed, before = diagnosed and "novel" in set(test["mode"]), None
     for lr in lrs if trial.trained else ():
         method = fresh()
         weights = [p.detach().clone() for p, _ in method.trained()]
+        if diagnosed and before is None:
+            before = clone(method), look(method, kept)
 
-        def on_epoch(epoch: int, method=method, weights=weights, lr=lr) -> None:
+        def on_epoch(epoch: int, method=method, weights=weights, before=before, lr=lr) -> None:
             for back in trial.halfway:
                 name = trial.name + ", halfway" * back
                 tested = halfway(method, weights) if back else method

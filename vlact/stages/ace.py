@@ -6,6 +6,7 @@ chosen for ACE on their dataset. Seed number i takes fold i of the datasets that
 and seeds vary together; `paper` has one seed a fold of IKEA.
 """
 
+import shutil
 import warnings
 from dataclasses import asdict, replace
 from functools import cache
@@ -52,8 +53,8 @@ def grid_trials() -> list[Trial]:
         for name, change in (("leaf augmentation", "leaf"), ("shadow negatives", "shadow"), ("L_rand", "rand"), ("L_fixed", "fixed")):
             out.append(Trial(d, f"w/o {name}", "ace", leaf=(change != "leaf",), options=LITERAL | {change: False}))
         out += [
-            Trial(d, "ProcVLR, verbs only", "procvlr", leaf=BOTH, verb_only=True),
-            Trial(d, "ACE, verbs only", "ace", leaf=(True,), options=LITERAL, verb_only=True),
+            Trial(d, "ProcVLR, verbs only", "procvlr", leaf=BOTH, halfway=BOTH, verb_only=True),
+            Trial(d, "ACE, verbs only", "ace", leaf=(True,), halfway=BOTH, options=LITERAL, verb_only=True),
         ]
     return out
 
@@ -190,7 +191,7 @@ class Bench:
                     table.to_parquet(table_file, index=False)
                     encoders = {"pretrained": "seed", "vlog": "vlog", "clip": "frames"}
                     encoders = {k: str(p.data / "pretrained" / f"{name}{s}.safetensors") for k, name in encoders.items()}
-                    kept = work / f"{d}-{'verbs-' if verb_only else ''}{s}"
+                    kept = p.scratch / "kept" / stage_key(p, "ace") / f"{d}-{'verbs-' if verb_only else ''}{s}"
                     self.files[d, verb_only, s] = Files(encoders, str(frames), str(path), str(table_file), str(kept))
 
     @staticmethod
@@ -279,3 +280,4 @@ def ace_sweeps(p: Params, must_exist: bool = False) -> None:
     scores = pd.DataFrame([row for rows in jobs.run(tune_job, todo, p.workers, "sweeps") for row in rows])
     scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n", float_format="%.6f")
     finish(p, "ace_sweeps", folder)
+    shutil.rmtree(p.scratch / "kept", ignore_errors=True)

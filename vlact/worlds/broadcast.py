@@ -1,0 +1,107 @@
+"""Untrimmed recordings of the stadium on disk: real mp4 files with ground truth, broken-off and reversed distractors.
+
+As in THUMOS14, a recording shows one sport, several instances of it, and much else; every instance of
+CliffDiving is annotated as Diving, too.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlact import video
+from vlact.jobs import write_whole
+from vlact.worlds.render import render
+from vlact.worlds.stadium import ACTIONS, Take, look, shoot
+
+ALSO = {"CliffDiving": "Diving"}
+EVENTS = ("action", "broken", "reversed", "wait", "walk")
+CHANCES = {"own": (0.44, 0.24, 0.0, 0.16, 0.16), "shared": (0.44, 0.24, 0.0, 0.16, 0.16), "reversed": (0.36, 0.16, 0.2, 0.14, 0.14)}
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """One recording to film."""
+
+    name: str
+    label: str
+    seed: tuple[int, ...]
+    split: str
+    seconds: float
+
+
+def thumos(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]:
+    """Recordings a class and split, for example `{"train": 4, "test": 6}`, each of about `seconds`."""
+    return [
+        Broadcast(f"video_{split}_{k * counts[split] + i:07d}", label, (seed, 40, s, k, i), split, seconds)
+        for s, split in enumerate(counts)
+        for k, label in enumerate(ACTIONS)
+        for i in range(counts[split])
+    ]
+
+
+def plan(broadcast: Broadcast) -> tuple[Take, list[str]]:
+    """What happens in a recording: the time line, and what every shot shows."""
+    rng = np.random.default_rng((*broadcast.seed, 1))
+    seen = look(np.random.default_rng((*broadcast.seed, 2)))
+    take, shots = Take(rng, seen.pace), []
+    chances = np.array(CHANCES[ACTIONS[broadcast.label].design])
+    while take.now < broadcast.seconds or not any(s[2] == "action" for s in take.segments):
+        what = EVENTS[rng.choice(len(EVENTS), p=chances / chances.sum())]
+        shots.append(what)
+        if what in ("wait", "walk"):
+            take.cut()
+            take.wait(walk=what == "walk")
+        else:
+            take.act(broadcast.label, what)
+    return take, shots
+
+
+def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
+    """Render a recording to `folder/<name>.mp4`.
+
+    Returns:
+        `video`, `split`, `duration_s`, `annotations` (rows start_s, end_s, label), `distractors` (the same and
+        what: "broken" or "reversed") and `poses` (start_s, end_s, pose), in seconds of the file.
+    """
+    take, _ = plan(broadcast)
+    rng, seen = np.random.default_rng((*broadcast.seed, 3)), look(np.random.default_rng((*broadcast.seed, 2)))
+    total = int(take.now * fps)
+    frames, scenes, times = np.arange(total) / fps, [], []
+    for keys in take.keys:
+        start, end = keys[0][0], keys[-1][0]
+        mine = frames[(frames >= start) & (frames < end)]
+        if len(mine):
+            out = next((s for s, _ in take.flights if start <= s < end), np.inf)
+            scenes.append(shoot(keys, broadcast.label, out, seen, mine, rng))
+            times.append(mine)
+    drawn = np.concatenate([f for i in range(0, len(scenes), 4) for f in render(scenes[i : i + 4], times[i : i + 4], (size, size))])
+    if rng.random() < 0.5:
+        drawn = drawn[:, :, ::-1]
+    video.write(folder / f"{broadcast.name}.mp4", np.ascontiguousarray(drawn), fps)
+    end = total / fps
+
+    def rows(found):
+        return [{"start_s": s, "end_s": min(e, end), **more} for s, e, more in found if s < end - 0.25]
+
+    labels = [
+        (s, e, {"label": name}) for s, e, what, label in take.segments if what == "action" for name in (label, ALSO.get(label)) if name
+    ]
+    return {
+        "video": f"{broadcast.name}.mp4",
+        "split": broadcast.split,
+        "duration_s": end,
+        "annotations": rows(labels),
+        "distractors": rows([(s, e, {"what": what, "label": label}) for s, e, what, label in take.segments if what != "action"]),
+        "poses": rows([(s, e, {"pose": p}) for s, e, p in take.poses]),
+    }
+
+
+def film_job(broadcast: Broadcast, folder: str, notes: str, size: int, fps: float) -> dict:
+    """`film` that leaves what it returns in the folder `notes`, so that a killed stage films no video twice."""
+    note = Path(notes) / f"{broadcast.name}.json"
+    if not note.is_file():
+        found = film(broadcast, Path(folder), size, fps)
+        write_whole(note, lambda d, f: f.write_text(json.dumps(d)), found | {"recording": asdict(broadcast)})
+    return json.loads(note.read_text())
