@@ -82,6 +82,7 @@ ORDER = [
     "finetuning",
     "inference",
     "nms",
+    "detection",
     "runs",
     "stages",
     "report",
