@@ -93,6 +93,13 @@ def write_whole(path: Path, function: Callable, data, *args, **kwargs) -> None:
     temporary.replace(path)
 
 
+def kept(note: Path, function: Callable, *args):
+    """`function(*args)`, json-able, from the file `note` if an earlier run left it there; a killed stage does no job twice."""
+    if not note.is_file():
+        write_whole(note, lambda found, f: f.write_text(json.dumps(found)), function(*args))
+    return json.loads(note.read_text())
+
+
 class Checkpoint:
     """Something to come back to: `load()` what an earlier run saved, `save(state)` whole or not at all.
 

@@ -21,8 +21,17 @@ from vlact.language import tasks
 from vlact.language.trees import Trees, context_free, phrase
 from vlact.params import Ace, Params
 from vlact.runs import Files, Trial, concept_job, keep_job, kept_file, plan_texts, tune_job
-from vlact.stages import finish, must_run, stage_key
-from vlact.stages.pretrain import frames_of, pretraining
+from vlact.stages import Stage
+from vlact.stages.pretrain import PRETRAIN, frames_of, pretraining
+
+ACE = Stage(
+    "ace",
+    ("stages/ace.py", "runs.py", "finetuning.py", "losses/ace.py", "models/zoo", "language/trees.py", "language/tasks.py",
+     "language/trees", "language/srt.yaml", "inference.py", "metrics/selection.py", "metrics/classification.py"),
+    ("ace",),
+    PRETRAIN,
+)  # fmt: skip
+SWEEPS = Stage("ace_sweeps", (), (), ACE)
 
 FOLDED = ("ikea", "gtea")
 NAMES = {"ata": "ATA", "ikea": "IKEA", "gtea": "GTEA"}
@@ -191,7 +200,7 @@ class Bench:
                     table.to_parquet(table_file, index=False)
                     encoders = {"pretrained": "seed", "vlog": "vlog", "clip": "frames"}
                     encoders = {k: str(p.data / "pretrained" / f"{name}{s}.safetensors") for k, name in encoders.items()}
-                    kept = p.scratch / "kept" / stage_key(p, "ace") / f"{d}-{'verbs-' if verb_only else ''}{s}"
+                    kept = p.scratch / "kept" / ACE.key(p) / f"{d}-{'verbs-' if verb_only else ''}{s}"
                     self.files[d, verb_only, s] = Files(encoders, str(frames), str(path), str(table_file), str(kept))
 
     @staticmethod
@@ -223,15 +232,12 @@ class Bench:
 def ace(p: Params, must_exist: bool = False) -> None:
     """The whole grid: `data/<workspace>/ace/scores.csv`, the chosen cells' predictions, and what the figures need."""
     folder = p.data / "ace"
-    if not must_run(p, "ace", folder, must_exist):
+    if not ACE.must_run(p, folder, must_exist):
         return
     from vlact.metrics.selection import choose
 
     pretraining(p, must_exist=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    work = p.scratch / "ace" / stage_key(p, "ace")
-    work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(p, grid_trials(), work)
+    bench = Bench(p, grid_trials(), ACE.work(p))
     bench.keep()
     todo = [bench.job(t, s, list(p.ace.lrs), list(p.ace.epochs)) for t in bench.trials.values() for s in p.seeds]
     scores = pd.DataFrame([row for rows in jobs.run(tune_job, todo, p.workers, "fine-tuning grid") for row in rows])
@@ -255,22 +261,19 @@ def ace(p: Params, must_exist: bool = False) -> None:
         concept_job(models, files, source, task, p.ace.tau, p.ace.trained_blocks, p.ace.views, str(folder / d))
     predictions.to_parquet(folder / "predictions.parquet", index=False)
     scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n", float_format="%.6f")
-    finish(p, "ace", folder)
+    ACE.finish(p, folder)
 
 
 def ace_sweeps(p: Params, must_exist: bool = False) -> None:
     """Trees, starts, numbers of synonyms and trained layers at ACE's chosen schedule: `data/<workspace>/ace_sweeps/scores.csv`."""
     folder = p.data / "ace_sweeps"
-    if not must_run(p, "ace_sweeps", folder, must_exist):
+    if not SWEEPS.must_run(p, folder, must_exist):
         return
     from vlact.metrics.selection import choose
 
     ace(p, must_exist=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    work = p.scratch / "ace_sweeps" / stage_key(p, "ace_sweeps")
-    work.mkdir(parents=True, exist_ok=True)
     m = min(p.ace.children, shipped("ata").m)
-    bench = Bench(p, sweep_trials(m, p.model.depth, p.ace.trained_blocks), work)
+    bench = Bench(p, sweep_trials(m, p.model.depth, p.ace.trained_blocks), SWEEPS.work(p))
     bench.keep()
     chosen = choose(pd.read_csv(p.data / "ace" / "scores.csv")).query("model == 'ACE'").set_index("dataset")
     todo = []
@@ -279,5 +282,5 @@ def ace_sweeps(p: Params, must_exist: bool = False) -> None:
         todo += [bench.job(trial, s, [float(cell["lr"])], [int(cell["epoch"])]) for s in p.seeds]
     scores = pd.DataFrame([row for rows in jobs.run(tune_job, todo, p.workers, "sweeps") for row in rows])
     scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n", float_format="%.6f")
-    finish(p, "ace_sweeps", folder)
+    SWEEPS.finish(p, folder)
     shutil.rmtree(p.scratch / "kept", ignore_errors=True)

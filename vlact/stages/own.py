@@ -8,8 +8,7 @@ import pandas as pd
 
 from vlact import clips, jobs
 from vlact.params import Params
-from vlact.stages import stage_key
-from vlact.stages.ace import BOTH, clip_table
+from vlact.stages.ace import ACE, BOTH, clip_table
 from vlact.stages.pretrain import pretraining
 
 
@@ -47,7 +46,7 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
             raise ValueError(f"{csv}: no usable row is left in split {split!r}; skipped: {'; '.join(found.skipped)}")
     task = own.task(found.table, sentence_encoder(), trees)
     kept = clip_table(found.table, task, (("train", "base"),))
-    work = p.scratch / "own" / jobs.key(stage_key(p, "ace"), csv, str(folder), str(trees), lr, epochs, found.table.to_csv())
+    work = p.scratch / "own" / jobs.key(ACE.key(p), csv, str(folder), str(trees), lr, epochs, found.table.to_csv())
     work.mkdir(parents=True, exist_ok=True)
     clips.save_frames(work / "clips.npy", found.frames)
     words = sorted({*task.texts(), *plan_texts(task)})

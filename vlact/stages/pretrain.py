@@ -9,8 +9,15 @@ import pandas as pd
 from vlact import clips, jobs, schema
 from vlact.params import Params
 from vlact.pretraining import NOTHING, align, narrate, pretrain, pretrain_frames
-from vlact.stages import finish, must_run, stage_key
-from vlact.stages.worlds import worlds
+from vlact.stages import READING, Stage
+from vlact.stages.worlds import WORLDS, worlds
+
+PRETRAIN = Stage(
+    "pretrain",
+    ("stages/pretrain.py", "models/dual.py", "models/frames.py", "models/text.py", "training.py", "pretraining.py", *READING),
+    ("model", "pretrain", "seeds"),
+    WORLDS,
+)
 
 
 def frames_of(p: Params, name: str, window_s: float | None, views: int) -> tuple[pd.DataFrame, Path]:
@@ -19,9 +26,7 @@ def frames_of(p: Params, name: str, window_s: float | None, views: int) -> tuple
     csv = folder / "annotations.csv"
     table = schema.read_annotations(csv)
     code = jobs.source_key("clips.py", "video.py")
-    path = (
-        p.scratch / "clips" / f"{jobs.key(csv, code, stage_key(p, 'worlds'), p.model.num_frames, p.model.image_size, window_s, views)}.npy"
-    )
+    path = p.scratch / "clips" / f"{jobs.key(csv, code, WORLDS.key(p), p.model.num_frames, p.model.image_size, window_s, views)}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         found = clips.load(folder, table, p.model.num_frames, p.model.image_size, window_s, views, workers=p.workers, source=str(csv))
@@ -36,16 +41,14 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     then aligned with captions. `vlog<k>`: the same, trained further on egocentric narrations.
     """
     folder = p.data / "pretrained"
-    if not must_run(p, "pretrain", folder, must_exist):
+    if not PRETRAIN.must_run(p, folder, must_exist):
         return
     from safetensors.torch import save_file
 
     from vlact.models.text import sentence_encoder
 
     worlds(p, must_exist=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    work = p.scratch / "pretrain" / stage_key(p, "pretrain")
-    work.mkdir(parents=True, exist_ok=True)
+    work = PRETRAIN.work(p)
     table, frames = frames_of(p, "tutorial", None, 1)
     vlog, vlog_frames = frames_of(p, "vlog", None, 1)
     words = sorted({*table["caption"], *vlog["caption"]})
@@ -80,4 +83,4 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False, lineterminator="\n")
     frames.unlink()
     vlog_frames.unlink()
-    finish(p, "pretrain", folder)
+    PRETRAIN.finish(p, folder)

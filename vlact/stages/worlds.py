@@ -1,9 +1,17 @@
 """Stage `worlds`: the pretraining corpora and the three datasets."""
 
+import pandas as pd
+
 from vlact import jobs, schema
 from vlact.params import Params
-from vlact.stages import finish, must_run, stage_key
+from vlact.stages import Stage
 
+WORLDS = Stage(
+    "worlds",
+    ("stages/worlds.py", "worlds/scene.py", "worlds/render.py", "worlds/things.py", "worlds/workbench.py", "worlds/corpus.py",
+     "language/captions.yaml", "language/tasks.py", "video.py"),
+    ("world",),
+)  # fmt: skip
 CORPORA = ("tutorial", "vlog", "ata", "ikea", "gtea")
 
 
@@ -24,11 +32,11 @@ def worlds(p: Params, must_exist: bool = False) -> None:
                     f"{', '.join(schema.ANNOTATION)} and the videos beside it, found none"
                 )
         return
-    if not must_run(p, "worlds", folder, must_exist):
+    if not WORLDS.must_run(p, folder, must_exist):
         return
     from vlact.worlds import corpus
 
-    w, work = p.world, p.scratch / "worlds" / stage_key(p, "worlds")
+    w, work = p.world, WORLDS.work(p)
     sets = {
         "tutorial": (corpus.tutorials(w.tutorial_videos, w.tutorial_steps, w.seed), w.tutorial_step_s),
         "vlog": (corpus.tutorials(w.vlog_videos, w.tutorial_steps, w.seed, "ego"), w.tutorial_step_s),
@@ -40,5 +48,5 @@ def worlds(p: Params, must_exist: bool = False) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
         todo = [(r, str(folder / name), str(work / name), w.size, w.fps, mean_s) for r in recordings]
         rows = sum(jobs.run(corpus.film_job, todo, p.workers, f"rendering {name}"), [])
-        corpus.write_table(folder / name / "annotations.csv", rows)
-    finish(p, "worlds", folder)
+        schema.write_annotations(folder / name / "annotations.csv", pd.DataFrame(rows))
+    WORLDS.finish(p, folder)

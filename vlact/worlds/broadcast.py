@@ -4,14 +4,13 @@ As in THUMOS14, a recording shows one sport, several instances of it, and much e
 CliffDiving is annotated as Diving, too.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vlact import video
-from vlact.jobs import write_whole
+from vlact.jobs import kept
 from vlact.worlds.render import render
 from vlact.worlds.stadium import ACTIONS, Take, look, shoot
 
@@ -100,8 +99,4 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
 
 def film_job(broadcast: Broadcast, folder: str, notes: str, size: int, fps: float) -> dict:
     """`film` that leaves what it returns in the folder `notes`, so that a killed stage films no video twice."""
-    note = Path(notes) / f"{broadcast.name}.json"
-    if not note.is_file():
-        found = film(broadcast, Path(folder), size, fps)
-        write_whole(note, lambda d, f: f.write_text(json.dumps(d)), found | {"recording": asdict(broadcast)})
-    return json.loads(note.read_text())
+    return kept(Path(notes) / f"{broadcast.name}.json", film, broadcast, Path(folder), size, fps)

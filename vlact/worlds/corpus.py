@@ -9,10 +9,6 @@ How often each class occurs is a power law over the order of the label lists, fo
 frequent is not published; its exponents give the published F1 of random guessing over the novel classes.
 """
 
-import csv
-import io
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +17,7 @@ import numpy as np
 import yaml
 
 from vlact import video
+from vlact.jobs import kept
 from vlact.language.tasks import ATA_BASE, ATA_NOVEL, GTEA_BASE, GTEA_NOVEL, IKEA_BASE, IKEA_NOVEL
 from vlact.worlds.render import render
 from vlact.worlds.things import ANYTHING, TUTORIAL_OBJECTS
@@ -102,15 +99,7 @@ def film(recording: Recording, folder: Path, size: int, fps: float, mean_s: floa
 
 def film_job(recording: Recording, folder: str, notes: str, size: int, fps: float, mean_s: float) -> list[dict]:
     """`film` that leaves its rows in the folder `notes`, so that a killed stage films no video twice."""
-    note = Path(notes) / f"{recording.name}.json"
-    if note.is_file():
-        return json.loads(note.read_text())
-    rows = film(recording, Path(folder), size, fps, mean_s)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rows))
-    os.replace(temporary, note)
-    return rows
+    return kept(Path(notes) / f"{recording.name}.json", film, recording, Path(folder), size, fps, mean_s)
 
 
 def tutorials(videos: int, steps: int, seed: int, view: str = "any", val_share: float = 0.1) -> list[Recording]:
@@ -208,14 +197,3 @@ def gtea(clips: dict[str, int], steps: int, seed: int) -> list[Recording]:
         todo = _performances(GTEA_BASE, GTEA_NOVEL, clips, EXPONENT["gtea"])
         out += _sessions(f"S{number + 1}", 200 + number, todo, steps, ("ego",), seed, _every(5), f"S{number + 1}", "kitchen", None)
     return out
-
-
-def write_table(path: Path, rows: list[dict]) -> None:
-    """Write annotation rows as csv, all or nothing."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text.getvalue())
-    os.replace(temporary, path)
