@@ -1,11 +1,13 @@
 """Targets, losses, ActionFormer and decoding, against loops and by what they must not depend on."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from reference import localization_targets_slow as slow
 
-from vlact import detection
+from vlact import localizing
+from vlact.detection import candidates
 from vlact.losses.localization import RANGES, assign, detection_loss, diou, focal, points
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 
@@ -118,54 +120,100 @@ def test_the_same_features_in_both_branches_are_one_pass():
     assert torch.allclose(one[1], two[1]) and torch.equal(one[0], third[0]) and not torch.allclose(one[1], third[1])
 
 
-def test_it_learns_to_find_and_name_segments():
-    """Two kinds of bumps in noise: after a few hundred steps every one is found, and called what it is."""
-    generator = torch.Generator().manual_seed(0)
-    torch.manual_seed(0)
+# Windows, training, decoding
+RECIPE = {
+    "window": 32,
+    "batch_size": 8,
+    "epochs": 36,
+    "lr": 4e-3,
+    "weight_decay": 0.01,
+    "noise": 0.0,
+    "reg_weight": 1.0,
+    "ema": 0.9,
+    "nms": {"max_seg_num": 2},
+}
+CLOCK = localizing.Clock(0.5, 0.25)
+
+
+def bumps(videos, seed, length=48):
+    """Videos in which two kinds of bumps rise from noise, one of each, as features, durations and ground truth."""
+    rng, features, rows = np.random.default_rng(seed), {}, []
+    for v in range(videos):
+        x = 0.3 * rng.standard_normal((length, 4))
+        for kind, first in enumerate(rng.permutation([2, 26])):
+            start, n = first + rng.integers(0, 6), rng.integers(5, 13)
+            x[start : start + n, kind] += 2
+            rows.append({"video": f"v{v}", "start_s": start * 0.5, "end_s": (start + n) * 0.5, "label": "ab"[kind]})
+        features[f"v{v}"] = torch.tensor(x, dtype=torch.float32)
+    return features, {v: length * 0.5 for v in features}, pd.DataFrame(rows)
+
+
+def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, monkeypatch):
+    from vlact import training
+    from vlact.metrics.localization import evaluate
+
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 40)
     config = LocalizerConfig(feature_dim=4, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=3)
-    model, at = ActionFormer(config), points(32, 3)
+    features, durations, truth = bumps(24, 0)
+    parts = localizing.sequences(features, durations, truth, ["a", "b"], CLOCK)
+    model, curve = localizing.train(parts[:16], config, RECIPE, seed=0)
+    table = localizing.test(model, parts[16:], ["a", "b"], CLOCK, RECIPE)
+    seen = truth[truth["video"].isin([s.name for s in parts[16:]])]
+    assert evaluate(seen, table, tious=(0.5,))["ap"].mean() > 0.9
+    assert table.groupby("video").size().max() == 2 and curve[-1]["loss"] < 0.5 * curve[0]["loss"]
 
-    def make():
-        x = 0.3 * torch.randn(32, 4, generator=generator)
-        start, length, kind = (int(torch.randint(*r, (), generator=generator)) for r in ((1, 18), (4, 12), (0, 2)))
-        x[start : start + length, kind] += 2
-        return x, torch.tensor([[start, start + length]], dtype=torch.float32), torch.tensor([kind])
+    class Killed(Exception):
+        pass
 
-    optimizer, mask = torch.optim.AdamW(model.parameters(), 4e-3), torch.ones(8, 32, dtype=torch.bool)
-    for _ in range(150):
-        x, segments, labels = zip(*(make() for _ in range(8)), strict=True)
-        target, offset, _ = map(torch.stack, zip(*(assign(at, s, c, 2) for s, c in zip(segments, labels, strict=True)), strict=True))
-        logits, distances, valid = model(torch.stack(x), mask)
-        loss = sum(detection_loss(logits, distances, target, offset, valid, float((target.sum(-1) > 0).sum())).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-    good = 0
-    for _ in range(20):
-        x, segments, labels = make()
-        with torch.no_grad():
-            run = [y[0] for y in model(x[None], mask[:1])]
-        table = detection.detect([("v", 16.0, lambda run=run: run)], at, ["a", "b"], 0.5, 0.0, {"max_seg_num": 1})
-        start, end = (segments[0] / 2).tolist()
-        best = table.iloc[0]
-        inter = max(0, min(end, best["end_s"]) - max(start, best["start_s"]))
-        good += best["label"] == "ab"[labels[0]] and inter / (max(end, best["end_s"]) - min(start, best["start_s"])) > 0.6
-    assert good >= 18
+    class Dying(training.Checkpoint):
+        def save(self, state):
+            super().save(state)
+            raise Killed
+
+    with monkeypatch.context() as m, pytest.raises(Killed):
+        m.setattr(training, "Checkpoint", Dying)
+        localizing.train(parts[:16], config, RECIPE, 0, str(tmp_path / "state.pt"))
+    again, same = localizing.train(parts[:16], config, RECIPE, 0, str(tmp_path / "state.pt"))
+    assert same == curve and all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
 
 
-# Decoding
-def test_candidates_are_cut_to_the_video_and_thinned_level_by_level():
+def test_windows_cut_actions_and_forget_what_is_hardly_in_them():
+    features = torch.arange(10.0)[:, None].expand(10, 6)
+    sequence = localizing.Sequence("v", 5.0, features, torch.tensor([[0.0, 4.0], [3.0, 7.0], [8.0, 10.0]]), torch.tensor([0, 1, 2]))
+    x, mask, segments, labels = localizing.window(sequence, 4, 8)
+    assert x[:, 0].tolist() == [4, 5, 6, 7, 8, 9, 0, 0] and mask.tolist() == [True] * 6 + [False] * 2
+    assert segments.tolist() == [[0, 3], [4, 6]] and labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("steps, wanted", [(5, [0]), (8, [0]), (9, [0, 1]), (20, [0, 4, 8, 12])])
+def test_sliding_windows_cover_everything(steps, wanted):
+    assert localizing.starts(steps, 8) == wanted
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"label": "z"}, r"ground truth, row 0: unknown class 'z'"),
+        ({"end_s": 0.0}, r"ground truth, row 0 \(v0\): end_s must be after start_s; got .* to 0.0"),
+        ({"end_s": float("nan")}, "end_s must be after start_s"),
+    ],
+)
+def test_bad_ground_truth_is_named(change, message):
+    features, durations, truth = bumps(2, 0)
+    truth.loc[0, list(change)] = list(change.values())
+    with pytest.raises(ValueError, match=message):
+        localizing.sequences(features, durations, truth, ["a", "b"], CLOCK)
+    with pytest.raises(ValueError, match="no features of 1 videos, for example 'v9'"):
+        localizing.sequences(features, durations | {"v9": 1.0}, bumps(2, 0)[2], ["a", "b"], CLOCK)
+
+
+def test_candidates_are_thinned_level_by_level():
     at = points(8, 2)
     logits, distances = torch.full((12, 2), -20.0), torch.full((12, 2), 1.0)
     logits[0, 1], logits[7, 0], logits[9, 0] = 3.0, 2.0, 1.0
-    found = detection.decode(logits, distances, torch.ones(12, dtype=torch.bool), at)
+    found = candidates(logits, distances, torch.ones(12, dtype=torch.bool), at)
     assert found["label"].tolist() == [1, 0, 0] and found["point"].tolist() == [0, 7, 9]
     assert found["segment"].tolist() == [[-1, 1], [6, 8], [0, 4]]
-    one = detection.decode(logits, distances, torch.ones(12, dtype=torch.bool), at, top_k=1)
-    assert one["point"].tolist() == [0, 9]
-    seen = detection.decode(logits, distances, torch.arange(12) > 0, at)
-    assert seen["point"].tolist() == [7, 9]
-    run = lambda: (logits, distances, torch.ones(12, dtype=torch.bool))  # noqa: E731
-    table = detection.detect([("v", 3.5, run)], at, ["x", "y"], 0.5, 0.25, {})
-    assert table["start_s"].min() == 0 and table["end_s"].max() <= 3.5 and set(table["label"]) == {"x", "y"}
+    one = candidates(logits, distances, torch.ones(12, dtype=torch.bool), at, start=10, top_k=1)
+    assert one["point"].tolist() == [0, 9] and one["segment"].tolist() == [[9, 11], [10, 14]]
+    assert candidates(logits, distances, torch.arange(12) > 0, at)["point"].tolist() == [7, 9]

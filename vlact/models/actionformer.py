@@ -178,6 +178,7 @@ class ActionFormer(nn.Module):
         self.classifier = Head(config.dim, config.classes, -math.log((1 - config.prior) / config.prior))
         self.regressor = Head(config.dim, 2, 0.0)
         self.factors = nn.Parameter(torch.ones(config.levels))
+        self.register_buffer("positives", torch.tensor(40.0))  # running number of positive points, the loss's M
 
     def forward(self, features: Tensor, mask: Tensor, regression_features: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """One pass, or two through the same weights where the branches read different features (ActionVLM, Eq. 5).

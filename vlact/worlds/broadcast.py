@@ -40,21 +40,21 @@ def thumos(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]
     ]
 
 
-def plan(broadcast: Broadcast) -> tuple[Take, list[str]]:
-    """What happens in a recording: the time line, and what every shot shows."""
+def plan(broadcast: Broadcast) -> Take:
+    """What happens in a recording. Half of the events follow in the same shot, the others after a cut."""
     rng = np.random.default_rng((*broadcast.seed, 1))
-    seen = look(np.random.default_rng((*broadcast.seed, 2)))
-    take, shots = Take(rng, seen.pace), []
-    chances = np.array(CHANCES[ACTIONS[broadcast.label].design])
+    take, action = Take(rng, look(np.random.default_rng((*broadcast.seed, 2))).pace), ACTIONS[broadcast.label]
     while take.now < broadcast.seconds or not any(s[2] == "action" for s in take.segments):
-        what = EVENTS[rng.choice(len(EVENTS), p=chances / chances.sum())]
-        shots.append(what)
-        if what in ("wait", "walk"):
+        what = EVENTS[rng.choice(len(EVENTS), p=CHANCES[action.design])]
+        if not take.keys or action.stand or what == "reversed" or rng.random() < 0.5:
             take.cut()
-            take.wait(walk=what == "walk")
+        else:
+            take.to_start()
+        if what in ("wait", "walk"):
+            take.wait(walk=what == "walk" and not action.stand)
         else:
             take.act(broadcast.label, what)
-    return take, shots
+    return take
 
 
 def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
@@ -64,7 +64,7 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
         `video`, `split`, `duration_s`, `annotations` (rows start_s, end_s, label), `distractors` (the same and
         what: "broken" or "reversed") and `poses` (start_s, end_s, pose), in seconds of the file.
     """
-    take, _ = plan(broadcast)
+    take = plan(broadcast)
     rng, seen = np.random.default_rng((*broadcast.seed, 3)), look(np.random.default_rng((*broadcast.seed, 2)))
     total = int(take.now * fps)
     frames, scenes, times = np.arange(total) / fps, [], []
@@ -72,8 +72,7 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
         start, end = keys[0][0], keys[-1][0]
         mine = frames[(frames >= start) & (frames < end)]
         if len(mine):
-            out = next((s for s, _ in take.flights if start <= s < end), np.inf)
-            scenes.append(shoot(keys, broadcast.label, out, seen, mine, rng))
+            scenes.append(shoot(keys, broadcast.label, take.flights, seen, mine, rng))
             times.append(mine)
     drawn = np.concatenate([f for i in range(0, len(scenes), 4) for f in render(scenes[i : i + 4], times[i : i + 4], (size, size))])
     if rng.random() < 0.5:

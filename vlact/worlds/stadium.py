@@ -5,7 +5,7 @@ rising and turning on the way. Everything between actions is background: waiting
 are broken off before the last beat, and, where `Action.design` is "reversed", the same beats backwards.
 
 How hard a class is was set by design, before anything was trained on it: "own" classes have poses that no
-other class has, "shared" ones share all poses but the last or first with their `twin`, and "reversed" ones
+other class has, "shared" ones have the poses that lead up to the deed in common with their `twin`, "reversed" ones
 consist of poses that also occur in the opposite order, so that no single pose tells them apart.
 """
 
@@ -95,6 +95,10 @@ class Beat:
     go: float = 0.0
     up: float = 0.0
     turn: float = 0.0
+
+    def __post_init__(self):
+        if self.pose not in POSES:
+            raise ValueError(f"unknown pose {self.pose!r}; expected one of {sorted(POSES)}")
 
 
 def beats(text: str) -> tuple[Beat, ...]:
@@ -243,7 +247,7 @@ def at(points: np.ndarray, times: np.ndarray, parts: list[Part], rot: np.ndarray
 
 @dataclass
 class Take:
-    """One athlete's time line while it is written, a list of shots: every event starts a new one, at the start place.
+    """One athlete's time line while it is written: shots, each of which begins at the start place.
 
     Attributes:
         keys: Per shot, rows (t, x, up, yaw, 13 angles).
@@ -281,41 +285,51 @@ class Take:
             times.append(self.now)
         return times
 
+    def to_start(self) -> None:
+        """Stand up, face ahead and, after a run, walk back to the start place, all in the same shot."""
+        self.play([Beat("stand", 0.5, turn=360 * round(self.yaw / 360) - self.yaw)])
+        if (strides := round(self.x / 0.45)) > 0:
+            go = -self.x / strides
+            sides = ("left", "right") * strides
+            self.play([Beat(f"stride {side}", 0.3, go, turn=180 * (i == 0)) for i, side in enumerate(sides[:strides])])
+            self.play([Beat("stand", 0.4, turn=180)])
+
     def wait(self, walk: bool) -> None:
         """Background: stand about, or walk there and back."""
-        back = [Beat(b.pose, b.s, -b.go, turn=180 * (i == 0)) for i, b in enumerate(WALKING)]
-        self.play((*WALKING, *back, Beat("stand", 0.5, turn=180)) if walk else WAITING)
+        self.play(WALKING if walk else WAITING)
+        if walk:
+            self.to_start()
 
     def act(self, label: str, what: str = "action") -> None:
-        """An event of a class and what follows it, in a shot of its own."""
+        """An event of a class, from the start place; one that runs backwards starts where the class ends."""
         action = ACTIONS[label]
-        self.cut()
         self.play([Beat("stand", self.rng.uniform(0.2, 0.7))])
         if what == "action":
             times = self.play(action.beats)
             if action.release is not None:
-                self.flights.append((times[action.release], self.now + 9.0))
+                self.flights.append((times[action.release], times[-1] + 0.4))
         elif what == "broken":
             times = self.play(action.beats[: whole(action)])
-            self.play([Beat("stand", 0.5)])
         else:
             reached = sum(b.go for b in action.beats)
             self.x = reached
             self.keys[-1] = [(t, reached, *rest) for t, _, *rest in self.keys[-1]]
             goes = [0.0, *(-b.go for b in action.beats[:0:-1])]
             times = self.play([Beat(b.pose, b.s, g, b.up, -b.turn) for b, g in zip(action.beats[::-1], goes, strict=True)])
-            self.play([Beat("stand", 0.5)])
-        end = times[-1]
+        last = action.beats[-1]
         if what == "action":
-            last = action.beats[-1]
             self.play([Beat(last.pose, self.rng.uniform(0.2, 0.5), up=last.up)])
-        self.segments.append((times[0], end, what, label))
+        self.segments.append((times[0], times[-1], what, label))
 
 
 def whole(action: Action) -> int:
-    """How many beats a broken-off performance has: those before the last pose is first reached."""
-    n = len(action.beats) - 1
-    while n > 1 and action.beats[n - 1].pose == action.beats[-1].pose:
+    """How many beats a broken-off performance has: those before the deed, the last pose that occurs only once in a row.
+
+    A landing in a pose that was there before (crouch, leap, slam, crouch) comes after the deed.
+    """
+    poses = [b.pose for b in action.beats]
+    n = len(poses) - 1
+    while n > 1 and (poses[n] in poses[: n - 1] or poses[n - 1] == poses[n]):
         n -= 1
     return n
 
@@ -343,14 +357,14 @@ def stick(half: float, radius: float, colour) -> list[Part]:
     return [Part("capsule", (radius, half, radius), colour)]
 
 
-def held(kind: str, points: dict[str, np.ndarray], times: np.ndarray, out_since: float, end: float, colours) -> list[Body]:
+def held(kind: str, points: dict[str, np.ndarray], times: np.ndarray, flights: list, end: float, colours) -> list[Body]:
     """What the athlete holds, and how it flies once it has left the hand.
 
     Args:
         kind: Key of the branches below; "" is nothing.
         points: From `place_body`.
         times: (T,) seconds.
-        out_since: When it leaves the hand; inf if not in this shot.
+        flights: (s, until_s), when it is out of the hand.
         end: How far the action gets; a football lies there.
         colours: Two RGB triples.
     """
@@ -359,13 +373,15 @@ def held(kind: str, points: dict[str, np.ndarray], times: np.ndarray, out_since:
     fore = right - points["r_elbow"]
     fore = fore / np.maximum(np.linalg.norm(fore, axis=1, keepdims=True), 1e-6)
     middle = (right + left) / 2
-    gone = times >= out_since
-    passed = np.maximum(times - out_since, 0)[:, None]
-    first = int(np.argmax(gone)) if gone.any() else 0
-    path = np.concatenate([4.5 * passed, 1.6 * passed - 1.6 * passed**2, 0 * passed], 1)
 
-    def thrown(where: np.ndarray) -> np.ndarray:
-        return np.where(gone[:, None], where[first] + path, where)
+    def thrown(where: np.ndarray, up: float = 1.6) -> np.ndarray:
+        out = where.copy()
+        for since, until in flights:
+            gone = np.flatnonzero((times >= since) & (times < until))
+            if len(gone):
+                passed = (times[gone] - since)[:, None]
+                out[gone] = where[gone[0]] + np.concatenate([4.5 * passed, up * (passed - passed**2), 0 * passed], 1)
+        return out
 
     def along(origin: np.ndarray, direction: np.ndarray, back: float, ahead: float, parts) -> Body:
         return between(origin - back * direction, origin + ahead * direction, times, parts)
@@ -394,14 +410,11 @@ def held(kind: str, points: dict[str, np.ndarray], times: np.ndarray, out_since:
             return [at(middle, times, [Part("capsule", (0.03, 0.65, 0.03), c, rot=(90, 0, 0)), *plates])]
         case "hammer":
             ball = [Part("sphere", (0.12, 0.12, 0.12), c, pattern="half", colour2=c2)]
-            wire = [along(middle, fore, 0.0, 0.6, lambda h: stick(h, 0.02, c2))] if not gone.any() else []
-            return [at(thrown(middle + 0.65 * fore), times, ball), *wire]
+            return [at(thrown(middle + 0.65 * fore), times, ball), along(middle, fore, 0.0, 0.6, lambda h: stick(h, 0.02, c2))]
         case "javelin":
             return [along(thrown(right), steady, 0.8, 0.8, lambda h: stick(h, 0.03, c))]
         case "pole":
-            return [
-                along(np.where(gone[:, None], middle[first] + path * (0, -1, 0), middle), steady, 0.5, 1.3, lambda h: stick(h, 0.03, c))
-            ]
+            return [along(thrown(middle, -1.6), steady, 0.5, 1.3, lambda h: stick(h, 0.03, c))]
     return []
 
 
@@ -503,13 +516,13 @@ def look(rng: np.random.Generator) -> Look:
     return Look(colours, floor, wall, rng.uniform(2.5, 5.0), light, rng.uniform(0.4, 0.6), rng.uniform(0.9, 1.15), rng.uniform(0.9, 1.1))
 
 
-def shoot(keys: list, label: str, out_since: float, seen: Look, times: np.ndarray, rng: np.random.Generator) -> Scene:
+def shoot(keys: list, label: str, flights: list, seen: Look, times: np.ndarray, rng: np.random.Generator) -> Scene:
     """One shot as a scene: the athlete with prop and place of a class, and a camera of the shot's own.
 
     Args:
         keys: Of one shot of a `Take`.
         label: Whose prop and place.
-        out_since: When the prop leaves the hand, inf if never.
+        flights: Of the `Take`.
         seen: The recording's look.
         times: (T,) frames of the shot, seconds.
         rng: For the camera.
@@ -526,7 +539,7 @@ def shoot(keys: list, label: str, out_since: float, seen: Look, times: np.ndarra
         at(points["head"], times, [Part("sphere", (HEAD, HEAD * 1.15, HEAD), colour["skin"], pattern="half", colour2=colour["hair"])])
     )
     end = sum(b.go for b in action.beats)
-    bodies += held(action.prop, points, times, out_since, end, (colour["prop"], colour["prop2"]))
+    bodies += held(action.prop, points, times, flights, end, (colour["prop"], colour["prop2"]))
     bodies += installed(action.place, end, action.stand, (colour["place"], colour["place2"]))
     follows, far = rng.random() < 0.75, rng.uniform(4.2, 5.2)
     hips = points["pelvis"]

@@ -1,0 +1,180 @@
+"""The stadium: what its labels say is so, from the scene itself."""
+
+import numpy as np
+import pytest
+
+from vlact import video
+from vlact.worlds import broadcast
+from vlact.worlds.broadcast import Broadcast, film, plan, thumos
+from vlact.worlds.scene import Track
+from vlact.worlds.stadium import (
+    ACTIONS,
+    FOREARM,
+    GROUND,
+    POSES,
+    SHANK,
+    THIGH,
+    TORSO,
+    UPPER_ARM,
+    Beat,
+    Take,
+    beats,
+    look,
+    place_body,
+    pose,
+    shoot,
+    skeleton,
+    whole,
+)
+
+THUMOS14 = (
+    "BaseballPitch BasketballDunk Billiards CleanAndJerk CliffDiving CricketBowling CricketShot Diving FrisbeeCatch GolfSwing "
+    "HammerThrow HighJump JavelinThrow LongJump PoleVault Shotput SoccerPenalty TennisSwing ThrowDiscus VolleyballSpiking"
+).split()
+
+
+def performed(label, what="action", seed=0):
+    """A shot of one event and the points of the body during it."""
+    take = Take(np.random.default_rng(seed), 1.0)
+    take.cut()
+    take.act(label, what)
+    start, end, _, _ = take.segments[0]
+    times = np.linspace(start, end, 60)
+    return take, times, place_body(take.keys[0], times, ACTIONS[label].stand)
+
+
+# Poses
+def test_the_classes_are_those_of_thumos14_in_their_order():
+    assert list(ACTIONS) == THUMOS14
+
+
+def test_limbs_keep_their_length_in_any_pose():
+    angles = np.random.default_rng(0).uniform(-180, 180, (50, 13))
+    at = skeleton(angles)
+    for side in "rl":
+        for a, b, length in (("shoulder", "elbow", UPPER_ARM), ("elbow", "hand", FOREARM), ("hip", "knee", THIGH), ("knee", "foot", SHANK)):
+            assert np.allclose(np.linalg.norm(at[f"{side}_{a}"] - at[f"{side}_{b}"], axis=1), length)
+    assert np.allclose(np.linalg.norm(at["neck"] - at["pelvis"], axis=1), TORSO)
+
+
+def points(name):
+    return {k: v[0] for k, v in skeleton(POSES[name][None]).items()}
+
+
+def test_poses_are_what_they_are_called():
+    stand = points("stand")
+    assert stand["head"][1] > stand["neck"][1] > 0 > stand["r_knee"][1] > stand["r_foot"][1]
+    assert stand["r_hip"][2] > 0 > stand["l_hip"][2]
+    overhead, squat, kick, upside, entry, thrown, cock = map(points, "overhead,squat,kick,upside down,entry,thrown,cock".split(","))
+    assert min(overhead["r_hand"][1], overhead["l_hand"][1]) > overhead["head"][1]
+    assert squat["r_foot"][1] > stand["r_foot"][1] + 0.3  # the pelvis sinks by as much
+    assert kick["r_foot"][0] > 0.5 > kick["l_foot"][0]
+    assert upside["head"][1] < 0 < upside["r_foot"][1]
+    assert entry["r_hand"][1] == min(p[1] for p in entry.values())
+    assert thrown["r_hand"][0] > 0.3 and cock["r_hand"][0] < 0
+
+
+def test_wrong_joints_and_poses_are_named():
+    with pytest.raises(ValueError, match="unknown joint 'tail'"):
+        pose(tail=3)
+    with pytest.raises(ValueError, match="unknown pose 'fly'"):
+        Beat("fly", 0.3)
+    assert beats("run*3, crouch .2 +.3 ^.1 @90")[-1] == Beat("crouch", 0.2, 0.3, 0.1, 90.0) and len(beats("run*3")) == 3
+
+
+# Actions
+def reached(label):
+    return [b.pose for b in ACTIONS[label].beats]
+
+
+def test_classes_are_as_hard_as_declared():
+    common = {"run left", "run right", "leap", "crouch"}
+    for label, action in ACTIONS.items():
+        others = {p for other in ACTIONS if other != label for p in reached(other)} | common
+        if action.design == "own":
+            assert set(reached(label)) - others, label
+        if action.design == "shared":
+            mine, twin = set(reached(label)), set(reached(action.twin))
+            assert ACTIONS[action.twin].twin == label and mine & twin, label
+    assert reached("Shotput")[1:3] == reached("FrisbeeCatch")[:1:-1]  # the same two poses, the other way round
+    assert {k for k, a in ACTIONS.items() if a.design == "reversed"} == {"Billiards", "CleanAndJerk", "FrisbeeCatch", "Shotput"}
+
+
+def test_the_body_stands_on_the_ground_and_jumps_off_it():
+    for label in ("GolfSwing", "Shotput", "CleanAndJerk", "Billiards"):
+        _, _, at = performed(label)
+        assert np.allclose(np.min([p[:, 1] for p in at.values()], axis=0), GROUND, atol=1e-6), label
+    hips = {label: performed(label)[2]["pelvis"] for label in ("HighJump", "LongJump", "PoleVault", "VolleyballSpiking")}
+    assert hips["PoleVault"][:, 1].max() > hips["HighJump"][:, 1].max() > 1.3
+    assert np.ptp(hips["LongJump"][:, 0]) > 3 and hips["VolleyballSpiking"][:, 1].max() > 1.3
+
+
+@pytest.mark.parametrize("label", ["Diving", "CliffDiving"])
+def test_divers_start_high_turn_over_and_enter_with_the_hands(label):
+    _, _, at = performed(label)
+    assert at["r_foot"][0, 1] == pytest.approx(ACTIONS[label].stand + GROUND, abs=1e-3)
+    assert at["head"][-1, 1] < at["r_foot"][-1, 1] and at["r_hand"][-1, 1] < 0
+
+
+def test_throwers_turn_as_often_as_they_should():
+    for label, turns in (("HammerThrow", 3), ("ThrowDiscus", 1)):
+        take, times, _ = performed(label)
+        yaw = Track(np.asarray(take.keys[0]))(times)[:, 2]
+        assert np.ptp(yaw) // 360 == turns and (np.diff(yaw) >= -1e-9).all()
+
+
+def test_the_barbell_goes_up_and_a_ball_flies_ahead():
+    _, _, at = performed("CleanAndJerk")
+    assert at["r_hand"][-1, 1] - at["r_hand"][:20, 1].min() > 1.2
+    take, times, _ = performed("BaseballPitch")
+    scene = shoot(take.keys[0], "BaseballPitch", take.flights, look(np.random.default_rng(0)), times, np.random.default_rng(0))
+    ball = next(b for b in scene.bodies if len(b.parts) == 1 and b.parts[0].size == (0.075, 0.075, 0.075)).pos(times)
+    gone = times > take.flights[0][0]
+    assert gone.any() and (np.diff(ball[gone, 0]) > 0).all() and ball[-1, 0] - ball[gone][0, 0] > 1
+
+
+def test_broken_performances_miss_the_end_and_reversed_ones_run_backwards():
+    for label in ACTIONS:
+        take, *_ = performed(label, "broken")
+        start, end, what, _ = take.segments[0]
+        inside = [p for s, e, p in take.poses if s >= start - 1e-9 and e <= end + 1e-9]
+        n = whole(ACTIONS[label])
+        assert what == "broken" and inside == reached(label)[:n] and reached(label)[n] not in inside and n >= 1
+    deeds = {label: reached(label)[whole(a)] for label, a in ACTIONS.items()}
+    assert deeds["BasketballDunk"] == "slam" and deeds["VolleyballSpiking"] == "spike" and deeds["CleanAndJerk"] == "overhead"
+    take, *_ = performed("CleanAndJerk", "reversed")
+    start, end, *_ = take.segments[0]
+    assert [p for s, e, p in take.poses if s >= start - 1e-9 and e <= end + 1e-9] == reached("CleanAndJerk")[::-1]
+
+
+# Recordings
+def test_a_recording_has_actions_and_distractors_that_never_overlap():
+    kinds = set()
+    for k, label in enumerate(ACTIONS):
+        take = plan(Broadcast("x", label, (3, k), "train", 32.0))
+        found = sorted(take.segments)
+        assert all(a[1] <= b[0] + 1e-9 for a, b in zip(found, found[1:], strict=False)) and any(s[2] == "action" for s in found)
+        assert take.now >= 32 and {s[3] for s in found} == {label}
+        kinds |= {(s[2], ACTIONS[label].design == "reversed") for s in found}
+    assert ("reversed", True) in kinds and ("reversed", False) not in kinds and ("broken", False) in kinds
+
+
+def test_recordings_are_files_with_the_ground_truth_of_what_was_filmed(tmp_path):
+    one = Broadcast("a", "CliffDiving", (3, 1), "test", 6.0)
+    found = film(one, tmp_path, 32, 8.0)
+    info = video.probe(tmp_path / "a.mp4")
+    assert len(info.times) == round(found["duration_s"] * 8) and found["split"] == "test"
+    assert {a["label"] for a in found["annotations"]} == {"CliffDiving", "Diving"}
+    assert all(0 <= a["start_s"] < a["end_s"] <= found["duration_s"] for a in found["annotations"] + found["distractors"])
+    first = (tmp_path / "a.mp4").read_bytes()
+    assert film(one, tmp_path, 32, 8.0) == found and (tmp_path / "a.mp4").read_bytes() == first
+    again = broadcast.film_job(one, str(tmp_path), str(tmp_path / "notes"), 32, 8.0)
+    (tmp_path / "a.mp4").unlink()
+    assert broadcast.film_job(one, str(tmp_path), str(tmp_path / "notes"), 32, 8.0) == again == found
+    assert not (tmp_path / "a.mp4").exists()  # what an earlier run filmed is not filmed again
+
+
+def test_sets_hold_every_class_and_share_no_seed():
+    found = thumos({"train0": 2, "train1": 2, "test": 3}, 8.0, 1)
+    assert len(found) == 20 * 7 == len({b.name for b in found}) == len({b.seed for b in found})
+    assert all(sum(b.label == c and b.split == "test" for b in found) == 3 for c in ACTIONS)

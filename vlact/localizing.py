@@ -1,0 +1,203 @@
+"""Training and testing of localisers on features in time: windows, one loop for every method, sliding windows.
+
+A feature file (safetensors) holds one array (T, F) a video; `Clock` says which second a step stands for.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vlact.detection import candidates
+from vlact.jobs import write_whole
+from vlact.losses.localization import Points, assign, detection_loss, points
+from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.nms import suppress
+from vlact.training import fit
+
+INSIDE = 0.75  # share of an action that a training window must hold; with less the rest counts as background
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Step i of a video's features stands for `offset_s + i * step_s`."""
+
+    step_s: float
+    offset_s: float = 0.0
+
+    def steps(self, seconds: np.ndarray) -> np.ndarray:
+        return (np.asarray(seconds, dtype=np.float64) - self.offset_s) / self.step_s
+
+    def seconds(self, steps: np.ndarray) -> np.ndarray:
+        return np.asarray(steps, dtype=np.float64) * self.step_s + self.offset_s
+
+
+@dataclass
+class Sequence:
+    """One video: features (T, F), actions in steps (N, 2), their classes (N,)."""
+
+    name: str
+    duration_s: float
+    features: Tensor
+    segments: Tensor
+    labels: Tensor
+
+
+def sequences(
+    features: dict[str, Tensor], durations: dict[str, float], truth: pd.DataFrame, classes: list[str], clock: Clock
+) -> list[Sequence]:
+    """All videos of `durations` as sequences.
+
+    Args:
+        features: By video.
+        durations: Seconds, by video; which videos are wanted, and in which order.
+        truth: Columns `video, start_s, end_s, label`.
+        classes: Their numbers are the labels.
+        clock: Of the features.
+
+    Raises:
+        ValueError: A video without features, an unknown class, or an action that does not end after it starts;
+            names the row.
+    """
+    unknown = ~truth["label"].isin(classes)
+    if unknown.any():
+        row = int(np.flatnonzero(unknown)[0])
+        raise ValueError(f"ground truth, row {row}: unknown class {truth['label'].iloc[row]!r}; expected one of {classes}")
+    if (bad := ~(truth["end_s"] > truth["start_s"])).any():
+        row = int(np.flatnonzero(bad)[0])
+        found = truth.iloc[row]
+        raise ValueError(
+            f"ground truth, row {row} ({found['video']}): end_s must be after start_s; got {found['start_s']} to {found['end_s']}"
+        )
+    if missing := [v for v in durations if v not in features]:
+        raise ValueError(f"no features of {len(missing)} videos, for example {missing[0]!r}; extract them first")
+    number, out = {c: i for i, c in enumerate(classes)}, []
+    own = {v: part for v, part in truth.groupby("video", sort=False)}
+    for video, duration in durations.items():
+        part = own.get(video, truth.head(0))
+        spans = torch.tensor(clock.steps(part[["start_s", "end_s"]].to_numpy()), dtype=torch.float32).view(-1, 2)
+        kinds = torch.tensor([number[x] for x in part["label"]], dtype=torch.long)
+        out.append(Sequence(video, duration, features[video].float(), spans, kinds))
+    return out
+
+
+def window(sequence: Sequence, start: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Steps `start` to `start + length`: features (length, F) padded with zeros, mask, and the actions that lie in it.
+
+    An action is cut to the window; one of which less than `INSIDE` remains is left out.
+    """
+    part = sequence.features[start : start + length]
+    pad = length - len(part)
+    features = nn.functional.pad(part, (0, 0, 0, pad))
+    mask = torch.arange(length) < len(part)
+    cut = (sequence.segments - start).clamp(0, len(part))
+    whole = sequence.segments[:, 1] - sequence.segments[:, 0]
+    keep = (cut[:, 1] - cut[:, 0]) >= INSIDE * whole
+    return features, mask, cut[keep], sequence.labels[keep]
+
+
+def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
+    """First steps of sliding windows that cover a sequence; the last one ends with it. A short one has a single window."""
+    if steps <= length:
+        return [0]
+    hop = max(1, round(length * (1 - overlap)))
+    return [*range(0, steps - length, hop), steps - length]
+
+
+def train(
+    sequences: list[Sequence], config: LocalizerConfig, recipe: dict, seed: int, checkpoint: str | None = None
+) -> tuple[ActionFormer, list[dict]]:
+    """Train ActionFormer on random windows.
+
+    Args:
+        sequences: Training videos.
+        config: Shape.
+        recipe: `Tal` as a dict.
+        seed: Initialisation, windows, noise.
+        checkpoint: See `vlact.training.fit`.
+
+    Returns:
+        The model with averaged weights (EMA), in evaluation mode, and the curve.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model, at = ActionFormer(config), points(recipe["window"], config.levels)
+    mean = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
+    share = torch.tensor([float(len(s.features)) for s in sequences])
+    steps = max(1, round(recipe["epochs"] * share.sum().item() / recipe["window"] / recipe["batch_size"]))
+
+    def loss_of(step: int) -> Tensor:
+        if step:
+            mean.update_parameters(model)
+        rows = torch.multinomial(share, recipe["batch_size"], True, generator=generator).tolist()
+        cut = []
+        for i in rows:
+            last = max(0, len(sequences[i].features) - recipe["window"])
+            cut.append(window(sequences[i], int(torch.randint(last + 1, (), generator=generator)), recipe["window"]))
+        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+        x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
+        target, offset = (torch.stack(t) for t in list(zip(*(assign(at, s, k, config.classes) for *_, s, k in cut), strict=True))[:2])
+        logits, distances, valid = model(x, mask)
+        model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
+        found = detection_loss(logits, distances, target, offset, valid, model.positives.clamp(min=1))
+        return found["cls"] + recipe["reg_weight"] * found["reg"]
+
+    modules = {"model": model, "mean": mean}
+    curve = fit(modules, loss_of, steps, recipe["lr"], recipe["weight_decay"], generator, "localiser", checkpoint)
+    mean.update_parameters(model)
+    return mean.module.eval(), curve
+
+
+@torch.inference_mode()
+def test(model: ActionFormer, sequences: list[Sequence], classes: list[str], clock: Clock, recipe: dict) -> pd.DataFrame:
+    """Detections `video, start_s, end_s, label, score`, from sliding windows, after NMS."""
+    at = points(recipe["window"], model.config.levels)
+    tables = [_candidates(model, at, s, classes, clock, recipe) for s in sequences]
+    return suppress(pd.concat(tables, ignore_index=True), **recipe["nms"])
+
+
+def _candidates(model: ActionFormer, at: Points, sequence: Sequence, classes: list[str], clock: Clock, recipe: dict) -> pd.DataFrame:
+    first = starts(len(sequence.features), recipe["window"])
+    cut = [window(sequence, s, recipe["window"]) for s in first]
+    logits, distances, valid = model(torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut]))
+    parts = [candidates(*found, at, start) for start, *found in zip(first, logits, distances, valid, strict=True)]
+    found = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    seconds = clock.seconds(found["segment"]).clip(0, sequence.duration_s)
+    columns = {"start_s": seconds[:, 0], "end_s": seconds[:, 1], "label": np.array(classes, object)[found["label"]]}
+    table = pd.DataFrame({"video": sequence.name, **columns, "score": found["score"].astype(np.float64)})
+    return table[table["end_s"] > table["start_s"] + 1e-3]
+
+
+def localise_job(
+    features: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict, config: dict, recipe: dict,
+    seed: int, out: str, checkpoint: str,
+) -> list[dict]:  # fmt: skip
+    """Train one localiser and write its detections on the test videos as parquet.
+
+    Args:
+        features: safetensors, standardised by its own training videos here.
+        durations: "train" and "test" to the videos' seconds.
+        truth: Parquet of the ground truth.
+        classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts.
+        out: Where the detections go.
+        checkpoint: Where the state goes while training.
+
+    Returns:
+        The curve.
+    """
+    found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
+    seen = torch.cat([found[v] for v in durations["train"]]).float()
+    mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
+    found = {v: (x.float() - mean) / std for v, x in found.items()}
+    parts = {k: sequences(found, d, table[table["video"].isin(d)], classes, time) for k, d in durations.items()}
+    model, curve = train(parts["train"], LocalizerConfig(**config), recipe, seed, checkpoint)
+    detections = test(model, parts["test"], classes, time, recipe)
+    write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), detections.assign(seed=seed))
+    return curve
+
+
+localise_job.tracked = True
