@@ -84,6 +84,41 @@ class Ace:
 
 
 @dataclass(frozen=True)
+class Stadium:
+    """The untrimmed world."""
+
+    seed: int
+    size: int
+    fps: float
+    train: int  # recordings of a class for each seed
+    test: int
+    seconds: float  # of a recording, at least
+
+
+@dataclass(frozen=True)
+class Tal:
+    """Localisers: features in time, shape (see `vlact.models.actionformer`), training, NMS."""
+
+    stride: int  # frames from one feature to the next
+    window: int  # features
+    dim: int
+    heads: int
+    embeds: int
+    stems: int
+    levels: int
+    dropout: float
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    noise: float  # standard deviation, added to standardised features in training
+    reg_weight: float
+    ema: float
+    nms_sigma: float
+    max_seg_num: int
+
+
+@dataclass(frozen=True)
 class Params:
     """One profile."""
 
@@ -95,6 +130,8 @@ class Params:
     model: Model
     pretrain: Pretrain
     ace: Ace
+    stadium: Stadium
+    tal: Tal
 
     @property
     def data(self) -> Path:

@@ -41,8 +41,21 @@ LOCALISERS = Stage(
 
 
 def stadium(p: Params, must_exist: bool = False) -> None:
-    """Film every recording to `data/<workspace>/stadium`: mp4 files, ground_truth.json in ActivityNet's layout, events.json."""
+    """Film every recording to `data/<workspace>/stadium`: mp4 files, ground_truth.json in ActivityNet's layout, events.json.
+
+    With `world.source: folder` nothing is filmed: the folder must hold real data.
+
+    Raises:
+        FileNotFoundError: Real data asked for and not there.
+    """
     folder = p.data / "stadium"
+    if p.world.source == "folder":
+        if not (folder / "ground_truth.json").is_file():
+            raise FileNotFoundError(
+                f"{folder / 'ground_truth.json'}: profile {p.profile!r} reads real data; expected ground truth in ActivityNet's layout "
+                "with subsets 'train' and 'test', and the videos beside it, found none"
+            )
+        return
     if not STADIUM.must_run(p, folder, must_exist):
         return
     from vlact.worlds import broadcast
@@ -107,7 +120,8 @@ def localisers(p: Params, must_exist: bool = False) -> None:
     recipe = asdict(t) | {"nms": {"sigma": t.nms_sigma, "max_seg_num": t.max_seg_num}}
     todo = []
     for i, s in enumerate(p.seeds):
-        durations = {"train": durations_of(truth, f"train{i}"), "test": durations_of(truth, "test")}
+        own = f"train{i}" if f"train{i}" in set(truth["split"]) else "train"  # real data has one training set
+        durations = {"train": durations_of(truth, own), "test": durations_of(truth, "test")}
         out = str(work / f"{s}.parquet"), str(work / f"{s}.pt")
         todo.append((str(features), durations, str(work / "truth.parquet"), list(ACTIONS), clock, shape, recipe, s, *out))
     curves = jobs.run(localise_job, todo, p.workers, "localisers")
