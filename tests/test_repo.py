@@ -83,6 +83,8 @@ ORDER = [
     "inference",
     "nms",
     "detection",
+    "features",
+    "localizing",
     "runs",
     "stages",
     "report",
