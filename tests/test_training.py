@@ -295,7 +295,7 @@ if __name__ == "__main__":
 
 def test_a_stale_input_of_a_pipeline_workspace_says_to_run_the_pipeline(monkeypatch, tmp_path):
     p = params.load("mini", "mini")
-    monkeypatch.setattr("vlact.stages.done", lambda *a: False)
+    monkeypatch.setattr("vlact.stages.Stage.done", lambda *a: False)
     with pytest.raises(FileNotFoundError, match="make repro PROFILE=mini"):
         worlds(p, must_exist=True)
 
