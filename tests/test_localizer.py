@@ -157,7 +157,13 @@ def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, m
     features, durations, truth = bumps(24, 0)
     parts = localizing.sequences(features, durations, truth, ["a", "b"], CLOCK)
     model, curve = localizing.train(parts[:16], config, RECIPE, seed=0)
-    table = localizing.test(model, parts[16:], ["a", "b"], CLOCK, RECIPE)
+    found = localizing.Localiser(model, ["a", "b"], CLOCK, RECIPE, torch.zeros(4), torch.ones(4))
+    found.save(tmp_path / "localiser.safetensors")
+    loaded = localizing.Localiser.load(tmp_path / "localiser.safetensors")
+    table = loaded.detect(features, {s.name: s.duration_s for s in parts[16:]})
+    pd.testing.assert_frame_equal(table, found.detect(features, {s.name: s.duration_s for s in parts[16:]}))
+    with pytest.raises(ValueError, match=r"v0: expected features \(T, 4\), got \(9, 5\)"):
+        loaded.detect({"v0": torch.zeros(9, 5)}, {"v0": 4.5})
     seen = truth[truth["video"].isin([s.name for s in parts[16:]])]
     assert evaluate(seen, table, tious=(0.5,))["ap"].mean() > 0.9
     assert table.groupby("video").size().max() == 2 and curve[-1]["loss"] < 0.5 * curve[0]["loss"]
@@ -217,3 +223,31 @@ def test_candidates_are_thinned_level_by_level():
     one = candidates(logits, distances, torch.ones(12, dtype=torch.bool), at, start=10, top_k=1)
     assert one["point"].tolist() == [0, 9] and one["segment"].tolist() == [[9, 11], [10, 14]]
     assert candidates(logits, distances, torch.arange(12) > 0, at)["point"].tolist() == [7, 9]
+
+
+def test_strangers_files_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="x.safetensors: expected a 'localiser' entry"):
+        localizing.Localiser.load(tmp_path / "x.safetensors")
+
+
+def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
+    """One film of eight frames a second as it is, with every frame twice at sixteen, and at twice the size."""
+    from vlact import video
+    from vlact.features import extract
+    from vlact.models.dual import DualConfig, DualEncoder
+
+    shape = dict(image_size=32, patch_size=16, num_frames=4, dim=32, depth=1, heads=2, embed_dim=12, text_dim=16)
+    encoder = DualEncoder(DualConfig(**shape, pool="mean", motion_input=True, conv_stem=True)).eval()
+    base = np.random.default_rng(0).integers(0, 255, (21, 4, 4, 3), dtype=np.uint8)
+    frames = base.repeat(8, 1).repeat(8, 2)
+    video.write(tmp_path / "a.mp4", frames, 8)
+    video.write(tmp_path / "b.mp4", frames.repeat(2, 0), 16)
+    video.write(tmp_path / "c.mp4", frames.repeat(2, 1).repeat(2, 2), 8)
+    found = {k: extract(encoder, tmp_path / f"{k}.mp4", 8.0, 2) for k in "abc"}
+    assert found["a"].shape == (11, 32)
+    for other in "bc":
+        assert found[other].shape == (11, 32) and (found[other] - found["a"]).abs().max() < 0.25 * found["a"].abs().max()
+    assert torch.allclose(extract(encoder, tmp_path / "a.mp4", 8.0, 2, batch_size=3), found["a"], atol=0.05)

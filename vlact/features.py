@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlact import video
+from vlact.clips import fit
 from vlact.jobs import write_whole
 from vlact.models.dual import DualEncoder
 from vlact.training import autocast
@@ -15,40 +16,37 @@ CHUNK = 512  # frames decoded at once; a long video never lies in memory whole
 
 
 @torch.no_grad()
-def extract(encoder: DualEncoder, path: Path, stride: int, batch_size: int = 64) -> torch.Tensor:
+def extract(encoder: DualEncoder, path: Path, fps: float, stride: int, batch_size: int = 64) -> torch.Tensor:
     """Pooled features (T, dim) of clips centred on every `stride`-th frame; frames beyond an end repeat the last.
 
     Args:
-        encoder: Sees `num_frames` frames of `image_size` pixels.
-        path: A video of that size.
-        stride: Frames from one feature to the next.
+        encoder: Sees `num_frames` frames of `image_size` pixels; other sizes are fitted, see `vlact.clips.fit`.
+        path: A video.
+        fps: Rate at which its frames are taken, whatever its own.
+        stride: Frames at that rate from one feature to the next.
 
     Raises:
-        ValueError: The video has another size than the encoder expects.
         vlact.video.VideoError: It cannot be read.
     """
     info, clip = video.probe(path), encoder.config.num_frames
-    centres, out = np.arange(0, len(info.times), stride), []
-    for first in range(0, len(centres), CHUNK // stride):
-        part = centres[first : first + CHUNK // stride]
-        wanted = np.clip(part[:, None] + np.arange(clip) - (clip - 1) // 2, 0, len(info.times) - 1)
-        low, high = wanted.min(), wanted.max()
-        frames = video.read(path, np.arange(low, high + 1), info)
-        if frames.shape[1:3] != (encoder.config.image_size,) * 2:
-            raise ValueError(
-                f"{path}: expected frames of {encoder.config.image_size} x {encoder.config.image_size} pixels, got {frames.shape[1:3]}"
-            )
-        for rows in np.array_split(wanted - low, -(-len(wanted) // batch_size)):
+    frame = video.nearest_frames(info, np.arange(max(1, round(info.duration_s * fps))) / fps)
+    centres, out = np.arange(0, len(frame), stride), []
+    for first in range(0, len(centres), max(1, CHUNK // stride)):
+        part = centres[first : first + max(1, CHUNK // stride)]
+        wanted = frame[np.clip(part[:, None] + np.arange(clip) - (clip - 1) // 2, 0, len(frame) - 1)]
+        needed = np.unique(wanted)
+        frames = fit(video.read(path, needed, info), encoder.config.image_size)
+        for rows in np.array_split(np.searchsorted(needed, wanted), -(-len(wanted) // batch_size)):
             with autocast():
                 out.append(encoder.last(encoder.first(torch.from_numpy(frames[rows]), 0), 0).float())
     return torch.cat(out)
 
 
-def extract_job(encoder: str, folder: str, names: list[str], stride: int, out: str) -> str:
+def extract_job(encoder: str, folder: str, names: list[str], fps: float, stride: int, out: str) -> str:
     """Features of some videos as one safetensors file, unless an earlier run left it there."""
     if not Path(out).is_file():
         model = DualEncoder.load(encoder).eval()
-        found = {name: extract(model, Path(folder) / name, stride).contiguous() for name in names}
+        found = {name: extract(model, Path(folder) / name, fps, stride).contiguous() for name in names}
         write_whole(Path(out), lambda data, path: save_file(data, path), found)
     return out
 

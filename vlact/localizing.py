@@ -3,22 +3,25 @@
 A feature file (safetensors) holds one array (T, F) a video; `Clock` says which second a step stands for.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vlact.detection import candidates
 from vlact.jobs import write_whole
-from vlact.losses.localization import Points, assign, detection_loss, points
+from vlact.losses.localization import assign, detection_loss, points
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.nms import suppress
 from vlact.training import fit
 
+WINDOWS = 8  # run at once at test
 INSIDE = 0.75  # share of an action that a training window must hold; with less the rest counts as background
 
 
@@ -152,38 +155,92 @@ def train(
     return mean.module.eval(), curve
 
 
-@torch.inference_mode()
-def test(model: ActionFormer, sequences: list[Sequence], classes: list[str], clock: Clock, recipe: dict) -> pd.DataFrame:
-    """Detections `video, start_s, end_s, label, score`, from sliding windows, after NMS."""
-    at = points(recipe["window"], model.config.levels)
-    tables = [_candidates(model, at, s, classes, clock, recipe) for s in sequences]
-    return suppress(pd.concat(tables, ignore_index=True), **recipe["nms"])
+@dataclass
+class Localiser:
+    """A trained model with everything needed to use it on a video's features.
 
+    Attributes:
+        model: In evaluation mode.
+        classes: Names, by number.
+        clock: Of the features.
+        recipe: `Tal` as a dict, with `nms`, options of `vlact.nms.suppress`.
+        mean, std: By which features are standardised (F,).
+    """
 
-def _candidates(model: ActionFormer, at: Points, sequence: Sequence, classes: list[str], clock: Clock, recipe: dict) -> pd.DataFrame:
-    first = starts(len(sequence.features), recipe["window"])
-    cut = [window(sequence, s, recipe["window"]) for s in first]
-    logits, distances, valid = model(torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut]))
-    parts = [candidates(*found, at, start) for start, *found in zip(first, logits, distances, valid, strict=True)]
-    found = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-    seconds = clock.seconds(found["segment"]).clip(0, sequence.duration_s)
-    columns = {"start_s": seconds[:, 0], "end_s": seconds[:, 1], "label": np.array(classes, object)[found["label"]]}
-    table = pd.DataFrame({"video": sequence.name, **columns, "score": found["score"].astype(np.float64)})
-    return table[table["end_s"] > table["start_s"] + 1e-3]
+    model: ActionFormer
+    classes: list[str]
+    clock: Clock
+    recipe: dict
+    mean: Tensor
+    std: Tensor
+
+    @torch.inference_mode()
+    def candidates(self, video: str, features: Tensor, duration_s: float) -> pd.DataFrame:
+        """What sliding windows find in one video before NMS: `video, start_s, end_s, label, score`.
+
+        Raises:
+            ValueError: The features have another dimension than the model.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise ValueError(f"{video}: expected features (T, {len(self.mean)}), got {tuple(features.shape)}")
+        length, at = self.recipe["window"], points(self.recipe["window"], self.model.config.levels)
+        none = torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
+        sequence = Sequence(video, duration_s, (features.float() - self.mean) / self.std, *none)
+        first = starts(len(features), length)
+        cut = [window(sequence, s, length) for s in first]
+        groups = [cut[i : i + WINDOWS] for i in range(0, len(cut), WINDOWS)]
+        outputs = [self.model(torch.stack([c[0] for c in g]), torch.stack([c[1] for c in g])) for g in groups]
+        found = [torch.cat(x) for x in zip(*outputs, strict=True)]
+        parts = [candidates(*one, at, start) for start, *one in zip(first, *found, strict=True)]
+        whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        seconds = self.clock.seconds(whole["segment"]).clip(0, duration_s)
+        columns = {"start_s": seconds[:, 0], "end_s": seconds[:, 1], "label": np.array(self.classes, object)[whole["label"]]}
+        table = pd.DataFrame({"video": video, **columns, "score": whole["score"].astype(np.float64)})
+        return table[table["end_s"] > table["start_s"] + 1e-3]
+
+    def detect(self, features: dict[str, Tensor], durations: dict[str, float]) -> pd.DataFrame:
+        """Detections in every video of `durations`, after NMS: `video, start_s, end_s, label, score`."""
+        tables = [self.candidates(v, features[v], seconds) for v, seconds in durations.items()]
+        return suppress(pd.concat(tables, ignore_index=True), **self.recipe["nms"])
+
+    def save(self, path: str | Path) -> None:
+        """Weights and everything else as one safetensors file, written whole or not at all."""
+        state = {k: v.contiguous() for k, v in self.model.state_dict().items()} | {"standard.mean": self.mean, "standard.std": self.std}
+        note = {"config": asdict(self.model.config), "classes": self.classes, "clock": asdict(self.clock), "recipe": self.recipe}
+        write_whole(Path(path), lambda data, f: save_file(data, f, metadata={"localiser": json.dumps(note)}), state)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Localiser":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: Another file, or one whose weights do not fit its shape.
+        """
+        with safe_open(str(path), framework="pt") as file:
+            header = (file.metadata() or {}).get("localiser")
+            if header is None:
+                raise ValueError(f"{path}: expected a 'localiser' entry in the safetensors header; was it written by Localiser.save?")
+            state = {k: file.get_tensor(k) for k in file.keys()}
+        note, mean, std = json.loads(header), state.pop("standard.mean"), state.pop("standard.std")
+        model = ActionFormer(LocalizerConfig(**note["config"]))
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        if missing or unexpected:
+            raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
+        return cls(model.eval(), note["classes"], Clock(**note["clock"]), note["recipe"], mean, std)
 
 
 def localise_job(
     features: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict, config: dict, recipe: dict,
     seed: int, out: str, checkpoint: str,
 ) -> list[dict]:  # fmt: skip
-    """Train one localiser and write its detections on the test videos as parquet.
+    """Train one localiser; write it (`out`.safetensors) and its detections on the test videos (`out`.parquet).
 
     Args:
         features: safetensors, standardised by its own training videos here.
         durations: "train" and "test" to the videos' seconds.
         truth: Parquet of the ground truth.
         classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts.
-        out: Where the detections go.
+        out: Where model and detections go, without suffix.
         checkpoint: Where the state goes while training.
 
     Returns:
@@ -192,11 +249,13 @@ def localise_job(
     found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
     seen = torch.cat([found[v] for v in durations["train"]]).float()
     mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
-    found = {v: (x.float() - mean) / std for v, x in found.items()}
-    parts = {k: sequences(found, d, table[table["video"].isin(d)], classes, time) for k, d in durations.items()}
-    model, curve = train(parts["train"], LocalizerConfig(**config), recipe, seed, checkpoint)
-    detections = test(model, parts["test"], classes, time, recipe)
-    write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), detections.assign(seed=seed))
+    standard = {v: (found[v].float() - mean) / std for v in durations["train"]}
+    mine = sequences(standard, durations["train"], table[table["video"].isin(durations["train"])], classes, time)
+    model, curve = train(mine, LocalizerConfig(**config), recipe, seed, checkpoint)
+    localiser = Localiser(model, classes, time, recipe, mean, std)
+    detections = localiser.detect(found, durations["test"])
+    localiser.save(f"{out}.safetensors")
+    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections.assign(seed=seed))
     return curve
 
 

@@ -182,6 +182,40 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
     return {f"mAP@{t:.2f}": float(v) for t, v in means.items()} | {"mAP": float(means.mean())}
 
 
+def assignments(ground_truth: pd.DataFrame, predictions: pd.DataFrame, threshold: float, across: float = 0.1) -> pd.DataFrame:
+    """What each prediction is, at one threshold of ActivityNet's protocol: one row a prediction, in the table's order.
+
+    Args:
+        ground_truth, predictions: As in `evaluate`; segments must be valid.
+        threshold: tIoU.
+        across: Least tIoU to count as near anything.
+
+    Returns:
+        `taken`, row number of the ground truth that the prediction takes, -1 if none; `near`, row number of the
+        ground truth of any class with the highest tIoU of at least `across`, -1 if none (of equal ones the
+        prediction's own class goes first); `tiou` with it.
+    """
+    gt, pred = _columns(ground_truth, "ground_truth", False), _columns(predictions, "predictions", True)
+    labels, videos = (pd.Index(np.unique(np.concatenate([gt[k], pred[k]]).astype(str))) for k in ("label", "video"))
+    gt_class, pred_class = (labels.get_indexer(t["label"].astype(str)) for t in (gt, pred))
+    gt_video, pred_video = (videos.get_indexer(t["video"].astype(str)) for t in (gt, pred))
+    order = np.lexsort((-pred["score"], pred_class))
+    p, g, overlap = _pairs(
+        pred_video[order], pred_class[order], pred["segment"][order], gt_video, gt_class, gt["segment"], threshold, False
+    )
+    pick = np.lexsort((g, -overlap, p))
+    holder = match(p[pick], g[pick], len(gt_class))
+    taken = np.full(len(pred_class), -1)
+    taken[order[holder[holder >= 0]]] = np.flatnonzero(holder >= 0)
+    anyone = np.zeros_like
+    p, g, overlap = _pairs(pred_video, anyone(pred_class), pred["segment"], gt_video, anyone(gt_class), gt["segment"], across, False)
+    pick = np.lexsort((g, gt_class[g] != pred_class[p], -overlap, p))
+    first = pick[np.flatnonzero(np.diff(p[pick], prepend=-1))]
+    near, best = np.full(len(pred_class), -1), np.zeros(len(pred_class))
+    near[p[first]], best[p[first]] = g[first], overlap[first]
+    return pd.DataFrame({"taken": taken, "near": near, "tiou": best}, index=predictions.index)
+
+
 def match(chooser: np.ndarray, thing: np.ndarray, things: int) -> np.ndarray:
     """Who ends up with each thing when choosers, in order of number, take the first free one of their list.
 

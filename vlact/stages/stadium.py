@@ -4,6 +4,7 @@ Seed number i trains on a set of recordings of its own; all are tested on the sa
 """
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def features_of(p: Params) -> Path:
 
         parts = np.array_split(truth["video"].unique(), max(1, 4 * p.workers))
         todo = [
-            (str(encoder), str(p.data / "stadium"), list(names), p.tal.stride, str(path.with_suffix(f".{i}")))
+            (str(encoder), str(p.data / "stadium"), list(names), float(p.stadium.fps), p.tal.stride, str(path.with_suffix(f".{i}")))
             for i, names in enumerate(parts)
             if len(names)
         ]
@@ -103,7 +104,7 @@ def features_of(p: Params) -> Path:
 
 
 def localisers(p: Params, must_exist: bool = False) -> None:
-    """Vision-only ActionFormer for every seed: `data/<workspace>/localisers/detections.parquet` and curves.csv."""
+    """Vision-only ActionFormer for every seed: `data/<workspace>/localisers/detections.parquet` and curves.csv; the first seed's model."""
     folder = p.data / "localisers"
     if not LOCALISERS.must_run(p, folder, must_exist):
         return
@@ -122,10 +123,11 @@ def localisers(p: Params, must_exist: bool = False) -> None:
     for i, s in enumerate(p.seeds):
         own = f"train{i}" if f"train{i}" in set(truth["split"]) else "train"  # real data has one training set
         durations = {"train": durations_of(truth, own), "test": durations_of(truth, "test")}
-        out = str(work / f"{s}.parquet"), str(work / f"{s}.pt")
+        out = str(work / str(s)), str(work / f"{s}.pt")
         todo.append((str(features), durations, str(work / "truth.parquet"), list(ACTIONS), clock, shape, recipe, s, *out))
     curves = jobs.run(localise_job, todo, p.workers, "localisers")
-    detections = pd.concat([pd.read_parquet(job[-2]) for job in todo], ignore_index=True)
+    detections = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in todo], ignore_index=True)
+    shutil.copy(f"{todo[0][-2]}.safetensors", folder / "localiser.safetensors")
     detections.to_parquet(folder / "detections.parquet", index=False)
     rows = [{"seed": s, **row} for s, curve in zip(p.seeds, curves, strict=True) for row in curve]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
