@@ -10,6 +10,7 @@ from vlact import localizing
 from vlact.detection import candidates
 from vlact.losses.localization import RANGES, assign, detection_loss, diou, focal, points
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.tridet import TriDet, TriDetConfig, expected_distance
 
 CONFIG = LocalizerConfig(feature_dim=6, classes=3, dim=16, heads=2, embeds=1, stems=1, levels=3)
 
@@ -84,10 +85,16 @@ def test_diou_is_zero_for_the_right_segment_and_focal_small_for_the_sure_and_rig
     assert focal(torch.tensor([8.0]), torch.tensor([1.0])).item() < 1e-8 < focal(torch.tensor([-8.0]), torch.tensor([1.0])).item()
 
 
-# ActionFormer
-def test_padding_changes_nothing():
+# ActionFormer, TriDet
+def make(kind, **more):
     torch.manual_seed(0)
-    model = ActionFormer(CONFIG).eval()
+    shape = {"feature_dim": 6, "classes": 3, "dim": 16, "heads": 2, "embeds": 1, "stems": 1, "levels": 3} | more
+    return (ActionFormer(LocalizerConfig(**shape)) if kind == "actionformer" else TriDet(TriDetConfig(**shape, bins=4))).eval()
+
+
+@pytest.mark.parametrize("kind", ["actionformer", "tridet"])
+def test_padding_changes_nothing(kind):
+    model = make(kind)
     x = torch.randn(1, 16, 6)
     whole = torch.ones(1, 16, dtype=torch.bool)
     padded = torch.cat([x, torch.randn(1, 16, 6)], 1)
@@ -112,12 +119,48 @@ def test_a_window_keeps_far_steps_apart():
         LocalizerConfig(feature_dim=6, classes=3, window=4)
 
 
-def test_the_same_features_in_both_branches_are_one_pass():
-    model, x, mask = ActionFormer(CONFIG).eval(), torch.randn(2, 8, 6), torch.ones(2, 8, dtype=torch.bool)
+@pytest.mark.parametrize("kind", ["actionformer", "tridet"])
+def test_the_same_features_in_both_branches_are_one_pass(kind):
+    model, x, mask = make(kind), torch.randn(2, 8, 6), torch.ones(2, 8, dtype=torch.bool)
     with torch.no_grad():
         one, two = model(x, mask), model(x, mask, x.clone())
         third = model(x, mask, x + 1)
     assert torch.allclose(one[1], two[1]) and torch.equal(one[0], third[0]) and not torch.allclose(one[1], third[1])
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_border_is_the_expectation_over_the_steps_around(ahead):
+    generator = torch.Generator().manual_seed(0)
+    border, offset = torch.randn(1, 7, generator=generator), torch.randn(1, 7, 4, generator=generator)
+    mask = torch.tensor([[True] * 6 + [False]])
+    found = expected_distance(border, offset, mask, ahead)
+    for t in range(6):
+        steps = [(k, t + k if ahead else t - k) for k in range(4)]
+        weight = {k: np.exp(border[0, i].item() + offset[0, t, k].item()) for k, i in steps if 0 <= i < 6}
+        assert found[0, t].item() == pytest.approx(sum(k * w for k, w in weight.items()) / sum(weight.values()), rel=1e-5)
+    assert found.isfinite().all() and (found <= 3).all()
+
+
+def test_tridet_learns_where_an_action_is():
+    """One bump, always the same: the best point's segment lies on it after some steps."""
+    model = make("tridet", feature_dim=4, classes=2).train()
+    at, mask = points(16, 3), torch.ones(1, 16, dtype=torch.bool)
+    x = torch.zeros(1, 16, 4)
+    x[0, 5:9, 1] = 2
+    target, offset, _ = assign(at, torch.tensor([[5.0, 9.0]]), torch.tensor([1]), 2)
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    for _ in range(80):
+        logits, distances, valid = model(x, mask)
+        loss = sum(detection_loss(logits, distances, target[None], offset[None], valid, 3.0).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        logits, distances, valid = (y[0] for y in model(x, mask))
+    found = candidates(logits, distances, valid, at)
+    best = int(np.argmax(found["score"]))
+    assert found["label"][best] == 1 and found["score"][best] > 0.5 and np.abs(found["segment"][best] - [5, 9]).max() < 0.5
 
 
 # Windows, training, decoding
