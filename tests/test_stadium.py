@@ -178,3 +178,31 @@ def test_sets_hold_every_class_and_share_no_seed():
     found = thumos({"train0": 2, "train1": 2, "test": 3}, 8.0, 1)
     assert len(found) == 20 * 7 == len({b.name for b in found}) == len({b.seed for b in found})
     assert all(sum(b.label == c and b.split == "test" for b in found) == 3 for c in ACTIONS)
+
+
+# What is said of them
+def test_every_pose_has_words_and_none_names_a_class():
+    from vlact.language.descriptions import WORDS
+
+    assert set(WORDS) == set(POSES)
+    said = " ".join(w for words in WORDS.values() for w in words)
+    sports = "baseball pitch basketball dunk billiard clean jerk cliff div cricket bowl frisbee catch golf hammer javelin vault shotput "
+    sports += "soccer penalty tennis discus volley racket bat barbell"
+    assert not [s for s in sports.split() if s in said.replace("somersault", "").replace("divid", "")]
+
+
+def test_descriptions_tell_the_order_and_tell_classes_apart():
+    from vlact.language.descriptions import describe, moments
+
+    said = {label: describe(reached(label)) for label in ACTIONS}
+    same = {frozenset((a, b)) for a in said for b in said if a < b and said[a] == said[b]}
+    assert same == {frozenset(("CliffDiving", "Diving"))}  # one is the other, from higher up
+    shot, catch = moments(reached("Shotput")), moments(reached("FrisbeeCatch"))
+    assert shot == catch[:0:-1] and describe(shot) != describe(shot[::-1])
+    assert describe(["crouch"]) == "the person crouches"
+    drawn = {describe(["crouch", "leap", "slam"], np.random.default_rng(k)) for k in range(40)}
+    assert len(drawn) > 10
+    with pytest.raises(ValueError, match="got none"):
+        describe([])
+    with pytest.raises(ValueError, match=r"got \['fly'\]"):
+        describe(["crouch", "fly"])

@@ -1,0 +1,39 @@
+"""Descriptions of actions as what happens in which order, for ActionVLM's T_desc and its alignment corpus."""
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+WORDS: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "poses.yaml").read_text())
+
+
+def moments(poses: list[str], most: int = 4) -> list[str]:
+    """The poses that tell an action: without repetitions in a row or strides of one run, at most `most`, first and last kept.
+
+    >>> moments(["run left", "run right", "run left", "leap", "leap", "slam"])
+    ['run left', 'leap', 'slam']
+    """
+    out: list[str] = []
+    for name in poses:
+        if not out or WORDS[out[-1]][0] != WORDS[name][0]:
+            out.append(name)
+    return out if len(out) <= most else [*out[: most - 2], *out[-2:]]
+
+
+def describe(poses: list[str], rng: np.random.Generator | None = None) -> str:
+    """One sentence: what the person does first, then, and at the end.
+
+    Args:
+        poses: Names of poses in order, see `vlact.worlds.stadium.POSES`.
+        rng: Draws the wording; the usual one if not given.
+
+    Raises:
+        ValueError: No pose, or an unknown one.
+    """
+    if not poses or (unknown := [p for p in poses if p not in WORDS]):
+        raise ValueError(f"poses must be some of {sorted(WORDS)}; got {unknown if poses else 'none'}")
+    said = [WORDS[p][0 if rng is None else rng.integers(len(WORDS[p]))] for p in moments(poses)]
+    if len(said) == 1:
+        return f"the person {said[0]}"
+    return f"the person first {', then '.join(said[:-1])}, and ends when the person {said[-1]}"
