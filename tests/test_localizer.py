@@ -163,6 +163,64 @@ def test_tridet_learns_where_an_action_is():
     assert found["label"][best] == 1 and found["score"][best] > 0.5 and np.abs(found["segment"][best] - [5, 9]).max() < 0.5
 
 
+# End to end
+SHAPE = {"image_size": 32, "patch_size": 16, "num_frames": 4, "dim": 32, "depth": 2, "heads": 2, "embed_dim": 12, "text_dim": 16}
+
+
+def end_to_end(**options):
+    from vlact.models.adatad import EndToEnd
+    from vlact.models.dual import DualConfig, DualEncoder
+
+    torch.manual_seed(0)
+    encoder = DualEncoder(DualConfig(**SHAPE, pool="mean", motion_input=True, conv_stem=True)).eval()
+    localiser = ActionFormer(LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2))
+    return encoder, EndToEnd(encoder, localiser, **options)
+
+
+FRAMES = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_adapters_start_as_the_identity_and_a_feature_is_the_mean_of_its_frame():
+    encoder, model = end_to_end(stride=2)
+    with torch.no_grad():
+        found = model.features(FRAMES)
+        tokens = encoder.trunk.layernorm(encoder.first(FRAMES[:1, 4:], 2))[0, 1:].view(4, 4, 32)  # positions, frames
+        pooled = encoder.last(encoder.first(FRAMES[:1, 4:], 0), 0)
+    assert found.shape == (2, 4, 32) and torch.allclose(found[0, 2:], tokens.mean(0)[::2], atol=1e-6)
+    assert torch.allclose(tokens.mean((0, 1)), pooled[0], atol=1e-6)
+    with pytest.raises(ValueError, match="multiple of the encoder's 4; got 6"):
+        model.features(FRAMES[:, :6])
+
+
+def test_time_flows_along_each_position_only():
+    """What an adapter adds depends on the neighbouring frames of the same patch and on nothing else."""
+    from vlact.models.adatad import Adapter
+
+    torch.manual_seed(0)
+    adapter = Adapter(8)
+    torch.nn.init.normal_(adapter.up.weight)
+    tokens = torch.randn(1, 1 + 3 * 5, 8)  # three positions, five frames
+    other = tokens.clone()
+    other[0, 1 + 1 * 5 + 2] += 1  # position 1, frame 2
+    with torch.no_grad():
+        moved = (adapter(tokens, 5) - adapter(other, 5)).abs().sum(-1)[0] > 1e-6
+    assert moved.nonzero()[:, 0].tolist() == [1 + 5 + t for t in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("save_memory", [False, True])
+def test_only_adapters_and_localiser_learn_and_saving_memory_changes_nothing(save_memory):
+    grads = []
+    for option in (False, save_memory):
+        _, model = end_to_end(save_memory=option)
+        model.train()
+        logits, distances, _ = model(FRAMES, torch.ones(2, 8, dtype=torch.bool))
+        (logits.sum() + distances.sum()).backward()
+        grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert not model.encoder.training and all(n.startswith(("adapters", "localiser")) for n in grads[0])
+    assert any(n.startswith("adapters.0.up") and g.abs().sum() > 0 for n, g in grads[0].items())
+    assert grads[0].keys() == grads[1].keys() and all(torch.allclose(grads[0][n], grads[1][n], atol=1e-6) for n in grads[0])
+
+
 # Windows, training, decoding
 RECIPE = {
     "window": 32,
