@@ -216,3 +216,38 @@ def test_the_weight_is_zero_where_language_is_not_expected_to_help():
     vision, language = torch.randn(1, 4, 3), torch.randn(1, 4, 3)
     mixed = losses.aggregate(vision, language, found[None])
     assert torch.equal(mixed[:, :2], vision[:, :2]) and torch.allclose(mixed[:, 3], (vision + language)[:, 3])
+
+
+# Cost
+def test_operations_are_those_that_torch_counts():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from vlact.models.cost import Decoder
+
+    lm, shape = qwen(), Decoder(hidden=32, layers=2, intermediate=64, heads=2, kv_heads=1, vocabulary=50)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        lm(input_ids=torch.zeros(1, 24, dtype=torch.long), use_cache=False)
+    assert counter.get_total_flops() == pytest.approx(shape.forward_flops(24, logits=24), rel=0.01)
+
+
+def test_lora_s_size_is_peft_s():
+    from peft import LoraConfig, get_peft_model
+
+    from vlact.models.cost import Decoder
+
+    shape = Decoder(hidden=32, layers=2, intermediate=64, heads=2, kv_heads=1, vocabulary=50)
+    found = sum(p.numel() for p in get_peft_model(qwen(), LoraConfig(r=4, target_modules="all-linear")).parameters() if p.requires_grad)
+    assert found == shape.lora_weights(4)
+
+
+def test_four_tokens_a_frame_do_not_fit_the_published_latency():
+    """Table 6 prints 68 ms for language; reading 4 x 768 tokens and descriptions with the 3B model takes longer on a perfect L40."""
+    from vlact.models.cost import QWEN25_1B5, QWEN25_3B, sequence_length, tokens_within
+
+    l40 = 181e12  # dense bf16, operations a second
+    whole = sequence_length(768)
+    assert whole == 3972 and QWEN25_3B.forward_flops(whole) / l40 > 0.14 > 0.068
+    assert 900 < tokens_within(QWEN25_3B, 0.068, l40, 0.55) < 1300 < sequence_length(768, lm_stride=4) == 1668
+    assert QWEN25_1B5.forward_flops(whole) < 0.55 * QWEN25_3B.forward_flops(whole)
