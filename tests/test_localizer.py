@@ -10,6 +10,7 @@ from vlact import localizing
 from vlact.detection import candidates
 from vlact.losses.localization import RANGES, assign, detection_loss, diou, focal, points
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.dyfadet import DyFADet, DyFADetConfig, DynamicConv
 from vlact.models.tridet import TriDet, TriDetConfig, expected_distance
 
 CONFIG = LocalizerConfig(feature_dim=6, classes=3, dim=16, heads=2, embeds=1, stems=1, levels=3)
@@ -89,10 +90,12 @@ def test_diou_is_zero_for_the_right_segment_and_focal_small_for_the_sure_and_rig
 def make(kind, **more):
     torch.manual_seed(0)
     shape = {"feature_dim": 6, "classes": 3, "dim": 16, "heads": 2, "embeds": 1, "stems": 1, "levels": 3} | more
-    return (ActionFormer(LocalizerConfig(**shape)) if kind == "actionformer" else TriDet(TriDetConfig(**shape, bins=4))).eval()
+    kinds = {"actionformer": (ActionFormer, LocalizerConfig), "tridet": (TriDet, TriDetConfig), "dyfadet": (DyFADet, DyFADetConfig)}
+    model, config = kinds[kind]
+    return model(config(**shape, **({"bins": 4} if kind == "tridet" else {}))).eval()
 
 
-@pytest.mark.parametrize("kind", ["actionformer", "tridet"])
+@pytest.mark.parametrize("kind", ["actionformer", "tridet", "dyfadet"])
 def test_padding_changes_nothing(kind):
     model = make(kind)
     x = torch.randn(1, 16, 6)
@@ -119,7 +122,7 @@ def test_a_window_keeps_far_steps_apart():
         LocalizerConfig(feature_dim=6, classes=3, window=4)
 
 
-@pytest.mark.parametrize("kind", ["actionformer", "tridet"])
+@pytest.mark.parametrize("kind", ["actionformer", "tridet", "dyfadet"])
 def test_the_same_features_in_both_branches_are_one_pass(kind):
     model, x, mask = make(kind), torch.randn(2, 8, 6), torch.ones(2, 8, dtype=torch.bool)
     with torch.no_grad():
@@ -141,9 +144,10 @@ def test_a_border_is_the_expectation_over_the_steps_around(ahead):
     assert found.isfinite().all() and (found <= 3).all()
 
 
-def test_tridet_learns_where_an_action_is():
+@pytest.mark.parametrize("kind", ["tridet", "dyfadet"])
+def test_other_localisers_learn_where_an_action_is(kind):
     """One bump, always the same: the best point's segment lies on it after some steps."""
-    model = make("tridet", feature_dim=4, classes=2).train()
+    model = make(kind, feature_dim=4, classes=2).train()
     at, mask = points(16, 3), torch.ones(1, 16, dtype=torch.bool)
     x = torch.zeros(1, 16, 4)
     x[0, 5:9, 1] = 2
@@ -161,6 +165,22 @@ def test_tridet_learns_where_an_action_is():
     found = candidates(logits, distances, valid, at)
     best = int(np.argmax(found["score"]))
     assert found["label"][best] == 1 and found["score"][best] > 0.5 and np.abs(found["segment"][best] - [5, 9]).max() < 0.5
+
+
+def test_a_gate_of_zero_cuts_its_tap_and_open_gates_make_a_plain_convolution():
+    torch.manual_seed(0)
+    conv, x, mask = DynamicConv(6, 3, 2), torch.randn(1, 9, 6), torch.ones(1, 9, dtype=torch.bool)
+    with torch.no_grad():
+        conv.gate.bias.fill_(50.0)
+        plain = torch.nn.functional.conv1d(x.transpose(1, 2), conv.weight.T[:, None], padding=1, groups=6).transpose(1, 2)
+        assert torch.allclose(conv(x, mask)[0], plain, atol=1e-5)
+        conv.gate.bias.view(3, 2)[0] = -1.0  # nobody listens to the step before
+        other = x.clone()
+        other[0, 3] += 1
+        moved = (conv(x, mask)[0] - conv(other, mask)[0]).abs().sum(-1)[0] > 1e-6
+        assert moved.nonzero()[:, 0].tolist() == [2, 3]
+    with pytest.raises(ValueError, match="kernel must be odd"):
+        DynamicConv(6, 4, 2)
 
 
 # End to end
