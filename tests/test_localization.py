@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from reference import localization_slow as slow
 
-from vlact.datasets import activitynet, thumos14
+from vlact.datasets import activitynet, epic, thumos14
 from vlact.metrics.localization import ACTIVITYNET_TIOUS, THUMOS14_TIOUS, evaluate, match, summary
 
 REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
@@ -309,3 +309,28 @@ def test_faster_than_going_through_the_predictions_one_by_one():
     wanted, long = timed(one_by_one)
     assert fast["ap"].to_numpy().reshape(20, 5) == pytest.approx(wanted, abs=1e-12)
     assert long / quick > 5, f"{long:.2f} s against {quick:.2f} s"
+
+
+# EPIC-Kitchens-100
+@needs_realdata
+def test_epic_has_the_published_counts():
+    path = REALDATA / "epic_kitchens_100" / "EPIC_100_validation.csv"
+    for task, classes in (("verb", 78), ("noun", 211), ("action", 1352)):
+        found = epic.ground_truth(path, task)
+        assert (len(found), found["video"].nunique(), found["label"].nunique()) == (9668, 138, classes)
+    assert (found["end_s"] > found["start_s"]).all() and found["group"].str.match(r"^P\d\d$").all()
+
+
+def test_epic_s_bad_rows_are_named(tmp_path):
+    head = "video_id,start_timestamp,stop_timestamp,verb_class,noun_class\n"
+    (tmp_path / "x.csv").write_text(head + "P01_11,00:00:01.50,00:01:00.00,3,7\n")
+    found = epic.ground_truth(tmp_path / "x.csv", "action")
+    assert found.values.tolist() == [["P01_11", 1.5, 60.0, "3,7", "P01"]]
+    (tmp_path / "x.csv").write_text(head + "P01_11,00:00:01.50,later,3,7\n")
+    with pytest.raises(ValueError, match="x.csv, line 2: stop_timestamp must be HH:MM:SS.ss; got 'later'"):
+        epic.ground_truth(tmp_path / "x.csv")
+    (tmp_path / "y.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"y.csv, line 1: missing columns \['video_id'"):
+        epic.ground_truth(tmp_path / "y.csv")
+    with pytest.raises(ValueError, match="task must be one of"):
+        epic.ground_truth(tmp_path / "y.csv", "noise")
