@@ -245,7 +245,7 @@ def test_only_adapters_and_localiser_learn_and_saving_memory_changes_nothing(sav
 RECIPE = {
     "window": 32,
     "batch_size": 8,
-    "epochs": 36,
+    "epochs": 72,
     "lr": 4e-3,
     "weight_decay": 0.01,
     "noise": 0.0,
@@ -274,7 +274,7 @@ def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, m
     from vlact.metrics.localization import evaluate
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 40)
-    config = LocalizerConfig(feature_dim=4, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=3)
+    config = LocalizerConfig(feature_dim=4, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=3, dropout=0.1)
     features, durations, truth = bumps(24, 0)
     parts = localizing.sequences(features, durations, truth, ["a", "b"], CLOCK)
     model, curve = localizing.train(parts[:16], config, RECIPE, seed=0)

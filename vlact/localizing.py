@@ -143,6 +143,9 @@ def train(
             cut.append(window(sequences[i], int(torch.randint(last + 1, (), generator=generator)), recipe["window"]))
         x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
+        torch.manual_seed(
+            int(torch.randint(2**31, (), generator=generator))
+        )  # paths are dropped from the global state, which no checkpoint has
         target, offset = (torch.stack(t) for t in list(zip(*(assign(at, s, k, config.classes) for *_, s, k in cut), strict=True))[:2])
         logits, distances, valid = model(x, mask)
         model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
