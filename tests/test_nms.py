@@ -1,11 +1,10 @@
 """NMS and voting against the loops that detectors run, in picks, order and scores."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
 from reference import nms_slow
+from reference.timing import timed
 
 from vlact.nms import soft_nms, suppress, vote
 
@@ -122,16 +121,8 @@ def test_a_test_set_takes_about_as_long_as_compiled(tmp_path):
     segments, scores = (np.concatenate(x) for x in zip(*videos, strict=True))
     group = np.repeat(np.arange(20), 2000)
 
-    def timed(function):
-        times = []
-        for _ in range(5):
-            start = time.process_time()
-            found = function()
-            times.append(time.process_time() - start)
-        return found, min(times)
-
-    (picks, lowered), mine = timed(lambda: soft_nms(segments, scores, group))
-    found, theirs = timed(lambda: [compiled(*v) for v in videos])
+    (picks, lowered), mine = timed(lambda: soft_nms(segments, scores, group), 5)
+    found, theirs = timed(lambda: [compiled(*v) for v in videos], 5)
     assert picks.tolist() == [int(i) + 2000 * k for k, (rows, _) in enumerate(found) for i in rows]
     assert np.allclose(lowered, np.concatenate([fell for _, fell in found]), atol=1e-6)
     assert mine < 2 * theirs, f"{mine:.3f} s against {theirs:.3f} s"
