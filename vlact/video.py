@@ -193,8 +193,8 @@ def write(path: str | Path, frames: np.ndarray, fps: float, crf: int = 10) -> No
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv444p"
             stream.thread_count = 1
-            # With macroblock trees, x264's vector code reads memory it never wrote: bytes differ from run to run.
-            stream.options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
+            # x264's vector code reads memory it never wrote (macroblock trees for one): bytes differ from run to run.
+            stream.options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0:asm=0"}
             for image in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode())

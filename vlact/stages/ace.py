@@ -77,7 +77,7 @@ def sweep_trials(m: int, depth: int, usual: int) -> list[Trial]:
     out = [replace(ace, dataset="gtea", name=f"{t} tree", tree=t, tests=trees) for t in trees]
     for d in ("gtea", "ata"):
         free = replace(ace, dataset=d, name="context-free tree", tree="context-free", tests=("shipped", "context-free"))
-        out += [replace(free, halfway=BOTH), replace(free, name="context-free tree, slow", options=SLOW)]
+        out += [replace(free, halfway=BOTH), replace(free, name="context-free tree, slow", halfway=BOTH, options=SLOW)]
     sizes = sorted({1, 3, (m + 1) // 2, m})
     out += [replace(ace, name=f"{a} first, {m} second", tree=f"{a}x{m}", leaf=(True,)) for a in sizes]
     out += [replace(ace, name=f"{m} first, {b} second", tree=f"{m}x{b}", leaf=(True,)) for b in sizes[:-1]]

@@ -35,7 +35,7 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
 
     from vlact.datasets import folder as own
     from vlact.models.text import sentence_encoder
-    from vlact.models.zoo.ace import LITERAL
+    from vlact.models.zoo.ace import LITERAL, SLOW
     from vlact.runs import Files, Trial, keep_job, plan_texts, tune_job
 
     pretraining(p, must_exist=True)
@@ -60,6 +60,7 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
             Trial("own", "zero-shot", "zero_shot", leaf=BOTH),
             Trial("own", "ProcVLR", "procvlr", leaf=BOTH),
             Trial("own", "ACE", "ace", leaf=(True,), options=LITERAL),
+            Trial("own", "ACE slow", "ace", leaf=(True,), halfway=(True,), options=SLOW),
         ):
             keep_job(trial, files, task, model, ace, s)
             out = work / f"{trial.name}-{s}.parquet"
