@@ -130,7 +130,7 @@ def test_text_loss_equals_one_token_at_a_time():
     for row in range(2):
         for k in range(3 if row == 0 else 2):
             with torch.no_grad():
-                x, seen, _ = model._tokens(*(i[row : row + 1] for i in inputs), target[row : row + 1, :k])
+                x, seen, *_ = model._tokens(*(i[row : row + 1] for i in inputs), target[row : row + 1, :k])
                 position = torch.arange(x.shape[1])[None]
                 hidden = lm.model(inputs_embeds=x, attention_mask=seen, position_ids=position, use_cache=False).last_hidden_state
                 total.append(-lm.lm_head(hidden[0, -1]).log_softmax(-1)[target[row, k]].item())

@@ -5,7 +5,7 @@ import pytest
 
 from vlact import video
 from vlact.worlds import broadcast
-from vlact.worlds.broadcast import Broadcast, film, plan, thumos
+from vlact.worlds.broadcast import Broadcast, drills, film, plan, thumos
 from vlact.worlds.scene import Track
 from vlact.worlds.stadium import (
     ACTIONS,
@@ -37,7 +37,7 @@ def performed(label, what="action", seed=0):
     """A shot of one event and the points of the body during it."""
     take = Take(np.random.default_rng(seed), 1.0)
     take.cut()
-    take.act(label, what)
+    take.act(label, ACTIONS[label], what)
     start, end, _, _ = take.segments[0]
     times = np.linspace(start, end, 60)
     return take, times, place_body(take.keys[0], times, ACTIONS[label].stand)
@@ -127,7 +127,7 @@ def test_the_barbell_goes_up_and_a_ball_flies_ahead():
     _, _, at = performed("CleanAndJerk")
     assert at["r_hand"][-1, 1] - at["r_hand"][:20, 1].min() > 1.2
     take, times, _ = performed("BaseballPitch")
-    scene = shoot(take.keys[0], "BaseballPitch", take.flights, look(np.random.default_rng(0)), times, np.random.default_rng(0))
+    scene = shoot(take.keys[0], ACTIONS["BaseballPitch"], take.flights, look(np.random.default_rng(0)), times, np.random.default_rng(0))
     ball = next(b for b in scene.bodies if len(b.parts) == 1 and b.parts[0].size == (0.075, 0.075, 0.075)).pos(times)
     gone = times > take.flights[0][0]
     assert gone.any() and (np.diff(ball[gone, 0]) > 0).all() and ball[-1, 0] - ball[gone][0, 0] > 1
@@ -151,12 +151,24 @@ def test_broken_performances_miss_the_end_and_reversed_ones_run_backwards():
 def test_a_recording_has_actions_and_distractors_that_never_overlap():
     kinds = set()
     for k, label in enumerate(ACTIONS):
-        take = plan(Broadcast("x", label, (3, k), "train", 32.0))
+        take, _ = plan(Broadcast("x", label, (3, k), "train", 32.0))
         found = sorted(take.segments)
         assert all(a[1] <= b[0] + 1e-9 for a, b in zip(found, found[1:], strict=False)) and any(s[2] == "action" for s in found)
         assert take.now >= 32 and {s[3] for s in found} == {label}
         kinds |= {(s[2], ACTIONS[label].design == "reversed") for s in found}
     assert ("reversed", True) in kinds and ("reversed", False) not in kinds and ("broken", False) in kinds
+
+
+def test_drills_hold_no_order_that_a_class_has_nor_its_reverse():
+    found = [s for i in range(12) for s in plan(Broadcast("x", "", (3, 41, i), "drill", 32.0))[0].segments]
+    orders = [name.split(" > ") for *_, what, name in found if what == "drill"]
+    assert len(orders) == len(found) > 60 and len({tuple(o) for o in orders}) > 0.95 * len(orders)
+    steps = {(a.removesuffix(" right"), b) for o in orders for a, b in zip(o, o[1:], strict=False)}
+    taken = {(a, b) for label in ACTIONS for a, b in zip(reached(label), reached(label)[1:], strict=False)}
+    assert not steps & (taken | {(b, a) for a, b in taken})
+    assert {"tuck", "cue forward", "run left"} <= {p for o in orders for p in o}
+    both = drills(10, 8.0, 3)
+    assert [b.split for b in both] == ["drill"] * 8 + ["held out"] * 2 and not {b.label for b in both} - {""}
 
 
 def test_recordings_are_files_with_the_ground_truth_of_what_was_filmed(tmp_path):

@@ -10,17 +10,18 @@ from vlact import video
 from vlact.clips import fit
 from vlact.jobs import write_whole
 from vlact.models.dual import DualEncoder
+from vlact.models.poses import OFFSETS, PoseEncoder
 from vlact.training import autocast
 
 CHUNK = 512  # frames decoded at once; a long video never lies in memory whole
 
 
 @torch.no_grad()
-def extract(encoder: DualEncoder, path: Path, fps: float, stride: int, batch_size: int = 64) -> torch.Tensor:
+def extract(encoder: DualEncoder | PoseEncoder, path: Path, fps: float, stride: int, batch_size: int = 64) -> torch.Tensor:
     """Pooled features (T, dim) of clips centred on every `stride`-th frame; frames beyond an end repeat the last.
 
     Args:
-        encoder: Sees `num_frames` frames of `image_size` pixels; other sizes are fitted, see `vlact.clips.fit`.
+        encoder: Sees some frames of `image_size` pixels; other sizes are fitted, see `vlact.clips.fit`.
         path: A video.
         fps: Rate at which its frames are taken, whatever its own.
         stride: Frames at that rate from one feature to the next.
@@ -28,24 +29,29 @@ def extract(encoder: DualEncoder, path: Path, fps: float, stride: int, batch_siz
     Raises:
         vlact.video.VideoError: It cannot be read.
     """
-    info, clip = video.probe(path), encoder.config.num_frames
+    info = video.probe(path)
+    if isinstance(encoder, PoseEncoder):
+        around, embed = np.array(OFFSETS), encoder
+    else:
+        clip = encoder.config.num_frames
+        around, embed = np.arange(clip) - (clip - 1) // 2, lambda clips: encoder.last(encoder.first(clips, 0), 0)
     frame = video.nearest_frames(info, np.arange(max(1, round(info.duration_s * fps))) / fps)
     centres, out = np.arange(0, len(frame), stride), []
     for first in range(0, len(centres), max(1, CHUNK // stride)):
         part = centres[first : first + max(1, CHUNK // stride)]
-        wanted = frame[np.clip(part[:, None] + np.arange(clip) - (clip - 1) // 2, 0, len(frame) - 1)]
+        wanted = frame[np.clip(part[:, None] + around, 0, len(frame) - 1)]
         needed = np.unique(wanted)
         frames = fit(video.read(path, needed, info), encoder.config.image_size)
         for rows in np.array_split(np.searchsorted(needed, wanted), -(-len(wanted) // batch_size)):
             with autocast():
-                out.append(encoder.last(encoder.first(torch.from_numpy(frames[rows]), 0), 0).float())
+                out.append(embed(torch.from_numpy(frames[rows])).float())
     return torch.cat(out)
 
 
-def extract_job(encoder: str, folder: str, names: list[str], fps: float, stride: int, out: str) -> str:
-    """Features of some videos as one safetensors file, unless an earlier run left it there."""
+def extract_job(kind: type, encoder: str, folder: str, names: list[str], fps: float, stride: int, out: str) -> str:
+    """Features of some videos as one safetensors file, unless an earlier run left it there; `kind` is the encoder's class."""
     if not Path(out).is_file():
-        model = DualEncoder.load(encoder).eval()
+        model = kind.load(encoder).eval()
         found = {name: extract(model, Path(folder) / name, fps, stride).contiguous() for name in names}
         write_whole(Path(out), lambda data, path: save_file(data, path), found)
     return out

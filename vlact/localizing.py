@@ -177,6 +177,10 @@ class Localiser:
     mean: Tensor
     std: Tensor
 
+    def run(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The model on a batch of windows."""
+        return self.model(x, mask)
+
     @torch.inference_mode()
     def candidates(self, video: str, features: Tensor, duration_s: float) -> pd.DataFrame:
         """What sliding windows find in one video before NMS: `video, start_s, end_s, label, score`.
@@ -192,7 +196,7 @@ class Localiser:
         first = starts(len(features), length)
         cut = [window(sequence, s, length) for s in first]
         groups = [cut[i : i + WINDOWS] for i in range(0, len(cut), WINDOWS)]
-        outputs = [self.model(torch.stack([c[0] for c in g]), torch.stack([c[1] for c in g])) for g in groups]
+        outputs = [self.run(torch.stack([c[0] for c in g]), torch.stack([c[1] for c in g])) for g in groups]
         found = [torch.cat(x) for x in zip(*outputs, strict=True)]
         parts = [candidates(*one, at, start) for start, *one in zip(first, *found, strict=True)]
         whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}

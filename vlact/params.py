@@ -93,6 +93,7 @@ class Stadium:
     train: int  # recordings of a class for each seed
     test: int
     seconds: float  # of a recording, at least
+    drills: int  # recordings of no sport, for alignment
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,34 @@ class Tal:
 
 
 @dataclass(frozen=True)
+class Align:
+    """The stadium's pose encoder, and the language model that reads what it sees, see `vlact.aligning`."""
+
+    pose_steps: int
+    pose_batch_size: int  # frames
+    pose_lr: float
+    steps: int
+    batch_size: int  # windows
+    lr: float
+    noise: float  # standard deviation, added to standardised features in training
+    text_weight: float
+    hidden: int
+    layers: int
+    heads: int
+    lm_stride: int
+
+
+@dataclass(frozen=True)
+class Vlm:
+    """ActionVLM, see `vlact.vision_language`; what is not here is as in `Tal`."""
+
+    epochs: int  # half of them with language
+    rank: int  # of LoRA
+    warm_epochs: int  # with language, at a fixed weight
+    ablation_seeds: int  # of the rows that are no headline
+
+
+@dataclass(frozen=True)
 class Params:
     """One profile."""
 
@@ -132,6 +161,8 @@ class Params:
     ace: Ace
     stadium: Stadium
     tal: Tal
+    align: Align
+    vlm: Vlm
 
     @property
     def data(self) -> Path:

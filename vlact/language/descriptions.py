@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+SEPARATOR, NOTHING = " ; ", "nothing"  # of answers, see `vlact.metrics.proposals`
 WORDS: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "poses.yaml").read_text())
 
 

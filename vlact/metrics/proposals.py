@@ -11,8 +11,8 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-SEPARATOR = " ; "
-NOTHING = "nothing"
+from vlact.language.descriptions import NOTHING, SEPARATOR
+
 ITEM = re.compile(r"^(?P<label>\S.*?) (?P<start>-?\d+(?:\.\d+)?) (?P<end>-?\d+(?:\.\d+)?)$")
 
 

@@ -7,12 +7,22 @@ predicted advantage (Eq. 2).
 The paper puts the descriptions last and lets them inform the frames before them, which a causal mask forbids. Here
 frames, instruction and descriptions see each other (`attention="prefix"`) and only the generated text is causal;
 "descriptions first" is the other reading, and "causal" the literal one, under which descriptions change nothing.
+
+`Reader` adds what a small language model needs to be seen reading, and to pass on what it read: a pointer from every
+frame to the candidate whose description it fits, and the grounding readout, the names pointed at as part of F_lang.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from vlact.jobs import write_whole
+from vlact.language.prompts import Prompt
 
 ATTENTION = ("prefix", "descriptions first", "causal")
 TOKENS = ("vis", "cls", "loc", "adv")
@@ -27,18 +37,25 @@ class LanguageConfig:
         attention: One of `ATTENTION`.
         lm_stride: Every how many-th frame the language model sees; what it says is interpolated between them.
         first_advantage: Bias of Eq. 2, so that language starts with weight 2 sigmoid(0.5) - 1 = 0.245.
+        numbers: Id of the token "0" where every [vis] is to carry the word of its frame's number, as TimeMarker
+            marks times; -1 for none, as in the paper.
+        read_from: Tokens whose states become F_lang,cls, F_lang,loc and the advantage; Table 9b changes them.
     """
 
     feature_dim: int
     attention: str = "prefix"
     lm_stride: int = 1
     first_advantage: float = 0.5
+    numbers: int = -1
+    read_from: tuple[str, str, str] = ("cls", "loc", "adv")
 
     def __post_init__(self):
         if self.attention not in ATTENTION:
             raise ValueError(f"attention must be one of {ATTENTION}; got {self.attention!r}")
         if self.lm_stride < 1:
             raise ValueError(f"lm_stride must be at least 1; got {self.lm_stride}")
+        if len(self.read_from) != 3 or set(self.read_from) - set(TOKENS):
+            raise ValueError(f"read_from must be three of {TOKENS}; got {self.read_from}")
 
 
 def visible(frames: Tensor, prompt: Tensor, target: int, attention: str) -> Tensor:
@@ -97,47 +114,69 @@ class LanguageBranch(nn.Module):
 
     def _tokens(
         self, features: Tensor, mask: Tensor, prompt: Tensor, prompt_mask: Tensor, text: Tensor | None
-    ) -> tuple[Tensor, Tensor, slice]:
-        """Embeddings (B, S, H) of the whole sequence, what sees what, and where the frame tokens are."""
+    ) -> tuple[Tensor, Tensor, slice, slice]:
+        """Embeddings (B, S, H) of the whole sequence, what sees what, and where frame and prompt tokens are."""
         b, t, _ = features.shape
-        frames = torch.cat([self.take_in(features)[:, :, None], self.special[:3].expand(b, t, -1, -1)], 2).flatten(1, 2)
-        words, first = self.causal_lm().get_input_embeddings()(prompt), self.config.attention == "descriptions first"
+        embed, first = self.causal_lm().get_input_embeddings(), self.config.attention == "descriptions first"
+        seen = self.take_in(features)
+        if self.config.numbers >= 0:
+            seen = seen + embed(self.config.numbers + self.config.lm_stride * torch.arange(t, device=features.device))
+        frames = torch.cat([seen[:, :, None], self.special[:3].expand(b, t, -1, -1)], 2).flatten(1, 2)
+        words = prompt if prompt.is_floating_point() else embed(prompt)
         parts = [words, frames] if first else [frames, words]
         if text is not None:
-            parts += [self.special[3:].expand(b, -1, -1), self.causal_lm().get_input_embeddings()(text.clamp(min=0))]
+            parts += [self.special[3:].expand(b, -1, -1), embed(text.clamp(min=0))]
         after = 0 if text is None else 1 + text.shape[1]
         attend = visible(mask.repeat_interleave(len(TOKENS), 1), prompt_mask, after, self.config.attention)
-        start = words.shape[1] if first else 0
-        return torch.cat(parts, 1), attend, slice(start, start + frames.shape[1])
+        n, m = frames.shape[1], words.shape[1]
+        return torch.cat(parts, 1), attend, slice(m * first, m * first + n), slice(n * (not first), n * (not first) + m)
 
-    def forward(
-        self, features: Tensor, mask: Tensor, prompt: Tensor, prompt_mask: Tensor, target: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Read frames and prompt.
+    def read(self, features: Tensor, mask: Tensor, prompt: Tensor, prompt_mask: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:
+        """States of the language model.
 
         Args:
             features: F_vis (B, T, D).
             mask: Valid frames (B, T).
-            prompt: Token ids of instruction and descriptions (B, N).
+            prompt: Token ids of instruction and descriptions (B, N), or their embeddings (B, N, H).
             prompt_mask: Valid prompt tokens (B, N), bool.
             target: Token ids of the text to generate (B, M), -100 where padded; teacher forcing, Eq. 8.
 
         Returns:
-            `cls`, `loc` (B, T, D), `advantage` (B, T), `hidden` (B, T', 4, H) of the frames the LM saw, and with a
-            target `text_loss`, the mean cross entropy of its tokens.
+            `hidden` (B, T', 4, H) of the frames the LM saw; of the layer before the last `middle`, the same shape,
+            and `prompt` (B, N, H); with a target `text_loss`, the mean cross entropy of its tokens.
         """
-        lm, stride, length = self.causal_lm(), self.config.lm_stride, features.shape[1]
+        lm, stride = self.causal_lm(), self.config.lm_stride
         text = None if target is None else target[:, :-1]
-        x, attend, frames = self._tokens(features[:, ::stride], mask[:, ::stride], prompt, prompt_mask, text)
+        x, attend, frames, words = self._tokens(features[:, ::stride], mask[:, ::stride], prompt, prompt_mask, text)
         position = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-        hidden = lm.model(inputs_embeds=x, attention_mask=attend, position_ids=position, use_cache=False).last_hidden_state
-        said = hidden[:, frames].unflatten(1, (-1, len(TOKENS)))
-        out = {k: self._spread(self.give_out[k](said[:, :, TOKENS.index(k)]), length) for k in ("cls", "loc")}
-        out |= {"advantage": self._spread(self.advantage(said[:, :, TOKENS.index("adv")]), length)[..., 0], "hidden": said}
+        found = lm.model(inputs_embeds=x, attention_mask=attend, position_ids=position, use_cache=False, output_hidden_states=True)
+        hidden, middle = found.last_hidden_state, found.hidden_states[-2]
+        out = {"hidden": hidden[:, frames].unflatten(1, (-1, len(TOKENS))), "middle": middle[:, frames].unflatten(1, (-1, len(TOKENS)))}
+        out["prompt"] = middle[:, words]
         if target is not None:
             logits = lm.lm_head(hidden[:, -target.shape[1] :]).float()
             out["text_loss"] = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100)
         return out
+
+    def speak(self, hidden: Tensor, length: int, ground: Tensor | float = 0.0) -> dict[str, Tensor]:
+        """F_lang,cls and F_lang,loc (B, T, D) and the predicted advantage (B, T), from states (B, T', 4, H).
+
+        Args:
+            hidden: From `read`.
+            length: T.
+            ground: Added to what F_lang,cls is made of (B, T', H).
+        """
+        cls, loc, adv = (hidden[:, :, TOKENS.index(k)] for k in self.config.read_from)
+        said = {"cls": self.give_out["cls"](cls + ground), "loc": self.give_out["loc"](loc), "advantage": self.advantage(adv)}
+        out = {k: self._spread(x, length) for k, x in said.items()}
+        return out | {"advantage": out["advantage"][..., 0]}
+
+    def forward(
+        self, features: Tensor, mask: Tensor, prompt: Tensor, prompt_mask: Tensor, target: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """`read`, then `speak`: everything that the two return."""
+        out = self.read(features, mask, prompt, prompt_mask, target)
+        return out | self.speak(out["hidden"], features.shape[1])
 
     def _spread(self, x: Tensor, length: int) -> Tensor:
         """From every `lm_stride`-th frame (B, T', K) to all (B, T, K), linearly, the last one held."""
@@ -156,8 +195,8 @@ class LanguageBranch(nn.Module):
             Token ids of each row, without `end`.
         """
         lm, stride = self.causal_lm(), self.config.lm_stride
-        none = prompt.new_zeros(len(prompt), 0)
-        x, attend, _ = self._tokens(features[:, ::stride], mask[:, ::stride], prompt, prompt_mask, none)
+        none = prompt.new_zeros(len(prompt), 0, dtype=torch.long)
+        x, attend, *_ = self._tokens(features[:, ::stride], mask[:, ::stride], prompt, prompt_mask, none)
         known, s = attend[:, :, -1:], x.shape[1]
         position, cache, rows = torch.arange(s, device=x.device).expand(len(x), -1), None, []
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -173,3 +212,111 @@ class LanguageBranch(nn.Module):
             position = torch.full((len(x), 1), s + step, device=x.device)
         rows = torch.stack(rows, 1).tolist()
         return [row[: row.index(end)] if end in row else row for row in rows]
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """Shape of a reader with a language model of its own.
+
+    Attributes:
+        vocabulary: Words of the tokenizer.
+        poses: Poses that alignment names.
+        clause_dim: Features of a clause.
+        hidden, layers, heads: Of the Qwen2 decoder.
+        pointer_dim: Of queries and keys of the pointer.
+        language: Options of the branch, as a dict.
+    """
+
+    vocabulary: int
+    poses: int
+    clause_dim: int = 384
+    hidden: int = 64
+    layers: int = 3
+    heads: int = 2
+    pointer_dim: int = 32
+    language: dict | None = None
+
+
+class Reader(nn.Module):
+    """A small Qwen2 with the language branch, a pointer from frames to descriptions, and heads for its alignment.
+
+    The pointer compares states of the layer before the last, [cls] of a frame with the last token of a candidate;
+    one more key stands for "none of them". First and last pose are asked of frames and candidates through the
+    same heads, which is what makes the pointer emerge. Small heads lose positions: at most 2 of 64 dimensions.
+    """
+
+    def __init__(self, config: ReaderConfig):
+        super().__init__()
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        h = config.hidden
+        shape = Qwen2Config(
+            vocab_size=config.vocabulary,
+            hidden_size=h,
+            intermediate_size=4 * h,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=8192,
+            rope_theta=1e6,
+            tie_word_embeddings=True,
+        )
+        self.config = config
+        language = dict(config.language or {})
+        language["read_from"] = tuple(language.get("read_from", ("cls", "loc", "adv")))
+        self.branch = LanguageBranch(Qwen2ForCausalLM._from_config(shape, attn_implementation="sdpa"), LanguageConfig(**language))
+        self.clause = nn.Sequential(nn.Linear(config.clause_dim, 2 * h), nn.GELU(), nn.Linear(2 * h, h))
+        self.query, self.key = nn.Linear(h, config.pointer_dim), nn.Linear(h, config.pointer_dim)
+        self.none = nn.Parameter(torch.zeros(config.pointer_dim))
+        self.value = nn.LayerNorm(h)
+        self.now, self.first, self.last = (nn.Linear(h, config.poses) for _ in range(3))
+
+    def embed(self, prompt: Prompt) -> Tensor:
+        """Embeddings of a prompt (B, N, H)."""
+        said = prompt.clauses.abs().sum(-1, keepdim=True) > 0
+        return self.branch.causal_lm().get_input_embeddings()(prompt.ids) + said * self.clause(prompt.clauses)
+
+    def forward(
+        self, features: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None, ground: bool = True
+    ) -> dict[str, Tensor]:
+        """Read, point, speak.
+
+        Args:
+            features, mask, target: See `LanguageBranch.read`.
+            prompt: K candidates.
+            ground: Whether the names pointed at are added to [cls] (the grounding readout).
+
+        Returns:
+            What `LanguageBranch` returns, and `pointer`, logits (B, T', K + 1) of which the last is "none of them",
+            and `candidates`, their states (B, K, H).
+        """
+        out = self.branch.read(features, mask, self.embed(prompt), prompt.mask, target)
+        states = torch.gather(out["prompt"], 1, prompt.at[..., None].expand(-1, -1, out["prompt"].shape[-1]))
+        keys = torch.cat([self.key(states), self.none.expand(len(states), 1, -1)], 1)
+        pointer = self.query(out["middle"][:, :, TOKENS.index("cls")]) @ keys.transpose(1, 2) / 4
+        names = self.value(self.branch.causal_lm().get_input_embeddings()(prompt.names))
+        said = pointer.softmax(-1)[..., :-1] @ names if ground else 0.0
+        return out | {"pointer": pointer, "candidates": states} | self.branch.speak(out["hidden"], features.shape[1], said)
+
+    def save(self, path: str | Path) -> None:
+        """Weights and shape as one safetensors file."""
+        state = {k: v.contiguous() for k, v in self.state_dict().items() if not k.endswith("lm_head.weight")}
+        write_whole(Path(path), lambda d, f: save_file(d, f, metadata={"reader": json.dumps(asdict(self.config))}), state)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Reader":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: Another file, or one whose weights do not fit its shape.
+        """
+        with safe_open(str(path), framework="pt") as file:
+            header = (file.metadata() or {}).get("reader")
+            if header is None:
+                raise ValueError(f"{path}: expected a 'reader' entry in the safetensors header; was it written by Reader.save?")
+            state = {k: file.get_tensor(k) for k in file.keys()}
+        model = cls(ReaderConfig(**json.loads(header)))
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        if unexpected or [k for k in missing if not k.endswith("lm_head.weight")]:
+            raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
+        return model.eval()

@@ -1,7 +1,7 @@
 """Untrimmed recordings of the stadium on disk: real mp4 files with ground truth, broken-off and reversed distractors.
 
 As in THUMOS14, a recording shows one sport, several instances of it, and much else; every instance of
-CliffDiving is annotated as Diving, too.
+CliffDiving is annotated as Diving, too. Drills show no sport at all, see `vlact.worlds.stadium.drill`.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ import numpy as np
 
 from vlact import video
 from vlact.jobs import kept
+from vlact.language.descriptions import moments
 from vlact.worlds.render import render
-from vlact.worlds.stadium import ACTIONS, Take, look, shoot
+from vlact.worlds.stadium import ACTIONS, PROPS, Action, Take, drill, look, shoot
 
 ALSO = {"CliffDiving": "Diving"}
 EVENTS = ("action", "broken", "reversed", "wait", "walk")
@@ -21,7 +22,7 @@ CHANCES = {"own": (0.44, 0.24, 0.0, 0.16, 0.16), "shared": (0.44, 0.24, 0.0, 0.1
 
 @dataclass(frozen=True)
 class Broadcast:
-    """One recording to film."""
+    """One recording to film; without a label it is of drills."""
 
     name: str
     label: str
@@ -40,10 +41,29 @@ def thumos(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]
     ]
 
 
-def plan(broadcast: Broadcast) -> Take:
-    """What happens in a recording. Half of the events follow in the same shot, the others after a cut."""
+def drills(count: int, seconds: float, seed: int) -> list[Broadcast]:
+    """Recordings for the alignment of language with vision; the last fifth is held out."""
+    return [Broadcast(f"drill_{i:05d}", "", (seed, 41, i), "held out" if 5 * i >= 4 * count else "drill", seconds) for i in range(count)]
+
+
+def plan(broadcast: Broadcast) -> tuple[Take, Action]:
+    """What happens in a recording, and whose prop and place it shows. Half of the events follow in the same shot, the others a cut."""
     rng = np.random.default_rng((*broadcast.seed, 1))
-    take, action = Take(rng, look(np.random.default_rng((*broadcast.seed, 2))).pace), ACTIONS[broadcast.label]
+    take = Take(rng, look(np.random.default_rng((*broadcast.seed, 2))).pace)
+    if not broadcast.label:
+        prop = PROPS[rng.integers(len(PROPS))]
+        while take.now < broadcast.seconds:
+            if not take.keys or rng.random() < 0.5:
+                take.cut()
+            else:
+                take.to_start()
+            if rng.random() < 0.15:
+                take.wait(walk=rng.random() < 0.5)
+            else:
+                one = drill(rng, prop)
+                take.act(" > ".join(moments([b.pose for b in one.beats])), one, "drill")
+        return take, Action((), prop)
+    action = ACTIONS[broadcast.label]
     while take.now < broadcast.seconds or not any(s[2] == "action" for s in take.segments):
         what = EVENTS[rng.choice(len(EVENTS), p=CHANCES[action.design])]
         if not take.keys or action.stand or what == "reversed" or rng.random() < 0.5:
@@ -53,18 +73,18 @@ def plan(broadcast: Broadcast) -> Take:
         if what in ("wait", "walk"):
             take.wait(walk=what == "walk" and not action.stand)
         else:
-            take.act(broadcast.label, what)
-    return take
+            take.act(broadcast.label, action, what)
+    return take, action
 
 
 def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
     """Render a recording to `folder/<name>.mp4`.
 
     Returns:
-        `video`, `split`, `duration_s`, `annotations` (rows start_s, end_s, label), `distractors` (the same and
+        `video`, `split`, `duration_s`, `annotations` (rows start_s, end_s, label; of drills "pose > pose"), `distractors` (the same and
         what: "broken" or "reversed") and `poses` (start_s, end_s, pose), in seconds of the file.
     """
-    take = plan(broadcast)
+    take, action = plan(broadcast)
     rng, seen = np.random.default_rng((*broadcast.seed, 3)), look(np.random.default_rng((*broadcast.seed, 2)))
     total = int(take.now * fps)
     frames, scenes, times = np.arange(total) / fps, [], []
@@ -72,7 +92,7 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
         start, end = keys[0][0], keys[-1][0]
         mine = frames[(frames >= start) & (frames < end)]
         if len(mine):
-            scenes.append(shoot(keys, broadcast.label, take.flights, seen, mine, rng))
+            scenes.append(shoot(keys, action, take.flights, seen, mine, rng))
             times.append(mine)
     drawn = np.concatenate([f for i in range(0, len(scenes), 4) for f in render(scenes[i : i + 4], times[i : i + 4], (size, size))])
     if rng.random() < 0.5:
@@ -84,14 +104,18 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
         return [{"start_s": s, "end_s": min(e, end), **more} for s, e, more in found if s < end - 0.25]
 
     labels = [
-        (s, e, {"label": name}) for s, e, what, label in take.segments if what == "action" for name in (label, ALSO.get(label)) if name
+        (s, e, {"label": name})
+        for s, e, what, label in take.segments
+        if what in ("action", "drill")
+        for name in (label, ALSO.get(label))
+        if name
     ]
     return {
         "video": f"{broadcast.name}.mp4",
         "split": broadcast.split,
         "duration_s": end,
         "annotations": rows(labels),
-        "distractors": rows([(s, e, {"what": what, "label": label}) for s, e, what, label in take.segments if what != "action"]),
+        "distractors": rows([(s, e, {"what": w, "label": label}) for s, e, w, label in take.segments if w in ("broken", "reversed")]),
         "poses": rows([(s, e, {"pose": p}) for s, e, p in take.poses]),
     }
 

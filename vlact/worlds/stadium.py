@@ -47,7 +47,6 @@ POSES: dict[str, np.ndarray] = {
     "thrown": pose(lean=44, twist=35, r_arm=62, r_elbow=10, l_arm=-45, l_leg=38, l_knee=30, r_leg=-42, r_knee=30),
     "sprint with spear": pose(lean=4, twist=-40, r_arm=-75, r_out=35, r_elbow=6, l_arm=60, l_leg=52, l_knee=40, r_leg=-34),
     "leap": pose(lean=-6, r_arm=175, l_arm=120, l_leg=60, l_knee=70, r_leg=-12),
-    "hang": pose(lean=-14, arms=178, legs=-20, knees=45),
     "slam": pose(lean=32, arms=72, legs=25, knees=45),
     "spike": pose(lean=28, twist=30, r_arm=60, l_arm=-30, legs=-14, knees=60),
     "squat": pose(lean=52, legs=88, knees=122, arms=48, elbows=0),
@@ -191,6 +190,30 @@ WAITING = (Beat("rest", 0.5), Beat("rest", 0.9), Beat("stand", 0.5))
 WALKING = tuple(Beat(f"stride {side}", 0.34, 0.28) for side in ("left", "right", "left", "right"))
 
 
+PROPS = ("", "ball", "shot", "basketball", "disc", "cue", "bat", "racket", "barbell", "hammer", "javelin", "pole")
+
+
+def neighbours() -> set[tuple[str, str]]:
+    """Poses that follow each other in some class, in either order."""
+    pairs = {(a.pose, b.pose) for action in ACTIONS.values() for a, b in zip(action.beats, action.beats[1:], strict=False)}
+    return pairs | {(b, a) for a, b in pairs}
+
+
+def drill(rng: np.random.Generator, prop: str) -> Action:
+    """Two to four poses of the classes in an order that no class has, nor backwards: what the language model learns to read on."""
+    pool: dict[str, tuple[Beat, ...]] = {}
+    for action in ACTIONS.values():
+        for beat in action.beats:
+            pool.setdefault(beat.pose, (Beat(beat.pose, max(beat.s, 0.4), beat.go, max(beat.up, 0.0), beat.turn),))
+    pool["run left"] = beats("run*3")
+    del pool["run right"]
+    names, taken, chosen = list(pool), neighbours(), []
+    for _ in range(rng.integers(2, 5)):
+        free = [n for n in names if n not in chosen and not (chosen and (chosen[-1], n) in taken)]
+        chosen.append(free[rng.integers(len(free))])
+    return Action(tuple(b for n in chosen for b in pool[n]), prop)
+
+
 # From poses to points in space
 def skeleton(angles: np.ndarray) -> dict[str, np.ndarray]:
     """Points (T, 3) of a body that faces +x with its pelvis at the origin, from joint angles (T, 13).
@@ -252,7 +275,7 @@ class Take:
     Attributes:
         keys: Per shot, rows (t, x, up, yaw, 13 angles).
         poses: (start_s, end_s, pose): what is reached when.
-        segments: (start_s, end_s, what, label): "action", "broken" (without the last beats) or "reversed".
+        segments: (start_s, end_s, what, label): "action", "broken" (without the last beats), "reversed" or "drill".
         flights: (s, until_s): when the prop is out of the hand.
     """
 
@@ -300,11 +323,10 @@ class Take:
         if walk:
             self.to_start()
 
-    def act(self, label: str, what: str = "action") -> None:
+    def act(self, label: str, action: Action, what: str = "action") -> None:
         """An event of a class, from the start place; one that runs backwards starts where the class ends."""
-        action = ACTIONS[label]
         self.play([Beat("stand", self.rng.uniform(0.2, 0.7))])
-        if what == "action":
+        if what in ("action", "drill"):
             times = self.play(action.beats)
             if action.release is not None:
                 self.flights.append((times[action.release], times[-1] + 0.4))
@@ -516,18 +538,18 @@ def look(rng: np.random.Generator) -> Look:
     return Look(colours, floor, wall, rng.uniform(2.5, 5.0), light, rng.uniform(0.4, 0.6), rng.uniform(0.9, 1.15), rng.uniform(0.9, 1.1))
 
 
-def shoot(keys: list, label: str, flights: list, seen: Look, times: np.ndarray, rng: np.random.Generator) -> Scene:
-    """One shot as a scene: the athlete with prop and place of a class, and a camera of the shot's own.
+def shoot(keys: list, action: Action, flights: list, seen: Look, times: np.ndarray, rng: np.random.Generator) -> Scene:
+    """One shot as a scene: the athlete with prop and place of an action, and a camera of the shot's own.
 
     Args:
         keys: Of one shot of a `Take`.
-        label: Whose prop and place.
+        action: Whose prop and place.
         flights: Of the `Take`.
         seen: The recording's look.
         times: (T,) frames of the shot, seconds.
         rng: For the camera.
     """
-    action, colour = ACTIONS[label], seen.colours
+    colour = seen.colours
     points = place_body(keys, times, action.stand)
     bodies = [
         between(

@@ -1,0 +1,72 @@
+"""A small convolutional encoder of athletes' frames, the stadium's E_vis: one feature a frame, from it and its neighbours.
+
+It stands for a video encoder pretrained on people in motion. It learns from the drills that the language model is
+aligned on, so that a localiser on vision alone has seen whatever language has.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vlact.jobs import write_whole
+
+OFFSETS = (-2, 0, 2)  # frames that are seen for a feature
+
+
+@dataclass(frozen=True)
+class PoseConfig:
+    """Shape of the encoder: pixels of a side, channels of its layers (each halves the image), features, poses named."""
+
+    image_size: int = 64
+    channels: tuple[int, ...] = (32, 48, 64, 96)
+    dim: int = 96
+    poses: int = 0
+
+
+class PoseEncoder(nn.Module):
+    """Frames to features; `head` names the pose that the body is on its way to."""
+
+    def __init__(self, config: PoseConfig):
+        super().__init__()
+        self.config, layers, width = config, [], 9
+        for channels in config.channels:
+            layers += [nn.Conv2d(width, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            width = channels
+        self.body = nn.Sequential(*layers)
+        self.out = nn.Linear(width * (config.image_size // 2 ** len(config.channels)) ** 2, config.dim)
+        self.head = nn.Linear(config.dim, config.poses)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W, 3), frames at `OFFSETS`, to features (B, dim): the middle frame and both differences."""
+        before, now, after = clips.float().unbind(1)
+        x = torch.cat([now - 128, now - before, after - now], -1).permute(0, 3, 1, 2) / 64
+        return self.out(self.body(x.contiguous(memory_format=torch.channels_last)).flatten(1))
+
+    def save(self, path: str | Path) -> None:
+        """Weights and shape as one safetensors file."""
+        state = {k: v.contiguous() for k, v in self.state_dict().items()}
+        write_whole(Path(path), lambda d, f: save_file(d, f, metadata={"poses": json.dumps(asdict(self.config))}), state)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PoseEncoder":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: Another file, or one whose weights do not fit its shape.
+        """
+        with safe_open(str(path), framework="pt") as file:
+            header = (file.metadata() or {}).get("poses")
+            if header is None:
+                raise ValueError(f"{path}: expected a 'poses' entry in the safetensors header; was it written by PoseEncoder.save?")
+            state = {k: file.get_tensor(k) for k in file.keys()}
+        note = json.loads(header)
+        model = cls(PoseConfig(**note | {"channels": tuple(note["channels"])}))
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        if missing or unexpected:
+            raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
+        return model.eval()

@@ -1,0 +1,97 @@
+"""Stage `actionvlm`: every row of ActionVLM's tables, trained and tested under all conditions.
+
+Headline rows run on every seed, the others on the first `vlm.ablation_seeds`. A seed is a training set and an initialisation.
+"""
+
+from dataclasses import asdict
+
+import pandas as pd
+
+from vlact import jobs
+from vlact.language.descriptions import describe
+from vlact.metrics.proposals import derangements
+from vlact.params import Params
+from vlact.stages import Stage
+from vlact.stages.alignment import alignment
+from vlact.stages.localisers import LOCALISERS, common, recipe_of
+
+ACTIONVLM = Stage(
+    "actionvlm",
+    ("stages/actionvlm.py", "vision_language.py", "losses/actionvlm.py", "metrics/proposals.py"),
+    ("vlm",),
+    LOCALISERS,
+)
+
+DERANGED = 2
+
+
+def headline():
+    """Rows that run on every seed."""
+    from vlact.vision_language import Variant
+
+    return [
+        Variant("vision only"),
+        Variant("fixed λ = 1.0", 1.0),
+        Variant("full (Eq. 1)", "eq1"),
+        Variant("fixed λ = 1.0, random LM", 1.0, aligned=False),
+    ]
+
+
+def ablations():
+    """Rows that run on some seeds."""
+    from vlact.vision_language import Variant
+
+    out = [Variant(f"fixed λ = {x}", x) for x in (0.2, 0.4, 0.6, 0.8)]
+    out += [
+        Variant("vision only, equal vision epochs", epochs=0.5),
+        Variant("language only", 1.0, vision=False),
+        Variant("learnable λ w/o L_adv", "learned"),
+        Variant("LM-generated λ", "generated"),
+        Variant("full, paired advantage", "paired"),
+        Variant("fixed λ = 1.0, w/o T_desc", 1.0, described=False, ground=False),
+        Variant("fixed λ = 1.0, w/o special tokens", 1.0, read_from=("vis", "vis", "vis")),
+        Variant("fixed λ = 1.0, w/o [loc]", 1.0, read_from=("cls", "cls", "adv")),
+        Variant("fixed λ = 1.0, w/o L_tg", 1.0, text_weight=0.0),
+        Variant("fixed λ = 1.0, w/o grounding", 1.0, ground=False),
+    ]
+    return out
+
+
+def descriptions() -> dict[str, str]:
+    """Class to description, from the poses of its beats."""
+    from vlact.worlds.stadium import ACTIONS
+
+    return {k: describe([b.pose for b in a.beats]) for k, a in ACTIONS.items()}
+
+
+def actionvlm(p: Params, must_exist: bool = False) -> None:
+    """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), frames.parquet and curves.csv."""
+    folder = p.data / "actionvlm"
+    if not ACTIONVLM.must_run(p, folder, must_exist):
+        return
+    from vlact.vision_language import vision_language_job
+
+    alignment(p, must_exist=True)
+    work, recipe = ACTIONVLM.work(p), recipe_of(p) | asdict(p.vlm)
+    features, durations, truth, clock, shape = common(p, work)
+    classes, aligned = descriptions(), str(p.data / "aligned")
+    swaps = {f"deranged {i}": [int(x) for x in order] for i, order in enumerate(derangements(len(classes), DERANGED))}
+    todo, names = [], []
+    for rows, seeds, conditions in (
+        (headline(), p.seeds, {"language off": None} | swaps),
+        (ablations(), p.seeds[: p.vlm.ablation_seeds], {"language off": None} | swaps),
+    ):
+        for variant in rows:
+            for i, s in enumerate(seeds):
+                out = str(work / f"{len(todo)}")
+                given = (variant, features, durations[i], truth, classes, clock, shape, recipe, aligned, conditions)
+                todo.append((*given, s, out, f"{out}.pt"))
+                names.append({"model": variant.name, "seed": s})
+    curves = jobs.run(vision_language_job, todo, p.workers, "ActionVLM")
+    for kind in ("", "-frames"):
+        found = [pd.read_parquet(f"{job[-2]}{kind}.parquet") for job in todo if job[0].reads or not kind]
+        found = pd.concat(found, ignore_index=True)
+        found.to_parquet(folder / f"{'frames' if kind else 'detections'}.parquet", index=False)
+    rows = [{**n, **row} for n, curve in zip(names, curves, strict=True) for row in curve]
+    pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
+    ACTIONVLM.finish(p, folder)

@@ -1,0 +1,83 @@
+"""Stage `alignment`: an eye for poses and language that reads what it sees, both learnt on drills; features of every recording.
+
+One eye and one reader serve all seeds. What any localiser sees of the stadium are this stage's features, so that
+vision alone has seen whatever language has.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file, save_file
+
+from vlact import jobs
+from vlact.jobs import write_whole
+from vlact.params import Params
+from vlact.stages import READING, Stage
+from vlact.stages.stadium import STADIUM, stadium, truth_of
+
+ALIGNMENT = Stage(
+    "alignment",
+    ("stages/alignment.py", "aligning.py", "features.py", "language/prompts.py", "models/poses.py", "models/actionvlm.py",
+     "models/dual.py", "models/text.py", "training.py", *READING),
+    ("align", "tal"),
+    STADIUM,
+)  # fmt: skip
+
+
+def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str], fps: float, work: Path) -> dict:
+    """Features of videos, many at once; what an earlier run left in `work` is taken."""
+    from vlact.features import extract_job
+
+    parts = [list(x) for x in np.array_split(names, max(1, 4 * p.workers)) if len(x)]
+    todo = [(kind, str(encoder), str(folder), x, fps, p.tal.stride, str(work / f"features.{i}")) for i, x in enumerate(parts)]
+    return {k: v for f in jobs.run(extract_job, todo, p.workers, "features") for k, v in load_file(f).items()}
+
+
+def alignment(p: Params, must_exist: bool = False) -> None:
+    """`data/<workspace>/aligned`: eye.safetensors, reader.safetensors, clauses.safetensors, features.safetensors (standardised
+    over drills, by video), gate.csv and the curves.
+
+    With `world.source: folder` nothing is trained: the folder must hold them.
+
+    Raises:
+        FileNotFoundError: Real data asked for and not there.
+    """
+    folder = p.data / "aligned"
+    if p.world.source == "folder":
+        if missing := [n for n in ("features", "reader", "clauses") if not (folder / f"{n}.safetensors").is_file()]:
+            raise FileNotFoundError(
+                f"{folder}: profile {p.profile!r} reads real data; expected features.safetensors (one array (T, F) a video), "
+                f"reader.safetensors and clauses.safetensors, missing {missing}"
+            )
+        return
+    if not ALIGNMENT.must_run(p, folder, must_exist):
+        return
+    from vlact.aligning import align_job, pose_job
+    from vlact.models.poses import PoseEncoder
+    from vlact.worlds.stadium import ACTIONS
+
+    stadium(p, must_exist=True)
+    source, work, recipe, fps = p.data / "stadium", ALIGNMENT.work(p), asdict(p.align), float(p.stadium.fps)
+    drills = json.loads((source / "drills.json").read_text())
+    held_out = [v for v, d in drills.items() if d["split"] == "held out"]
+    eye = work / "eye.safetensors"
+    poses = [(str(source), drills, held_out, p.stadium.size, fps, recipe, str(eye), str(work / "eye.pt"))]
+    curves = {"poses": jobs.kept(work / "eye.json", lambda: jobs.run(pose_job, poses, 1, "poses")[0])}
+    found = extract(p, PoseEncoder, eye, source, [*drills, *truth_of(p)["video"].unique()], fps, work)
+    seen = np.concatenate([found[v].numpy() for v in drills if v not in set(held_out)])
+    mean, std = seen.mean(0), seen.std(0).clip(1e-3)
+    write_whole(work / "features.safetensors", lambda d, f: save_file(d, f), {k: (v - mean) / std for k, v in found.items()})
+    write_whole(work / "standard.json", lambda d, f: f.write_text(json.dumps(d)), {"mean": mean.tolist(), "std": std.tolist()})
+    files = str(work / "features.safetensors"), str(work / "reader.safetensors"), str(work / "reader.pt")
+    step_s = p.tal.stride / fps
+    read = [(files[0], drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe, *files[1:])]
+    curves["language"], gate = jobs.kept(work / "reader.json", lambda: jobs.run(align_job, read, 1, "alignment")[0])
+    pd.DataFrame(gate).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
+    rows = [{"what": k, **row} for k, curve in curves.items() for row in curve]
+    pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
+    for name in ("eye.safetensors", "reader.safetensors", "clauses.safetensors", "features.safetensors", "standard.json"):
+        (work / name).replace(folder / name)
+    ALIGNMENT.finish(p, folder)

@@ -1,0 +1,66 @@
+"""Stage `localisers`: ActionFormer on vision alone, for every seed."""
+
+import shutil
+from dataclasses import asdict
+
+import pandas as pd
+
+from vlact import jobs
+from vlact.params import Params
+from vlact.stages import Stage
+from vlact.stages.alignment import ALIGNMENT, alignment
+from vlact.stages.stadium import durations_of, truth_of
+
+LOCALISERS = Stage(
+    "localisers",
+    ("stages/localisers.py", "localizing.py", "detection.py", "nms.py", "losses/localization.py", "models/actionformer.py"),
+    (),
+    ALIGNMENT,
+)
+
+
+def common(p: Params, work) -> tuple[str, list[dict], str, dict, dict]:
+    """What every localiser is given: features, videos of each seed, ground truth, clock and shape."""
+    from safetensors import safe_open
+
+    truth, features, t = truth_of(p), p.data / "aligned" / "features.safetensors", p.tal
+    path = work / "truth.parquet"
+    truth.drop(columns="split").to_parquet(path, index=False)
+    with safe_open(str(features), "pt") as file:
+        dim = file.get_slice(next(iter(file.keys()))).get_shape()[1]
+    shape = {"feature_dim": dim, "classes": truth["label"].nunique(), "dropout": t.dropout}
+    shape |= {k: getattr(t, k) for k in ("dim", "heads", "embeds", "stems", "levels")}
+    durations = []
+    for i, _ in enumerate(p.seeds):
+        own = f"train{i}" if f"train{i}" in set(truth["split"]) else "train"  # real data has one training set
+        durations.append({"train": durations_of(truth, own), "test": durations_of(truth, "test")})
+    return str(features), durations, str(path), {"step_s": t.stride / p.stadium.fps}, shape
+
+
+def recipe_of(p: Params) -> dict:
+    """`Tal` with the options of `vlact.nms.suppress`."""
+    return asdict(p.tal) | {"nms": {"sigma": p.tal.nms_sigma, "max_seg_num": p.tal.max_seg_num}}
+
+
+def localisers(p: Params, must_exist: bool = False) -> None:
+    """`data/<workspace>/localisers`: detections.parquet, curves.csv, and the first seed's localiser.safetensors."""
+    folder = p.data / "localisers"
+    if not LOCALISERS.must_run(p, folder, must_exist):
+        return
+    from vlact.localizing import localise_job
+    from vlact.worlds.stadium import ACTIONS
+
+    alignment(p, must_exist=True)
+    work, recipe = LOCALISERS.work(p), recipe_of(p)
+    features, durations, truth, clock, shape = common(p, work)
+    todo = [
+        (features, durations[i], truth, list(ACTIONS), clock, shape, recipe, s, str(work / str(s)), str(work / f"{s}.pt"))
+        for i, s in enumerate(p.seeds)
+    ]
+    curves = jobs.run(localise_job, todo, p.workers, "localisers")
+    detections = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in todo], ignore_index=True)
+    shutil.copy(f"{todo[0][-2]}.safetensors", folder / "localiser.safetensors")
+    detections.to_parquet(folder / "detections.parquet", index=False)
+    rows = [{"seed": s, **row} for s, curve in zip(p.seeds, curves, strict=True) for row in curve]
+    pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
+    LOCALISERS.finish(p, folder)

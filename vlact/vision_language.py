@@ -1,0 +1,363 @@
+"""Training and testing of ActionVLM: a localiser and a language model that take turns (Alg. 1), and its variants.
+
+Even epochs are vision-only, odd ones let language in; what differs between the rows of the tables is a `Variant`.
+The weights of a variant can be tested under other conditions than it was trained in: with language switched off,
+with the descriptions of other classes, with a weight of one's own.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vlact.jobs import write_whole
+from vlact.language.descriptions import NOTHING, SEPARATOR
+from vlact.language.prompts import Prompt, prompt_of, targets, tokenizer
+from vlact.localizing import Clock, Localiser, Sequence, sequences, starts, window
+from vlact.losses.actionvlm import advantage, advantage_loss, aggregate, frame_classes, frame_loss, language_weight
+from vlact.losses.localization import assign, detection_loss, diou, focal, points
+from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.actionvlm import TOKENS, Reader, ReaderConfig
+from vlact.training import fit
+
+TEXT_WEIGHT, ADVANTAGE_WEIGHT = 0.1, 0.1  # lambda_tg and lambda_adv of Eq. 9
+WARMUP = 0.4  # weight of language in the first vision-language epochs; without it F_lang never gets a gradient
+TENTHS = range(11)  # numbers that "generated" reads
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the tables.
+
+    Attributes:
+        name: As in the tables.
+        weight: lambda: a number, "eq1" (the full method), "paired" (the target is measured on the same frame with
+            and without language), "learned" (Eq. 2 and 4 without L_adv), "generated" (read off the language model's
+            numbers at [adv]); None is vision only.
+        vision: Without it F = F_lang, and every epoch has language.
+        described: Whether candidates have descriptions, or names only.
+        text_weight: lambda_tg.
+        read_from: See `LanguageConfig`.
+        ground: See `Reader.forward`.
+        aligned: Whether the language model is the aligned one or has random weights.
+        epochs: Factor on the number of epochs.
+    """
+
+    name: str
+    weight: float | str | None = None
+    vision: bool = True
+    described: bool = True
+    text_weight: float = TEXT_WEIGHT
+    read_from: tuple[str, str, str] = ("cls", "loc", "adv")
+    ground: bool = True
+    aligned: bool = True
+    epochs: float = 1.0
+
+    @property
+    def reads(self) -> bool:
+        return self.weight is not None
+
+
+class ActionVLM(nn.Module):
+    """Localiser and reader; `standard` undoes the localiser's standardisation for the reader, which has its own."""
+
+    def __init__(self, localiser: ActionFormer, reader: Reader | None, mean: Tensor, std: Tensor, variant: Variant):
+        super().__init__()
+        self.localiser, self.reader, self.variant = localiser, reader, variant
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    @property
+    def config(self) -> LocalizerConfig:
+        return self.localiser.config
+
+    def read(self, x: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None) -> dict[str, Tensor]:
+        """What language says of standardised features (B, T, D)."""
+        raw = (x * self.std + self.mean) * mask[..., None]
+        return self.reader(raw, mask, prompt.expand(len(x)), target, self.variant.ground)
+
+    def weight(self, said: dict[str, Tensor], warm: bool = False) -> Tensor:
+        """lambda of every frame (B, T)."""
+        like, kind = said["advantage"], self.variant.weight
+        if not isinstance(kind, str):
+            return torch.full_like(like, kind)
+        if warm:
+            return torch.full_like(like, WARMUP)
+        if kind == "generated":
+            return self._generated(said, like.shape[1])
+        return language_weight(like if kind == "learned" else like.detach())
+
+    @torch.no_grad()
+    def _generated(self, said: dict[str, Tensor], length: int) -> Tensor:
+        branch = self.reader.branch
+        logits = branch.causal_lm().lm_head(said["hidden"][:, :, TOKENS.index("adv")])
+        tenths = logits[..., branch.config.numbers + torch.tensor(TENTHS)].float().softmax(-1)
+        return branch._spread((tenths @ torch.tensor(TENTHS, dtype=torch.float32) / 10)[..., None], length)[..., 0]
+
+    def detect(self, x: Tensor, mask: Tensor, said: dict[str, Tensor] | None, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The localiser on Eq. 5's features; without `said` on vision alone."""
+        if said is None:
+            return self.localiser(x, mask)
+        if not self.variant.vision:
+            return self.localiser(said["cls"], mask, said["loc"])
+        return self.localiser(aggregate(x, said["cls"], weight), mask, aggregate(x, said["loc"], weight))
+
+
+class Means(nn.Module):
+    """L̃_v of Eq. 1 as it stands after the last vision-only epoch; a module so that a checkpoint keeps it."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        for name in ("total", "count", "mean"):
+            self.register_buffer(name, torch.zeros(classes + 1))
+
+    def add(self, loss: Tensor, label: Tensor) -> None:
+        self.total.index_add_(0, label.flatten(), loss.detach().flatten())
+        self.count += torch.bincount(label.flatten(), minlength=len(self.count))
+
+    def close(self) -> None:
+        """The epoch is over."""
+        if self.count.sum():
+            self.mean.copy_(self.total / self.count)
+            self.total.zero_()
+            self.count.zero_()
+
+
+def frame_losses(logits: Tensor, distances: Tensor, wanted: list[tuple], at, classes: int, length: int) -> tuple[Tensor, Tensor]:
+    """Loss and class of every frame of a batch, both (B, T); `wanted` holds segments, labels and `assign`'s three of each row."""
+    losses, labels = [], []
+    for one, far, (segments, kinds, target, offset, owner) in zip(logits, distances, wanted, strict=True):
+        positive = owner >= 0
+        each = focal(one, target).sum(-1)
+        each = each + torch.zeros_like(each).masked_scatter(positive, diou(far[positive], offset[positive]))
+        label, mine = frame_classes(segments, kinds, length, classes)
+        losses.append(frame_loss(each, owner, mine, at))
+        labels.append(label)
+    return torch.stack(losses), torch.stack(labels)
+
+
+def answer(segments: Tensor, labels: Tensor, names: list[str]) -> str:
+    """The actions of a window as text."""
+    rows = sorted(zip(segments.round().long().tolist(), labels.tolist(), strict=True))
+    return SEPARATOR.join(f"{names[k]} {a} {b}" for (a, b), k in rows) or NOTHING
+
+
+@dataclass
+class Setting:
+    """What all variants of a seed share.
+
+    Attributes:
+        train: Standardised training videos.
+        prompt: Of all classes, one row; `bare` the same without descriptions.
+        words: Tokenizer.
+        classes: Names.
+        config: Of the localiser.
+        recipe: `Tal` and `Align` as one dict.
+        mean, std: Of the standardisation.
+    """
+
+    train: list[Sequence]
+    prompt: Prompt
+    bare: Prompt
+    words: object
+    classes: list[str]
+    config: LocalizerConfig
+    recipe: dict
+    mean: Tensor
+    std: Tensor
+
+
+def lora(reader: Reader, rank: int) -> Reader:
+    """The reader with LoRA in its language model; what speaks of frames is trained whole, all else is frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    reader.requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads a name that transformers has renamed
+        reader.branch.lm = get_peft_model(reader.branch.lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+    reader.branch.give_out.requires_grad_(True)
+    reader.branch.advantage.requires_grad_(True)
+    return reader
+
+
+def make_reader(path: str, variant: Variant, rank: int) -> Reader:
+    """The aligned reader, or one of the same shape with random weights, for a variant."""
+    reader = Reader.load(path)
+    if not variant.aligned:
+        reader = Reader(ReaderConfig(**vars(reader.config)))
+    reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
+    return lora(reader, rank)
+
+
+def train(setting: Setting, variant: Variant, reader: str, seed: int, checkpoint: str | None = None) -> tuple[ActionVLM, list[dict]]:
+    """Train one variant.
+
+    Returns:
+        The model with averaged weights, in evaluation mode, and the curve.
+    """
+    recipe, config = setting.recipe, setting.config
+    torch.manual_seed(seed)
+    generator, at = torch.Generator().manual_seed(seed), points(recipe["window"], config.levels)
+    localiser = ActionFormer(config)
+    torch.manual_seed(seed)
+    language = make_reader(reader, variant, recipe["rank"]) if variant.reads else None
+    model = ActionVLM(localiser, language, setting.mean, setting.std, variant)
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
+    share = torch.tensor([float(len(s.features)) for s in setting.train])
+    epoch_steps = max(1, round(share.sum().item() / recipe["window"] / recipe["batch_size"]))
+    steps = epoch_steps * max(1, round(variant.epochs * recipe["epochs"]))
+    means, prompt = Means(config.classes), setting.prompt if variant.described else setting.bare
+    measured = variant.weight in ("eq1", "paired")
+
+    def loss_of(step: int) -> Tensor:
+        if step:
+            average.update_parameters(model)
+        epoch = step // epoch_steps
+        if step % epoch_steps == 0:
+            means.close()
+        rows = torch.multinomial(share, recipe["batch_size"], True, generator=generator).tolist()
+        cut = []
+        for i in rows:
+            last = max(0, len(setting.train[i].features) - recipe["window"])
+            cut.append(window(setting.train[i], int(torch.randint(last + 1, (), generator=generator)), recipe["window"]))
+        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+        x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropped paths come from the global state
+        wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
+        target, offset = torch.stack([w[2] for w in wanted]), torch.stack([w[3] for w in wanted])
+        language = variant.reads and (epoch % 2 == 1 or not variant.vision)
+        said = weight = None
+        if language:
+            text = targets(setting.words, [answer(s, k, setting.classes) for *_, s, k in cut]) if variant.text_weight else None
+            said = model.read(x, mask, prompt, text)
+            weight = model.weight(said, warm=epoch < 2 * recipe["warm_epochs"])
+        logits, distances, valid = model.detect(x, mask, said, weight)
+        localiser.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
+        found = detection_loss(logits, distances, target, offset, valid, localiser.positives.clamp(min=1))
+        loss = found["cls"] + recipe["reg_weight"] * found["reg"]
+        if measured:
+            each, label = frame_losses(logits.detach(), distances.detach(), wanted, at, config.classes, recipe["window"])
+            if not language:
+                means.add(each[mask], label[mask])
+            else:
+                if variant.weight == "eq1":
+                    gain = advantage(means.mean, label, each)
+                else:
+                    with torch.no_grad():
+                        without, _ = frame_losses(*model.detect(x, mask, None, None)[:2], wanted, at, config.classes, recipe["window"])
+                    gain = without - each
+                loss = loss + ADVANTAGE_WEIGHT * advantage_loss(said["advantage"], gain, mask)
+        if language and variant.text_weight:
+            loss = loss + variant.text_weight * said["text_loss"]
+        return loss
+
+    modules = {"model": model, "average": average, "means": means}
+    curve = fit(modules, loss_of, steps, recipe["lr"], recipe["weight_decay"], generator, variant.name, checkpoint)
+    average.update_parameters(model)
+    return average.module.eval(), curve
+
+
+@dataclass
+class VisionLanguageLocaliser(Localiser):
+    """A trained ActionVLM under given conditions.
+
+    Attributes:
+        prompt: What it reads; None switches language off.
+        weight: Replaces the model's own lambda.
+    """
+
+    prompt: Prompt | None = None
+    weight: float | None = None
+
+    def run(self, x: Tensor, mask: Tensor):
+        if self.prompt is None:
+            return self.model.detect(x, mask, None, None)
+        said = self.model.read(x, mask, self.prompt)
+        weight = self.model.weight(said) if self.weight is None else torch.full_like(said["advantage"], self.weight)
+        return self.model.detect(x, mask, said, weight)
+
+
+@torch.inference_mode()
+def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: dict, weight: float | None = None) -> pd.DataFrame:
+    """One row a frame of the test videos, windows side by side.
+
+    Returns:
+        `video`, `step`, `label` (class number, C for background), `weight` (lambda), `predicted` (Â), `gain`, the paired
+        advantage L(0) - L(lambda) at the same weights, and `pointer`, the candidate pointed at, K for none.
+    """
+    config, length = model.localiser.config, recipe["window"]
+    at, rows = points(length, config.levels), []
+    for one in test:
+        for start in starts(len(one.features), length, 0.0):
+            x, mask, segments, kinds = window(one, start, length)
+            wanted = [(segments, kinds, *assign(at, segments, kinds, config.classes))]
+            x, mask = x[None], mask[None]
+            said = model.read(x, mask, prompt)
+            own = model.weight(said) if weight is None else torch.full_like(said["advantage"], weight)
+            with_, label = frame_losses(*model.detect(x, mask, said, own)[:2], wanted, at, config.classes, length)
+            without, _ = frame_losses(*model.detect(x, mask, None, None)[:2], wanted, at, config.classes, length)
+            stride = model.reader.branch.config.lm_stride
+            pointed = said["pointer"].argmax(-1).repeat_interleave(stride, 1)[:, :length]
+            columns = {"label": label, "weight": own, "predicted": said["advantage"], "gain": without - with_, "pointer": pointed}
+            n = int(mask.sum())
+            rows.append(pd.DataFrame({"video": one.name, "step": start + np.arange(n)} | {k: v[0, :n].numpy() for k, v in columns.items()}))
+    return pd.concat(rows, ignore_index=True).drop_duplicates(["video", "step"])
+
+
+def vision_language_job(
+    variant: Variant, features: str, durations: dict[str, dict[str, float]], truth: str, classes: dict[str, str], clock: dict, config: dict,
+    recipe: dict, aligned: str, conditions: dict[str, list[int] | float | None], seed: int, out: str, checkpoint: str,
+) -> list[dict]:  # fmt: skip
+    """Train one variant and test it under several conditions.
+
+    Args:
+        variant: What to train.
+        features, durations, truth, clock, config, recipe, seed, checkpoint: See `vlact.localizing.localise_job`; the
+            recipe has the reader's, too.
+        classes: Name to description.
+        aligned: Folder of the alignment stage: reader.safetensors and clauses.safetensors.
+        conditions: Name to what language reads: a list, which class's description stands with each name; a number, the
+            weight that replaces the model's own; None switches language off. "own" is always tested.
+        out: Detections go to `out`.parquet with the column `condition`, what `frames_of` returns to `out`-frames.parquet.
+
+    Returns:
+        The curve.
+    """
+    found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
+    seen = torch.cat([found[v] for v in durations["train"]]).float()
+    mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
+
+    def standard(part: str) -> list[Sequence]:
+        names, mine = durations[part], table[table["video"].isin(durations[part])]
+        return sequences({v: (found[v].float() - mean) / std for v in names}, names, mine, list(classes), time)
+
+    words, said = tokenizer(list(classes), recipe["window"] + 1), load_file(f"{aligned}/clauses.safetensors")
+    texts = list(classes.values())
+    prompt, bare = (prompt_of(words, list(classes), texts, said, x) for x in (True, False))
+    setting = Setting(standard("train"), prompt, bare, words, list(classes), LocalizerConfig(**config), recipe, mean, std)
+    model, curve = train(setting, variant, f"{aligned}/reader.safetensors", seed, checkpoint)
+    own = (prompt if variant.described else bare) if variant.reads else None
+    plain = VisionLanguageLocaliser(model, list(classes), time, recipe, mean, std, own)
+    tested = {"own": plain}
+    for name, given in conditions.items() if variant.reads else ():
+        if given is None:
+            tested[name] = replace(plain, prompt=None)
+        elif isinstance(given, list):
+            tested[name] = replace(plain, prompt=prompt_of(words, list(classes), [texts[i] for i in given], said))
+        else:
+            tested[name] = replace(plain, weight=given)
+    detections = [x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()]
+    detections = pd.concat(detections, ignore_index=True).assign(model=variant.name, seed=seed)
+    if variant.reads:
+        frames = frames_of(model, own, standard("test"), recipe).assign(model=variant.name, seed=seed)
+        write_whole(Path(f"{out}-frames.parquet"), lambda d, p: d.to_parquet(p, index=False), frames)
+    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
+    return curve
+
+
+vision_language_job.tracked = True
