@@ -261,6 +261,7 @@ def test_both_are_trained_from_recordings_and_a_killed_run_goes_on(tmp_path, mon
     curve = aligning.pose_job(str(tmp_path), events, held_out, 32, 8.0, recipe, str(tmp_path / "eye"), str(tmp_path / "eye.pt"))
     assert 0 <= curve[-1]["held_out_pose_accuracy"] <= 1
     eye = PoseEncoder.load(tmp_path / "eye")
+    assert eye.mean.any() and (eye.std > 0).all()
     features = {v: extract(eye, tmp_path / v, 8.0, 2) for v in events}
     assert all(abs(len(x) - f["duration_s"] * 4) <= 1 for x, f in zip(features.values(), found, strict=True))
     assert json.loads(json.dumps(curve)) == curve

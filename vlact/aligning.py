@@ -26,7 +26,6 @@ from vlact.training import autocast, fit
 
 POSES = sorted(WORDS)
 CANDIDATES = 10
-GATE = 0.8  # share of action frames that must point to the right one of `CANDIDATES`
 IGNORE = -100
 JITTER = 0.15  # of colours
 
@@ -40,7 +39,7 @@ def pose_labels(poses: list[dict], times: np.ndarray) -> np.ndarray:
 
 
 def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: int, fps: float, recipe: dict, out: str, checkpoint: str):
-    """Train the pose encoder on drills and write it.
+    """Train the pose encoder on drills, standardise its features over them, and write it.
 
     Args:
         folder: Of the recordings.
@@ -79,7 +78,7 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
             found.append(((x - 128) @ mix + 128).clamp(0, 255))
             wanted.append(labels[seen[i]][at])
         with autocast():
-            logits = model.head(model(torch.cat(found)))
+            logits = model.head(model.see(torch.cat(found)))
         return cross_entropy(logits.float(), torch.cat(wanted), ignore_index=IGNORE)
 
     @torch.no_grad()
@@ -88,11 +87,15 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
         for name in held_out:
             at = torch.arange(0, len(frames[name]), 4)
             wanted = labels[name][at]
-            right.append((model.head(model(clips(name, at))).argmax(1) == wanted)[wanted != IGNORE].float())
+            right.append((model.head(model.see(clips(name, at))).argmax(1) == wanted)[wanted != IGNORE].float())
         return {"held_out_pose_accuracy": torch.cat(right).mean().item()}
 
     curve = fit({"model": model}, loss_of, recipe["pose_steps"], recipe["pose_lr"], 0.05, generator, "poses", checkpoint, validate, 200)
-    model.eval().save(out)
+    with torch.no_grad():
+        some = torch.cat([model.eval().see(clips(name, torch.arange(0, len(frames[name]), 16))) for name in seen])
+    model.mean.copy_(some.mean(0))
+    model.std.copy_(some.std(0).clamp(min=1e-3))
+    model.save(out)
     return curve
 
 

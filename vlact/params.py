@@ -135,6 +135,7 @@ class Align:
     layers: int
     heads: int
     lm_stride: int
+    gate: float  # share of held-out frames that must point to the right description before any result counts
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from vlact.training import fit
 
 TEXT_WEIGHT, ADVANTAGE_WEIGHT = 0.1, 0.1  # lambda_tg and lambda_adv of Eq. 9
 WARMUP = 0.4  # weight of language in the first vision-language epochs; without it F_lang never gets a gradient
+MOST_WORDS = 48  # of an answer, over twice the longest one in training
 TENTHS = range(11)  # numbers that "generated" reads
 
 
@@ -288,7 +289,7 @@ def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: di
 
     Returns:
         `video`, `step`, `label` (class number, C for background), `weight` (lambda), `predicted` (Â), `gain`, the paired
-        advantage L(0) - L(lambda) at the same weights, and `pointer`, the candidate pointed at, K for none.
+        advantage L(0) - L(lambda) at the same weights, `loss`, L(lambda), and `pointer`, the candidate pointed at, K for none.
     """
     config, length = model.localiser.config, recipe["window"]
     at, rows = points(length, config.levels), []
@@ -303,10 +304,35 @@ def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: di
             without, _ = frame_losses(*model.detect(x, mask, None, None)[:2], wanted, at, config.classes, length)
             stride = model.reader.branch.config.lm_stride
             pointed = said["pointer"].argmax(-1).repeat_interleave(stride, 1)[:, :length]
-            columns = {"label": label, "weight": own, "predicted": said["advantage"], "gain": without - with_, "pointer": pointed}
+            columns = {
+                "label": label,
+                "weight": own,
+                "predicted": said["advantage"],
+                "gain": without - with_,
+                "loss": with_,
+                "pointer": pointed,
+            }
             n = int(mask.sum())
             rows.append(pd.DataFrame({"video": one.name, "step": start + np.arange(n)} | {k: v[0, :n].numpy() for k, v in columns.items()}))
     return pd.concat(rows, ignore_index=True).drop_duplicates(["video", "step"])
+
+
+def prepare(
+    found: dict[str, Tensor], durations: dict, truth: str, classes: dict[str, str], clock: dict, config: dict, recipe: dict, aligned: str
+) -> tuple[Setting, list[Sequence], dict[str, Tensor]]:
+    """What the jobs below start from: setting, test videos, features of clauses; arguments as there, `found` by video."""
+    table = pd.read_parquet(truth)
+    seen = torch.cat([found[v] for v in durations["train"]]).float()
+    mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
+
+    def standard(part: str) -> list[Sequence]:
+        names, mine = durations[part], table[table["video"].isin(durations[part])]
+        return sequences({v: (found[v].float() - mean) / std for v in names}, names, mine, list(classes), Clock(**clock))
+
+    words, said = tokenizer(list(classes), recipe["window"] + 1), load_file(f"{aligned}/clauses.safetensors")
+    prompt, bare = (prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False))
+    setting = Setting(standard("train"), prompt, bare, words, list(classes), LocalizerConfig(**config), recipe, mean, std)
+    return setting, standard("test"), said
 
 
 def vision_language_job(
@@ -328,18 +354,9 @@ def vision_language_job(
     Returns:
         The curve.
     """
-    found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
-    seen = torch.cat([found[v] for v in durations["train"]]).float()
-    mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
-
-    def standard(part: str) -> list[Sequence]:
-        names, mine = durations[part], table[table["video"].isin(durations[part])]
-        return sequences({v: (found[v].float() - mean) / std for v in names}, names, mine, list(classes), time)
-
-    words, said = tokenizer(list(classes), recipe["window"] + 1), load_file(f"{aligned}/clauses.safetensors")
-    texts = list(classes.values())
-    prompt, bare = (prompt_of(words, list(classes), texts, said, x) for x in (True, False))
-    setting = Setting(standard("train"), prompt, bare, words, list(classes), LocalizerConfig(**config), recipe, mean, std)
+    found, time, texts = load_file(features), Clock(**clock), list(classes.values())
+    setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
+    words, prompt, bare, mean, std = setting.words, setting.prompt, setting.bare, setting.mean, setting.std
     model, curve = train(setting, variant, f"{aligned}/reader.safetensors", seed, checkpoint)
     own = (prompt if variant.described else bare) if variant.reads else None
     plain = VisionLanguageLocaliser(model, list(classes), time, recipe, mean, std, own)
@@ -354,10 +371,60 @@ def vision_language_job(
     detections = [x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()]
     detections = pd.concat(detections, ignore_index=True).assign(model=variant.name, seed=seed)
     if variant.reads:
-        frames = frames_of(model, own, standard("test"), recipe).assign(model=variant.name, seed=seed)
+        frames = frames_of(model, own, test, recipe).assign(model=variant.name, seed=seed)
         write_whole(Path(f"{out}-frames.parquet"), lambda d, p: d.to_parquet(p, index=False), frames)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve
 
 
-vision_language_job.tracked = True
+def answer_job(
+    features: str, durations: dict[str, dict[str, float]], truth: str, classes: dict[str, str], clock: dict, config: dict, recipe: dict,
+    aligned: str, orders: dict[str, list[int]], seed: int, out: str, checkpoint: str,
+) -> list[dict]:  # fmt: skip
+    """Localisation as question answering (VTimeLLM, TimeMarker): the whole reader learns to write the actions of a window.
+
+    Args:
+        orders: Name to which class's description stands with each name; "own" is always tested.
+        out: Answers go to `out`.parquet: `video, start` (first step of the window), `condition, text, ended`.
+        features, durations, truth, classes, clock, config, recipe, aligned, seed, checkpoint: See `vision_language_job`.
+
+    Returns:
+        The curve.
+    """
+    found = load_file(features)
+    setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
+    torch.manual_seed(seed)
+    reader, generator = Reader.load(f"{aligned}/reader.safetensors"), torch.Generator().manual_seed(seed)
+    length, share = recipe["window"], torch.tensor([float(len(x.features)) for x in setting.train])
+    steps = max(1, round(recipe["epochs"] * share.sum().item() / length / recipe["batch_size"]))
+
+    def loss_of(step: int) -> Tensor:
+        cut = []
+        for i in torch.multinomial(share, recipe["batch_size"], True, generator=generator).tolist():
+            last = max(0, len(setting.train[i].features) - length)
+            cut.append(window(setting.train[i], int(torch.randint(last + 1, (), generator=generator)), length))
+        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+        raw = (x + recipe["noise"] * torch.randn(x.shape, generator=generator)) * setting.std + setting.mean
+        text = targets(setting.words, [answer(s, k, setting.classes) for *_, s, k in cut])
+        return reader(raw * mask[..., None], mask, setting.prompt.expand(len(x)), text)["text_loss"]
+
+    curve = fit({"reader": reader}, loss_of, steps, recipe["lr"], 0.01, generator, "answers", checkpoint)
+    reader.eval()
+    texts, rows = list(classes.values()), []
+    where = [(one.name, s, *window(one, s, length)[:2]) for one in test for s in starts(len(one.features), length, 0.0)]
+    for name, order in ({"own": list(range(len(texts)))} | orders).items():
+        prompt = prompt_of(setting.words, list(classes), [texts[i] for i in order], said)
+        for k in range(0, len(where), 32):
+            part = where[k : k + 32]
+            x, mask = torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part])
+            raw, asked = (x * setting.std + setting.mean) * mask[..., None], prompt.expand(len(part))
+            with torch.inference_mode():
+                said_ = reader.branch.generate(raw, mask, reader.embed(asked), asked.mask, setting.words.eos_token_id, MOST_WORDS)
+            for (video, start, *_), ids in zip(part, said_, strict=True):
+                text = setting.words.decode(ids)
+                rows.append({"video": video, "start": start, "condition": name, "text": text, "ended": len(ids) < MOST_WORDS})
+    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), pd.DataFrame(rows).assign(seed=seed))
+    return curve
+
+
+vision_language_job.tracked = answer_job.tracked = True

@@ -40,9 +40,15 @@ class PoseEncoder(nn.Module):
         self.body = nn.Sequential(*layers)
         self.out = nn.Linear(width * (config.image_size // 2 ** len(config.channels)) ** 2, config.dim)
         self.head = nn.Linear(config.dim, config.poses)
+        self.register_buffer("mean", torch.zeros(config.dim))
+        self.register_buffer("std", torch.ones(config.dim))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W, 3), frames at `OFFSETS`, to features (B, dim): the middle frame and both differences."""
+        """uint8 (B, 3, H, W, 3), frames at `OFFSETS`, to standardised features (B, dim)."""
+        return (self.see(clips) - self.mean) / self.std
+
+    def see(self, clips: Tensor) -> Tensor:
+        """The same before standardisation, what `head` reads: from the middle frame and both differences."""
         before, now, after = clips.float().unbind(1)
         x = torch.cat([now - 128, now - before, after - now], -1).permute(0, 3, 1, 2) / 64
         return self.out(self.body(x.contiguous(memory_format=torch.channels_last)).flatten(1))

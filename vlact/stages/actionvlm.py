@@ -65,13 +65,22 @@ def descriptions() -> dict[str, str]:
 
 
 def actionvlm(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), frames.parquet and curves.csv."""
+    """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), frames.parquet, answers.parquet, curves.csv.
+
+    Raises:
+        ValueError: The reader did not pass its gate.
+    """
     folder = p.data / "actionvlm"
     if not ACTIONVLM.must_run(p, folder, must_exist):
         return
-    from vlact.vision_language import vision_language_job
+    from vlact.vision_language import answer_job, vision_language_job
 
     alignment(p, must_exist=True)
+    if (read := pd.read_csv(p.data / "aligned" / "gate.csv")["pointer"].iloc[0]) < p.align.gate:
+        raise ValueError(
+            f"the language model does not read: {read:.2f} of the frames of held-out drills point to the right description, "
+            f"expected {p.align.gate:.2f} (align.gate); align it longer (align.steps)"
+        )
     work, recipe = ACTIONVLM.work(p), recipe_of(p) | asdict(p.vlm)
     features, durations, truth, clock, shape = common(p, work)
     classes, aligned = descriptions(), str(p.data / "aligned")
@@ -88,6 +97,12 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
                 todo.append((*given, s, out, f"{out}.pt"))
                 names.append({"model": variant.name, "seed": s})
     curves = jobs.run(vision_language_job, todo, p.workers, "ActionVLM")
+    asked = [(*job[1:9], swaps, *job[10:11], str(work / f"answers{job[10]}"), str(work / f"answers{job[10]}.pt")) for job in todo]
+    asked = list({job[9]: job for job in asked}.values())
+    curves += jobs.run(answer_job, asked, p.workers, "answers")
+    names += [{"model": "question answering", "seed": job[9]} for job in asked]
+    answers = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in asked], ignore_index=True)
+    answers.to_parquet(folder / "answers.parquet", index=False)
     for kind in ("", "-frames"):
         found = [pd.read_parquet(f"{job[-2]}{kind}.parquet") for job in todo if job[0].reads or not kind]
         found = pd.concat(found, ignore_index=True)

@@ -37,8 +37,8 @@ def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str]
 
 
 def alignment(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/aligned`: eye.safetensors, reader.safetensors, clauses.safetensors, features.safetensors (standardised
-    over drills, by video), gate.csv and the curves.
+    """`data/<workspace>/aligned`: eye.safetensors, reader.safetensors, clauses.safetensors, features.safetensors (by video),
+    gate.csv and the curves.
 
     With `world.source: folder` nothing is trained: the folder must hold them.
 
@@ -67,10 +67,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     poses = [(str(source), drills, held_out, p.stadium.size, fps, recipe, str(eye), str(work / "eye.pt"))]
     curves = {"poses": jobs.kept(work / "eye.json", lambda: jobs.run(pose_job, poses, 1, "poses")[0])}
     found = extract(p, PoseEncoder, eye, source, [*drills, *truth_of(p)["video"].unique()], fps, work)
-    seen = np.concatenate([found[v].numpy() for v in drills if v not in set(held_out)])
-    mean, std = seen.mean(0), seen.std(0).clip(1e-3)
-    write_whole(work / "features.safetensors", lambda d, f: save_file(d, f), {k: (v - mean) / std for k, v in found.items()})
-    write_whole(work / "standard.json", lambda d, f: f.write_text(json.dumps(d)), {"mean": mean.tolist(), "std": std.tolist()})
+    write_whole(work / "features.safetensors", lambda d, f: save_file(d, f), found)
     files = str(work / "features.safetensors"), str(work / "reader.safetensors"), str(work / "reader.pt")
     step_s = p.tal.stride / fps
     read = [(files[0], drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe, *files[1:])]
@@ -78,6 +75,6 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     pd.DataFrame(gate).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
     rows = [{"what": k, **row} for k, curve in curves.items() for row in curve]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
-    for name in ("eye.safetensors", "reader.safetensors", "clauses.safetensors", "features.safetensors", "standard.json"):
+    for name in ("eye.safetensors", "reader.safetensors", "clauses.safetensors", "features.safetensors"):
         (work / name).replace(folder / name)
     ALIGNMENT.finish(p, folder)

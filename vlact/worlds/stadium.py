@@ -204,7 +204,7 @@ def drill(rng: np.random.Generator, prop: str) -> Action:
     pool: dict[str, tuple[Beat, ...]] = {}
     for action in ACTIONS.values():
         for beat in action.beats:
-            pool.setdefault(beat.pose, (Beat(beat.pose, max(beat.s, 0.4), beat.go, max(beat.up, 0.0), beat.turn),))
+            pool.setdefault(beat.pose, (Beat(beat.pose, max(beat.s, 0.3), beat.go, max(beat.up, 0.0), beat.turn),))
     pool["run left"] = beats("run*3")
     del pool["run right"]
     names, taken, chosen = list(pool), neighbours(), []
