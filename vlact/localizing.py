@@ -177,9 +177,13 @@ class Localiser:
     mean: Tensor
     std: Tensor
 
-    def run(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The model on a batch of windows."""
-        return self.model(x, mask)
+    def run(self, cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """The model on windows, see `window`."""
+        return self.model(torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut]))
+
+    def actions(self, video: str) -> tuple[Tensor, Tensor]:
+        """What is known to happen in a video, segments (N, 2) in steps and labels (N,): nothing, unless one asks an oracle."""
+        return torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
 
     @torch.inference_mode()
     def candidates(self, video: str, features: Tensor, duration_s: float) -> pd.DataFrame:
@@ -191,12 +195,11 @@ class Localiser:
         if features.ndim != 2 or features.shape[1] != len(self.mean):
             raise ValueError(f"{video}: expected features (T, {len(self.mean)}), got {tuple(features.shape)}")
         length, at = self.recipe["window"], points(self.recipe["window"], self.model.config.levels)
-        none = torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
-        sequence = Sequence(video, duration_s, (features.float() - self.mean) / self.std, *none)
+        sequence = Sequence(video, duration_s, (features.float() - self.mean) / self.std, *self.actions(video))
         first = starts(len(features), length)
         cut = [window(sequence, s, length) for s in first]
         groups = [cut[i : i + WINDOWS] for i in range(0, len(cut), WINDOWS)]
-        outputs = [self.run(torch.stack([c[0] for c in g]), torch.stack([c[1] for c in g])) for g in groups]
+        outputs = [self.run(g) for g in groups]
         found = [torch.cat(x) for x in zip(*outputs, strict=True)]
         parts = [candidates(*one, at, start) for start, *one in zip(first, *found, strict=True)]
         whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}

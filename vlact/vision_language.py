@@ -9,7 +9,6 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
@@ -47,6 +46,7 @@ class Variant:
         ground: See `Reader.forward`.
         aligned: Whether the language model is the aligned one or has random weights.
         epochs: Factor on the number of epochs.
+        folds: Of the cross-fitted advantage, which then selects at test ("selective"); 0 for none.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Variant:
     ground: bool = True
     aligned: bool = True
     epochs: float = 1.0
+    folds: int = 0
 
     @property
     def reads(self) -> bool:
@@ -263,57 +264,161 @@ def train(setting: Setting, variant: Variant, reader: str, seed: int, checkpoint
     return average.module.eval(), curve
 
 
+# Which frames language helps: learnt on recordings that the model was not trained on
+def certainty(logits: Tensor, at, length: int) -> Tensor:
+    """The greatest probability of each class at any level's point over a frame: (B, P, C) to (B, T, C)."""
+    over = [logits[:, at.stride == s].sigmoid().repeat_interleave(int(s), 1)[:, :length] for s in at.stride.unique()]
+    return torch.stack(over).amax(0)
+
+
+def signals(model: ActionVLM, x: Tensor, mask: Tensor, said: dict[str, Tensor], at) -> Tensor:
+    """Fifteen numbers that say how sure vision, language at full weight and the pointer are, and whether they agree (B, T, 15).
+
+    They mean the same in models of different folds, which hidden states do not.
+    """
+    length, stride = x.shape[1], model.reader.branch.config.lm_stride
+    alone = certainty(model.detect(x, mask, None, None)[0], at, length)
+    full = certainty(model.detect(x, mask, said, torch.ones_like(said["advantage"]))[0], at, length)
+    pointer = said["pointer"].softmax(-1)[..., :-1].repeat_interleave(stride, 1)[:, :length]
+    pointer = pointer[..., : alone.shape[-1]]
+    entropy = -(pointer * pointer.clamp(min=1e-6).log()).sum(-1)
+    tops = [p.topk(2, -1).values.unbind(-1) for p in (alone, full, pointer)]
+    best = [p.argmax(-1) for p in (alone, full, pointer)]
+    pairs = [(alone * pointer).sum(-1), (full * pointer).sum(-1), (alone * full).sum(-1)]
+    agree = [(best[a] == best[b]).float() for a, b in ((0, 1), (0, 2), (1, 2))]
+    more = [tops[0][0] * tops[2][0], tops[1][0] * tops[2][0]]
+    return torch.stack([*(x for pair in tops for x in pair), entropy, *pairs, *agree, *more], -1)
+
+
+@dataclass
+class Selector:
+    """Advantage of a frame from its signals, by ridge regression, and the weight that it earns.
+
+    Attributes:
+        mean, std: Of the signals (15,).
+        slope: (15,). offset: scalar. scale: standard deviation of the advantages that it was fitted to.
+    """
+
+    mean: Tensor
+    std: Tensor
+    slope: Tensor
+    offset: Tensor
+    scale: Tensor
+
+    @classmethod
+    def fit(cls, x: Tensor, gain: Tensor, ridge: float = 0.01) -> "Selector":
+        """Least squares on standardised signals (N, 15) with a penalty of `ridge` N on the squared slope; gains (N,)."""
+        mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
+        z = ((x - mean) / std).double()
+        system = z.T @ z + ridge * len(z) * torch.eye(z.shape[1], dtype=torch.double)
+        slope = torch.linalg.solve(system, z.T @ (gain - gain.mean()).double()).float()
+        return cls(mean, std, slope, gain.mean(), gain.std().clamp(min=1e-9))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """lambda = 2 sigmoid(ReLU(3 Â / scale)) - 1 of signals (.., 15)."""
+        return language_weight(3 * ((x - self.mean) / self.std @ self.slope + self.offset) / self.scale)
+
+
+@torch.inference_mode()
+def gains_of(model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: dict) -> tuple[Tensor, Tensor]:
+    """Signals (N, 15) and paired advantages L(0) - L(1) (N,) of all frames of videos that the model was not trained on."""
+    length = recipe["window"]
+    at, xs, gains = points(length, model.config.levels), [], []
+    for one in videos:
+        cut = [window(one, s, length) for s in starts(len(one.features), length, 0.0)]
+        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+        wanted = [(s, k, *assign(at, s, k, model.config.classes)) for *_, s, k in cut]
+        said = model.read(x, mask, prompt)
+        alone, full = (
+            frame_losses(*model.detect(x, mask, *given)[:2], wanted, at, model.config.classes, length)[0]
+            for given in ((None, None), (said, torch.ones_like(said["advantage"])))
+        )
+        xs.append(signals(model, x, mask, said, at)[mask])
+        gains.append((alone - full)[mask])
+    return torch.cat(xs), torch.cat(gains)
+
+
+def cross_fit(setting: Setting, variant: Variant, reader: str, seed: int) -> Selector:
+    """Advantages measured where they generalise: each fold's recordings by a model that was trained on the others."""
+    found = []
+    for k in range(variant.folds):
+        mine, rest = setting.train[k :: variant.folds], [x for i, x in enumerate(setting.train) if i % variant.folds != k]
+        model, _ = train(replace(setting, train=rest), variant, reader, seed)
+        found.append(gains_of(model, setting.prompt, mine, setting.recipe))
+    return Selector.fit(*(torch.cat(x) for x in zip(*found, strict=True)))
+
+
 @dataclass
 class VisionLanguageLocaliser(Localiser):
     """A trained ActionVLM under given conditions.
 
     Attributes:
         prompt: What it reads; None switches language off.
-        weight: Replaces the model's own lambda.
+        weight: Replaces the model's own lambda: a number, a `Selector`, or "oracle", 1 where language lowers the loss.
+        known: Of the oracle: videos by name.
     """
 
     prompt: Prompt | None = None
-    weight: float | None = None
+    weight: float | Selector | str | None = None
+    known: dict[str, Sequence] | None = None
 
-    def run(self, x: Tensor, mask: Tensor):
+    def actions(self, video: str) -> tuple[Tensor, Tensor]:
+        return super().actions(video) if self.known is None else (self.known[video].segments, self.known[video].labels)
+
+    def run(self, cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        model, x, mask = self.model, torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
         if self.prompt is None:
-            return self.model.detect(x, mask, None, None)
-        said = self.model.read(x, mask, self.prompt)
-        weight = self.model.weight(said) if self.weight is None else torch.full_like(said["advantage"], self.weight)
-        return self.model.detect(x, mask, said, weight)
+            return model.detect(x, mask, None, None)
+        said = model.read(x, mask, self.prompt)
+        length, classes, like = x.shape[1], model.config.classes, said["advantage"]
+        at = points(length, model.config.levels)
+        if self.weight is None:
+            weight = model.weight(said)
+        elif isinstance(self.weight, Selector):
+            weight = self.weight(signals(model, x, mask, said, at))
+        elif self.weight == "oracle":
+            wanted = [(s, k, *assign(at, s, k, classes)) for *_, s, k in cut]
+            both = [model.detect(x, mask, *given)[:2] for given in ((None, None), (said, torch.ones_like(like)))]
+            alone, full = (frame_losses(*found, wanted, at, classes, length)[0] for found in both)
+            weight = (alone > full).float()
+        else:
+            weight = torch.full_like(like, self.weight)
+        return model.detect(x, mask, said, weight)
 
 
 @torch.inference_mode()
-def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: dict, weight: float | None = None) -> pd.DataFrame:
+def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: dict, selector: Selector | None = None) -> pd.DataFrame:
     """One row a frame of the test videos, windows side by side.
 
     Returns:
         `video`, `step`, `label` (class number, C for background), `weight` (lambda), `predicted` (Â), `gain`, the paired
-        advantage L(0) - L(lambda) at the same weights, `loss`, L(lambda), and `pointer`, the candidate pointed at, K for none.
+        advantage L(0) - L(lambda) at the same weights, `loss`, L(lambda), `pointer`, the candidate pointed at, K for none,
+        and with a selector `selected`, its lambda.
     """
-    config, length = model.localiser.config, recipe["window"]
-    at, rows = points(length, config.levels), []
+    config, length = model.config, recipe["window"]
+    at, rows, stride = points(length, config.levels), [], model.reader.branch.config.lm_stride
     for one in test:
-        for start in starts(len(one.features), length, 0.0):
-            x, mask, segments, kinds = window(one, start, length)
-            wanted = [(segments, kinds, *assign(at, segments, kinds, config.classes))]
-            x, mask = x[None], mask[None]
-            said = model.read(x, mask, prompt)
-            own = model.weight(said) if weight is None else torch.full_like(said["advantage"], weight)
-            with_, label = frame_losses(*model.detect(x, mask, said, own)[:2], wanted, at, config.classes, length)
-            without, _ = frame_losses(*model.detect(x, mask, None, None)[:2], wanted, at, config.classes, length)
-            stride = model.reader.branch.config.lm_stride
-            pointed = said["pointer"].argmax(-1).repeat_interleave(stride, 1)[:, :length]
-            columns = {
-                "label": label,
-                "weight": own,
-                "predicted": said["advantage"],
-                "gain": without - with_,
-                "loss": with_,
-                "pointer": pointed,
-            }
-            n = int(mask.sum())
-            rows.append(pd.DataFrame({"video": one.name, "step": start + np.arange(n)} | {k: v[0, :n].numpy() for k, v in columns.items()}))
+        first = starts(len(one.features), length, 0.0)
+        cut = [window(one, s, length) for s in first]
+        wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
+        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+        said = model.read(x, mask, prompt)
+        own = model.weight(said)
+        with_, label = frame_losses(*model.detect(x, mask, said, own)[:2], wanted, at, config.classes, length)
+        without, _ = frame_losses(*model.detect(x, mask, None, None)[:2], wanted, at, config.classes, length)
+        pointed = said["pointer"].argmax(-1).repeat_interleave(stride, 1)[:, :length]
+        columns = {
+            "label": label,
+            "weight": own,
+            "predicted": said["advantage"],
+            "gain": without - with_,
+            "loss": with_,
+            "pointer": pointed,
+        }
+        if selector:
+            columns["selected"] = selector(signals(model, x, mask, said, at))
+        step = torch.tensor(first)[:, None] + torch.arange(length)
+        rows.append(pd.DataFrame({"video": one.name, "step": step[mask].numpy()} | {k: v[mask].numpy() for k, v in columns.items()}))
     return pd.concat(rows, ignore_index=True).drop_duplicates(["video", "step"])
 
 
@@ -368,10 +473,16 @@ def vision_language_job(
             tested[name] = replace(plain, prompt=prompt_of(words, list(classes), [texts[i] for i in given], said))
         else:
             tested[name] = replace(plain, weight=given)
+    if variant.folds:
+        chosen = replace(plain, weight=cross_fit(setting, variant, f"{aligned}/reader.safetensors", seed))
+        tested |= {"λ = 0.4": replace(plain, weight=0.4), "selective": chosen}
+        tested["oracle"] = replace(plain, weight="oracle", known={x.name: x for x in test})
+        tested |= {f"selective, {k}": replace(chosen, prompt=x.prompt) for k, x in tested.items() if k.startswith("deranged")}
+        tested |= {f"λ = 0.4, {k}": replace(plain, weight=0.4, prompt=x.prompt) for k, x in tested.items() if k.startswith("deranged")}
     detections = [x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()]
     detections = pd.concat(detections, ignore_index=True).assign(model=variant.name, seed=seed)
     if variant.reads:
-        frames = frames_of(model, own, test, recipe).assign(model=variant.name, seed=seed)
+        frames = frames_of(model, own, test, recipe, chosen.weight if variant.folds else None).assign(model=variant.name, seed=seed)
         write_whole(Path(f"{out}-frames.parquet"), lambda d, p: d.to_parquet(p, index=False), frames)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve

@@ -31,7 +31,7 @@ def headline():
 
     return [
         Variant("vision only"),
-        Variant("fixed λ = 1.0", 1.0),
+        Variant("fixed λ = 1.0", 1.0, folds=4),
         Variant("full (Eq. 1)", "eq1"),
         Variant("fixed λ = 1.0, random LM", 1.0, aligned=False),
     ]

@@ -1,0 +1,266 @@
+"""ActionVLM's training: what each row of the tables trains and reads, and the cross-fitted selector."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vlact import vision_language as vl
+from vlact.language.descriptions import WORDS, describe
+from vlact.language.prompts import encode_clauses, prompt_of, tokenizer
+from vlact.localizing import Clock, Sequence, window
+from vlact.losses.actionvlm import frame_classes, frame_loss
+from vlact.losses.localization import assign, diou, focal, points
+from vlact.models.actionformer import LocalizerConfig
+from vlact.models.actionvlm import Reader, ReaderConfig
+from vlact.vision_language import Selector, Setting, Variant, VisionLanguageLocaliser
+
+CLASSES = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
+LENGTH = 16
+RECIPE = {
+    "window": LENGTH, "batch_size": 4, "epochs": 4, "noise": 0.1, "reg_weight": 1.0, "ema": 0.5, "lr": 2e-3, "weight_decay": 0.05,
+    "rank": 4, "warm_epochs": 1, "nms": {"sigma": 0.5, "max_seg_num": 20},
+}  # fmt: skip
+CONFIG = LocalizerConfig(feature_dim=6, classes=2, dim=8, heads=2, embeds=1, stems=1, levels=2)
+
+
+def features_of(strings):
+    return torch.stack([torch.randn(8, generator=torch.Generator().manual_seed(sum(map(ord, s)))) for s in strings])
+
+
+SAID = encode_clauses([f"the person {w}" for said in WORDS.values() for w in said], features_of)
+TOKENS = tokenizer(list(CLASSES), LENGTH + 1)
+
+
+@pytest.fixture
+def reader(tmp_path):
+    torch.manual_seed(0)
+    language = {"feature_dim": 6, "numbers": TOKENS.convert_tokens_to_ids("0")}
+    Reader(ReaderConfig(len(TOKENS), len(WORDS), 8, 16, 2, 1, 8, language)).save(tmp_path / "reader.safetensors")
+    save_file(SAID, tmp_path / "clauses.safetensors")
+    return tmp_path
+
+
+def videos(n=4, seed=0, length=40):
+    generator, out = torch.Generator().manual_seed(seed), []
+    for i in range(n):
+        x = 0.3 * torch.randn(length, 6, generator=generator)
+        segments, labels = torch.tensor([[4.0, 9.0], [18.0, 24.0], [30.0, 36.0]]), torch.tensor([i % 2, 1 - i % 2, i % 2])
+        for (a, b), k in zip(segments.int().tolist(), labels.tolist(), strict=True):
+            x[a:b, k] += 2
+        out.append(Sequence(f"v{i}", length * 0.25, x, segments, labels))
+    return out
+
+
+def setting(train=None):
+    prompt, bare = (prompt_of(TOKENS, list(CLASSES), list(CLASSES.values()), SAID, x) for x in (True, False))
+    return Setting(train or videos(), prompt, bare, TOKENS, list(CLASSES), CONFIG, RECIPE, torch.zeros(6), torch.ones(6))
+
+
+def trained(reader, variant, **more):
+    return vl.train(setting(), replace(variant, **more), str(reader / "reader.safetensors"), 0)
+
+
+VARIANTS = [
+    Variant("vision"),
+    Variant("fixed", 0.7),
+    Variant("eq1", "eq1"),
+    Variant("paired", "paired"),
+    Variant("learned", "learned"),
+    Variant("generated", "generated"),
+    Variant("language only", 1.0, vision=False),
+    Variant("no text", 1.0, text_weight=0.0, described=False, ground=False),
+    Variant("random", 1.0, aligned=False),
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_every_row_trains_and_its_weight_lies_where_it_should(reader, variant):
+    model, curve = trained(reader, variant)
+    assert np.isfinite(curve[-1]["loss"]) and not model.training
+    if not variant.reads:
+        assert model.reader is None
+        return
+    x, mask, *_ = window(videos()[0], 0, LENGTH)
+    with torch.no_grad():
+        said = model.read(x[None], mask[None], setting().prompt)
+        weight = model.weight(said)
+    assert weight.shape == (1, LENGTH) and (weight >= 0).all() and (weight <= 1).all()
+    if not isinstance(variant.weight, str):
+        assert (weight == variant.weight).all()
+
+
+def test_only_lora_and_what_speaks_of_frames_learn(reader):
+    before = Reader.load(reader / "reader.safetensors").state_dict()
+    model, _ = trained(reader, Variant("fixed", 1.0))
+    after = {k.replace("base_model.model.", "").replace(".base_layer", ""): v for k, v in model.reader.state_dict().items()}
+    moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
+    assert moved and all(k.startswith(("branch.give_out", "branch.advantage")) for k in moved)
+    assert any("lora_B" in k and v.abs().sum() > 0 for k, v in model.reader.state_dict().items())
+
+
+def test_vision_epochs_are_the_same_steps_whatever_language_does(reader):
+    """One epoch of any row is vision-only: until then all rows are one model."""
+    found = [trained(reader, v, epochs=0.25)[0].localiser.state_dict() for v in (Variant("v"), Variant("f", 1.0), Variant("e", "eq1"))]
+    for k in found[0]:
+        assert torch.equal(found[0][k], found[1][k]) and torch.equal(found[0][k], found[2][k]), k
+    later = [trained(reader, v, epochs=0.5)[0].localiser.state_dict() for v in (Variant("v"), Variant("f", 1.0))]
+    assert any(not torch.equal(later[0][k], later[1][k]) for k in later[0])
+
+
+def test_a_killed_run_goes_on_to_the_same_model(reader, tmp_path, monkeypatch):
+    monkeypatch.setattr("vlact.training.CHECKPOINT_EVERY", 3)
+    variant, path = Variant("eq1", "eq1"), str(reader / "reader.safetensors")
+    whole, curve = vl.train(setting(), variant, path, 0, str(tmp_path / "a.pt"))
+    steps = []
+
+    def stop(*given, **more):
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return vl_fit(*given, **more)
+
+    vl_fit, real = vl.frame_losses, vl.frame_losses
+    monkeypatch.setattr(vl, "frame_losses", stop)
+    with pytest.raises(KeyboardInterrupt):
+        vl.train(setting(), variant, path, 0, str(tmp_path / "b.pt"))
+    monkeypatch.setattr(vl, "frame_losses", real)
+    again, rest = vl.train(setting(), variant, path, 0, str(tmp_path / "b.pt"))
+    assert rest == curve and all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_frame_losses_equal_one_row_at_a_time():
+    generator, at = torch.Generator().manual_seed(0), points(LENGTH, 2)
+    wanted = [(s, k, *assign(at, s, k, 2)) for *_, s, k in (window(v, 0, LENGTH) for v in videos(3))]
+    logits, distances = torch.randn(3, 24, 2, generator=generator), torch.rand(3, 24, 2, generator=generator)
+    found, labels = vl.frame_losses(logits, distances, wanted, at, 2, LENGTH)
+    for i, (segments, kinds, target, offset, owner) in enumerate(wanted):
+        each = focal(logits[i], target).sum(1)
+        for q in range(24):
+            if owner[q] >= 0:
+                each[q] += diou(distances[i, q], offset[q])
+        label, mine = frame_classes(segments, kinds, LENGTH, 2)
+        assert torch.allclose(found[i], frame_loss(each, owner, mine, at), atol=1e-6) and torch.equal(labels[i], label)
+
+
+def test_class_means_are_those_of_the_last_vision_epoch():
+    means = vl.Means(2)
+    means.close()
+    assert means.mean.tolist() == [0, 0, 0]
+    means.add(torch.tensor([1.0, 3.0]), torch.tensor([0, 0]))
+    means.add(torch.tensor([[5.0]]), torch.tensor([[2]]))
+    assert means.mean.tolist() == [0, 0, 0]
+    means.close()
+    assert means.mean[0] == 2 and means.mean[1].isnan() and means.mean[2] == 5
+    means.close()
+    assert means.mean[0] == 2, "a language epoch adds nothing and leaves them"
+
+
+# Conditions at test
+def localiser(model, **more):
+    return VisionLanguageLocaliser(model, list(CLASSES), Clock(0.25), RECIPE, torch.zeros(6), torch.ones(6), **more)
+
+
+def test_conditions_change_what_they_say_and_nothing_else(reader):
+    model, test = trained(reader, Variant("fixed", 1.0))[0], videos(2, seed=5)
+    x, times, prompt = {v.name: v.features for v in test}, {v.name: v.duration_s for v in test}, setting().prompt
+    own = localiser(model, prompt=prompt).detect(x, times)
+    off = localiser(model).detect(x, times)
+    assert localiser(model, prompt=prompt, weight=1.0).detect(x, times).equals(own)
+    assert localiser(model, prompt=prompt, weight=0.0).detect(x, times).equals(off) and not own.equals(off)
+    swapped = prompt_of(TOKENS, list(CLASSES), list(CLASSES.values())[::-1], SAID)
+    assert not localiser(model, prompt=swapped).detect(x, times).equals(own)
+
+
+def test_the_oracle_never_has_a_greater_loss_than_either_path_at_its_own_frames(reader):
+    model, test, at = trained(reader, Variant("fixed", 1.0))[0], videos(2, seed=5), points(LENGTH, 2)
+    oracle = localiser(model, prompt=setting().prompt, weight="oracle", known={v.name: v for v in test})
+    segments, labels = oracle.actions("v1")
+    assert torch.equal(segments, test[1].segments) and torch.equal(labels, test[1].labels)
+    chosen, real = [], model.detect
+    model.detect = lambda x, mask, said, weight: chosen.append(weight) or real(x, mask, said, weight)
+    oracle.run([window(test[0], 0, LENGTH)])
+    x, mask, s, k = window(test[0], 0, LENGTH)
+    wanted = [(s, k, *assign(at, s, k, 2))]
+    said = model.read(x[None], mask[None], setting().prompt)
+    losses = [vl.frame_losses(*real(x[None], mask[None], *g)[:2], wanted, at, 2, LENGTH)[0] for g in ((None, None), (said, chosen[1]))]
+    assert torch.equal(chosen[-1], (losses[0] > losses[1]).float()) and (chosen[1] == 1).all()
+
+
+# The selector
+def test_ridge_is_scikit_s_and_finds_what_decides():
+    from sklearn.linear_model import Ridge
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 15, generator=generator) * 3 + 1
+    gain = 0.2 * x[:, 3] - 0.1 * x[:, 7] + 0.1 * torch.randn(400, generator=generator)
+    found = Selector.fit(x, gain, 0.05)
+    z = (x - x.mean(0)) / x.std(0)
+    other = Ridge(alpha=0.05 * 400).fit(z.double().numpy(), gain.double().numpy())
+    assert np.allclose(found.slope, other.coef_, atol=1e-5) and found.offset == pytest.approx(other.intercept_, abs=1e-5)
+    weight = found(x)
+    assert (weight[gain > 0.5] > 0.5).float().mean() > 0.9 and (weight[gain < -0.5] == 0).float().mean() > 0.9
+    assert weight.min() >= 0 and weight.max() < 1
+
+
+def test_a_frame_is_as_certain_as_the_surest_point_over_it():
+    at, logits = points(8, 2), torch.full((1, 12, 1), -9.0)
+    logits[0, 2], logits[0, 8 + 3] = 2.0, 1.0
+    found = vl.certainty(logits, at, 8)[0, :, 0]
+    assert [round(v, 2) for v in found.tolist()] == [0, 0, 0.88, 0, 0, 0, 0.73, 0.73]
+
+
+def test_each_fold_s_advantages_come_from_a_model_that_never_saw_it(reader, monkeypatch):
+    seen = []
+
+    def train(setting_, *given):
+        seen.append({v.name for v in setting_.train})
+        return "model", []
+
+    def gains(model, prompt, mine, recipe):
+        seen.append({v.name for v in mine})
+        return torch.randn(9, 15), torch.randn(9)
+
+    monkeypatch.setattr(vl, "train", train)
+    monkeypatch.setattr(vl, "gains_of", gains)
+    vl.cross_fit(setting(videos(7)), Variant("f", 1.0, folds=3), "reader", 0)
+    names = {f"v{i}" for i in range(7)}
+    assert len(seen) == 6 and all(a | b == names and not a & b for a, b in zip(seen[::2], seen[1::2], strict=True))
+    assert set.union(*seen[1::2]) == names
+
+
+# Jobs
+def files(tmp_path):
+    train, test = videos(4), [replace(v, name=f"t{v.name}") for v in videos(2, seed=9)]
+    save_file({v.name: v.features.contiguous() for v in train + test}, tmp_path / "features.safetensors")
+    rows = [
+        {"video": v.name, "start_s": a * 0.25, "end_s": b * 0.25, "label": list(CLASSES)[k], "duration_s": v.duration_s}
+        for v in train + test
+        for (a, b), k in zip(v.segments.tolist(), v.labels.tolist(), strict=True)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "truth.parquet", index=False)
+    times = {"train": {v.name: v.duration_s for v in train}, "test": {v.name: v.duration_s for v in test}}
+    shape = {k: getattr(CONFIG, k) for k in ("feature_dim", "classes", "dim", "heads", "embeds", "stems", "levels")}
+    return str(tmp_path / "features.safetensors"), times, str(tmp_path / "truth.parquet"), CLASSES, {"step_s": 0.25}, shape, RECIPE
+
+
+def test_a_job_writes_detections_of_every_condition_and_a_row_a_frame(reader, tmp_path):
+    given = (*files(tmp_path), str(reader))
+    conditions = {"language off": None, "deranged 0": [1, 0], "half": 0.5}
+    vl.vision_language_job(Variant("f", 1.0, folds=2), *given, conditions, 0, str(tmp_path / "o"), str(tmp_path / "o.pt"))
+    found, frames = pd.read_parquet(tmp_path / "o.parquet"), pd.read_parquet(tmp_path / "o-frames.parquet")
+    wanted = {"own", *conditions, "λ = 0.4", "selective", "oracle", "selective, deranged 0", "λ = 0.4, deranged 0"}
+    assert set(found["condition"]) == wanted and set(found["label"]) <= set(CLASSES) and set(found["video"]) == {"tv0", "tv1"}
+    assert len(frames) == 80 and frames["selected"].between(0, 1).all() and (frames["weight"] == 1).all()
+
+
+def test_answers_are_text_of_every_window_under_every_order(reader, tmp_path):
+    given = (*files(tmp_path), str(reader))
+    vl.answer_job(*given, {"deranged 0": [1, 0]}, 0, str(tmp_path / "a"), str(tmp_path / "a.pt"))
+    found = pd.read_parquet(tmp_path / "a.parquet")
+    assert found.groupby("condition").size().to_dict() == {"own": 6, "deranged 0": 6} and found["start"].isin([0, 16, 24]).all()
+    text = vl.answer(torch.tensor([[8.2, 12.0], [1.0, 3.6]]), torch.tensor([0, 1]), list(CLASSES))
+    assert text == "Squat 1 4 ; Leap 8 12" and vl.answer(torch.zeros(0, 2), torch.zeros(0), []) == "nothing"
