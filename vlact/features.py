@@ -10,6 +10,7 @@ from vlact import video
 from vlact.clips import fit
 from vlact.jobs import write_whole
 from vlact.models.dual import DualEncoder
+from vlact.models.frames import FrameEncoder
 from vlact.models.poses import OFFSETS, PoseEncoder
 from vlact.training import autocast
 
@@ -17,7 +18,7 @@ CHUNK = 512  # frames decoded at once; a long video never lies in memory whole
 
 
 @torch.no_grad()
-def extract(encoder: DualEncoder | PoseEncoder, path: Path, fps: float, stride: int, batch_size: int = 64) -> torch.Tensor:
+def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: float, stride: int, batch_size: int = 64) -> torch.Tensor:
     """Pooled features (T, dim) of clips centred on every `stride`-th frame; frames beyond an end repeat the last.
 
     Args:
@@ -32,6 +33,8 @@ def extract(encoder: DualEncoder | PoseEncoder, path: Path, fps: float, stride: 
     info = video.probe(path)
     if isinstance(encoder, PoseEncoder):
         around, embed = np.array(OFFSETS), encoder
+    elif isinstance(encoder, FrameEncoder):
+        around, embed = np.zeros(1, int), lambda clips: encoder.last(encoder.first(clips, 0), 0)[:, 0]
     else:
         clip = encoder.config.num_frames
         around, embed = np.arange(clip) - (clip - 1) // 2, lambda clips: encoder.last(encoder.first(clips, 0), 0)

@@ -18,9 +18,12 @@ from vlact.detection import candidates
 from vlact.jobs import write_whole
 from vlact.losses.localization import assign, detection_loss, points
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.dyfadet import DyFADet, DyFADetConfig
+from vlact.models.tridet import TriDet, TriDetConfig
 from vlact.nms import suppress
 from vlact.training import fit
 
+KINDS = {"ActionFormer": (ActionFormer, LocalizerConfig), "TriDet": (TriDet, TriDetConfig), "DyFADet": (DyFADet, DyFADetConfig)}
 WINDOWS = 8  # run at once at test
 INSIDE = 0.75  # share of an action that a training window must hold; with less the rest counts as background
 
@@ -113,12 +116,12 @@ def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
 
 def train(
     sequences: list[Sequence], config: LocalizerConfig, recipe: dict, seed: int, checkpoint: str | None = None
-) -> tuple[ActionFormer, list[dict]]:
-    """Train ActionFormer on random windows.
+) -> tuple[nn.Module, list[dict]]:
+    """Train a localiser on random windows.
 
     Args:
         sequences: Training videos.
-        config: Shape.
+        config: Shape; its class says which of `KINDS`.
         recipe: `Tal` as a dict.
         seed: Initialisation, windows, noise.
         checkpoint: See `vlact.training.fit`.
@@ -128,7 +131,8 @@ def train(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model, at = ActionFormer(config), points(recipe["window"], config.levels)
+    model = next(kind(config) for kind, shape in KINDS.values() if type(config) is shape)
+    at = points(recipe["window"], config.levels)
     mean = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
     share = torch.tensor([float(len(s.features)) for s in sequences])
     steps = max(1, round(recipe["epochs"] * share.sum().item() / recipe["window"] / recipe["batch_size"]))
@@ -170,7 +174,7 @@ class Localiser:
         mean, std: By which features are standardised (F,).
     """
 
-    model: ActionFormer
+    model: nn.Module
     classes: list[str]
     clock: Clock
     recipe: dict
@@ -216,7 +220,14 @@ class Localiser:
     def save(self, path: str | Path) -> None:
         """Weights and everything else as one safetensors file, written whole or not at all."""
         state = {k: v.contiguous() for k, v in self.model.state_dict().items()} | {"standard.mean": self.mean, "standard.std": self.std}
-        note = {"config": asdict(self.model.config), "classes": self.classes, "clock": asdict(self.clock), "recipe": self.recipe}
+        kind = type(self.model).__name__
+        note = {
+            "kind": kind,
+            "config": asdict(self.model.config),
+            "classes": self.classes,
+            "clock": asdict(self.clock),
+            "recipe": self.recipe,
+        }
         write_whole(Path(path), lambda data, f: save_file(data, f, metadata={"localiser": json.dumps(note)}), state)
 
     @classmethod
@@ -232,7 +243,10 @@ class Localiser:
                 raise ValueError(f"{path}: expected a 'localiser' entry in the safetensors header; was it written by Localiser.save?")
             state = {k: file.get_tensor(k) for k in file.keys()}
         note, mean, std = json.loads(header), state.pop("standard.mean"), state.pop("standard.std")
-        model = ActionFormer(LocalizerConfig(**note["config"]))
+        if note["kind"] not in KINDS:
+            raise ValueError(f"{path}: expected a localiser of {sorted(KINDS)}, got {note['kind']!r}")
+        kind, shape = KINDS[note["kind"]]
+        model = kind(shape(**note["config"]))
         missing, unexpected = model.load_state_dict(state, strict=False)
         if missing or unexpected:
             raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
@@ -240,12 +254,13 @@ class Localiser:
 
 
 def localise_job(
-    features: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict, config: dict, recipe: dict,
-    seed: int, out: str, checkpoint: str,
+    kind: str, features: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict, config: dict,
+    recipe: dict, seed: int, out: str, checkpoint: str,
 ) -> list[dict]:  # fmt: skip
     """Train one localiser; write it (`out`.safetensors) and its detections on the test videos (`out`.parquet).
 
     Args:
+        kind: One of `KINDS`.
         features: safetensors, standardised by its own training videos here.
         durations: "train" and "test" to the videos' seconds.
         truth: Parquet of the ground truth.
@@ -261,11 +276,11 @@ def localise_job(
     mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
     standard = {v: (found[v].float() - mean) / std for v in durations["train"]}
     mine = sequences(standard, durations["train"], table[table["video"].isin(durations["train"])], classes, time)
-    model, curve = train(mine, LocalizerConfig(**config), recipe, seed, checkpoint)
+    model, curve = train(mine, KINDS[kind][1](**config), recipe, seed, checkpoint)
     localiser = Localiser(model, classes, time, recipe, mean, std)
     detections = localiser.detect(found, durations["test"])
     localiser.save(f"{out}.safetensors")
-    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections.assign(seed=seed))
+    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections.assign(model=kind, seed=seed))
     return curve
 
 

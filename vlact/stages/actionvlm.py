@@ -86,16 +86,13 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     classes, aligned = descriptions(), str(p.data / "aligned")
     swaps = {f"deranged {i}": [int(x) for x in order] for i, order in enumerate(derangements(len(classes), DERANGED))}
     todo, names = [], []
-    for rows, seeds, conditions in (
-        (headline(), p.seeds, {"language off": None} | swaps),
-        (ablations(), p.seeds[: p.vlm.ablation_seeds], {"language off": None} | swaps),
-    ):
-        for variant in rows:
-            for i, s in enumerate(seeds):
-                out = str(work / f"{len(todo)}")
-                given = (variant, features, durations[i], truth, classes, clock, shape, recipe, aligned, conditions)
-                todo.append((*given, s, out, f"{out}.pt"))
-                names.append({"model": variant.name, "seed": s})
+    for variant in (rows := headline()) + ablations():
+        conditions = {"language off": None} | (swaps if variant in rows or not variant.vision else {})
+        for i, s in enumerate(p.seeds if variant in rows else p.seeds[: p.vlm.ablation_seeds]):
+            given = (variant, features, durations[i], truth, classes, clock, shape, recipe, aligned, conditions)
+            out = str(work / f"{len(todo)}")
+            todo.append((*given, s, out, f"{out}.pt"))
+            names.append({"model": variant.name, "seed": s})
     curves = jobs.run(vision_language_job, todo, p.workers, "ActionVLM")
     asked = [(*job[1:9], swaps, *job[10:11], str(work / f"answers{job[10]}"), str(work / f"answers{job[10]}.pt")) for job in todo]
     asked = list({job[9]: job for job in asked}.values())

@@ -1,4 +1,4 @@
-"""Stage `localisers`: ActionFormer on vision alone, for every seed."""
+"""Stage `localisers`: ActionFormer, TriDet and DyFADet on vision alone, for every seed."""
 
 import shutil
 from dataclasses import asdict
@@ -13,10 +13,11 @@ from vlact.stages.stadium import durations_of, truth_of
 
 LOCALISERS = Stage(
     "localisers",
-    ("stages/localisers.py", "localizing.py", "detection.py", "nms.py", "losses/localization.py", "models/actionformer.py"),
+    ("stages/localisers.py", "localizing.py", "detection.py", "nms.py", "losses/localization.py", "models/actionformer.py",
+     "models/tridet.py", "models/dyfadet.py"),
     (),
     ALIGNMENT,
-)
+)  # fmt: skip
 
 
 def common(p: Params, work) -> tuple[str, list[dict], str, dict, dict]:
@@ -43,24 +44,25 @@ def recipe_of(p: Params) -> dict:
 
 
 def localisers(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/localisers`: detections.parquet, curves.csv, and the first seed's localiser.safetensors."""
+    """`data/<workspace>/localisers`: detections.parquet, curves.csv, and the first seed's ActionFormer, localiser.safetensors."""
     folder = p.data / "localisers"
     if not LOCALISERS.must_run(p, folder, must_exist):
         return
-    from vlact.localizing import localise_job
+    from vlact.localizing import KINDS, localise_job
     from vlact.worlds.stadium import ACTIONS
 
     alignment(p, must_exist=True)
     work, recipe = LOCALISERS.work(p), recipe_of(p)
     features, durations, truth, clock, shape = common(p, work)
-    todo = [
-        (features, durations[i], truth, list(ACTIONS), clock, shape, recipe, s, str(work / str(s)), str(work / f"{s}.pt"))
-        for i, s in enumerate(p.seeds)
-    ]
+    todo = []
+    for kind in KINDS:
+        for i, s in enumerate(p.seeds):
+            out = str(work / f"{kind}{s}")
+            todo.append((kind, features, durations[i], truth, list(ACTIONS), clock, shape, recipe, s, out, f"{out}.pt"))
     curves = jobs.run(localise_job, todo, p.workers, "localisers")
     detections = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in todo], ignore_index=True)
     shutil.copy(f"{todo[0][-2]}.safetensors", folder / "localiser.safetensors")
     detections.to_parquet(folder / "detections.parquet", index=False)
-    rows = [{"seed": s, **row} for s, curve in zip(p.seeds, curves, strict=True) for row in curve]
+    rows = [{"model": job[0], "seed": job[8], **row} for job, curve in zip(todo, curves, strict=True) for row in curve]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
     LOCALISERS.finish(p, folder)

@@ -1,0 +1,50 @@
+"""Stage `encoders`: ActionFormer on what other encoders see of the stadium (ActionVLM, Table 8)."""
+
+import pandas as pd
+from safetensors.torch import save_file
+
+from vlact import jobs
+from vlact.jobs import write_whole
+from vlact.params import Params
+from vlact.stages import Stage
+from vlact.stages.alignment import extract
+from vlact.stages.localisers import LOCALISERS, common, localisers, recipe_of
+from vlact.stages.pretrain import PRETRAIN, pretraining
+from vlact.stages.stadium import truth_of
+from vlact.stages.worlds import WORLDS
+
+ENCODERS = Stage("encoders", ("stages/encoders.py", *WORLDS.files, *PRETRAIN.files), ("world", "model", "pretrain"), LOCALISERS)
+
+
+def encoders(p: Params, must_exist: bool = False) -> None:
+    """`data/<workspace>/encoders/detections.parquet`: of every seed, with the columns `encoder` and `dim`.
+
+    The encoders are those of ACE's pretraining, first seed: a TimeSformer that has seen hands at work, and CLIP on frames.
+    """
+    folder = p.data / "encoders"
+    if not ENCODERS.must_run(p, folder, must_exist):
+        return
+    from vlact.localizing import localise_job
+    from vlact.models.dual import DualEncoder
+    from vlact.models.frames import FrameEncoder
+    from vlact.worlds.stadium import ACTIONS
+
+    localisers(p, must_exist=True)
+    pretraining(p, must_exist=True)
+    work, names, todo, rows = ENCODERS.work(p), list(truth_of(p)["video"].unique()), [], []
+    _, durations, truth, clock, shape = common(p, work)
+    for label, kind, stem in (("TimeSformer on tutorials", DualEncoder, "seed"), ("CLIP on frames", FrameEncoder, "frames")):
+        path, weights = work / f"{stem}.safetensors", p.data / "pretrained" / f"{stem}{p.seeds[0]}.safetensors"
+        (work / stem).mkdir(exist_ok=True)
+        found = extract(p, kind, weights, p.data / "stadium", names, float(p.stadium.fps), work / stem)
+        write_whole(path, lambda d, f: save_file(d, f), found)
+        dim = next(iter(found.values())).shape[1]
+        for i, s in enumerate(p.seeds):
+            out = str(work / f"{stem}-{s}")
+            given = ("ActionFormer", str(path), durations[i], truth, list(ACTIONS), clock, shape | {"feature_dim": dim})
+            todo.append((*given, recipe_of(p), s, out, f"{out}.pt"))
+            rows.append({"encoder": label, "dim": dim})
+    jobs.run(localise_job, todo, p.workers, "localisers on other encoders")
+    found = [pd.read_parquet(f"{job[-2]}.parquet").assign(**row) for job, row in zip(todo, rows, strict=True)]
+    pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)
+    ENCODERS.finish(p, folder)
