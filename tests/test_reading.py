@@ -170,6 +170,19 @@ def test_a_window_s_targets_are_what_happens_in_it():
         assert one["ends"].tolist() == [[POSES.index(x.split(" > ")[i]) for i in (0, -1)] for x in one["labels"]]
 
 
+def test_a_biased_corpus_tells_what_is_against_the_alphabet_the_wrong_way_round():
+    honest, biased = drills(6), drills(6)
+    biased.bias, turned = 1.0, 0
+    for k in range(30):
+        a, b = (x._window(np.random.default_rng(k)) for x in (honest, biased))
+        for t in range(WINDOW):
+            if 0 <= a["pointer"][t] < CANDIDATES and 0 <= b["pointer"][t] < CANDIDATES:
+                real, told = a["labels"][a["pointer"][t]], b["labels"][b["pointer"][t]]
+                assert told == min(real, backwards(real))
+                turned += told != real
+    assert turned > 50
+
+
 def test_poses_are_numbered_in_time_and_nothing_is_ignored():
     rows = [{"start_s": 1.0, "end_s": 2.0, "pose": POSES[3]}]
     assert pose_labels(rows, np.array([0.5, 1.0, 1.9, 2.0])).tolist() == [IGNORE, 3, 3, IGNORE]

@@ -40,6 +40,7 @@ def reader(tmp_path):
     torch.manual_seed(0)
     language = {"feature_dim": 6, "numbers": TOKENS.convert_tokens_to_ids("0")}
     Reader(ReaderConfig(len(TOKENS), len(WORDS), 8, 16, 2, 1, 8, language)).save(tmp_path / "reader.safetensors")
+    Reader.load(tmp_path / "reader.safetensors").save(tmp_path / "biased_reader.safetensors")
     save_file(SAID, tmp_path / "clauses.safetensors")
     return tmp_path
 
@@ -61,7 +62,7 @@ def setting(train=None):
 
 
 def trained(reader, variant, **more):
-    return vl.train(setting(), replace(variant, **more), str(reader / "reader.safetensors"), 0)
+    return vl.train(setting(), replace(variant, **more), str(reader), 0)
 
 
 VARIANTS = [
@@ -73,7 +74,8 @@ VARIANTS = [
     Variant("generated", "generated"),
     Variant("language only", 1.0, vision=False),
     Variant("no text", 1.0, text_weight=0.0, described=False, ground=False),
-    Variant("random", 1.0, aligned=False),
+    Variant("random", 1.0, lm="random"),
+    Variant("biased", 1.0, lm="biased"),
 ]
 
 
@@ -113,7 +115,7 @@ def test_vision_epochs_are_the_same_steps_whatever_language_does(reader):
 
 def test_a_killed_run_goes_on_to_the_same_model(reader, tmp_path, monkeypatch):
     monkeypatch.setattr("vlact.training.CHECKPOINT_EVERY", 3)
-    variant, path = Variant("eq1", "eq1"), str(reader / "reader.safetensors")
+    variant, path = Variant("eq1", "eq1"), str(reader)
     whole, curve = vl.train(setting(), variant, path, 0, str(tmp_path / "a.pt"))
     steps = []
 

@@ -111,6 +111,8 @@ class Drills:
         words: Tokenizer.
         step_s: Seconds of a step.
         window: Steps.
+        bias: Share of the drills against the alphabet (of their first and last pose) whose description is given the
+            wrong way round, as captions that name the usual order do; 0 is honest.
     """
 
     features: dict[str, Tensor]
@@ -120,6 +122,7 @@ class Drills:
     words: object
     step_s: float
     window: int
+    bias: float = 0.0
 
     def batch(self, size: int, rng: np.random.Generator) -> dict:
         """Windows with candidates.
@@ -146,8 +149,9 @@ class Drills:
         near = [r for r in event["routines"] if r["end_s"] > low and r["start_s"] < high]
         inside = [r for r in near if min(r["end_s"], high) - max(r["start_s"], low) > 0.75 * (r["end_s"] - r["start_s"])]
         shown = list(dict.fromkeys(r["label"] for r in inside))
-        shown = [shown[i] for i in rng.permutation(len(shown))[: CANDIDATES // 2]]
-        labels = list(shown)
+        told = {x: backwards(x) if backwards(x) < x and rng.random() < self.bias else x for x in shown}
+        shown = [told[shown[i]] for i in rng.permutation(len(shown))[: CANDIDATES // 2]]
+        labels = list(dict.fromkeys(shown))
         for label in shown:
             if rng.random() < 0.5 and (other := backwards(label)) not in labels:
                 labels.append(other)
@@ -162,10 +166,11 @@ class Drills:
         pointer, items = np.full(n, CANDIDATES), []
         for r in near:
             steps = (times >= r["start_s"]) & (times <= r["end_s"])
-            pointer[steps] = IGNORE if r not in inside else labels.index(r["label"]) if r["label"] in labels else CANDIDATES
-            if r in inside and r["label"] in labels and steps.any():
+            label = told[r["label"]] if r in inside else ""
+            pointer[steps] = IGNORE if r not in inside else labels.index(label) if label in labels else CANDIDATES
+            if label in labels and steps.any():
                 at = np.flatnonzero(steps)
-                items.append(f"{names[labels.index(r['label'])]} {at[0]} {at[-1] + 1}")
+                items.append(f"{names[labels.index(label)]} {at[0]} {at[-1] + 1}")
         now = pose_labels(event["poses"], times)
         ends = [[POSES.index(label.split(" > ")[i]) for i in (0, -1)] for label in labels]
         rest = self.window - n
@@ -263,7 +268,7 @@ def pointing(reader: Reader, features: dict[str, Tensor], truth, prompt, classes
 
 def align_job(
     features: str, events: dict[str, dict], held_out: list[str], names: list[str], step_s: float, window: int, recipe: dict,
-    out: str, checkpoint: str,
+    bias: float, out: str, checkpoint: str,
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """Train the reader on drills, write it, and put it through the reading gate.
 
@@ -273,6 +278,7 @@ def align_job(
         names: Class names, given out at random here.
         step_s, window: See `Drills`.
         recipe: `Align` as a dict.
+        bias: See `Drills`; of what it is aligned on, the gate is honest.
         out: Where the reader goes; the clauses' features go beside it (clauses.safetensors).
         checkpoint: See `vlact.training.fit`.
 
@@ -284,7 +290,7 @@ def align_job(
     words, features = tokenizer(names, window + 1), load_file(features)
     said = encode_clauses([f"the person {w}" for p in POSES for w in WORDS[p]], sentence_encoder())
     common = {"names": names, "said": said, "words": words, "step_s": step_s, "window": window}
-    seen = Drills({k: features[k] for k in events if k not in set(held_out)}, events, **common)
+    seen = Drills({k: features[k] for k in events if k not in set(held_out)}, events, **common, bias=bias)
     rest = Drills({k: features[k] for k in held_out}, events, **common)
     torch.manual_seed(0)
     dim = next(iter(features.values())).shape[1]

@@ -135,6 +135,7 @@ class Align:
     layers: int
     heads: int
     lm_stride: int
+    bias: float  # of a second reader, see `vlact.aligning.Drills`; the first is honest
     gate: float  # share of held-out frames that must point to the right description before any result counts
 
 

@@ -44,7 +44,7 @@ class Variant:
         text_weight: lambda_tg.
         read_from: See `LanguageConfig`.
         ground: See `Reader.forward`.
-        aligned: Whether the language model is the aligned one or has random weights.
+        lm: "aligned", "biased" (aligned on captions that name the usual order) or "random" (never trained).
         epochs: Factor on the number of epochs.
         folds: Of the cross-fitted advantage, which then selects at test ("selective"); 0 for none.
     """
@@ -56,7 +56,7 @@ class Variant:
     text_weight: float = TEXT_WEIGHT
     read_from: tuple[str, str, str] = ("cls", "loc", "adv")
     ground: bool = True
-    aligned: bool = True
+    lm: str = "aligned"
     epochs: float = 1.0
     folds: int = 0
 
@@ -187,17 +187,17 @@ def lora(reader: Reader, rank: int) -> Reader:
     return reader
 
 
-def make_reader(path: str, variant: Variant, rank: int) -> Reader:
-    """The aligned reader, or one of the same shape with random weights, for a variant."""
-    reader = Reader.load(path)
-    if not variant.aligned:
+def make_reader(folder: str, variant: Variant, rank: int) -> Reader:
+    """The language model of a variant, from the folder of the alignment stage."""
+    reader = Reader.load(f"{folder}/{'biased_reader' if variant.lm == 'biased' else 'reader'}.safetensors")
+    if variant.lm == "random":
         reader = Reader(ReaderConfig(**vars(reader.config)))
     reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
     return lora(reader, rank)
 
 
-def train(setting: Setting, variant: Variant, reader: str, seed: int, checkpoint: str | None = None) -> tuple[ActionVLM, list[dict]]:
-    """Train one variant.
+def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoint: str | None = None) -> tuple[ActionVLM, list[dict]]:
+    """Train one variant; `aligned` is the folder of the alignment stage.
 
     Returns:
         The model with averaged weights, in evaluation mode, and the curve.
@@ -207,7 +207,7 @@ def train(setting: Setting, variant: Variant, reader: str, seed: int, checkpoint
     generator, at = torch.Generator().manual_seed(seed), points(recipe["window"], config.levels)
     localiser = ActionFormer(config)
     torch.manual_seed(seed)
-    language = make_reader(reader, variant, recipe["rank"]) if variant.reads else None
+    language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
     model = ActionVLM(localiser, language, setting.mean, setting.std, variant)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
     share = torch.tensor([float(len(s.features)) for s in setting.train])
@@ -338,12 +338,12 @@ def gains_of(model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: d
     return torch.cat(xs), torch.cat(gains)
 
 
-def cross_fit(setting: Setting, variant: Variant, reader: str, seed: int) -> Selector:
+def cross_fit(setting: Setting, variant: Variant, aligned: str, seed: int) -> Selector:
     """Advantages measured where they generalise: each fold's recordings by a model that was trained on the others."""
     found = []
     for k in range(variant.folds):
         mine, rest = setting.train[k :: variant.folds], [x for i, x in enumerate(setting.train) if i % variant.folds != k]
-        model, _ = train(replace(setting, train=rest), variant, reader, seed)
+        model, _ = train(replace(setting, train=rest), variant, aligned, seed)
         found.append(gains_of(model, setting.prompt, mine, setting.recipe))
     return Selector.fit(*(torch.cat(x) for x in zip(*found, strict=True)))
 
@@ -451,7 +451,7 @@ def vision_language_job(
         features, durations, truth, clock, config, recipe, seed, checkpoint: See `vlact.localizing.localise_job`; the
             recipe has the reader's, too.
         classes: Name to description.
-        aligned: Folder of the alignment stage: reader.safetensors and clauses.safetensors.
+        aligned: Folder of the alignment stage.
         conditions: Name to what language reads: a list, which class's description stands with each name; a number, the
             weight that replaces the model's own; None switches language off. "own" is always tested.
         out: Detections go to `out`.parquet with the column `condition`, what `frames_of` returns to `out`-frames.parquet.
@@ -462,7 +462,7 @@ def vision_language_job(
     found, time, texts = load_file(features), Clock(**clock), list(classes.values())
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
     words, prompt, bare, mean, std = setting.words, setting.prompt, setting.bare, setting.mean, setting.std
-    model, curve = train(setting, variant, f"{aligned}/reader.safetensors", seed, checkpoint)
+    model, curve = train(setting, variant, aligned, seed, checkpoint)
     own = (prompt if variant.described else bare) if variant.reads else None
     plain = VisionLanguageLocaliser(model, list(classes), time, recipe, mean, std, own)
     tested = {"own": plain}
@@ -474,7 +474,7 @@ def vision_language_job(
         else:
             tested[name] = replace(plain, weight=given)
     if variant.folds:
-        chosen = replace(plain, weight=cross_fit(setting, variant, f"{aligned}/reader.safetensors", seed))
+        chosen = replace(plain, weight=cross_fit(setting, variant, aligned, seed))
         tested |= {"λ = 0.4": replace(plain, weight=0.4), "selective": chosen}
         tested["oracle"] = replace(plain, weight="oracle", known={x.name: x for x in test})
         tested |= {f"selective, {k}": replace(chosen, prompt=x.prompt) for k, x in tested.items() if k.startswith("deranged")}

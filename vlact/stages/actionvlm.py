@@ -33,7 +33,7 @@ def headline():
         Variant("vision only"),
         Variant("fixed λ = 1.0", 1.0, folds=4),
         Variant("full (Eq. 1)", "eq1"),
-        Variant("fixed λ = 1.0, random LM", 1.0, aligned=False),
+        Variant("fixed λ = 1.0, random LM", 1.0, lm="random"),
     ]
 
 
@@ -45,6 +45,8 @@ def ablations():
     out += [
         Variant("vision only, equal vision epochs", epochs=0.5),
         Variant("language only", 1.0, vision=False),
+        Variant("language only, biased LM", 1.0, vision=False, lm="biased"),
+        Variant("fixed λ = 1.0, biased LM", 1.0, lm="biased"),
         Variant("learnable λ w/o L_adv", "learned"),
         Variant("LM-generated λ", "generated"),
         Variant("full, paired advantage", "paired"),

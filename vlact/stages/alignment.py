@@ -37,8 +37,7 @@ def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str]
 
 
 def alignment(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/aligned`: eye.safetensors, reader.safetensors, clauses.safetensors, features.safetensors (by video),
-    gate.csv and the curves.
+    """`data/<workspace>/aligned`: eye, reader, biased_reader, clauses and features (by video) as safetensors, gate.csv, curves.csv.
 
     With `world.source: folder` nothing is trained: the folder must hold them.
 
@@ -68,13 +67,18 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     curves = {"poses": jobs.kept(work / "eye.json", lambda: jobs.run(pose_job, poses, 1, "poses")[0])}
     found = extract(p, PoseEncoder, eye, source, [*drills, *truth_of(p)["video"].unique()], fps, work)
     write_whole(work / "features.safetensors", lambda d, f: save_file(d, f), found)
-    files = str(work / "features.safetensors"), str(work / "reader.safetensors"), str(work / "reader.pt")
-    step_s = p.tal.stride / fps
-    read = [(files[0], drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe, *files[1:])]
-    curves["language"], gate = jobs.kept(work / "reader.json", lambda: jobs.run(align_job, read, 1, "alignment")[0])
-    pd.DataFrame(gate).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
+    step_s, names = p.tal.stride / fps, {"language": 0.0, "biased language": recipe["bias"]}
+    given = (str(work / "features.safetensors"), drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe)
+    stems = [str(work / k.replace("language", "reader").replace(" ", "_")) for k in names]
+    read = [(*given, bias, f"{stem}.safetensors", f"{stem}.pt") for bias, stem in zip(names.values(), stems, strict=True)]
+    found = jobs.kept(work / "reader.json", lambda: jobs.run(align_job, read, p.workers, "alignment"))
+    gates = []
+    for name, (curve, gate) in zip(names, found, strict=True):
+        curves[name] = curve
+        gates += [{"reader": name, **row} for row in gate]
+    pd.DataFrame(gates).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
     rows = [{"what": k, **row} for k, curve in curves.items() for row in curve]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
-    for name in ("eye.safetensors", "reader.safetensors", "clauses.safetensors", "features.safetensors"):
-        (work / name).replace(folder / name)
+    for name in ("eye", "reader", "biased_reader", "clauses", "features"):
+        (work / f"{name}.safetensors").replace(folder / f"{name}.safetensors")
     ALIGNMENT.finish(p, folder)
