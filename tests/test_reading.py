@@ -1,6 +1,7 @@
 """Prompts, the reader, and its alignment on drills: what it is asked, what it may see, when it counts as reading."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -115,9 +116,13 @@ def test_the_pointer_has_a_key_for_none_and_grounding_reaches_classes_only():
     with torch.no_grad():
         batch, out = example(model)
         bare = model(batch["features"], batch["mask"], batch["prompt"], ground=False)
+        only = model(batch["features"], batch["mask"], batch["prompt"], ground="only")
+        turned = replace(batch["prompt"], names=batch["prompt"].names.flip(1))
+        other = model(batch["features"], batch["mask"], turned, ground="only")
     assert out["pointer"].shape == (3, WINDOW, CANDIDATES + 1) and out["candidates"].shape == (3, CANDIDATES, 32)
     assert not torch.allclose(out["cls"], bare["cls"]) and torch.allclose(out["loc"], bare["loc"])
-    assert torch.equal(out["pointer"], bare["pointer"])
+    assert torch.equal(out["pointer"], bare["pointer"]) and torch.equal(only["loc"], out["loc"])
+    assert not torch.allclose(only["cls"], out["cls"]) and not torch.allclose(only["cls"], other["cls"])
 
 
 def test_frames_carry_their_numbers_only_if_asked():

@@ -55,7 +55,7 @@ class Variant:
     described: bool = True
     text_weight: float = TEXT_WEIGHT
     read_from: tuple[str, str, str] = ("cls", "loc", "adv")
-    ground: bool = True
+    ground: bool | str = True
     lm: str = "aligned"
     epochs: float = 1.0
     folds: int = 0
@@ -63,6 +63,10 @@ class Variant:
     @property
     def reads(self) -> bool:
         return self.weight is not None
+
+    def watched(self, conditions: dict) -> bool:
+        """Whether its test frames are written down: where lambda is no constant, or language is tested by itself."""
+        return self.reads and (isinstance(self.weight, str) or bool(conditions))
 
 
 class ActionVLM(nn.Module):
@@ -454,7 +458,8 @@ def vision_language_job(
         aligned: Folder of the alignment stage.
         conditions: Name to what language reads: a list, which class's description stands with each name; a number, the
             weight that replaces the model's own; None switches language off. "own" is always tested.
-        out: Detections go to `out`.parquet with the column `condition`, what `frames_of` returns to `out`-frames.parquet.
+        out: Detections go to `out`.parquet with the column `condition`, what `frames_of` returns to
+            `out`-frames.parquet, see `Variant.watched`.
 
     Returns:
         The curve.
@@ -481,7 +486,7 @@ def vision_language_job(
         tested |= {f"λ = 0.4, {k}": replace(plain, weight=0.4, prompt=x.prompt) for k, x in tested.items() if k.startswith("deranged")}
     detections = [x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()]
     detections = pd.concat(detections, ignore_index=True).assign(model=variant.name, seed=seed)
-    if variant.reads:
+    if variant.watched(conditions):
         frames = frames_of(model, own, test, recipe, chosen.weight if variant.folds else None).assign(model=variant.name, seed=seed)
         write_whole(Path(f"{out}-frames.parquet"), lambda d, p: d.to_parquet(p, index=False), frames)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)

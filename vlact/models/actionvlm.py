@@ -277,14 +277,14 @@ class Reader(nn.Module):
         return self.branch.causal_lm().get_input_embeddings()(prompt.ids) + said * self.clause(prompt.clauses)
 
     def forward(
-        self, features: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None, ground: bool = True
+        self, features: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None, ground: bool | str = True
     ) -> dict[str, Tensor]:
         """Read, point, speak.
 
         Args:
             features, mask, target: See `LanguageBranch.read`.
             prompt: K candidates.
-            ground: Whether the names pointed at are added to [cls] (the grounding readout).
+            ground: Whether the names pointed at are added to [cls] (the grounding readout); "only" takes nothing else.
 
         Returns:
             What `LanguageBranch` returns, and `pointer`, logits (B, T', K + 1) of which the last is "none of them",
@@ -296,7 +296,10 @@ class Reader(nn.Module):
         pointer = self.query(out["middle"][:, :, TOKENS.index("cls")]) @ keys.transpose(1, 2) / 4
         names = self.value(self.branch.causal_lm().get_input_embeddings()(prompt.names))
         said = pointer.softmax(-1)[..., :-1] @ names if ground else 0.0
-        return out | {"pointer": pointer, "candidates": states} | self.branch.speak(out["hidden"], features.shape[1], said)
+        hidden = out["hidden"]
+        if ground == "only":
+            hidden = hidden * (torch.arange(len(TOKENS), device=hidden.device) != TOKENS.index("cls"))[:, None]
+        return out | {"pointer": pointer, "candidates": states} | self.branch.speak(hidden, features.shape[1], said)
 
     def save(self, path: str | Path) -> None:
         """Weights and shape as one safetensors file."""

@@ -1,9 +1,10 @@
 """Stage `actionvlm`: every row of ActionVLM's tables, trained and tested under all conditions.
 
-Headline rows run on every seed, the others on the first `vlm.ablation_seeds`. A seed is a training set and an initialisation.
+Headline rows run on every seed, the others, and the cross-fitted selector, on the first `vlm.ablation_seeds`. A seed is
+a training set and an initialisation.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ ACTIONVLM = Stage(
     LOCALISERS,
 )
 
-DERANGED = 2
+DERANGED, FOLDS = 2, 4
 
 
 def headline():
@@ -31,7 +32,7 @@ def headline():
 
     return [
         Variant("vision only"),
-        Variant("fixed λ = 1.0", 1.0, folds=4),
+        Variant("fixed λ = 1.0", 1.0),
         Variant("full (Eq. 1)", "eq1"),
         Variant("fixed λ = 1.0, random LM", 1.0, lm="random"),
     ]
@@ -55,6 +56,7 @@ def ablations():
         Variant("fixed λ = 1.0, w/o [loc]", 1.0, read_from=("cls", "cls", "adv")),
         Variant("fixed λ = 1.0, w/o L_tg", 1.0, text_weight=0.0),
         Variant("fixed λ = 1.0, w/o grounding", 1.0, ground=False),
+        Variant("fixed λ = 1.0, grounding only", 1.0, ground="only"),
     ]
     return out
 
@@ -88,10 +90,13 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     classes, aligned = descriptions(), str(p.data / "aligned")
     swaps = {f"deranged {i}": [int(x) for x in order] for i, order in enumerate(derangements(len(classes), DERANGED))}
     todo, names = [], []
+    some = p.seeds[: p.vlm.ablation_seeds]
     for variant in (rows := headline()) + ablations():
-        conditions = {"language off": None} | (swaps if variant in rows or not variant.vision else {})
-        for i, s in enumerate(p.seeds if variant in rows else p.seeds[: p.vlm.ablation_seeds]):
-            given = (variant, features, durations[i], truth, classes, clock, shape, recipe, aligned, conditions)
+        told = variant in rows or not variant.vision or variant.ground == "only"
+        conditions = {"language off": None} | swaps if told else {}
+        for i, s in enumerate(p.seeds if variant in rows else some):
+            one = replace(variant, folds=FOLDS) if variant.name == "fixed λ = 1.0" and s in some else variant
+            given = (one, features, durations[i], truth, classes, clock, shape, recipe, aligned, conditions)
             out = str(work / f"{len(todo)}")
             todo.append((*given, s, out, f"{out}.pt"))
             names.append({"model": variant.name, "seed": s})
@@ -103,7 +108,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     answers = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in asked], ignore_index=True)
     answers.to_parquet(folder / "answers.parquet", index=False)
     for kind in ("", "-frames"):
-        found = [pd.read_parquet(f"{job[-2]}{kind}.parquet") for job in todo if job[0].reads or not kind]
+        found = [pd.read_parquet(f"{job[-2]}{kind}.parquet") for job in todo if not kind or job[0].watched(job[9])]
         found = pd.concat(found, ignore_index=True)
         found.to_parquet(folder / f"{'frames' if kind else 'detections'}.parquet", index=False)
     rows = [{**n, **row} for n, curve in zip(names, curves, strict=True) for row in curve]
