@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from vlact import aligning
+from vlact import ROOT, aligning
 from vlact.aligning import CANDIDATES, IGNORE, POSES, Drills, alignment_loss, backwards, pointing, pose_labels, reading_gate
 from vlact.language.descriptions import WORDS as POSE_WORDS
 from vlact.language.descriptions import describe
@@ -283,3 +283,10 @@ def test_both_are_trained_from_recordings_and_a_killed_run_goes_on(tmp_path, mon
     features = {v: extract(eye, tmp_path / v, 8.0, 2) for v in events}
     assert all(abs(len(x) - f["duration_s"] * 4) <= 1 for x, f in zip(features.values(), found, strict=True))
     assert json.loads(json.dumps(curve)) == curve
+
+
+def test_the_committed_reader_reads():
+    table = pd.read_csv(ROOT / "figures" / "mini" / "reading_gate.csv").set_index(["reader", "descriptions"])
+    assert table.loc[("language", "right"), "pointer"] >= 80, "no result of ActionVLM counts before this"
+    assert abs(table.loc[("language", "blank"), "pointer"] - 100 / CANDIDATES) < 5
+    assert table.loc[("biased language", "right"), "pointer"] < table.loc[("language", "right"), "pointer"] - 10
