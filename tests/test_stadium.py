@@ -218,3 +218,20 @@ def test_descriptions_tell_the_order_and_tell_classes_apart():
         describe([])
     with pytest.raises(ValueError, match=r"got \['fly'\]"):
         describe(["crouch", "fly"])
+
+
+# Kitchens
+def test_kitchens_have_pauses_long_tails_and_no_shared_seed():
+    from vlact.worlds.kitchen import BARE, EPIC_NOUNS, EPIC_VERBS, PAUSE, kitchens
+    from vlact.worlds.workbench import OBJECTLESS, VERBS
+
+    found = kitchens({"train0": 20, "train1": 20, "test": 20}, 12, 3)
+    assert len({r.name for r in found}) == len({r.seed for r in found}) == 60 and found == kitchens(
+        {"train0": 20, "train1": 20, "test": 20}, 12, 3
+    )
+    assert set(EPIC_VERBS) <= set(VERBS) and set(BARE) == set(EPIC_VERBS) & set(OBJECTLESS)
+    done = [a for r in found for a in r.actions]
+    verbs = [v for v, _ in done if v != PAUSE]
+    assert len(verbs) == 720 and 180 < len(done) - 720 < 300
+    assert verbs.count("take") > 2 * verbs.count("squeeze") > 0
+    assert all((n == "") == (v in BARE or v == PAUSE) and (n in EPIC_NOUNS or not n) for v, n in done)

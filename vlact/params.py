@@ -97,6 +97,15 @@ class Stadium:
 
 
 @dataclass(frozen=True)
+class Kitchen:
+    """Untrimmed egocentric sequences; size, rate and seed are the world's."""
+
+    train: int  # recordings for each seed
+    test: int
+    actions: int  # of a recording
+
+
+@dataclass(frozen=True)
 class Tal:
     """Localisers: features in time, shape (see `vlact.models.actionformer`), training, NMS."""
 
@@ -162,6 +171,7 @@ class Params:
     pretrain: Pretrain
     ace: Ace
     stadium: Stadium
+    kitchen: Kitchen
     tal: Tal
     align: Align
     vlm: Vlm
