@@ -266,3 +266,40 @@ def test_answers_are_text_of_every_window_under_every_order(reader, tmp_path):
     assert found.groupby("condition").size().to_dict() == {"own": 6, "deranged 0": 6} and found["start"].isin([0, 16, 24]).all()
     text = vl.answer(torch.tensor([[8.2, 12.0], [1.0, 3.6]]), torch.tensor([0, 1]), list(CLASSES))
     assert text == "Squat 1 4 ; Leap 8 12" and vl.answer(torch.zeros(0, 2), torch.zeros(0), []) == "nothing"
+
+
+def test_one_step_under_the_paper_s_shapes():
+    """768 frames, four tokens each, 900 of text, Qwen2.5-1.5B's widths, LoRA of rank 128; one decoder layer of the 28."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from vlact.losses.actionvlm import aggregate
+    from vlact.models.actionformer import ActionFormer
+    from vlact.models.actionvlm import LanguageBranch, LanguageConfig
+    from vlact.models.cost import QWEN25_1B5, sequence_length
+
+    q, frames, dim, rank = QWEN25_1B5, 768, 384, 128
+    shape = Qwen2Config(
+        vocab_size=q.vocabulary, hidden_size=q.hidden, intermediate_size=q.intermediate, num_hidden_layers=1, num_attention_heads=q.heads,
+        num_key_value_heads=q.kv_heads, max_position_embeddings=32768, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    lm = Qwen2ForCausalLM._from_config(shape, attn_implementation="sdpa", dtype=torch.bfloat16)
+    lm = get_peft_model(lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+    trained = sum(p.numel() for p in lm.parameters() if p.requires_grad)
+    assert trained == q.lora_weights(rank) // 28
+    branch = LanguageBranch(lm, LanguageConfig(dim)).bfloat16()
+    localiser = ActionFormer(LocalizerConfig(feature_dim=dim, classes=20, dim=64, heads=4, embeds=2, stems=2, levels=6, window=19))
+    x, mask = torch.randn(1, frames, dim), torch.ones(1, frames, dtype=torch.bool)
+    prompt, target = torch.randint(0, q.vocabulary, (1, 900)), torch.randint(0, q.vocabulary, (1, 60))
+    seen = {}
+    lm.base_model.model.model.register_forward_hook(lambda m, a, k, out: seen.update(n=out.last_hidden_state.shape[1]), with_kwargs=True)
+    said = branch(x.bfloat16(), mask, prompt, torch.ones_like(prompt, dtype=torch.bool), target)
+    weight = torch.full((1, frames), 0.245)
+    found = localiser(aggregate(x, said["cls"].float(), weight), mask, aggregate(x, said["loc"].float(), weight))
+    at, segments, labels = points(frames, 6), torch.tensor([[100.0, 140.0], [300.0, 420.0]]), torch.tensor([3, 7])
+    each, _ = vl.frame_losses(*found[:2], [(segments, labels, *assign(at, segments, labels, 20))], at, 20, frames)
+    (each.mean() + 0.1 * said["text_loss"] + 0.1 * (said["advantage"].float() ** 2).mean()).backward()
+    assert seen["n"] == sequence_length(frames) + 1 + 59  # start of text, and all of it but the last
+    learnt = [p for p in (*lm.parameters(), *localiser.parameters()) if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
