@@ -303,3 +303,28 @@ def test_one_step_under_the_paper_s_shapes():
     assert seen["n"] == sequence_length(frames) + 1 + 59  # start of text, and all of it but the last
     learnt = [p for p in (*lm.parameters(), *localiser.parameters()) if p.requires_grad]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
+
+
+# Stages
+def test_no_result_counts_before_the_reader_reads(monkeypatch, tmp_path):
+    from vlact import params
+    from vlact.stages import actionvlm as stage
+
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    monkeypatch.setattr(stage, "alignment", lambda *a, **k: None)
+    p = params.load("smoke", "gate", align__gate=0.8)
+    (p.data / "aligned").mkdir(parents=True)
+    pd.DataFrame([{"reader": "language", "descriptions": "right", "pointer": 0.41}]).to_csv(p.data / "aligned" / "gate.csv", index=False)
+    with pytest.raises(ValueError, match="does not read: 0.41 .* expected 0.80"):
+        stage.actionvlm(p)
+
+
+def test_real_data_says_what_it_needs():
+    from vlact import params
+    from vlact.stages.alignment import alignment
+    from vlact.stages.kitchens import kitchens
+
+    with pytest.raises(FileNotFoundError, match="features.safetensors .* missing"):
+        alignment(params.load("paper"))
+    with pytest.raises(FileNotFoundError, match="vlact.datasets.epic"):
+        kitchens(params.load("paper"))
