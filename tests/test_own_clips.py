@@ -36,7 +36,7 @@ def test_real_videos_go_through_with_bad_ones_listed(tmp_path):
     assert [line.split(": ")[0].rsplit(", ")[1] for line in found.skipped] == ["line 11", "line 12", "line 13"]
     assert "ends after the file (10.000 s)" in found.skipped[2]
     assert task.base == (("flip", "pancake"), ("wrestle", "arm")) and task.novel == (("show", "clip"), ("blink", "screen"))
-    assert set(predictions["model"]) == {"zero-shot", "ProcVLR", "ACE"}
+    assert set(predictions["model"]) == {"zero-shot", "ProcVLR", "ACE", "ACE slow, halfway"}
     ace = predictions[(predictions["model"] == "ACE") & (predictions["split"] == "test") & (predictions["seed"] == 0)]
     assert len(ace[ace["mode"] == "base"]) == 2 and ace[ace["mode"] == "novel"]["clip"].nunique() == 3
     assert 0 <= srt(ace[ace["mode"] == "novel"])["srt_acc_mean"] <= 1
