@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,6 +258,32 @@ def test_progress_prints_plain_lines_with_the_time_left(capsys, monkeypatch):
         progress.update()
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("work: 25 %") and "min left" in lines[0]
+
+
+def _write_often(path):
+    for _ in range(200):
+        jobs.write_whole(Path(path), lambda data, f: f.write_text(data), "x" * 5000)
+
+
+def test_two_jobs_may_write_the_same_file_and_what_a_killed_one_left_is_removed(tmp_path):
+    path = tmp_path / "shared.txt"
+    (tmp_path / "shared.txt.999999999.tmp").write_text("half")
+    here = str(Path(__file__).parent)
+    code = f"import sys; sys.path.insert(0, {here!r}); from test_training import _write_often; _write_often({str(path)!r})"
+    both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [child.communicate(timeout=120)[1].decode() for child in both]
+    assert all(child.returncode == 0 for child in both), errors
+    assert path.read_text() == "x" * 5000 and [f.name for f in tmp_path.iterdir()] == ["shared.txt"]
+
+
+def test_what_a_killed_film_left_half_written_is_removed_and_nothing_else(tmp_path):
+    from vlact import video
+
+    for name in (".half-999999999-abc.mp4", f".half-{os.getpid()}-abc.mp4", "tmpabcdefgh.mp4"):
+        (tmp_path / name).write_text("")
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
+    jobs.kept(tmp_path / "note.json", lambda folder: video.write(folder / "a.mp4", frames, 8), tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [f".half-{os.getpid()}-abc.mp4", "a.mp4", "note.json", "tmpabcdefgh.mp4"]
 
 
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(tmp_path):

@@ -5,11 +5,13 @@ finished jobs there and the unfinished one's last checkpoint, and ends with the 
 that was not. Kept results are deleted when the whole stage has succeeded.
 """
 
+import glob
 import hashlib
 import json
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -85,18 +87,47 @@ def source_key(*packages: str) -> str:
     return key(*(f for f in files if f.suffix in (".py", ".yaml")))
 
 
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
+
+
 def write_whole(path: Path, function: Callable, data, *args, **kwargs) -> None:
-    """`function(data, path, ..)` through a temporary name: a killed job leaves the whole file or none."""
-    temporary = path.with_name(path.name + ".tmp")
+    """`function(data, path, ..)` through a temporary name: a killed job leaves the whole file or none.
+
+    The name is the process's own, so that two jobs may write the same file; what a killed one left is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        if not _alive(int(left.name.split(".")[-2])):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     function(data, temporary, *args, **kwargs)
     temporary.replace(path)
 
 
 def kept(note: Path, function: Callable, *args):
-    """`function(*args)`, json-able, from the file `note` if an earlier run left it there; a killed stage does no job twice."""
+    """`function(*args)`, json-able, from the file `note` if an earlier run left it there; a killed stage does no job twice.
+
+    Temporary files that `function` makes carry the process's number; what a killed process left of them in the
+    folders among `args` is removed.
+    """
     if not note.is_file():
-        write_whole(note, lambda found, f: f.write_text(json.dumps(found)), function(*args))
+        for folder in (a for a in args if isinstance(a, Path) and a.is_dir()):
+            for left in folder.glob(".half-*-*"):
+                if not _alive(int(left.name.split("-")[1])):
+                    left.unlink(missing_ok=True)
+        usual, tempfile.template = tempfile.template, f".half-{os.getpid()}-"
+        try:
+            found = function(*args)
+        finally:
+            tempfile.template = usual
+        write_whole(note, lambda x, f: f.write_text(json.dumps(x)), found)
     return json.loads(note.read_text())
 
 
