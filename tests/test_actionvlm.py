@@ -200,9 +200,10 @@ def test_the_advantage_is_the_class_mean_minus_the_loss_and_learns_without_reach
     means = losses.ClassMeans(2)
     means.add(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 2]))
     means.add(torch.tensor([[2.0]]), torch.tensor([[0]]))
-    assert means()[0] == 2.0 and math.isnan(means()[1]) and means()[2] == 5.0
+    means.close()
+    assert means.mean[0] == 2.0 and math.isnan(means.mean[1]) and means.mean[2] == 5.0
     loss = torch.tensor([0.5, 9.0, 6.0], requires_grad=True)
-    found = losses.advantage(means(), torch.tensor([0, 1, 2]), loss)
+    found = losses.advantage(means.mean, torch.tensor([0, 1, 2]), loss)
     assert found.tolist() == [1.5, 0.0, -1.0] and not found.requires_grad
     predicted = torch.tensor([1.0, 2.0, 0.0], requires_grad=True)
     value = losses.advantage_loss(predicted, found, torch.tensor([True, False, True]))

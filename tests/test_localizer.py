@@ -233,7 +233,7 @@ def test_only_adapters_and_localiser_learn_and_saving_memory_changes_nothing(sav
     for option in (False, save_memory):
         _, model = end_to_end(save_memory=option)
         model.train()
-        logits, distances, _ = model(FRAMES, torch.ones(2, 8, dtype=torch.bool))
+        logits, distances, _ = model(FRAMES.unflatten(1, (-1, 1)), torch.ones(2, 8, dtype=torch.bool))
         (logits.sum() + distances.sum()).backward()
         grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert not model.encoder.training and all(n.startswith(("adapters", "localiser")) for n in grads[0])
@@ -254,6 +254,11 @@ RECIPE = {
     "nms": {"max_seg_num": 2},
 }
 CLOCK = localizing.Clock(0.5, 0.25)
+
+
+def former(config):
+    torch.manual_seed(0)
+    return ActionFormer(config)
 
 
 def bumps(videos, seed, length=48):
@@ -277,7 +282,7 @@ def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, m
     config = LocalizerConfig(feature_dim=4, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=3, dropout=0.1)
     features, durations, truth = bumps(24, 0)
     parts = localizing.sequences(features, durations, truth, ["a", "b"], CLOCK)
-    model, curve = localizing.train(parts[:16], config, RECIPE, seed=0)
+    model, curve = localizing.train(parts[:16], former(config), RECIPE, seed=0)
     found = localizing.Localiser(model, ["a", "b"], CLOCK, RECIPE, torch.zeros(4), torch.ones(4))
     found.save(tmp_path / "localiser.safetensors")
     loaded = localizing.Localiser.load(tmp_path / "localiser.safetensors")
@@ -299,8 +304,8 @@ def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, m
 
     with monkeypatch.context() as m, pytest.raises(Killed):
         m.setattr(training, "Checkpoint", Dying)
-        localizing.train(parts[:16], config, RECIPE, 0, str(tmp_path / "state.pt"))
-    again, same = localizing.train(parts[:16], config, RECIPE, 0, str(tmp_path / "state.pt"))
+        localizing.train(parts[:16], former(config), RECIPE, 0, str(tmp_path / "state.pt"))
+    again, same = localizing.train(parts[:16], former(config), RECIPE, 0, str(tmp_path / "state.pt"))
     assert same == curve and all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
 
 

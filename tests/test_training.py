@@ -279,11 +279,17 @@ def test_two_jobs_may_write_the_same_file_and_what_a_killed_one_left_is_removed(
 def test_what_a_killed_film_left_half_written_is_removed_and_nothing_else(tmp_path):
     from vlact import video
 
-    for name in (".half-999999999-abc.mp4", f".half-{os.getpid()}-abc.mp4", "tmpabcdefgh.mp4"):
+    for name in ("a.mp4.999999999.tmp", f"a.mp4.{os.getppid()}.tmp", "b.mp4"):
         (tmp_path / name).write_text("")
     frames = np.zeros((2, 16, 16, 3), np.uint8)
     jobs.kept(tmp_path / "note.json", lambda folder: video.write(folder / "a.mp4", frames, 8), tmp_path)
-    assert sorted(f.name for f in tmp_path.iterdir()) == [f".half-{os.getpid()}-abc.mp4", "a.mp4", "note.json", "tmpabcdefgh.mp4"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(["a.mp4", f"a.mp4.{os.getppid()}.tmp", "b.mp4", "note.json"])
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        jobs.write_whole(tmp_path / "a.txt", lambda data, f: f.write_text(str(1 / data)), 0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(tmp_path):

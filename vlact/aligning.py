@@ -3,10 +3,12 @@
 A drill shows two to four poses in an order that no class has (`vlact.worlds.stadium.drill`), and its description
 says which. The reader learns to point from every frame to the description that fits, among ten, half of which are
 backwards versions or of other drills; names are given out at random, so that they mean nothing yet. The reading
-gate then asks whether it can: on held-out recordings, with descriptions that it never met.
+gate then asks whether it can: on held-out recordings, with descriptions that it never met. Language for kitchens is
+aligned in the same way, on narrated sequences, where the verbs or the nouns are the "poses" and each is a drill.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +30,14 @@ POSES = sorted(WORDS)
 CANDIDATES = 10
 IGNORE = -100
 JITTER = 0.15  # of colours
+THREADS = 2  # of the only job that runs alone; with another number results differ in the last digits
 
 
-def pose_labels(poses: list[dict], times: np.ndarray) -> np.ndarray:
+def pose_labels(poses: list[dict], times: np.ndarray, known: list[str] = POSES) -> np.ndarray:
     """Number of the pose that is on its way at each time, `IGNORE` where nothing is: rows start_s, end_s, pose."""
     out = np.full(len(times), IGNORE)
     for row in poses:
-        out[(times >= row["start_s"]) & (times < row["end_s"])] = POSES.index(row["pose"])
+        out[(times >= row["start_s"]) & (times < row["end_s"])] = known.index(row["pose"])
     return out
 
 
@@ -90,7 +93,9 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
             right.append((model.head(model.see(clips(name, at))).argmax(1) == wanted)[wanted != IGNORE].float())
         return {"held_out_pose_accuracy": torch.cat(right).mean().item()}
 
+    torch.set_num_threads(THREADS)
     curve = fit({"model": model}, loss_of, recipe["pose_steps"], recipe["pose_lr"], 0.05, generator, "poses", checkpoint, validate, 200)
+    torch.set_num_threads(1)
     with torch.no_grad():
         some = torch.cat([model.eval().see(clips(name, torch.arange(0, len(frames[name]), 16))) for name in seen])
     model.mean.copy_(some.mean(0))
@@ -111,6 +116,7 @@ class Drills:
         words: Tokenizer.
         step_s: Seconds of a step.
         window: Steps.
+        told: Wordings of every pose.
         bias: Share of the drills against the alphabet (of their first and last pose) whose description is given the
             wrong way round, as captions that name the usual order do; 0 is honest.
     """
@@ -122,7 +128,12 @@ class Drills:
     words: object
     step_s: float
     window: int
+    told: dict[str, list[str]] = field(default_factory=lambda: WORDS)
     bias: float = 0.0
+
+    @property
+    def poses(self) -> list[str]:
+        return sorted(self.told)
 
     def batch(self, size: int, rng: np.random.Generator) -> dict:
         """Windows with candidates.
@@ -135,7 +146,8 @@ class Drills:
         rows = [self._window(rng) for _ in range(size)]
         stacked = {k: torch.stack([r[k] for r in rows]) for k in ("features", "mask", "pointer", "now", "ends")}
         candidates = [
-            [(name, clauses(describe(label.split(" > "), rng))) for name, label in zip(r["names"], r["labels"], strict=True)] for r in rows
+            [(name, clauses(describe(label.split(" > "), rng, self.told))) for name, label in zip(r["names"], r["labels"], strict=True)]
+            for r in rows
         ]
         return stacked | {"prompt": prompts(self.words, candidates, self.said), "answer": targets(self.words, [r["answer"] for r in rows])}
 
@@ -157,7 +169,7 @@ class Drills:
                 labels.append(other)
         while len(labels) < CANDIDATES:
             routines = self.events[list(self.features)[rng.integers(len(self.features))]]["routines"]
-            label = routines[rng.integers(len(routines))]["label"] if routines else POSES[rng.integers(len(POSES))]
+            label = routines[rng.integers(len(routines))]["label"] if routines else self.poses[rng.integers(len(self.told))]
             label = backwards(label) if rng.random() < 0.5 else label
             if label not in labels:
                 labels.append(label)
@@ -171,8 +183,8 @@ class Drills:
             if label in labels and steps.any():
                 at = np.flatnonzero(steps)
                 items.append(f"{names[labels.index(label)]} {at[0]} {at[-1] + 1}")
-        now = pose_labels(event["poses"], times)
-        ends = [[POSES.index(label.split(" > ")[i]) for i in (0, -1)] for label in labels]
+        now = pose_labels(event["poses"], times, self.poses)
+        ends = [[self.poses.index(label.split(" > ")[i]) for i in (0, -1)] for label in labels]
         rest = self.window - n
         return {
             "features": pad(x, (0, 0, 0, rest)),
@@ -193,7 +205,9 @@ def backwards(label: str) -> str:
 
 def alignment_loss(reader: Reader, batch: dict, text_weight: float) -> Tensor:
     """Pointer, poses of frames, first and last pose of candidates and of frames, and the answer as text."""
-    out = reader(batch["features"], batch["mask"], batch["prompt"], batch["answer"] if text_weight else None)
+    with autocast():
+        out = reader(batch["features"], batch["mask"], batch["prompt"], batch["answer"] if text_weight else None)
+    out = {k: v.float() for k, v in out.items()}
     frames, pointer, ends = out["middle"][:, :, 1], batch["pointer"][:, :: reader.branch.config.lm_stride], batch["ends"]
     now = batch["now"][:, :: reader.branch.config.lm_stride]
     loss = cross_entropy(out["pointer"].flatten(0, 1), pointer.flatten(), ignore_index=IGNORE)
@@ -223,7 +237,9 @@ def reading_gate(reader: Reader, drills: Drills, batches: int = 12, batch_size: 
     rng, right = np.random.default_rng(seed), {"pointer": [], "none": [], "pose": []}
     for _ in range(batches):
         batch = drills.batch(batch_size, rng)
-        out = reader(batch["features"], batch["mask"], batch["prompt"].blank() if blank else batch["prompt"])
+        with autocast():
+            out = reader(batch["features"], batch["mask"], batch["prompt"].blank() if blank else batch["prompt"])
+        out = {k: v.float() for k, v in out.items()}
         stride = reader.branch.config.lm_stride
         pointer, now = batch["pointer"][:, ::stride], batch["now"][:, ::stride]
         active = (pointer >= 0) & (pointer < CANDIDATES)
@@ -255,7 +271,8 @@ def pointing(reader: Reader, features: dict[str, Tensor], truth, prompt, classes
         x, n = features[name], len(features[name])
         padded = pad(x, (0, 0, 0, -n % window)).unflatten(0, (-1, window))
         mask = (torch.arange(len(padded) * window) < n).view(-1, window)
-        pointer = reader(padded, mask, prompt.expand(len(padded)))["pointer"][..., :-1].argmax(-1)
+        with autocast():
+            pointer = reader(padded, mask, prompt.expand(len(padded)))["pointer"][..., :-1].argmax(-1)
         pointer = pointer.repeat_interleave(reader.branch.config.lm_stride, 1)[:, :window].flatten()[:n].numpy()
         at = np.arange(n) * step_s
         inside = (at[:, None] >= part["start_s"].to_numpy()) & (at[:, None] <= part["end_s"].to_numpy())
@@ -268,7 +285,7 @@ def pointing(reader: Reader, features: dict[str, Tensor], truth, prompt, classes
 
 def align_job(
     features: str, events: dict[str, dict], held_out: list[str], names: list[str], step_s: float, window: int, recipe: dict,
-    bias: float, out: str, checkpoint: str,
+    told: dict[str, list[str]], bias: float, out: str, checkpoint: str,
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """Train the reader on drills, write it, and put it through the reading gate.
 
@@ -278,8 +295,10 @@ def align_job(
         names: Class names, given out at random here.
         step_s, window: See `Drills`.
         recipe: `Align` as a dict.
+        told: See `Drills`.
         bias: See `Drills`; of what it is aligned on, the gate is honest.
-        out: Where the reader goes; the clauses' features go beside it (clauses.safetensors).
+        out: Where the reader goes; the clauses' features (clauses.safetensors) and what its tokenizer is made of
+            (words.json) go beside it.
         checkpoint: See `vlact.training.fit`.
 
     Returns:
@@ -288,15 +307,15 @@ def align_job(
     from vlact.models.text import sentence_encoder
 
     words, features = tokenizer(names, window + 1), load_file(features)
-    said = encode_clauses([f"the person {w}" for p in POSES for w in WORDS[p]], sentence_encoder())
-    common = {"names": names, "said": said, "words": words, "step_s": step_s, "window": window}
+    said = encode_clauses([f"the person {w}" for wordings in told.values() for w in wordings], sentence_encoder())
+    common = {"names": names, "said": said, "words": words, "step_s": step_s, "window": window, "told": told}
     seen = Drills({k: features[k] for k in events if k not in set(held_out)}, events, **common, bias=bias)
     rest = Drills({k: features[k] for k in held_out}, events, **common)
     torch.manual_seed(0)
     dim = next(iter(features.values())).shape[1]
     language = {"feature_dim": dim, "numbers": words.convert_tokens_to_ids("0"), "lm_stride": recipe["lm_stride"]}
     shape = {k: recipe[k] for k in ("hidden", "layers", "heads")}
-    reader = Reader(ReaderConfig(len(words), len(POSES), **shape, language=language))
+    reader = Reader(ReaderConfig(len(words), len(told), **shape, language=language))
     generator = torch.Generator().manual_seed(0)
 
     def loss_of(step: int) -> Tensor:
@@ -309,6 +328,7 @@ def align_job(
         return reading_gate(reader, rest, 4)
 
     write_whole(Path(out).with_name("clauses.safetensors"), lambda d, f: save_file(d, f), said)
+    write_whole(Path(out).with_name("words.json"), lambda d, f: f.write_text(json.dumps(d)), {"names": names, "steps": window})
     curve = fit({"reader": reader}, loss_of, recipe["steps"], recipe["lr"], 0.01, generator, "alignment", checkpoint, validate, 250)
     reader.eval().save(out)
     return curve, [{"descriptions": k, **reading_gate(reader, rest, 24, blank=k == "blank")} for k in ("right", "blank")]

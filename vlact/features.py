@@ -51,6 +51,23 @@ def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: 
     return torch.cat(out)
 
 
+def frames(path: Path, fps: float, stride: int, multiple: int, size: int) -> torch.Tensor:
+    """All frames of a video, those of each step together: uint8 (T, stride, size, size, 3), the last one repeated at the end.
+
+    Args:
+        path, fps, stride: See `extract`.
+        multiple: T is one of it.
+        size: Pixels of a side.
+
+    Raises:
+        vlact.video.VideoError: It cannot be read.
+    """
+    info = video.probe(path)
+    frame = video.nearest_frames(info, np.arange(max(1, round(info.duration_s * fps))) / fps)
+    whole = np.concatenate([frame, np.repeat(frame[-1:], -len(frame) % (stride * multiple))])
+    return torch.from_numpy(fit(video.read(path, whole, info), size)).unflatten(0, (-1, stride))
+
+
 def extract_job(kind: type, encoder: str, folder: str, names: list[str], fps: float, stride: int, out: str) -> str:
     """Features of some videos as one safetensors file, unless an earlier run left it there; `kind` is the encoder's class."""
     if not Path(out).is_file():

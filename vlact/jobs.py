@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -107,27 +106,17 @@ def write_whole(path: Path, function: Callable, data, *args, **kwargs) -> None:
         if not _alive(int(left.name.split(".")[-2])):
             left.unlink(missing_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    function(data, temporary, *args, **kwargs)
-    temporary.replace(path)
+    try:
+        function(data, temporary, *args, **kwargs)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def kept(note: Path, function: Callable, *args):
-    """`function(*args)`, json-able, from the file `note` if an earlier run left it there; a killed stage does no job twice.
-
-    Temporary files that `function` makes carry the process's number; what a killed process left of them in the
-    folders among `args` is removed.
-    """
+    """`function(*args)`, json-able, from the file `note` if an earlier run left it there; a killed stage does no job twice."""
     if not note.is_file():
-        for folder in (a for a in args if isinstance(a, Path) and a.is_dir()):
-            for left in folder.glob(".half-*-*"):
-                if not _alive(int(left.name.split("-")[1])):
-                    left.unlink(missing_ok=True)
-        usual, tempfile.template = tempfile.template, f".half-{os.getpid()}-"
-        try:
-            found = function(*args)
-        finally:
-            tempfile.template = usual
-        write_whole(note, lambda x, f: f.write_text(json.dumps(x)), found)
+        write_whole(note, lambda x, f: f.write_text(json.dumps(x)), function(*args))
     return json.loads(note.read_text())
 
 

@@ -3,21 +3,23 @@
 A feature file (safetensors) holds one array (T, F) a video; `Clock` says which second a step stands for.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlact.detection import candidates
+from vlact.features import frames
 from vlact.jobs import write_whole
 from vlact.losses.localization import assign, detection_loss, points
+from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.adatad import EndToEnd
+from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
 from vlact.models.tridet import TriDet, TriDetConfig
 from vlact.nms import suppress
@@ -44,7 +46,7 @@ class Clock:
 
 @dataclass
 class Sequence:
-    """One video: features (T, F), actions in steps (N, 2), their classes (N,)."""
+    """One video: features (T, F) or whatever else a model sees of T steps, actions in steps (N, 2), their classes (N,)."""
 
     name: str
     duration_s: float
@@ -87,7 +89,7 @@ def sequences(
         part = own.get(video, truth.head(0))
         spans = torch.tensor(clock.steps(part[["start_s", "end_s"]].to_numpy()), dtype=torch.float32).view(-1, 2)
         kinds = torch.tensor([number[x] for x in part["label"]], dtype=torch.long)
-        out.append(Sequence(video, duration, features[video].float(), spans, kinds))
+        out.append(Sequence(video, duration, features[video], spans, kinds))
     return out
 
 
@@ -97,13 +99,31 @@ def window(sequence: Sequence, start: int, length: int) -> tuple[Tensor, Tensor,
     An action is cut to the window; one of which less than `INSIDE` remains is left out.
     """
     part = sequence.features[start : start + length]
-    pad = length - len(part)
-    features = nn.functional.pad(part, (0, 0, 0, pad))
+    features = torch.cat([part, part.new_zeros(length - len(part), *part.shape[1:])])
     mask = torch.arange(length) < len(part)
     cut = (sequence.segments - start).clamp(0, len(part))
     whole = sequence.segments[:, 1] - sequence.segments[:, 0]
     keep = (cut[:, 1] - cut[:, 0]) >= INSIDE * whole
     return features, mask, cut[keep], sequence.labels[keep]
+
+
+def draw(videos: list[Sequence], count: int, length: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Random windows, see `window`; a video is as likely as it is long."""
+    share, out = torch.tensor([float(len(s.features)) for s in videos]), []
+    for i in torch.multinomial(share, count, True, generator=generator).tolist():
+        last = max(0, len(videos[i].features) - length)
+        out.append(window(videos[i], int(torch.randint(last + 1, (), generator=generator)), length))
+    return out
+
+
+def stack(cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Features (B, length, F) and masks (B, length) of windows."""
+    return torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+
+
+def steps_of(videos: list[Sequence], recipe: dict, epochs: float) -> int:
+    """Batches of so many epochs: one has as many steps of features as the videos, whatever windows hold of padding."""
+    return max(1, round(epochs * sum(len(s.features) for s in videos) / recipe["window"] / recipe["batch_size"]))
 
 
 def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
@@ -115,38 +135,31 @@ def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
 
 
 def train(
-    sequences: list[Sequence], config: LocalizerConfig, recipe: dict, seed: int, checkpoint: str | None = None
+    sequences: list[Sequence], model: nn.Module, recipe: dict, seed: int, checkpoint: str | None = None
 ) -> tuple[nn.Module, list[dict]]:
     """Train a localiser on random windows.
 
     Args:
         sequences: Training videos.
-        config: Shape; its class says which of `KINDS`.
-        recipe: `Tal` as a dict.
-        seed: Initialisation, windows, noise.
+        model: One of `KINDS`, or an `EndToEnd` on frames.
+        recipe: `Tal` as a dict; noise is added to features only.
+        seed: Windows, noise.
         checkpoint: See `vlact.training.fit`.
 
     Returns:
         The model with averaged weights (EMA), in evaluation mode, and the curve.
     """
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    model = next(kind(config) for kind, shape in KINDS.values() if type(config) is shape)
+    generator, config = torch.Generator().manual_seed(seed), model.config
     at = points(recipe["window"], config.levels)
     mean = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
-    share = torch.tensor([float(len(s.features)) for s in sequences])
-    steps = max(1, round(recipe["epochs"] * share.sum().item() / recipe["window"] / recipe["batch_size"]))
 
     def loss_of(step: int) -> Tensor:
         if step:
             mean.update_parameters(model)
-        rows = torch.multinomial(share, recipe["batch_size"], True, generator=generator).tolist()
-        cut = []
-        for i in rows:
-            last = max(0, len(sequences[i].features) - recipe["window"])
-            cut.append(window(sequences[i], int(torch.randint(last + 1, (), generator=generator)), recipe["window"]))
-        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
-        x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
+        cut = draw(sequences, recipe["batch_size"], recipe["window"], generator)
+        x, mask = stack(cut)
+        if x.is_floating_point():
+            x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
         torch.manual_seed(
             int(torch.randint(2**31, (), generator=generator))
         )  # paths are dropped from the global state, which no checkpoint has
@@ -157,6 +170,7 @@ def train(
         return found["cls"] + recipe["reg_weight"] * found["reg"]
 
     modules = {"model": model, "mean": mean}
+    steps = steps_of(sequences, recipe, recipe["epochs"])
     curve = fit(modules, loss_of, steps, recipe["lr"], recipe["weight_decay"], generator, "localiser", checkpoint)
     mean.update_parameters(model)
     return mean.module.eval(), curve
@@ -181,9 +195,9 @@ class Localiser:
     mean: Tensor
     std: Tensor
 
-    def run(self, cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """The model on windows, see `window`."""
-        return self.model(torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut]))
+    def run(self, where: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """The model on windows, see `window`; `where` is their video and the first step of the first."""
+        return self.model(*stack(cut))
 
     def actions(self, video: str) -> tuple[Tensor, Tensor]:
         """What is known to happen in a video, segments (N, 2) in steps and labels (N,): nothing, unless one asks an oracle."""
@@ -202,8 +216,7 @@ class Localiser:
         sequence = Sequence(video, duration_s, (features.float() - self.mean) / self.std, *self.actions(video))
         first = starts(len(features), length)
         cut = [window(sequence, s, length) for s in first]
-        groups = [cut[i : i + WINDOWS] for i in range(0, len(cut), WINDOWS)]
-        outputs = [self.run(g) for g in groups]
+        outputs = [self.run((video, first[i]), cut[i : i + WINDOWS]) for i in range(0, len(cut), WINDOWS)]
         found = [torch.cat(x) for x in zip(*outputs, strict=True)]
         parts = [candidates(*one, at, start) for start, *one in zip(first, *found, strict=True)]
         whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
@@ -219,16 +232,9 @@ class Localiser:
 
     def save(self, path: str | Path) -> None:
         """Weights and everything else as one safetensors file, written whole or not at all."""
-        state = {k: v.contiguous() for k, v in self.model.state_dict().items()} | {"standard.mean": self.mean, "standard.std": self.std}
-        kind = type(self.model).__name__
-        note = {
-            "kind": kind,
-            "config": asdict(self.model.config),
-            "classes": self.classes,
-            "clock": asdict(self.clock),
-            "recipe": self.recipe,
-        }
-        write_whole(Path(path), lambda data, f: save_file(data, f, metadata={"localiser": json.dumps(note)}), state)
+        state = self.model.state_dict() | {"standard.mean": self.mean, "standard.std": self.std}
+        note = {"kind": type(self.model).__name__, "config": asdict(self.model.config), "classes": self.classes}
+        files.save(path, "localiser", note | {"clock": asdict(self.clock), "recipe": self.recipe}, state)
 
     @classmethod
     def load(cls, path: str | Path) -> "Localiser":
@@ -237,20 +243,13 @@ class Localiser:
         Raises:
             ValueError: Another file, or one whose weights do not fit its shape.
         """
-        with safe_open(str(path), framework="pt") as file:
-            header = (file.metadata() or {}).get("localiser")
-            if header is None:
-                raise ValueError(f"{path}: expected a 'localiser' entry in the safetensors header; was it written by Localiser.save?")
-            state = {k: file.get_tensor(k) for k in file.keys()}
-        note, mean, std = json.loads(header), state.pop("standard.mean"), state.pop("standard.std")
+        note, state = files.read(path, "localiser")
+        mean, std = state.pop("standard.mean"), state.pop("standard.std")
         if note["kind"] not in KINDS:
             raise ValueError(f"{path}: expected a localiser of {sorted(KINDS)}, got {note['kind']!r}")
         kind, shape = KINDS[note["kind"]]
-        model = kind(shape(**note["config"]))
-        missing, unexpected = model.load_state_dict(state, strict=False)
-        if missing or unexpected:
-            raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
-        return cls(model.eval(), note["classes"], Clock(**note["clock"]), note["recipe"], mean, std)
+        model = files.fill(kind(shape(**note["config"])), state, path)
+        return cls(model, note["classes"], Clock(**note["clock"]), note["recipe"], mean, std)
 
 
 def localise_job(
@@ -276,7 +275,8 @@ def localise_job(
     mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
     standard = {v: (found[v].float() - mean) / std for v in durations["train"]}
     mine = sequences(standard, durations["train"], table[table["video"].isin(durations["train"])], classes, time)
-    model, curve = train(mine, KINDS[kind][1](**config), recipe, seed, checkpoint)
+    torch.manual_seed(seed)
+    model, curve = train(mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint)
     localiser = Localiser(model, classes, time, recipe, mean, std)
     detections = localiser.detect(found, durations["test"])
     localiser.save(f"{out}.safetensors")
@@ -284,4 +284,32 @@ def localise_job(
     return curve
 
 
-localise_job.tracked = True
+def end_to_end_job(
+    folder: str, fps: float, encoder: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict,
+    config: dict, recipe: dict, seed: int, out: str, checkpoint: str,
+) -> list[dict]:  # fmt: skip
+    """Train an ActionFormer with the encoder's adapters (AdaTAD) on frames; write its detections on the test videos (`out`.parquet).
+
+    Args:
+        folder, fps: Of the videos; their frames all lie in memory.
+        encoder: A `DualEncoder`'s file.
+        durations, truth, classes, clock, config, recipe, seed, out, checkpoint: See `localise_job`.
+
+    Returns:
+        The curve.
+    """
+    time, table, stride, eye = Clock(**clock), pd.read_parquet(truth), recipe["stride"], DualEncoder.load(encoder)
+    size, clip = eye.config.image_size, eye.config.num_frames
+    found = {v: frames(Path(folder) / v, fps, stride, clip // stride, size) for part in ("train", "test") for v in durations[part]}
+    mine = sequences(found, durations["train"], table[table["video"].isin(durations["train"])], classes, time)
+    torch.manual_seed(seed)
+    model, curve = train(mine, EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride), recipe, seed, checkpoint)
+    with torch.inference_mode():
+        seen = {v: model.features(found[v].flatten(0, 1)[None])[0].float() for v in durations["test"]}
+    localiser = Localiser(model.localiser, classes, time, recipe, torch.zeros(config["feature_dim"]), torch.ones(config["feature_dim"]))
+    detections = localiser.detect(seen, durations["test"]).assign(model="AdaTAD", seed=seed)
+    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
+    return curve
+
+
+localise_job.tracked = end_to_end_job.tracked = True

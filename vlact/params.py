@@ -94,6 +94,8 @@ class Stadium:
     test: int
     seconds: float  # of a recording, at least
     drills: int  # recordings of no sport, for alignment
+    session_test: int  # longer recordings, annotated as in ActivityNet
+    session_seconds: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Kitchen:
     train: int  # recordings for each seed
     test: int
     actions: int  # of a recording
+    align_steps: int  # of language on narrations
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class Vlm:
     rank: int  # of LoRA
     warm_epochs: int  # with language, at a fixed weight
     ablation_seeds: int  # of the rows that are no headline
+    session_window: int  # features; a whole multiple of `Tal.window`, which the language model reads at once
 
 
 @dataclass(frozen=True)

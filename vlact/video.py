@@ -7,11 +7,14 @@ Frame times come from the container's packets, so variable frame rates are handl
 
 import importlib.util
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from vlact.jobs import write_whole
+
+CONTAINERS = {".mkv": "matroska", ".mov": "mov", ".avi": "avi"}  # others are mp4
 
 
 class VideoError(ValueError):
@@ -184,12 +187,9 @@ def write(path: str | Path, frames: np.ndarray, fps: float, crf: int = 10) -> No
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ValueError(f"frames must be uint8 (N, H, W, 3) with N > 0; got {frames.dtype} {frames.shape}")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=path.suffix or ".mp4", dir=path.parent)
-    os.close(handle)
-    try:
-        with av.open(temporary, "w") as container:
+
+    def encode(frames: np.ndarray, temporary: Path) -> None:
+        with av.open(str(temporary), "w", format=CONTAINERS.get(Path(path).suffix, "mp4")) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv444p"
             stream.thread_count = 1
@@ -198,8 +198,5 @@ def write(path: str | Path, frames: np.ndarray, fps: float, crf: int = 10) -> No
             for image in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+
+    write_whole(Path(path), encode, frames)

@@ -6,7 +6,7 @@ with the descriptions of other classes, with a weight of one's own.
 """
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from vlact.jobs import write_whole
 from vlact.language.descriptions import NOTHING, SEPARATOR
-from vlact.language.prompts import Prompt, prompt_of, targets, tokenizer
-from vlact.localizing import Clock, Localiser, Sequence, sequences, starts, window
-from vlact.losses.actionvlm import advantage, advantage_loss, aggregate, frame_classes, frame_loss, language_weight
+from vlact.language.prompts import Prompt, prompt_of, targets, vocabulary
+from vlact.localizing import Clock, Localiser, Sequence, draw, sequences, stack, starts, steps_of, window
+from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss, aggregate, frame_classes, frame_loss, language_weight
 from vlact.losses.localization import assign, detection_loss, diou, focal, points
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.models.actionvlm import TOKENS, Reader, ReaderConfig
-from vlact.training import fit
+from vlact.training import autocast, fit
 
 TEXT_WEIGHT, ADVANTAGE_WEIGHT = 0.1, 0.1  # lambda_tg and lambda_adv of Eq. 9
 WARMUP = 0.4  # weight of language in the first vision-language epochs; without it F_lang never gets a gradient
@@ -70,11 +70,19 @@ class Variant:
 
 
 class ActionVLM(nn.Module):
-    """Localiser and reader; `standard` undoes the localiser's standardisation for the reader, which has its own."""
+    """Localiser and reader.
 
-    def __init__(self, localiser: ActionFormer, reader: Reader | None, mean: Tensor, std: Tensor, variant: Variant):
+    Args:
+        localiser: Sees standardised features.
+        reader: None for vision only; has a standardisation of its own.
+        mean, std: Of the localiser's standardisation (D,), undone for the reader.
+        variant: How the two come together.
+        reach: Steps that the language model reads at once; of a longer window it reads one part after the other.
+    """
+
+    def __init__(self, localiser: ActionFormer, reader: Reader | None, mean: Tensor, std: Tensor, variant: Variant, reach: int):
         super().__init__()
-        self.localiser, self.reader, self.variant = localiser, reader, variant
+        self.localiser, self.reader, self.variant, self.reach = localiser, reader, variant, reach
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
@@ -83,9 +91,14 @@ class ActionVLM(nn.Module):
         return self.localiser.config
 
     def read(self, x: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None) -> dict[str, Tensor]:
-        """What language says of standardised features (B, T, D)."""
-        raw = (x * self.std + self.mean) * mask[..., None]
-        return self.reader(raw, mask, prompt.expand(len(x)), target, self.variant.ground)
+        """What language says of standardised features (B, T, D), T a multiple of `reach`; one row of `target` a part."""
+        parts = x.shape[1] // self.reach
+        raw = ((x * self.std + self.mean) * mask[..., None]).unflatten(1, (parts, -1)).flatten(0, 1)
+        mask = mask.unflatten(1, (parts, -1)).flatten(0, 1)
+        with autocast(x.device.type):
+            said = self.reader(raw, mask, prompt.expand(len(raw)), target, self.variant.ground)
+        whole = {k: said[k].float().unflatten(0, (-1, parts)).flatten(1, 2) for k in ("hidden", "pointer", "cls", "loc", "advantage")}
+        return whole | ({} if target is None else {"text_loss": said["text_loss"]})
 
     def weight(self, said: dict[str, Tensor], warm: bool = False) -> Tensor:
         """lambda of every frame (B, T)."""
@@ -114,26 +127,6 @@ class ActionVLM(nn.Module):
         return self.localiser(aggregate(x, said["cls"], weight), mask, aggregate(x, said["loc"], weight))
 
 
-class Means(nn.Module):
-    """L̃_v of Eq. 1 as it stands after the last vision-only epoch; a module so that a checkpoint keeps it."""
-
-    def __init__(self, classes: int):
-        super().__init__()
-        for name in ("total", "count", "mean"):
-            self.register_buffer(name, torch.zeros(classes + 1))
-
-    def add(self, loss: Tensor, label: Tensor) -> None:
-        self.total.index_add_(0, label.flatten(), loss.detach().flatten())
-        self.count += torch.bincount(label.flatten(), minlength=len(self.count))
-
-    def close(self) -> None:
-        """The epoch is over."""
-        if self.count.sum():
-            self.mean.copy_(self.total / self.count)
-            self.total.zero_()
-            self.count.zero_()
-
-
 def frame_losses(logits: Tensor, distances: Tensor, wanted: list[tuple], at, classes: int, length: int) -> tuple[Tensor, Tensor]:
     """Loss and class of every frame of a batch, both (B, T); `wanted` holds segments, labels and `assign`'s three of each row."""
     losses, labels = [], []
@@ -147,10 +140,16 @@ def frame_losses(logits: Tensor, distances: Tensor, wanted: list[tuple], at, cla
     return torch.stack(losses), torch.stack(labels)
 
 
-def answer(segments: Tensor, labels: Tensor, names: list[str]) -> str:
-    """The actions of a window as text."""
-    rows = sorted(zip(segments.round().long().tolist(), labels.tolist(), strict=True))
-    return SEPARATOR.join(f"{names[k]} {a} {b}" for (a, b), k in rows) or NOTHING
+def answers(cut: list[tuple], names: list[str], reach: int) -> list[str]:
+    """The actions of windows as text, one for every part of `reach` steps: what of them lies in it, a step or more."""
+    out = []
+    for x, _, segments, labels in cut:
+        for first in range(0, len(x), reach):
+            part = (segments - first).clamp(0, reach)
+            inside = part[:, 1] - part[:, 0] >= 1
+            rows = sorted(zip(part[inside].round().long().tolist(), labels[inside].tolist(), strict=True))
+            out.append(SEPARATOR.join(f"{names[k]} {a} {b}" for (a, b), k in rows) or NOTHING)
+    return out
 
 
 @dataclass
@@ -163,7 +162,8 @@ class Setting:
         words: Tokenizer.
         classes: Names.
         config: Of the localiser.
-        recipe: `Tal` and `Align` as one dict.
+        recipe: `Tal` and `Vlm` as one dict.
+        reach: See `ActionVLM`.
         mean, std: Of the standardisation.
     """
 
@@ -174,6 +174,7 @@ class Setting:
     classes: list[str]
     config: LocalizerConfig
     recipe: dict
+    reach: int
     mean: Tensor
     std: Tensor
 
@@ -212,12 +213,11 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
     localiser = ActionFormer(config)
     torch.manual_seed(seed)
     language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
-    model = ActionVLM(localiser, language, setting.mean, setting.std, variant)
+    model = ActionVLM(localiser, language, setting.mean, setting.std, variant, setting.reach)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
-    share = torch.tensor([float(len(s.features)) for s in setting.train])
-    epoch_steps = max(1, round(share.sum().item() / recipe["window"] / recipe["batch_size"]))
+    epoch_steps = steps_of(setting.train, recipe, 1)
     steps = epoch_steps * max(1, round(variant.epochs * recipe["epochs"]))
-    means, prompt = Means(config.classes), setting.prompt if variant.described else setting.bare
+    means, prompt = ClassMeans(config.classes), setting.prompt if variant.described else setting.bare
     measured = variant.weight in ("eq1", "paired")
 
     def loss_of(step: int) -> Tensor:
@@ -226,12 +226,8 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
         epoch = step // epoch_steps
         if step % epoch_steps == 0:
             means.close()
-        rows = torch.multinomial(share, recipe["batch_size"], True, generator=generator).tolist()
-        cut = []
-        for i in rows:
-            last = max(0, len(setting.train[i].features) - recipe["window"])
-            cut.append(window(setting.train[i], int(torch.randint(last + 1, (), generator=generator)), recipe["window"]))
-        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+        cut = draw(setting.train, recipe["batch_size"], recipe["window"], generator)
+        x, mask = stack(cut)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropped paths come from the global state
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
@@ -239,7 +235,7 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
         language = variant.reads and (epoch % 2 == 1 or not variant.vision)
         said = weight = None
         if language:
-            text = targets(setting.words, [answer(s, k, setting.classes) for *_, s, k in cut]) if variant.text_weight else None
+            text = targets(setting.words, answers(cut, setting.classes, setting.reach)) if variant.text_weight else None
             said = model.read(x, mask, prompt, text)
             weight = model.weight(said, warm=epoch < 2 * recipe["warm_epochs"])
         logits, distances, valid = model.detect(x, mask, said, weight)
@@ -330,7 +326,7 @@ def gains_of(model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: d
     at, xs, gains = points(length, model.config.levels), [], []
     for one in videos:
         cut = [window(one, s, length) for s in starts(len(one.features), length, 0.0)]
-        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+        x, mask = stack(cut)
         wanted = [(s, k, *assign(at, s, k, model.config.classes)) for *_, s, k in cut]
         said = model.read(x, mask, prompt)
         alone, full = (
@@ -342,12 +338,12 @@ def gains_of(model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: d
     return torch.cat(xs), torch.cat(gains)
 
 
-def cross_fit(setting: Setting, variant: Variant, aligned: str, seed: int) -> Selector:
+def cross_fit(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoint: str) -> Selector:
     """Advantages measured where they generalise: each fold's recordings by a model that was trained on the others."""
     found = []
     for k in range(variant.folds):
         mine, rest = setting.train[k :: variant.folds], [x for i, x in enumerate(setting.train) if i % variant.folds != k]
-        model, _ = train(replace(setting, train=rest), variant, aligned, seed)
+        model, _ = train(replace(setting, train=rest), variant, aligned, seed, f"{checkpoint}-{k}")
         found.append(gains_of(model, setting.prompt, mine, setting.recipe))
     return Selector.fit(*(torch.cat(x) for x in zip(*found, strict=True)))
 
@@ -360,20 +356,23 @@ class VisionLanguageLocaliser(Localiser):
         prompt: What it reads; None switches language off.
         weight: Replaces the model's own lambda: a number, a `Selector`, or "oracle", 1 where language lowers the loss.
         known: Of the oracle: videos by name.
+        heard: What language said, by video and window; copies that read the same share it.
     """
 
     prompt: Prompt | None = None
     weight: float | Selector | str | None = None
     known: dict[str, Sequence] | None = None
+    heard: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
 
     def actions(self, video: str) -> tuple[Tensor, Tensor]:
         return super().actions(video) if self.known is None else (self.known[video].segments, self.known[video].labels)
 
-    def run(self, cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        model, x, mask = self.model, torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+    def run(self, where: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        model, (x, mask) = self.model, stack(cut)
         if self.prompt is None:
             return model.detect(x, mask, None, None)
-        said = model.read(x, mask, self.prompt)
+        if (said := self.heard.get(where)) is None:
+            said = self.heard[where] = model.read(x, mask, self.prompt)
         length, classes, like = x.shape[1], model.config.classes, said["advantage"]
         at = points(length, model.config.levels)
         if self.weight is None:
@@ -405,7 +404,7 @@ def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: di
         first = starts(len(one.features), length, 0.0)
         cut = [window(one, s, length) for s in first]
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
-        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+        x, mask = stack(cut)
         said = model.read(x, mask, prompt)
         own = model.weight(said)
         with_, label = frame_losses(*model.detect(x, mask, said, own)[:2], wanted, at, config.classes, length)
@@ -438,9 +437,9 @@ def prepare(
         names, mine = durations[part], table[table["video"].isin(durations[part])]
         return sequences({v: (found[v].float() - mean) / std for v in names}, names, mine, list(classes), Clock(**clock))
 
-    words, said = tokenizer(list(classes), recipe["window"] + 1), load_file(f"{aligned}/clauses.safetensors")
+    said, (words, reach) = load_file(f"{aligned}/clauses.safetensors"), vocabulary(f"{aligned}/words.json")
     prompt, bare = (prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False))
-    setting = Setting(standard("train"), prompt, bare, words, list(classes), LocalizerConfig(**config), recipe, mean, std)
+    setting = Setting(standard("train"), prompt, bare, words, list(classes), LocalizerConfig(**config), recipe, reach, mean, std)
     return setting, standard("test"), said
 
 
@@ -475,15 +474,21 @@ def vision_language_job(
         if given is None:
             tested[name] = replace(plain, prompt=None)
         elif isinstance(given, list):
-            tested[name] = replace(plain, prompt=prompt_of(words, list(classes), [texts[i] for i in given], said))
+            tested[name] = replace(plain, prompt=prompt_of(words, list(classes), [texts[i] for i in given], said), heard={})
         else:
             tested[name] = replace(plain, weight=given)
     if variant.folds:
-        chosen = replace(plain, weight=cross_fit(setting, variant, aligned, seed))
+        chosen = replace(plain, weight=cross_fit(setting, variant, aligned, seed, checkpoint))
         tested |= {"λ = 0.4": replace(plain, weight=0.4), "selective": chosen}
         tested["oracle"] = replace(plain, weight="oracle", known={x.name: x for x in test})
-        tested |= {f"selective, {k}": replace(chosen, prompt=x.prompt) for k, x in tested.items() if k.startswith("deranged")}
-        tested |= {f"λ = 0.4, {k}": replace(plain, weight=0.4, prompt=x.prompt) for k, x in tested.items() if k.startswith("deranged")}
+        tested |= {
+            f"selective, {k}": replace(chosen, prompt=x.prompt, heard=x.heard) for k, x in tested.items() if k.startswith("deranged")
+        }
+        tested |= {
+            f"λ = 0.4, {k}": replace(plain, weight=0.4, prompt=x.prompt, heard=x.heard)
+            for k, x in tested.items()
+            if k.startswith("deranged")
+        }
     detections = [x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()]
     detections = pd.concat(detections, ignore_index=True).assign(model=variant.name, seed=seed)
     if variant.watched(conditions):
@@ -511,19 +516,17 @@ def answer_job(
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
     torch.manual_seed(seed)
     reader, generator = Reader.load(f"{aligned}/reader.safetensors"), torch.Generator().manual_seed(seed)
-    length, share = recipe["window"], torch.tensor([float(len(x.features)) for x in setting.train])
-    steps = max(1, round(recipe["epochs"] * share.sum().item() / length / recipe["batch_size"]))
+    length = recipe["window"]
 
     def loss_of(step: int) -> Tensor:
-        cut = []
-        for i in torch.multinomial(share, recipe["batch_size"], True, generator=generator).tolist():
-            last = max(0, len(setting.train[i].features) - length)
-            cut.append(window(setting.train[i], int(torch.randint(last + 1, (), generator=generator)), length))
-        x, mask = torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
+        cut = draw(setting.train, recipe["batch_size"], length, generator)
+        x, mask = stack(cut)
         raw = (x + recipe["noise"] * torch.randn(x.shape, generator=generator)) * setting.std + setting.mean
-        text = targets(setting.words, [answer(s, k, setting.classes) for *_, s, k in cut])
-        return reader(raw * mask[..., None], mask, setting.prompt.expand(len(x)), text)["text_loss"]
+        text = targets(setting.words, answers(cut, setting.classes, length))
+        with autocast():
+            return reader(raw * mask[..., None], mask, setting.prompt.expand(len(x)), text)["text_loss"]
 
+    steps = steps_of(setting.train, recipe, recipe["epochs"])
     curve = fit({"reader": reader}, loss_of, steps, recipe["lr"], 0.01, generator, "answers", checkpoint)
     reader.eval()
     texts, rows = list(classes.values()), []

@@ -26,6 +26,13 @@ def inside(shape, q, squat):
         return (np.maximum(abs(x), abs(z)) < (1 - y) / 2) & (y > -1)
     if shape == "torus":
         return (np.hypot(x, z) - (1 - TUBE)) ** 2 + (y * TUBE) ** 2 < TUBE**2
+    if shape == "prism":
+        return (abs(y) < 1) & (z > -1) & (abs(x) < (1 - z) / 2)
+    x_, y_, z_, gold = abs(x), abs(y), abs(z), 1.6180339887498949
+    if shape == "dodecahedron":
+        return np.max([y_ + z_ / gold, x_ + y_ / gold, z_ + x_ / gold], 0) < 1
+    if shape == "icosahedron":
+        return np.max([(x_ + y_ + z_) / gold, y_ + z_ / gold**2, x_ + y_ / gold**2, z_ + x_ / gold**2], 0) < 1
     over = np.maximum(abs(y) - (1 - squat), 0) / squat  # capsule
     return x**2 + z**2 + over**2 < 1
 
@@ -60,6 +67,13 @@ def normal_at(shape, q, squat):
             return (np.hypot(x, z) - (1 - TUBE)) ** 2 + (y * TUBE) ** 2
         if shape == "capsule":
             return x**2 + z**2 + (max(abs(y) - (1 - squat), 0) / squat) ** 2
+        if shape == "prism":
+            return max(abs(y), -z, 2 * abs(x) + z)
+        x_, y_, z_, gold = abs(x), abs(y), abs(z), 1.6180339887498949
+        if shape == "dodecahedron":
+            return max(y_ + z_ / gold, x_ + y_ / gold, z_ + x_ / gold)
+        if shape == "icosahedron":
+            return max((x_ + y_ + z_) / gold, y_ + z_ / gold**2, x_ + y_ / gold**2, z_ + x_ / gold**2)
         return x**2 + y**2 + z**2
 
     e = 1e-4

@@ -5,8 +5,10 @@ clause is one token: a frozen sentence encoder's features of it, which the model
 then 60 tokens instead of 400, and the order of the clauses is the order of the tokens. The paper feeds words.
 """
 
+import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,6 +49,12 @@ def tokenizer(names: list[str], numbers: int):
     whole = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<pad>"))
     whole.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=whole, pad_token="<pad>", eos_token="<end>", additional_special_tokens=["<clause>"])
+
+
+def vocabulary(path: str | Path) -> tuple[object, int]:
+    """Tokenizer and steps read at once of a language model that was aligned with both; json with `names` and `steps`."""
+    found = json.loads(Path(path).read_text())
+    return tokenizer(found["names"], found["steps"] + 1), found["steps"]
 
 
 @dataclass

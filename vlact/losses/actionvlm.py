@@ -6,7 +6,7 @@ number C, because language has a weight there, too.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlact.losses.localization import Points
 
@@ -66,20 +66,30 @@ def frame_loss(point_loss: Tensor, point_owner: Tensor, frame_owner: Tensor, at:
     return out
 
 
-class ClassMeans:
-    """Running mean of the vision-only loss of every class over an epoch, L̃_v of Eq. 1 (Alg. 1, lines 5-8)."""
+class ClassMeans(nn.Module):
+    """Mean vision-only loss of every class over an epoch, L̃_v of Eq. 1 (Alg. 1, lines 5-8); a module so that a checkpoint keeps it.
+
+    Attributes:
+        mean: (C + 1,), of the last epoch that was closed; nan for a class that was not met.
+    """
 
     def __init__(self, classes: int):
-        self.total, self.count = torch.zeros(classes + 1), torch.zeros(classes + 1)
+        super().__init__()
+        self.register_buffer("total", torch.zeros(classes + 1))
+        self.register_buffer("count", torch.zeros(classes + 1))
+        self.register_buffer("mean", torch.full((classes + 1,), torch.nan))
 
     def add(self, loss: Tensor, label: Tensor) -> None:
         """Losses and classes of frames, same shape."""
         self.total.index_add_(0, label.flatten(), loss.detach().flatten())
         self.count += torch.bincount(label.flatten(), minlength=len(self.count))
 
-    def __call__(self) -> Tensor:
-        """(C + 1,), nan for a class that was not met."""
-        return self.total / self.count
+    def close(self) -> None:
+        """The epoch is over; one without a frame changes nothing."""
+        if self.count.sum():
+            self.mean.copy_(self.total / self.count)
+            self.total.zero_()
+            self.count.zero_()
 
 
 def advantage(class_mean: Tensor, label: Tensor, loss: Tensor) -> Tensor:

@@ -12,17 +12,14 @@ frames, instruction and descriptions see each other (`attention="prefix"`) and o
 frame to the candidate whose description it fits, and the grounding readout, the names pointed at as part of F_lang.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vlact.jobs import write_whole
 from vlact.language.prompts import Prompt
+from vlact.models import files
 
 ATTENTION = ("prefix", "descriptions first", "causal")
 TOKENS = ("vis", "cls", "loc", "adv")
@@ -303,8 +300,7 @@ class Reader(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Weights and shape as one safetensors file."""
-        state = {k: v.contiguous() for k, v in self.state_dict().items() if not k.endswith("lm_head.weight")}
-        write_whole(Path(path), lambda d, f: save_file(d, f, metadata={"reader": json.dumps(asdict(self.config))}), state)
+        files.save(path, "reader", asdict(self.config), {k: v for k, v in self.state_dict().items() if not tied(k)})
 
     @classmethod
     def load(cls, path: str | Path) -> "Reader":
@@ -313,13 +309,10 @@ class Reader(nn.Module):
         Raises:
             ValueError: Another file, or one whose weights do not fit its shape.
         """
-        with safe_open(str(path), framework="pt") as file:
-            header = (file.metadata() or {}).get("reader")
-            if header is None:
-                raise ValueError(f"{path}: expected a 'reader' entry in the safetensors header; was it written by Reader.save?")
-            state = {k: file.get_tensor(k) for k in file.keys()}
-        model = cls(ReaderConfig(**json.loads(header)))
-        missing, unexpected = model.load_state_dict(state, strict=False)
-        if unexpected or [k for k in missing if not k.endswith("lm_head.weight")]:
-            raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
-        return model.eval()
+        note, state = files.read(path, "reader")
+        return files.fill(cls(ReaderConfig(**note)), state, path, tied)
+
+
+def tied(name: str) -> bool:
+    """Whether a weight is another one's: the head of the language model is its embedding."""
+    return name.endswith("lm_head.weight")

@@ -54,6 +54,16 @@ class EndToEnd(nn.Module):
         self.encoder, self.localiser, self.stride, self.save_memory = encoder.requires_grad_(False), localiser, stride, save_memory
         self.adapters = nn.ModuleList(Adapter(encoder.config.dim, ratio) for _ in range(encoder.config.depth))
 
+    @property
+    def config(self):
+        """Of the localiser."""
+        return self.localiser.config
+
+    @property
+    def positives(self) -> Tensor:
+        """Of the localiser."""
+        return self.localiser.positives
+
     def train(self, mode: bool = True) -> "EndToEnd":
         super().train(mode)
         self.encoder.eval()  # frozen: no dropout, no running statistics
@@ -79,5 +89,5 @@ class EndToEnd(nn.Module):
         return tokens.unflatten(0, (len(frames), -1)).flatten(1, 2)[:, :: self.stride]
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames (B, F, H, W, 3) and valid features (B, F / stride) to what the localiser returns."""
-        return self.localiser(self.features(frames).float(), mask)
+        """Frames, those of each step (B, T, stride, H, W, 3), and valid steps (B, T) to what the localiser returns."""
+        return self.localiser(self.features(frames.flatten(1, 2)).float(), mask)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from vlact.models import files
+
 MOTION_SCALE = 10.0  # brings frame differences to the spread of the frames; at 2, learning starts hundreds of steps later
 
 
@@ -116,44 +118,15 @@ class DualEncoder(nn.Module):
         return self.embed_video(self.last(self.first(clips, 0), 0))
 
     def save(self, path) -> None:
-        """Weights and shape as one safetensors file, written whole or not at all."""
-        save_module(self, path)
+        """Weights and shape as one safetensors file."""
+        files.save(path, "config", asdict(self.config), self.state_dict())
 
     @classmethod
     def load(cls, path) -> "DualEncoder":
         """Read what `save` wrote.
 
         Raises:
-            ValueError: The file has no shape in its header or does not fit it.
+            ValueError: Another file, or one whose weights do not fit its shape.
         """
-        return load_module(cls, path)
-
-
-def save_module(module: nn.Module, path) -> None:
-    """Weights and `module.config` as one safetensors file, written whole or not at all."""
-    import json
-    import os
-
-    from safetensors.torch import save_file
-
-    state = {k: v.contiguous() for k, v in module.state_dict().items()}
-    save_file(state, f"{path}.tmp", metadata={"config": json.dumps(asdict(module.config))})
-    os.replace(f"{path}.tmp", path)
-
-
-def load_module(kind: type, path):
-    """A `kind(DualConfig)` from a file of `save_module`, strictly, in evaluation mode."""
-    import json
-
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as file:
-        header = (file.metadata() or {}).get("config")
-        if header is None:
-            raise ValueError(f"{path}: expected a 'config' entry in the safetensors header; was it written by {kind.__name__}.save?")
-        model = kind(DualConfig(**json.loads(header)))
-        missing, unexpected = model.load_state_dict({k: file.get_tensor(k) for k in file.keys()}, strict=False)
-    model.eval()
-    if missing or unexpected:
-        raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
-    return model
+        note, state = files.read(path, "config")
+        return files.fill(cls(DualConfig(**note)), state, path)

@@ -5,11 +5,14 @@ object and the pose, which is the bias that ACE's Table 1 speaks of. The `mini` 
 and the convolutional stem of `vlact.models.dual`.
 """
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from vlact.models.dual import DualConfig, conv_stem, load_module, save_module
+from vlact.models import files
+from vlact.models.dual import DualConfig, conv_stem
 
 
 class FrameEncoder(nn.Module):
@@ -59,12 +62,15 @@ class FrameEncoder(nn.Module):
         """uint8 clips (B, T, H, W, 3) to clip embeddings (B, D): the mean over the frames' unit embeddings."""
         return normalize(normalize(self.last(self.first(clips, 0), 0).float(), dim=-1).mean(1), dim=-1)
 
-    save = save_module
+    def save(self, path) -> None:
+        """Weights and shape as one safetensors file."""
+        files.save(path, "config", asdict(self.config), self.state_dict())
 
     @classmethod
     def load(cls, path) -> "FrameEncoder":
         """Read what `save` wrote; raises like `DualEncoder.load`."""
-        return load_module(cls, path)
+        note, state = files.read(path, "config")
+        return files.fill(cls(DualConfig(**note)), state, path)
 
 
 @torch.no_grad()

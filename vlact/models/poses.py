@@ -4,16 +4,13 @@ It stands for a video encoder pretrained on people in motion. It learns from the
 aligned on, so that a localiser on vision alone has seen whatever language has.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vlact.jobs import write_whole
+from vlact.models import files
 
 OFFSETS = (-2, 0, 2)  # frames that are seen for a feature
 
@@ -55,8 +52,7 @@ class PoseEncoder(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Weights and shape as one safetensors file."""
-        state = {k: v.contiguous() for k, v in self.state_dict().items()}
-        write_whole(Path(path), lambda d, f: save_file(d, f, metadata={"poses": json.dumps(asdict(self.config))}), state)
+        files.save(path, "poses", asdict(self.config), self.state_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "PoseEncoder":
@@ -65,14 +61,5 @@ class PoseEncoder(nn.Module):
         Raises:
             ValueError: Another file, or one whose weights do not fit its shape.
         """
-        with safe_open(str(path), framework="pt") as file:
-            header = (file.metadata() or {}).get("poses")
-            if header is None:
-                raise ValueError(f"{path}: expected a 'poses' entry in the safetensors header; was it written by PoseEncoder.save?")
-            state = {k: file.get_tensor(k) for k in file.keys()}
-        note = json.loads(header)
-        model = cls(PoseConfig(**note | {"channels": tuple(note["channels"])}))
-        missing, unexpected = model.load_state_dict(state, strict=False)
-        if missing or unexpected:
-            raise ValueError(f"{path}: missing {list(missing)[:5]}, unexpected {list(unexpected)[:5]}")
-        return model.eval()
+        note, state = files.read(path, "poses")
+        return files.fill(cls(PoseConfig(**note | {"channels": tuple(note["channels"])})), state, path)

@@ -24,6 +24,7 @@ ACTIONVLM = Stage(
 )
 
 DERANGED, FOLDS = 2, 4
+SESSION = {"batch_size": 2}  # long windows
 
 
 def headline():
@@ -69,7 +70,8 @@ def descriptions() -> dict[str, str]:
 
 
 def actionvlm(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), frames.parquet, answers.parquet, curves.csv.
+    """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), the same of the sessions (sessions.parquet),
+    frames.parquet, answers.parquet, curves.csv.
 
     Raises:
         ValueError: The reader did not pass its gate.
@@ -78,6 +80,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     if not ACTIONVLM.must_run(p, folder, must_exist):
         return
     from vlact.vision_language import answer_job, vision_language_job
+    from vlact.worlds.broadcast import SESSIONS
 
     alignment(p, must_exist=True)
     if (read := pd.read_csv(p.data / "aligned" / "gate.csv")["pointer"].iloc[0]) < p.align.gate:
@@ -100,13 +103,26 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
             out = str(work / f"{len(todo)}")
             todo.append((*given, s, out, f"{out}.pt"))
             names.append({"model": variant.name, "seed": s})
-    curves = jobs.run(vision_language_job, todo, p.workers, "ActionVLM")
+    long = []
+    if p.world.source == "rendered":
+        features, durations, truth, clock, shape = common(p, work, "sessions")
+        shown = {k: classes[k] for k in SESSIONS}
+        for variant in headline()[:3]:
+            for i, s in enumerate(p.seeds):
+                given = (variant, features, durations[i], truth, shown, clock, shape, recipe | SESSION | {"window": p.vlm.session_window})
+                out = str(work / f"session{len(long)}")
+                long.append((*given, aligned, {}, s, out, f"{out}.pt"))
+                names.append({"model": f"{variant.name}, sessions", "seed": s})
+    curves = jobs.run(vision_language_job, todo + long, p.workers, "ActionVLM")
     asked = [(*job[1:9], swaps, *job[10:11], str(work / f"answers{job[10]}"), str(work / f"answers{job[10]}.pt")) for job in todo]
     asked = list({job[9]: job for job in asked}.values())
     curves += jobs.run(answer_job, asked, p.workers, "answers")
     names += [{"model": "question answering", "seed": job[9]} for job in asked]
     answers = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in asked], ignore_index=True)
     answers.to_parquet(folder / "answers.parquet", index=False)
+    if long:
+        found = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in long], ignore_index=True)
+        found.to_parquet(folder / "sessions.parquet", index=False)
     for kind in ("", "-frames"):
         found = [pd.read_parquet(f"{job[-2]}{kind}.parquet") for job in todo if not kind or job[0].watched(job[9])]
         found = pd.concat(found, ignore_index=True)

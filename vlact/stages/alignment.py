@@ -5,6 +5,7 @@ vision alone has seen whatever language has.
 """
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +27,8 @@ ALIGNMENT = Stage(
     STADIUM,
 )  # fmt: skip
 
+REAL = ("features.safetensors", "reader.safetensors", "clauses.safetensors", "words.json")  # what real data must have
+
 
 def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str], fps: float, work: Path) -> dict:
     """Features of videos, many at once; what an earlier run left in `work` is taken."""
@@ -37,7 +40,8 @@ def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str]
 
 
 def alignment(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/aligned`: eye, reader, biased_reader, clauses and features (by video) as safetensors, gate.csv, curves.csv.
+    """`data/<workspace>/aligned`: eye, reader, biased_reader, clauses and features (by video) as safetensors, words.json (of the
+    reader's tokenizer), gate.csv, curves.csv.
 
     With `world.source: folder` nothing is trained: the folder must hold them.
 
@@ -46,15 +50,16 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     """
     folder = p.data / "aligned"
     if p.world.source == "folder":
-        if missing := [n for n in ("features", "reader", "clauses") if not (folder / f"{n}.safetensors").is_file()]:
+        if missing := [n for n in REAL if not (folder / n).is_file()]:
             raise FileNotFoundError(
-                f"{folder}: profile {p.profile!r} reads real data; expected features.safetensors (one array (T, F) a video), "
-                f"reader.safetensors and clauses.safetensors, missing {missing}"
+                f"{folder}: profile {p.profile!r} reads real data; expected {', '.join(REAL)} (features: one array (T, F) a video), "
+                f"missing {missing}"
             )
         return
     if not ALIGNMENT.must_run(p, folder, must_exist):
         return
     from vlact.aligning import align_job, pose_job
+    from vlact.language.descriptions import WORDS
     from vlact.models.poses import PoseEncoder
     from vlact.worlds.stadium import ACTIONS
 
@@ -65,10 +70,12 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     eye = work / "eye.safetensors"
     poses = [(str(source), drills, held_out, p.stadium.size, fps, recipe, str(eye), str(work / "eye.pt"))]
     curves = {"poses": jobs.kept(work / "eye.json", lambda: jobs.run(pose_job, poses, 1, "poses")[0])}
-    found = extract(p, PoseEncoder, eye, source, [*drills, *truth_of(p)["video"].unique()], fps, work)
+    found = extract(
+        p, PoseEncoder, eye, source, [*drills, *truth_of(p)["video"].unique(), *truth_of(p, "sessions")["video"].unique()], fps, work
+    )
     write_whole(work / "features.safetensors", lambda d, f: save_file(d, f), found)
     step_s, names = p.tal.stride / fps, {"language": 0.0, "biased language": recipe["bias"]}
-    given = (str(work / "features.safetensors"), drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe)
+    given = (str(work / "features.safetensors"), drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe, WORDS)
     stems = [str(work / k.replace("language", "reader").replace(" ", "_")) for k in names]
     read = [(*given, bias, f"{stem}.safetensors", f"{stem}.pt") for bias, stem in zip(names.values(), stems, strict=True)]
     found = jobs.kept(work / "reader.json", lambda: jobs.run(align_job, read, p.workers, "alignment"))
@@ -79,6 +86,6 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     pd.DataFrame(gates).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
     rows = [{"what": k, **row} for k, curve in curves.items() for row in curve]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
-    for name in ("eye", "reader", "biased_reader", "clauses", "features"):
-        (work / f"{name}.safetensors").replace(folder / f"{name}.safetensors")
+    for name in ("eye.safetensors", "biased_reader.safetensors", *REAL):
+        shutil.copy(work / name, folder / name)
     ALIGNMENT.finish(p, folder)

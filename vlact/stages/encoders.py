@@ -1,4 +1,4 @@
-"""Stage `encoders`: ActionFormer on what other encoders see of the stadium (ActionVLM, Table 8)."""
+"""Stage `encoders`: ActionFormer on what other encoders see of the stadium, features and end to end (ActionVLM, Tables 1 and 8)."""
 
 import pandas as pd
 from safetensors.torch import save_file
@@ -13,18 +13,24 @@ from vlact.stages.pretrain import PRETRAIN, pretraining
 from vlact.stages.stadium import truth_of
 from vlact.stages.worlds import WORLDS
 
-ENCODERS = Stage("encoders", ("stages/encoders.py", *WORLDS.files, *PRETRAIN.files), ("world", "model", "pretrain"), LOCALISERS)
+ENCODERS = Stage(
+    "encoders",
+    ("stages/encoders.py", "models/adatad.py", *WORLDS.files, *PRETRAIN.files),
+    ("world", "model", "pretrain", "vlm"),
+    LOCALISERS,
+)
 
 
 def encoders(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/encoders/detections.parquet`: of every seed, with the columns `encoder` and `dim`.
 
     The encoders are those of ACE's pretraining, first seed: a TimeSformer that has seen hands at work, and CLIP on frames.
+    "end to end" trains adapters in the former (AdaTAD), for the first `vlm.ablation_seeds`.
     """
     folder = p.data / "encoders"
     if not ENCODERS.must_run(p, folder, must_exist):
         return
-    from vlact.localizing import localise_job
+    from vlact.localizing import end_to_end_job, localise_job
     from vlact.models.dual import DualEncoder
     from vlact.models.frames import FrameEncoder
     from vlact.worlds.stadium import ACTIONS
@@ -45,6 +51,13 @@ def encoders(p: Params, must_exist: bool = False) -> None:
             todo.append((*given, recipe_of(p), s, out, f"{out}.pt"))
             rows.append({"encoder": label, "dim": dim})
     jobs.run(localise_job, todo, p.workers, "localisers on other encoders")
-    found = [pd.read_parquet(f"{job[-2]}.parquet").assign(**row) for job, row in zip(todo, rows, strict=True)]
+    whole, first = [], str(p.data / "pretrained" / f"seed{p.seeds[0]}.safetensors")
+    for i, s in enumerate(p.seeds[: p.vlm.ablation_seeds]):
+        out, given = str(work / f"whole-{s}"), (str(p.data / "stadium"), float(p.stadium.fps), first)
+        made = shape | {"feature_dim": p.model.dim}
+        whole.append((*given, durations[i], truth, list(ACTIONS), clock, made, recipe_of(p), s, out, f"{out}.pt"))
+        rows.append({"encoder": "TimeSformer on tutorials, end to end", "dim": p.model.dim})
+    jobs.run(end_to_end_job, whole, p.workers, "end to end")
+    found = [pd.read_parquet(f"{job[-2]}.parquet").assign(**row) for job, row in zip(todo + whole, rows, strict=True)]
     pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)
     ENCODERS.finish(p, folder)

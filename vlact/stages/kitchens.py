@@ -1,12 +1,17 @@
-"""Stage `kitchens`: egocentric sequences with verb and noun tasks, and ActionFormer on them (ActionVLM, Table 7).
+"""Stage `kitchens`: egocentric sequences with verb and noun tasks, ActionFormer and ActionVLM on them (ActionVLM, Table 7).
 
-Seed number i trains on recordings of its own; all are tested on the same ones. The encoder is that of ACE's pretraining.
+Seed number i trains on recordings of its own; all are tested on the same ones. The encoder is the one that ACE's
+pretraining aligned with egocentric narrations, and language is aligned on the same narrated recordings.
 """
 
+from dataclasses import asdict
+from pathlib import Path
+
 import pandas as pd
+import torch
 from safetensors.torch import save_file
 
-from vlact import jobs
+from vlact import jobs, schema
 from vlact.datasets import activitynet
 from vlact.jobs import write_whole
 from vlact.params import Params
@@ -16,12 +21,46 @@ from vlact.stages.localisers import LOCALISERS, recipe_of
 from vlact.stages.pretrain import PRETRAIN, pretraining
 from vlact.stages.stadium import durations_of
 
-KITCHENS = Stage("kitchens", ("stages/kitchens.py", "worlds/kitchen.py", "features.py", *LOCALISERS.files), ("kitchen", "tal"), PRETRAIN)
+KITCHENS = Stage(
+    "kitchens",
+    ("stages/kitchens.py", "worlds/kitchen.py", "features.py", "aligning.py", "vision_language.py", "losses/actionvlm.py",
+     "models/actionvlm.py", "models/files.py", "language/prompts.py", "language/descriptions.py", *LOCALISERS.files),
+    ("kitchen", "tal", "align", "vlm"),
+    PRETRAIN,
+)  # fmt: skip
 TASKS = ("verb", "noun")
+PAUSE = "idle"
+
+
+def narrations(p: Params) -> dict[str, tuple[dict, list[str], dict[str, list[str]]]]:
+    """For each task what language is aligned on: events of narrated recordings, those held out (a tenth), wordings."""
+    table = schema.read_annotations(p.data / "worlds" / "vlog" / "annotations.csv")
+    out = {}
+    for task, column in zip(TASKS, ("verb", "object"), strict=True):
+        rows = table[~table["verb"].isin([PAUSE]) & (table[column] != "")]
+        said = (
+            rows["caption"] if task == "noun" else [c.removesuffix(f" {o}") for c, o in zip(rows["caption"], rows["object"], strict=True)]
+        )
+        heard = rows.assign(said=rows[column] if task == "noun" else said).groupby(column)["said"].unique()
+        told = {k: list(dict.fromkeys([k, *v])) for k, v in heard.items()}
+        events = {}
+        for video, part in rows.groupby("video", sort=False):
+            found = [{"start_s": r.start_s, "end_s": r.end_s, "label": getattr(r, column)} for r in part.itertuples()]
+            events[video] = {"routines": found, "poses": [{**r, "pose": r["label"]} for r in found]}
+        out[task] = events, sorted(events)[-max(1, len(events) // 10) :], told
+    return out
+
+
+def variants() -> list:
+    """Rows of ActionVLM."""
+    from vlact.vision_language import Variant
+
+    return [Variant("fixed λ = 1.0", 1.0), Variant("full (Eq. 1)", "eq1")]
 
 
 def kitchens(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/kitchens`: mp4 files, verb.json and noun.json (ActivityNet's layout), detections.parquet (task, seed).
+    """`data/<workspace>/kitchens`: mp4 files, verb.json and noun.json (ActivityNet's layout), detections.parquet (task, model,
+    seed), gate.csv.
 
     Raises:
         FileNotFoundError: Real data asked for; see `vlact.datasets.epic` for its csv.
@@ -31,10 +70,13 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
         raise FileNotFoundError(f"{folder}: profile {p.profile!r} reads real data; EPIC-Kitchens-100 is read by vlact.datasets.epic")
     if not KITCHENS.must_run(p, folder, must_exist):
         return
+    from vlact.aligning import align_job
+    from vlact.language.descriptions import describe
     from vlact.localizing import localise_job
     from vlact.models.dual import DualEncoder
+    from vlact.vision_language import vision_language_job
     from vlact.worlds.corpus import film_job
-    from vlact.worlds.kitchen import BARE, EPIC_NOUNS, EPIC_VERBS, PAUSE
+    from vlact.worlds.kitchen import BARE, EPIC_NOUNS, EPIC_VERBS
     from vlact.worlds.kitchen import kitchens as planned
 
     pretraining(p, must_exist=True)
@@ -44,27 +86,51 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
     rows = pd.DataFrame(sum(jobs.run(film_job, todo, p.workers, "filming kitchens"), []))
     rows["duration_s"] = rows.groupby("video")["end_s"].transform("max")
     rows = rows[rows["verb"] != PAUSE]
-    (work / "features").mkdir(exist_ok=True)
-    encoder = p.data / "pretrained" / f"vlog{p.seeds[0]}.safetensors"
-    found = extract(p, DualEncoder, encoder, folder, list(rows["video"].unique()), float(w.fps), work / "features")
-    write_whole(work / "all.safetensors", lambda d, f: save_file(d, f), found)
-    shape = {"feature_dim": next(iter(found.values())).shape[1], "dropout": p.tal.dropout}
+
+    def seen(name: str, source, videos: list[str]) -> dict:
+        """Features of videos, also as one file."""
+        (work / name).mkdir(exist_ok=True)
+        encoder = p.data / "pretrained" / f"vlog{p.seeds[0]}.safetensors"
+        found = extract(p, DualEncoder, encoder, source, videos, float(w.fps), work / name)
+        write_whole(work / f"{name}.safetensors", lambda d, f: save_file(d, f), found)
+        return found
+
+    found, told = seen("features", folder, list(rows["video"].unique())), narrations(p)
+    heard = seen("heard", p.data / "worlds" / "vlog", list(dict.fromkeys(v for events, *_ in told.values() for v in events)))
+    everything = torch.cat(list(heard.values()))
+    mean, std = everything.mean(0), everything.std(0).clamp(min=1e-3)
+    for name, part in (("features", found), ("heard", heard)):  # standardised as language will see them
+        write_whole(work / f"{name}.safetensors", lambda d, f: save_file(d, f), {v: (x - mean) / std for v, x in part.items()})
+    clock, names = {"step_s": p.tal.stride / w.fps}, [x.replace(" ", "-") for x in (*EPIC_VERBS, *EPIC_NOUNS)]
+    align = asdict(p.align) | {"steps": k.align_steps}
+    todo = []
+    for task, (events, held_out, words) in told.items():
+        out = work / task
+        given = (str(work / "heard.safetensors"), events, held_out, names, clock["step_s"], p.tal.window, align, words, 0.0)
+        todo.append((*given, str(out / "reader.safetensors"), str(out / "reader.pt")))
+    read = jobs.kept(work / "readers.json", lambda: jobs.run(align_job, todo, p.workers, "alignment in kitchens"))
+    gates = [{"task": task, **row} for task, (_, gate) in zip(told, read, strict=True) for row in gate]
+    pd.DataFrame(gates).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
+    shape = {"feature_dim": len(mean), "dropout": p.tal.dropout}
     shape |= {x: getattr(p.tal, x) for x in ("dim", "heads", "embeds", "stems", "levels")}
-    todo, names = [], []
+    alone, read, features = [], [], str(work / "features.safetensors")
     for task, classes in zip(TASKS, (EPIC_VERBS, EPIC_NOUNS), strict=True):
         truth = rows if task == "verb" else rows[~rows["verb"].isin(BARE)]
-        truth = truth.assign(label=truth["verb" if task == "verb" else "object"])
+        truth = truth.assign(label=truth["verb" if task == "verb" else "object"].str.replace(" ", "-"))
         truth = truth[["video", "start_s", "end_s", "label", "split", "duration_s"]]
         activitynet.write_ground_truth(truth, folder / f"{task}.json")
         path = work / f"{task}.parquet"
         truth.drop(columns="split").to_parquet(path, index=False)
+        called = {c.replace(" ", "-"): describe([c], None, told[task][2]) for c in classes}
         for i, s in enumerate(p.seeds):
             durations = {"train": durations_of(rows, f"train{i}"), "test": durations_of(rows, "test")}
-            out = str(work / f"{task}{s}")
-            given = ("ActionFormer", str(work / "all.safetensors"), durations, str(path), list(classes), {"step_s": p.tal.stride / w.fps})
-            todo.append((*given, shape | {"classes": len(classes)}, recipe_of(p), s, out, f"{out}.pt"))
-            names.append(task)
-    jobs.run(localise_job, todo, p.workers, "localisers in kitchens")
-    found = [pd.read_parquet(f"{job[-2]}.parquet").assign(task=task) for job, task in zip(todo, names, strict=True)]
+            given, made, out = (durations, str(path)), shape | {"classes": len(classes)}, str(work / f"{task}{s}")
+            alone.append(("ActionFormer", features, *given, list(called), clock, made, recipe_of(p), s, out, f"{out}.pt"))
+            for variant in variants():
+                out, recipe = str(work / f"{task}{s}-{len(read)}"), recipe_of(p) | asdict(p.vlm)
+                read.append((variant, features, *given, called, clock, made, recipe, str(work / task), {}, s, out, f"{out}.pt"))
+    jobs.run(localise_job, alone, p.workers, "localisers in kitchens")
+    jobs.run(vision_language_job, read, p.workers, "ActionVLM in kitchens")
+    found = [pd.read_parquet(f"{job[-2]}.parquet").assign(task=Path(job[3]).stem) for job in alone + read]
     pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)
     KITCHENS.finish(p, folder)

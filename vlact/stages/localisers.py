@@ -20,12 +20,12 @@ LOCALISERS = Stage(
 )  # fmt: skip
 
 
-def common(p: Params, work) -> tuple[str, list[dict], str, dict, dict]:
-    """What every localiser is given: features, videos of each seed, ground truth, clock and shape."""
+def common(p: Params, work, name: str = "ground_truth") -> tuple[str, list[dict], str, dict, dict]:
+    """What every localiser is given: features, videos of each seed, ground truth (see `truth_of`), clock and shape."""
     from safetensors import safe_open
 
-    truth, features, t = truth_of(p), p.data / "aligned" / "features.safetensors", p.tal
-    path = work / "truth.parquet"
+    truth, features, t = truth_of(p, name), p.data / "aligned" / "features.safetensors", p.tal
+    path = work / f"{name}.parquet"
     truth.drop(columns="split").to_parquet(path, index=False)
     with safe_open(str(features), "pt") as file:
         dim = file.get_slice(next(iter(file.keys()))).get_shape()[1]

@@ -22,7 +22,8 @@ STADIUM = Stage(
 
 
 def stadium(p: Params, must_exist: bool = False) -> None:
-    """Film every recording to `data/<workspace>/stadium`: mp4 files, ground_truth.json in ActivityNet's layout, events.json, drills.json.
+    """Film every recording to `data/<workspace>/stadium`: mp4 files, ground_truth.json and sessions.json in ActivityNet's layout,
+    events.json, drills.json.
 
     Drills have no class and are not in the ground truth; drills.json has their `routines`, labelled with their poses.
 
@@ -46,20 +47,23 @@ def stadium(p: Params, must_exist: bool = False) -> None:
     s, work = p.stadium, STADIUM.work(p)
     counts = {f"train{i}": s.train for i in range(len(p.seeds))} | {"test": s.test}
     planned = broadcast.thumos(counts, s.seconds, s.seed) + broadcast.drills(s.drills, s.seconds, s.seed)
+    planned += broadcast.sessions(counts | {"test": s.session_test}, s.session_seconds, s.seed)
     found = jobs.run(broadcast.film_job, [(b, str(folder), str(work), s.size, s.fps) for b in planned], p.workers, "filming the stadium")
     drills = {f["video"]: {"split": f["split"], "poses": f["poses"], "routines": f["annotations"]} for f in found if "drill" in f["video"]}
     found = [f for f in found if f["video"] not in drills]
     rows = [{"video": f["video"], "split": f["split"], "duration_s": f["duration_s"], **a} for f in found for a in f["annotations"]]
-    activitynet.write_ground_truth(pd.DataFrame(rows), folder / "ground_truth.json")
+    rows, long = pd.DataFrame(rows), {b.name + ".mp4" for b in planned if b.session}
+    for name, part in (("ground_truth", rows[~rows["video"].isin(long)]), ("sessions", rows[rows["video"].isin(long)])):
+        activitynet.write_ground_truth(part, folder / f"{name}.json")
     events = {f["video"]: {"distractors": f["distractors"], "poses": f["poses"]} for f in found}
     for name, content in (("events", events), ("drills", drills)):
         write_whole(folder / f"{name}.json", lambda text, path: path.write_text(text), json.dumps(content) + "\n")
     STADIUM.finish(p, folder)
 
 
-def truth_of(p: Params) -> pd.DataFrame:
-    """Ground truth of the stadium, all splits."""
-    return activitynet.ground_truth(p.data / "stadium" / "ground_truth.json", None)
+def truth_of(p: Params, name: str = "ground_truth") -> pd.DataFrame:
+    """Ground truth of the stadium, or of its "sessions", all splits."""
+    return activitynet.ground_truth(p.data / "stadium" / f"{name}.json", None)
 
 
 def durations_of(truth: pd.DataFrame, split: str) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Untrimmed recordings of the stadium on disk: real mp4 files with ground truth, broken-off and reversed distractors.
 
 As in THUMOS14, a recording shows one sport, several instances of it, and much else; every instance of
-CliffDiving is annotated as Diving, too. Drills show no sport at all, see `vlact.worlds.stadium.drill`.
+CliffDiving is annotated as Diving, too. Sessions are longer and annotated as in ActivityNet: a whole stretch of
+one performance after another is one instance. Drills show no sport at all, see `vlact.worlds.stadium.drill`.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from vlact.worlds.render import render
 from vlact.worlds.stadium import ACTIONS, PROPS, Action, Take, drill, look, shoot
 
 ALSO = {"CliffDiving": "Diving"}
+SESSIONS = (  # classes that ActivityNet-1.3 has, too
+    "CleanAndJerk", "CricketBowling", "HammerThrow", "HighJump", "JavelinThrow", "LongJump", "PoleVault", "Shotput", "ThrowDiscus",
+    "VolleyballSpiking",
+)  # fmt: skip
 EVENTS = ("action", "broken", "reversed", "wait", "walk")
 CHANCES = {"own": (0.44, 0.24, 0.0, 0.16, 0.16), "shared": (0.44, 0.24, 0.0, 0.16, 0.16), "reversed": (0.36, 0.16, 0.2, 0.14, 0.14)}
 
@@ -29,6 +34,7 @@ class Broadcast:
     seed: tuple[int, ...]
     split: str
     seconds: float
+    session: bool = False
 
 
 def thumos(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]:
@@ -37,6 +43,16 @@ def thumos(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]
         Broadcast(f"video_{split}_{k * counts[split] + i:07d}", label, (seed, 40, s, k, i), split, seconds)
         for s, split in enumerate(counts)
         for k, label in enumerate(ACTIONS)
+        for i in range(counts[split])
+    ]
+
+
+def sessions(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]:
+    """Sessions a class and split, as `thumos`."""
+    return [
+        Broadcast(f"session_{split}_{k * counts[split] + i:07d}", label, (seed, 42, s, k, i), split, seconds, True)
+        for s, split in enumerate(counts)
+        for k, label in enumerate(SESSIONS)
         for i in range(counts[split])
     ]
 
@@ -64,6 +80,8 @@ def plan(broadcast: Broadcast) -> tuple[Take, Action]:
                 take.act(" > ".join(moments([b.pose for b in one.beats])), one, "drill")
         return take, Action((), prop)
     action = ACTIONS[broadcast.label]
+    if broadcast.session:
+        return _practise(take, broadcast, action), action
     while take.now < broadcast.seconds or not any(s[2] == "action" for s in take.segments):
         what = EVENTS[rng.choice(len(EVENTS), p=CHANCES[action.design])]
         if not take.keys or action.stand or what == "reversed" or rng.random() < 0.5:
@@ -75,6 +93,38 @@ def plan(broadcast: Broadcast) -> tuple[Take, Action]:
         else:
             take.act(broadcast.label, action, what)
     return take, action
+
+
+def _practise(take: Take, broadcast: Broadcast, action: Action) -> Take:
+    """Fill a session: standing about, walking and broken-off attempts, then performance after performance, once or twice."""
+    rng, found = take.rng, []
+
+    def begin() -> None:
+        if not take.keys or action.stand or rng.random() < 0.5:
+            take.cut()
+        else:
+            take.to_start()
+
+    times = rng.integers(1, 3)
+    share = rng.uniform(0.35, 0.75) * broadcast.seconds / times  # of one instance
+    rest = (broadcast.seconds - share * times) * rng.dirichlet(np.full(times + 1, 3.0))
+    for k, pause in enumerate(rest):
+        until = take.now + pause
+        while take.now < until:
+            begin()
+            if rng.random() < 0.4:
+                take.act(broadcast.label, action, "broken")
+            else:
+                take.wait(walk=not action.stand and rng.random() < 0.5)
+        if k < times:
+            first, until = len(take.segments), take.now + share
+            while take.now < until:
+                begin()
+                take.act(broadcast.label, action)
+            found.append((take.segments[first][0], take.segments[-1][1], "action", broadcast.label))
+            del take.segments[first:]
+    take.segments += found
+    return take
 
 
 def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:

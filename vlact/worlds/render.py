@@ -6,6 +6,7 @@ the surviving hits are painted back to front in as many passes as parts overlap 
 A pixel-by-pixel version of the same picture is kept in `tests/reference/`.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from vlact.worlds.scene import PATTERNS, SHAPES, SURFACES, Scene, Surface, sample
 
 FAR = 1e6
+GOLDEN = (1 + 5**0.5) / 2
 TORUS_RATIO = 0.32  # tube radius over outer radius of the unit torus
 
 
@@ -338,20 +340,26 @@ def _cone(o: Tensor, d: Tensor, squat: Tensor):
     return _capped(o, d, t0, t1, real | steep, normal)
 
 
-def _pyramid(o: Tensor, d: Tensor, squat: Tensor):
-    # Five planes n . q <= c: the base y >= -1 and four sides that meet at (0, 1, 0).
-    planes = torch.tensor(
-        [[0, -1, 0, 1], [2, 1, 0, 1], [-2, 1, 0, 1], [0, 1, 2, 1], [0, 1, -2, 1]],
-        dtype=o.dtype,
-        device=o.device,
-    )
-    n, c = planes[:, :3], planes[:, 3]
-    den = d @ n.T
-    den = torch.where(den.abs() < 1e-9, 1e-9, den)
-    t = (c - o @ n.T) / den
-    t0, face = torch.where(den < 0, t, -FAR).max(-1)
-    t1 = torch.where(den > 0, t, FAR).amin(-1)
-    return torch.where(t0 < t1, t0, FAR), n[face]
+def _convex(planes: list[tuple[float, float, float, float]]):
+    """A polyhedron from its planes n . q <= c, as rows (n, c)."""
+
+    def intersect(o: Tensor, d: Tensor, squat: Tensor):
+        n, c = torch.tensor(planes, dtype=o.dtype, device=o.device).split([3, 1], 1)
+        den = d @ n.T
+        den = torch.where(den.abs() < 1e-9, 1e-9, den)
+        t = (c.T - o @ n.T) / den
+        t0, face = torch.where(den < 0, t, -FAR).max(-1)
+        t1 = torch.where(den > 0, t, FAR).amin(-1)
+        return torch.where(t0 < t1, t0, FAR), n[face]
+
+    return intersect
+
+
+def _mirrored(*normals: tuple[float, float, float]) -> list[tuple[float, float, float, float]]:
+    """Planes at c = GOLDEN with these normals, cyclically permuted, under every sign."""
+    turned = {(n[k], n[(k + 1) % 3], n[(k + 2) % 3]) for n in normals for k in range(3)}
+    signs = itertools.product((1, -1), repeat=3)
+    return [(*n, GOLDEN) for n in sorted({tuple(s * x for s, x in zip(sign, n, strict=True)) for sign in signs for n in turned})]
 
 
 def _torus(o: Tensor, d: Tensor, squat: Tensor):
@@ -396,7 +404,10 @@ INTERSECT = {
     "box": _box,
     "cylinder": _cylinder,
     "cone": _cone,
-    "pyramid": _pyramid,
+    "pyramid": _convex([(0, -1, 0, 1), (2, 1, 0, 1), (-2, 1, 0, 1), (0, 1, 2, 1), (0, 1, -2, 1)]),
     "torus": _torus,
     "capsule": _capsule,
+    "prism": _convex([(0, -1, 0, 1), (0, 1, 0, 1), (0, 0, -1, 1), (2, 0, 1, 1), (-2, 0, 1, 1)]),
+    "dodecahedron": _convex(_mirrored((0, GOLDEN, 1))),
+    "icosahedron": _convex(_mirrored((1, 1, 1), (0, GOLDEN, 1 / GOLDEN))),
 }

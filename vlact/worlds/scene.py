@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-SHAPES = ("sphere", "box", "cylinder", "cone", "pyramid", "torus", "capsule")
+SHAPES = ("sphere", "box", "cylinder", "cone", "pyramid", "torus", "capsule", "prism", "dodecahedron", "icosahedron")
 PATTERNS = ("plain", "half", "stripes", "sectors", "checker")
 SURFACES = ("plain", "noise", "grain", "tiles")
 
@@ -54,7 +54,7 @@ class Part:
     """One primitive of a body, in the body's own frame.
 
     The shapes fill the unit cube [-1, 1]^3 before `size` (half extents) is applied: cylinder, cone,
-    pyramid and capsule stand along y (apex up), the torus lies in the xz plane.
+    pyramid and capsule stand along y (apex up), the torus lies in the xz plane, the prism is a triangle in it.
     """
 
     shape: str
