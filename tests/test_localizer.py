@@ -251,6 +251,7 @@ RECIPE = {
     "noise": 0.0,
     "reg_weight": 1.0,
     "ema": 0.9,
+    "pre_nms_topk": 2000,
     "nms": {"max_seg_num": 2},
 }
 CLOCK = localizing.Clock(0.5, 0.25)
@@ -377,3 +378,39 @@ def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
     for other in "bc":
         assert found[other].shape == (11, 32) and (found[other] - found["a"]).abs().max() < 0.25 * found["a"].abs().max()
     assert torch.allclose(extract(encoder, tmp_path / "a.mp4", 8.0, 2, batch_size=3), found["a"], atol=0.05)
+
+
+def test_frames_come_by_steps_and_adapters_learn_from_them_end_to_end(tmp_path):
+    from vlact import features, video
+    from vlact.models.dual import DualConfig, DualEncoder
+
+    rng, rows, durations = np.random.default_rng(0), [], {"train": {}, "test": {}}
+    for v, part in enumerate(["train"] * 3 + ["test"]):
+        shot = rng.integers(0, 60, (27, 32, 32, 3), dtype=np.uint8)
+        shot[8:16, 8:24, 8:24] += 150
+        video.write(tmp_path / f"v{v}.mp4", shot, 8)
+        durations[part][f"v{v}.mp4"] = 27 / 8
+        rows.append({"video": f"v{v}.mp4", "start_s": 1.0, "end_s": 2.0, "label": "lit"})
+    found = features.frames(tmp_path / "v0.mp4", 8.0, 2, 2, 32)
+    assert found.shape == (14, 2, 32, 32, 3) and found.dtype == torch.uint8 and torch.equal(found[-1, 0], found[-1, 1])
+    assert torch.equal(found.flatten(0, 1)[:27], torch.from_numpy(video.read(tmp_path / "v0.mp4", range(27))))
+    torch.manual_seed(0)
+    DualEncoder(DualConfig(**SHAPE, pool="mean", motion_input=True, conv_stem=True)).save(tmp_path / "e.safetensors")
+    pd.DataFrame(rows).to_parquet(tmp_path / "truth.parquet")
+    shape = {"feature_dim": 32, "classes": 1, "dim": 16, "heads": 2, "embeds": 1, "stems": 1, "levels": 2, "dropout": 0.0}
+    recipe = RECIPE | {"window": 16, "batch_size": 2, "epochs": 2, "stride": 2}
+    given = (
+        str(tmp_path),
+        8.0,
+        str(tmp_path / "e.safetensors"),
+        durations,
+        str(tmp_path / "truth.parquet"),
+        ["lit"],
+        {"step_s": 0.25},
+        shape,
+    )
+    curve = localizing.end_to_end_job(*given, recipe, 0, str(tmp_path / "o"), str(tmp_path / "o.pt"))
+    table = pd.read_parquet(tmp_path / "o.parquet")
+    assert np.isfinite(curve[-1]["loss"]) and set(table["video"]) == {"v3.mp4"} and set(table["model"]) == {"AdaTAD"}
+    with pytest.raises(video.VideoError, match="v9.mp4"):
+        features.frames(tmp_path / "v9.mp4", 8.0, 2, 2, 32)

@@ -235,3 +235,15 @@ def test_kitchens_have_pauses_long_tails_and_no_shared_seed():
     assert len(verbs) == 720 and 180 < len(done) - 720 < 300
     assert verbs.count("take") > 2 * verbs.count("squeeze") > 0
     assert all((n == "") == (v in BARE or v == PAUSE) and (n in EPIC_NOUNS or not n) for v, n in done)
+
+
+def test_a_session_is_one_instance_a_stretch_of_performances():
+    for k, one in enumerate(broadcast.sessions({"train": 2}, 44.0, 3)):
+        take, action = plan(one)
+        found = [s for s in take.segments if s[2] == "action"]
+        assert action is ACTIONS[one.label] and 1 <= len(found) <= 2 and 44 <= take.now < 62, k
+        assert all(e - s > 4 and label == one.label for s, e, _, label in found)
+        done = sum(b.s for b in action.beats)
+        assert sum(e - s for s, e, *_ in found) > 2 * done, "several performances"
+        outside = [s for s in take.segments if s[2] == "broken"]
+        assert all(e <= a or s >= b for s, e, *_ in outside for a, b, *_ in found)

@@ -1,5 +1,6 @@
 """ActionVLM's training: what each row of the tables trains and reads, and the cross-fitted selector."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ CLASSES = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "
 LENGTH = 16
 RECIPE = {
     "window": LENGTH, "batch_size": 4, "epochs": 4, "noise": 0.1, "reg_weight": 1.0, "ema": 0.5, "lr": 2e-3, "weight_decay": 0.05,
-    "rank": 4, "warm_epochs": 1, "nms": {"sigma": 0.5, "max_seg_num": 20},
+    "rank": 4, "warm_epochs": 1, "pre_nms_topk": 2000, "nms": {"sigma": 0.5, "max_seg_num": 20},
 }  # fmt: skip
 CONFIG = LocalizerConfig(feature_dim=6, classes=2, dim=8, heads=2, embeds=1, stems=1, levels=2)
 
@@ -42,6 +43,7 @@ def reader(tmp_path):
     Reader(ReaderConfig(len(TOKENS), len(WORDS), 8, 16, 2, 1, 8, language)).save(tmp_path / "reader.safetensors")
     Reader.load(tmp_path / "reader.safetensors").save(tmp_path / "biased_reader.safetensors")
     save_file(SAID, tmp_path / "clauses.safetensors")
+    (tmp_path / "words.json").write_text(json.dumps({"names": list(CLASSES), "steps": LENGTH}))
     return tmp_path
 
 
@@ -161,6 +163,24 @@ def test_class_means_are_those_of_the_last_vision_epoch():
     assert means.mean[0] == 2, "a language epoch adds nothing and leaves them"
 
 
+def test_a_long_window_is_read_in_parts_that_do_not_know_of_each_other(reader):
+    model, prompt = trained(reader, Variant("fixed", 1.0))[0], setting().prompt
+    x, mask, *_ = window(videos(1)[0], 0, 2 * LENGTH)
+    mask[-3:] = False
+    whole = model.read(x[None], mask[None], prompt)
+    for part in (slice(0, LENGTH), slice(LENGTH, 2 * LENGTH)):
+        alone = model.read(x[None, part], mask[None, part], prompt)
+        for key in ("cls", "loc", "advantage", "pointer"):
+            assert torch.allclose(whole[key][:, part], alone[key], atol=1e-4), key
+
+
+def test_answers_number_the_frames_of_each_part():
+    cut = (torch.zeros(32, 6), None, torch.tensor([[4.0, 20.0], [16.0, 16.4], [25.0, 30.0]]), torch.tensor([1, 0, 0]))
+    assert vl.answers([cut], list(CLASSES), 16) == ["Squat 4 16", "Squat 0 4 ; Leap 9 14"]
+    assert vl.answers([cut], list(CLASSES), 8)[1:3] == ["Squat 0 8", "Squat 0 4"]
+    assert vl.answers([(cut[0], None, cut[2][:0], cut[3][:0])], list(CLASSES), 32) == ["nothing"]
+
+
 # Conditions at test
 def localiser(model, **more):
     return VisionLanguageLocaliser(model, list(CLASSES), Clock(0.25), RECIPE, torch.zeros(6), torch.ones(6), **more)
@@ -264,8 +284,6 @@ def test_answers_are_text_of_every_window_under_every_order(reader, tmp_path):
     vl.answer_job(*given, {"deranged 0": [1, 0]}, 0, str(tmp_path / "a"), str(tmp_path / "a.pt"))
     found = pd.read_parquet(tmp_path / "a.parquet")
     assert found.groupby("condition").size().to_dict() == {"own": 6, "deranged 0": 6} and found["start"].isin([0, 16, 24]).all()
-    text = vl.answer(torch.tensor([[8.2, 12.0], [1.0, 3.6]]), torch.tensor([0, 1]), list(CLASSES))
-    assert text == "Squat 1 4 ; Leap 8 12" and vl.answer(torch.zeros(0, 2), torch.zeros(0), []) == "nothing"
 
 
 def test_one_step_under_the_paper_s_shapes():
@@ -324,7 +342,7 @@ def test_real_data_says_what_it_needs():
     from vlact.stages.alignment import alignment
     from vlact.stages.kitchens import kitchens
 
-    with pytest.raises(FileNotFoundError, match="features.safetensors .* missing"):
+    with pytest.raises(FileNotFoundError, match="expected features.safetensors, .* missing"):
         alignment(params.load("paper"))
     with pytest.raises(FileNotFoundError, match="vlact.datasets.epic"):
         kitchens(params.load("paper"))

@@ -30,7 +30,7 @@ POSES = sorted(WORDS)
 CANDIDATES = 10
 IGNORE = -100
 JITTER = 0.15  # of colours
-THREADS = 2  # of the only job that runs alone; with another number results differ in the last digits
+THREADS = 2  # of a job that runs alone; with another number results differ in the last digits
 
 
 def pose_labels(poses: list[dict], times: np.ndarray, known: list[str] = POSES) -> np.ndarray:
@@ -285,7 +285,7 @@ def pointing(reader: Reader, features: dict[str, Tensor], truth, prompt, classes
 
 def align_job(
     features: str, events: dict[str, dict], held_out: list[str], names: list[str], step_s: float, window: int, recipe: dict,
-    told: dict[str, list[str]], bias: float, out: str, checkpoint: str,
+    told: dict[str, list[str]], bias: float, out: str, checkpoint: str, start_from: str | None = None, threads: int = 1,
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """Train the reader on drills, write it, and put it through the reading gate.
 
@@ -300,6 +300,8 @@ def align_job(
         out: Where the reader goes; the clauses' features (clauses.safetensors) and what its tokenizer is made of
             (words.json) go beside it.
         checkpoint: See `vlact.training.fit`.
+        start_from: Another reader, to go on from for `bias_steps`.
+        threads: See `THREADS`.
 
     Returns:
         The curve, and the gate's rows: `descriptions` ("right" or "blank") and what `reading_gate` returns.
@@ -315,7 +317,8 @@ def align_job(
     dim = next(iter(features.values())).shape[1]
     language = {"feature_dim": dim, "numbers": words.convert_tokens_to_ids("0"), "lm_stride": recipe["lm_stride"]}
     shape = {k: recipe[k] for k in ("hidden", "layers", "heads")}
-    reader = Reader(ReaderConfig(len(words), len(told), **shape, language=language))
+    reader = Reader.load(start_from) if start_from else Reader(ReaderConfig(len(words), len(told), **shape, language=language))
+    steps = recipe["bias_steps" if start_from else "steps"]
     generator = torch.Generator().manual_seed(0)
 
     def loss_of(step: int) -> Tensor:
@@ -329,7 +332,9 @@ def align_job(
 
     write_whole(Path(out).with_name("clauses.safetensors"), lambda d, f: save_file(d, f), said)
     write_whole(Path(out).with_name("words.json"), lambda d, f: f.write_text(json.dumps(d)), {"names": names, "steps": window})
-    curve = fit({"reader": reader}, loss_of, recipe["steps"], recipe["lr"], 0.01, generator, "alignment", checkpoint, validate, 250)
+    torch.set_num_threads(threads)
+    curve = fit({"reader": reader}, loss_of, steps, recipe["lr"], 0.01, generator, "alignment", checkpoint, validate, 250)
+    torch.set_num_threads(1)
     reader.eval().save(out)
     return curve, [{"descriptions": k, **reading_gate(reader, rest, 24, blank=k == "blank")} for k in ("right", "blank")]
 

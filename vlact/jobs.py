@@ -80,10 +80,10 @@ def key(*parts) -> str:
 
 
 def source_key(*packages: str) -> str:
-    """Hash of vlact modules or of the py and yaml files in a folder, such as "models" or "training.py"."""
+    """Hash of vlact modules or of the py, yaml and csv files in a folder, such as "models" or "training.py"."""
     root = Path(__file__).parent
     files = [f for p in packages for f in (sorted((root / p).rglob("*")) if (root / p).is_dir() else [root / p])]
-    return key(*(f for f in files if f.suffix in (".py", ".yaml")))
+    return key(*(f for f in files if f.suffix in (".py", ".yaml", ".csv")))
 
 
 def _alive(pid: int) -> bool:

@@ -134,6 +134,14 @@ def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
     return [*range(0, steps - length, hop), steps - length]
 
 
+def slide(videos: list[Sequence], length: int, overlap: float = 0.5):
+    """All sliding windows, a few at a time: (video, first step) of each, and the windows."""
+    every = [(one, s) for one in videos for s in starts(len(one.features), length, overlap)]
+    for i in range(0, len(every), WINDOWS):
+        part = every[i : i + WINDOWS]
+        yield [(one.name, s) for one, s in part], [window(one, s, length) for one, s in part]
+
+
 def train(
     sequences: list[Sequence], model: nn.Module, recipe: dict, seed: int, checkpoint: str | None = None
 ) -> tuple[nn.Module, list[dict]]:
@@ -195,8 +203,8 @@ class Localiser:
     mean: Tensor
     std: Tensor
 
-    def run(self, where: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """The model on windows, see `window`; `where` is their video and the first step of the first."""
+    def run(self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """The model on windows, see `window`; `first` is the video and the first step of the first one."""
         return self.model(*stack(cut))
 
     def actions(self, video: str) -> tuple[Tensor, Tensor]:
@@ -204,31 +212,35 @@ class Localiser:
         return torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
 
     @torch.inference_mode()
-    def candidates(self, video: str, features: Tensor, duration_s: float) -> pd.DataFrame:
-        """What sliding windows find in one video before NMS: `video, start_s, end_s, label, score`.
+    def candidates(self, features: dict[str, Tensor], durations: dict[str, float]) -> pd.DataFrame:
+        """What sliding windows find before NMS: `video, start_s, end_s, label, score`.
+
+        Args:
+            features: By video (T, F), not standardised.
+            durations: Seconds, by video; which are wanted.
 
         Raises:
             ValueError: The features have another dimension than the model.
         """
-        if features.ndim != 2 or features.shape[1] != len(self.mean):
-            raise ValueError(f"{video}: expected features (T, {len(self.mean)}), got {tuple(features.shape)}")
         length, at = self.recipe["window"], points(self.recipe["window"], self.model.config.levels)
-        sequence = Sequence(video, duration_s, (features.float() - self.mean) / self.std, *self.actions(video))
-        first = starts(len(features), length)
-        cut = [window(sequence, s, length) for s in first]
-        outputs = [self.run((video, first[i]), cut[i : i + WINDOWS]) for i in range(0, len(cut), WINDOWS)]
-        found = [torch.cat(x) for x in zip(*outputs, strict=True)]
-        parts = [candidates(*one, at, start) for start, *one in zip(first, *found, strict=True)]
-        whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-        seconds = self.clock.seconds(whole["segment"]).clip(0, duration_s)
-        columns = {"start_s": seconds[:, 0], "end_s": seconds[:, 1], "label": np.array(self.classes, object)[whole["label"]]}
-        table = pd.DataFrame({"video": video, **columns, "score": whole["score"].astype(np.float64)})
+        videos, tables = [], []
+        for video, seconds in durations.items():
+            x = features[video]
+            if x.ndim != 2 or x.shape[1] != len(self.mean):
+                raise ValueError(f"{video}: expected features (T, {len(self.mean)}), got {tuple(x.shape)}")
+            videos.append(Sequence(video, seconds, (x.float() - self.mean) / self.std, *self.actions(video)))
+        found = (one for where, cut in slide(videos, length) for one in zip(where, *self.run(where[0], cut), strict=True))
+        for (video, start), *one in found:
+            part = candidates(*one, at, start, top_k=self.recipe["pre_nms_topk"])
+            seconds = self.clock.seconds(part["segment"]).clip(0, durations[video])
+            columns = {"start_s": seconds[:, 0], "end_s": seconds[:, 1], "label": np.array(self.classes, object)[part["label"]]}
+            tables.append(pd.DataFrame({"video": video, **columns, "score": part["score"].astype(np.float64)}))
+        table = pd.concat(tables, ignore_index=True)
         return table[table["end_s"] > table["start_s"] + 1e-3]
 
     def detect(self, features: dict[str, Tensor], durations: dict[str, float]) -> pd.DataFrame:
         """Detections in every video of `durations`, after NMS: `video, start_s, end_s, label, score`."""
-        tables = [self.candidates(v, features[v], seconds) for v, seconds in durations.items()]
-        return suppress(pd.concat(tables, ignore_index=True), **self.recipe["nms"])
+        return suppress(self.candidates(features, durations), **self.recipe["nms"])
 
     def save(self, path: str | Path) -> None:
         """Weights and everything else as one safetensors file, written whole or not at all."""

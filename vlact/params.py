@@ -127,6 +127,7 @@ class Tal:
     noise: float  # standard deviation, added to standardised features in training
     reg_weight: float
     ema: float
+    pre_nms_topk: int  # candidates of a window and level
     nms_sigma: float
     max_seg_num: int
 
@@ -148,6 +149,7 @@ class Align:
     heads: int
     lm_stride: int
     bias: float  # of a second reader, see `vlact.aligning.Drills`; the first is honest
+    bias_steps: int  # that the second one takes from the first
     gate: float  # share of held-out frames that must point to the right description before any result counts
 
 
@@ -160,6 +162,18 @@ class Vlm:
     warm_epochs: int  # with language, at a fixed weight
     ablation_seeds: int  # of the rows that are no headline
     session_window: int  # features; a whole multiple of `Tal.window`, which the language model reads at once
+
+
+@dataclass(frozen=True)
+class Synta:
+    """Syn-TA: 100 fine classes, each with so many ids in two camera styles."""
+
+    seed: int
+    size: int
+    fps: float
+    train_ids: int  # at most 30
+    val_ids: int  # at most 20
+    device: str  # that draws: "cpu", "cuda", or "auto", the latter where there is one
 
 
 @dataclass(frozen=True)
@@ -179,6 +193,7 @@ class Params:
     tal: Tal
     align: Align
     vlm: Vlm
+    synta: Synta
 
     @property
     def data(self) -> Path:

@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from vlact.jobs import write_whole
 from vlact.language.descriptions import NOTHING, SEPARATOR
 from vlact.language.prompts import Prompt, prompt_of, targets, vocabulary
-from vlact.localizing import Clock, Localiser, Sequence, draw, sequences, stack, starts, steps_of, window
+from vlact.localizing import Clock, Localiser, Sequence, draw, sequences, slide, stack, starts, steps_of, window
 from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss, aggregate, frame_classes, frame_loss, language_weight
 from vlact.losses.localization import assign, detection_loss, diou, focal, points
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
@@ -324,8 +325,7 @@ def gains_of(model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: d
     """Signals (N, 15) and paired advantages L(0) - L(1) (N,) of all frames of videos that the model was not trained on."""
     length = recipe["window"]
     at, xs, gains = points(length, model.config.levels), [], []
-    for one in videos:
-        cut = [window(one, s, length) for s in starts(len(one.features), length, 0.0)]
+    for _, cut in slide(videos, length, 0.0):
         x, mask = stack(cut)
         wanted = [(s, k, *assign(at, s, k, model.config.classes)) for *_, s, k in cut]
         said = model.read(x, mask, prompt)
@@ -356,7 +356,7 @@ class VisionLanguageLocaliser(Localiser):
         prompt: What it reads; None switches language off.
         weight: Replaces the model's own lambda: a number, a `Selector`, or "oracle", 1 where language lowers the loss.
         known: Of the oracle: videos by name.
-        heard: What language said, by video and window; copies that read the same share it.
+        heard: What language said, by what comes first in a group of windows; copies that read the same share it.
     """
 
     prompt: Prompt | None = None
@@ -367,12 +367,12 @@ class VisionLanguageLocaliser(Localiser):
     def actions(self, video: str) -> tuple[Tensor, Tensor]:
         return super().actions(video) if self.known is None else (self.known[video].segments, self.known[video].labels)
 
-    def run(self, where: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         model, (x, mask) = self.model, stack(cut)
         if self.prompt is None:
             return model.detect(x, mask, None, None)
-        if (said := self.heard.get(where)) is None:
-            said = self.heard[where] = model.read(x, mask, self.prompt)
+        if (said := self.heard.get(first)) is None:
+            said = self.heard[first] = model.read(x, mask, self.prompt)
         length, classes, like = x.shape[1], model.config.classes, said["advantage"]
         at = points(length, model.config.levels)
         if self.weight is None:
@@ -400,9 +400,7 @@ def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: di
     """
     config, length = model.config, recipe["window"]
     at, rows, stride = points(length, config.levels), [], model.reader.branch.config.lm_stride
-    for one in test:
-        first = starts(len(one.features), length, 0.0)
-        cut = [window(one, s, length) for s in first]
+    for where, cut in slide(test, length, 0.0):
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
         x, mask = stack(cut)
         said = model.read(x, mask, prompt)
@@ -420,8 +418,9 @@ def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: di
         }
         if selector:
             columns["selected"] = selector(signals(model, x, mask, said, at))
-        step = torch.tensor(first)[:, None] + torch.arange(length)
-        rows.append(pd.DataFrame({"video": one.name, "step": step[mask].numpy()} | {k: v[mask].numpy() for k, v in columns.items()}))
+        step = torch.tensor([s for _, s in where])[:, None] + torch.arange(length)
+        name = np.repeat([v for v, _ in where], mask.sum(1).numpy())
+        rows.append(pd.DataFrame({"video": name, "step": step[mask].numpy()} | {k: v[mask].numpy() for k, v in columns.items()}))
     return pd.concat(rows, ignore_index=True).drop_duplicates(["video", "step"])
 
 

@@ -48,7 +48,7 @@ def save(fig, folder: Path, stem: str, data: pd.DataFrame | None = None, vector:
     return names
 
 
-def contact_sheet(rows: list[np.ndarray], names: list[str], columns: int = 2, scale: float = 0.55):
+def contact_sheet(rows: list[np.ndarray], names: list[str], columns: int = 2, scale: float = 0.55, room: float = 1.3):
     """Film strips under each other for the eye to judge.
 
     Args:
@@ -56,6 +56,7 @@ def contact_sheet(rows: list[np.ndarray], names: list[str], columns: int = 2, sc
         names: What each strip is called, written left of it.
         columns: Strips side by side.
         scale: Inches per frame.
+        room: Inches for a name.
 
     Returns:
         A matplotlib figure.
@@ -63,7 +64,7 @@ def contact_sheet(rows: list[np.ndarray], names: list[str], columns: int = 2, sc
     import matplotlib.pyplot as plt
 
     t, lines = rows[0].shape[0], -(-len(rows) // columns)
-    size = columns * (t * scale + 1.3), lines * scale * 1.02
+    size = columns * (t * scale + room), lines * scale * 1.02
     fig, axes = plt.subplots(lines, columns, figsize=size, dpi=60, squeeze=False)  # small in a notebook, whole in the file
     for axis in axes.flat:
         axis.axis("off")
@@ -71,5 +72,5 @@ def contact_sheet(rows: list[np.ndarray], names: list[str], columns: int = 2, sc
         axis = axes[i % lines, i // lines]
         axis.imshow(np.concatenate(list(strip), axis=1), aspect="equal")
         axis.text(-6, strip.shape[1] / 2, name, ha="right", va="center", fontsize=8)
-    fig.subplots_adjust(wspace=0.28, hspace=0.02)
+    fig.subplots_adjust(left=room / size[0], wspace=room / (t * scale), hspace=0.02)
     return fig

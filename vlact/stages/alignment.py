@@ -22,7 +22,7 @@ from vlact.stages.stadium import STADIUM, stadium, truth_of
 ALIGNMENT = Stage(
     "alignment",
     ("stages/alignment.py", "aligning.py", "features.py", "language/prompts.py", "models/poses.py", "models/actionvlm.py",
-     "models/dual.py", "models/text.py", "training.py", *READING),
+     "models/dual.py", "models/text.py", "models/files.py", "training.py", *READING),
     ("align", "tal"),
     STADIUM,
 )  # fmt: skip
@@ -58,7 +58,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         return
     if not ALIGNMENT.must_run(p, folder, must_exist):
         return
-    from vlact.aligning import align_job, pose_job
+    from vlact.aligning import THREADS, align_job, pose_job
     from vlact.language.descriptions import WORDS
     from vlact.models.poses import PoseEncoder
     from vlact.worlds.stadium import ACTIONS
@@ -74,15 +74,17 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         p, PoseEncoder, eye, source, [*drills, *truth_of(p)["video"].unique(), *truth_of(p, "sessions")["video"].unique()], fps, work
     )
     write_whole(work / "features.safetensors", lambda d, f: save_file(d, f), found)
-    step_s, names = p.tal.stride / fps, {"language": 0.0, "biased language": recipe["bias"]}
+    step_s = p.tal.stride / fps
     given = (str(work / "features.safetensors"), drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe, WORDS)
-    stems = [str(work / k.replace("language", "reader").replace(" ", "_")) for k in names]
-    read = [(*given, bias, f"{stem}.safetensors", f"{stem}.pt") for bias, stem in zip(names.values(), stems, strict=True)]
-    found = jobs.kept(work / "reader.json", lambda: jobs.run(align_job, read, p.workers, "alignment"))
-    gates = []
-    for name, (curve, gate) in zip(names, found, strict=True):
-        curves[name] = curve
-        gates += [{"reader": name, **row} for row in gate]
+    gates, first = [], None
+    for name, stem, bias in (
+        ("language", "reader", 0.0),
+        ("biased language", "biased_reader", recipe["bias"]),
+    ):  # one goes on from the other
+        out = str(work / f"{stem}.safetensors")
+        job = (*given, bias, out, str(work / f"{stem}.pt"), first, THREADS)
+        curves[name], gate = jobs.kept(work / f"{stem}.json", lambda job=job: jobs.run(align_job, [job], 1, "alignment")[0])
+        gates, first = gates + [{"reader": name, **row} for row in gate], out
     pd.DataFrame(gates).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
     rows = [{"what": k, **row} for k, curve in curves.items() for row in curve]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")

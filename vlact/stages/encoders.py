@@ -15,7 +15,7 @@ from vlact.stages.worlds import WORLDS
 
 ENCODERS = Stage(
     "encoders",
-    ("stages/encoders.py", "models/adatad.py", *WORLDS.files, *PRETRAIN.files),
+    ("stages/encoders.py", *WORLDS.files, *PRETRAIN.files),
     ("world", "model", "pretrain", "vlm"),
     LOCALISERS,
 )

@@ -14,7 +14,7 @@ from vlact.stages.stadium import durations_of, truth_of
 LOCALISERS = Stage(
     "localisers",
     ("stages/localisers.py", "localizing.py", "detection.py", "nms.py", "losses/localization.py", "models/actionformer.py",
-     "models/tridet.py", "models/dyfadet.py"),
+     "models/tridet.py", "models/dyfadet.py", "models/adatad.py"),
     (),
     ALIGNMENT,
 )  # fmt: skip

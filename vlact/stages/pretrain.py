@@ -14,7 +14,16 @@ from vlact.stages.worlds import WORLDS, worlds
 
 PRETRAIN = Stage(
     "pretrain",
-    ("stages/pretrain.py", "models/dual.py", "models/frames.py", "models/text.py", "training.py", "pretraining.py", *READING),
+    (
+        "stages/pretrain.py",
+        "models/dual.py",
+        "models/frames.py",
+        "models/text.py",
+        "models/files.py",
+        "training.py",
+        "pretraining.py",
+        *READING,
+    ),
     ("model", "pretrain", "seeds"),
     WORLDS,
 )
