@@ -92,9 +92,22 @@ def test_padding_changes_nothing(attention):
         assert torch.allclose(alone[k], padded[k][:, :6], atol=1e-5)
 
 
-def test_the_kernel_that_misreads_the_mask_is_refused():
-    with pytest.raises(ValueError, match="attn_implementation='sdpa'; got 'eager'"):
-        LanguageBranch(qwen("eager"), LanguageConfig(feature_dim=8))
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_both_kernels_see_the_same_and_others_are_refused(attention):
+    x, mask, prompt, prompt_mask = example()
+    mask[1, -2:], found = False, []
+    for kernel in ("sdpa", "eager"):
+        torch.manual_seed(0)
+        model = LanguageBranch(qwen(kernel), LanguageConfig(feature_dim=8, attention=attention)).eval()
+        target = torch.randint(0, 50, (2, 4), generator=torch.Generator().manual_seed(2))
+        found.append(read(model, x, mask, prompt, prompt_mask, target=target))
+        found[-1]["text"] = model.generate(x, mask, prompt, prompt_mask, 49, 5)
+    assert found[0].pop("text") == found[1].pop("text")
+    for k, value in found[0].items():
+        assert torch.allclose(value, found[1][k], atol=1e-5), k
+    model.lm.config._attn_implementation = "flex_attention"
+    with pytest.raises(ValueError, match="'sdpa' or 'eager'; got 'flex_attention'"):
+        LanguageBranch(model.lm, LanguageConfig(feature_dim=8))
 
 
 @pytest.mark.parametrize(

@@ -147,8 +147,24 @@ class Pyramid(nn.Module):
         return [norm(x) * m[..., None] for norm, x, m in zip(self.level_norms, levels, masks, strict=True)], masks
 
 
+    def both(self, features: Tensor, others: Tensor | None, mask: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Levels of one or two kinds of features, in one pass, and the masks; the same levels twice if there is one kind."""
+        if others is None:
+            levels, masks = self(features, mask)
+            return levels, levels, masks
+        n = len(features)
+        levels, masks = self(torch.cat([features, others]), torch.cat([mask, mask]))
+        return [x[:n] for x in levels], [x[n:] for x in levels], [m[:n] for m in masks]
+
+
 class Head(nn.Module):
-    """Two convolutions with norms and a last one, shared by all levels: (B, T, D) to (B, T, out)."""
+    """Two convolutions with norms and a last one, shared by all levels: a list of (B, T, D) to a list of (B, T, out).
+
+    Attributes:
+        together: All levels pass at once, a masked step between two keeps them apart; not for convolutions that reach further.
+    """
+
+    together = True
 
     def __init__(self, dim: int, out: int, bias: float):
         super().__init__()
@@ -157,7 +173,15 @@ class Head(nn.Module):
         self.last = Conv(dim, out)
         nn.init.constant_(self.last.conv.bias, bias)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, levels: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        if not self.together:
+            return [self._one(x, mask) for x, mask in zip(levels, masks, strict=True)]
+        sizes = [n for x in levels for n in (x.shape[1], 1)][:-1]
+        x = torch.cat([part for x in levels for part in (x, torch.zeros_like(x[:, :1]))][:-1], 1)
+        mask = torch.cat([part for m in masks for part in (m, torch.zeros_like(m[:, :1]))][:-1], 1)
+        return list(self._one(x, mask).split(sizes, 1)[::2])
+
+    def _one(self, x: Tensor, mask: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x, _ = conv(x, mask)
             x = norm(x).relu() * mask[..., None]
@@ -191,10 +215,7 @@ class ActionFormer(nn.Module):
         Returns:
             `logits` (B, P, C), `distances` (B, P, 2) in strides, `valid` (B, P), levels after each other.
         """
-        levels, masks = self.pyramid(features, mask)
-        other = levels if regression_features is None else self.pyramid(regression_features, mask)[0]
-        logits = [self.classifier(x, m) for x, m in zip(levels, masks, strict=True)]
-        distances = [
-            nn.functional.softplus(factor * self.regressor(x, m) + 2.0) for factor, x, m in zip(self.factors, other, masks, strict=True)
-        ]
+        levels, other, masks = self.pyramid.both(features, regression_features, mask)
+        logits, reach = self.classifier(levels, masks), self.regressor(other, masks)
+        distances = [nn.functional.softplus(factor * x + 2.0) for factor, x in zip(self.factors, reach, strict=True)]
         return torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(masks, 1)

@@ -80,4 +80,4 @@ class DyFADet(ActionFormer):
         self.pyramid.stems = nn.ModuleList(DynamicBlock(config) for _ in range(config.stems))
         self.pyramid.branches = nn.ModuleList(DynamicBlock(config, stride=2) for _ in range(config.levels - 1))
         for head in (self.classifier, self.regressor):
-            head.convs[0] = DynamicConv(config.dim, config.kernel, config.groups)
+            head.convs[0], head.together = DynamicConv(config.dim, config.kernel, config.groups), False

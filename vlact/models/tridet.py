@@ -99,13 +99,12 @@ class TriDet(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor, regression_features: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """See `ActionFormer.forward`."""
-        levels, masks = self.pyramid(features, mask)
-        other = levels if regression_features is None else self.pyramid(regression_features, mask)[0]
-        logits = [self.classifier(x, m) for x, m in zip(levels, masks, strict=True)]
-        distances = []
-        for x, m in zip(other, masks, strict=True):
-            before, after = self.offset(x, m).unflatten(-1, (2, -1)).unbind(2)
-            left = expected_distance(self.start(x, m)[..., 0], before, m, ahead=False)
-            right = expected_distance(self.end(x, m)[..., 0], after, m, ahead=True)
+        levels, other, masks = self.pyramid.both(features, regression_features, mask)
+        logits, distances = self.classifier(levels, masks), []
+        found = (head(other, masks) for head in (self.start, self.end, self.offset))
+        for start, end, offset, m in zip(*found, masks, strict=True):
+            before, after = offset.unflatten(-1, (2, -1)).unbind(2)
+            left = expected_distance(start[..., 0], before, m, ahead=False)
+            right = expected_distance(end[..., 0], after, m, ahead=True)
             distances.append(torch.stack([left, right], -1))
         return torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(masks, 1)
