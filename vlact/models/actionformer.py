@@ -146,7 +146,6 @@ class Pyramid(nn.Module):
             masks.append(mask)
         return [norm(x) * m[..., None] for norm, x, m in zip(self.level_norms, levels, masks, strict=True)], masks
 
-
     def both(self, features: Tensor, others: Tensor | None, mask: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Levels of one or two kinds of features, in one pass, and the masks; the same levels twice if there is one kind."""
         if others is None:

@@ -24,9 +24,10 @@ from vlact.runs import Files, Trial, concept_job, keep_job, kept_file, plan_text
 from vlact.stages import Stage
 from vlact.stages.pretrain import PRETRAIN, frames_of, pretraining
 
+ZOO = tuple(f"models/zoo/{k}.py" for k in ("__init__", "ace", "bike", "lavila", "procvlr", "text4vis", "vifi", "vifi_prompts"))
 ACE = Stage(
     "ace",
-    ("stages/ace.py", "runs.py", "finetuning.py", "losses/ace.py", "models/zoo", "language/trees.py", "language/tasks.py",
+    ("stages/ace.py", "runs.py", "finetuning.py", "losses/ace.py", *ZOO, "language/trees.py", "language/tasks.py",
      "language/trees", "language/srt.yaml", "inference.py", "metrics/selection.py", "metrics/classification.py"),
     ("ace",),
     PRETRAIN,

@@ -1,0 +1,81 @@
+"""Bottleneck residual networks over clips, as in SlowFast's code base: what C2D, I3D and SlowFast are made of.
+
+Convolutions are (time, height, width). A block is Tx1x1, 1x3x3, 1x1x1; the depth is that of ResNet-50 unless scaled.
+"""
+
+from torch import Tensor, nn
+
+DEPTHS = (3, 4, 6, 3)
+MEAN, STD = 114.75, 57.375  # of pixels
+
+
+def to_input(clips: Tensor) -> Tensor:
+    """uint8 (B, T, H, W, 3) to (B, 3, T, H, W), standardised."""
+    return ((clips.float() - MEAN) / STD).permute(0, 4, 1, 2, 3)
+
+
+def conv(dim: int, out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1), groups: int = 1) -> nn.Sequential:
+    """Convolution of the same extent, and its norm."""
+    return nn.Sequential(nn.Conv3d(dim, out, kernel, stride, tuple(k // 2 for k in kernel), groups=groups, bias=False), nn.BatchNorm3d(out))
+
+
+class Bottleneck(nn.Module):
+    """One block; `time` is the kernel of its first convolution."""
+
+    def __init__(self, dim: int, inner: int, out: int, time: int, stride: int):
+        super().__init__()
+        self.a = conv(dim, inner, (time, 1, 1))
+        self.b = conv(inner, inner, (1, 3, 3), (1, stride, stride))
+        self.c = conv(inner, out, (1, 1, 1))
+        self.shortcut = conv(dim, out, (1, 1, 1), (1, stride, stride)) if dim != out or stride > 1 else nn.Identity()
+        nn.init.zeros_(self.c[1].weight)  # a block starts as its shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.shortcut(x) + self.c(self.b(self.a(x).relu()).relu())).relu()
+
+
+def stage(dim: int, inner: int, depth: int, times: tuple[int, ...], stride: int) -> nn.Sequential:
+    """Blocks of one resolution; the temporal kernels `times` take turns."""
+    blocks = [
+        Bottleneck(dim if i == 0 else 4 * inner, inner, 4 * inner, times[i % len(times)], stride if i == 0 else 1) for i in range(depth)
+    ]
+    return nn.Sequential(*blocks)
+
+
+class Stem(nn.Sequential):
+    """The first convolution and the pooling after it."""
+
+    def __init__(self, out: int, time: int):
+        super().__init__(conv(3, out, (time, 7, 7), (1, 2, 2)), nn.ReLU(), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
+
+
+class ConvNet3D(nn.Module):
+    """Clips to logits on one pathway.
+
+    Args:
+        classes: Of the head.
+        times: Temporal kernels of the stem and of the four stages; several of a stage take turns.
+        width: Channels of the stem; 64 is ResNet-50.
+        depths: Blocks of the stages.
+        frames: T that a clip must have.
+        dropout: Before the head.
+    """
+
+    def __init__(
+        self, classes: int, times: tuple, width: int = 64, depths: tuple[int, ...] = DEPTHS, frames: int = 8, dropout: float = 0.5
+    ):
+        super().__init__()
+        self.frames = frames
+        self.stem = Stem(width, times[0][0])
+        dims = [width, *(4 * width * 2**i for i in range(4))]
+        self.stages = nn.ModuleList(stage(dims[i], width * 2**i, depths[i], times[i + 1], 1 if i == 0 else 2) for i in range(4))
+        self.halve = nn.MaxPool3d((2, 1, 1))  # time, after the first stage
+        self.dropout, self.head = nn.Dropout(dropout), nn.Linear(dims[-1], classes)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """uint8 (B, T, H, W, 3) to logits (B, C)."""
+        x = self.stem(to_input(clips))
+        for i, blocks in enumerate(self.stages):
+            x = blocks(x)
+            x = self.halve(x) if i == 0 else x
+        return self.head(self.dropout(x.mean((2, 3, 4))))

@@ -1,0 +1,70 @@
+"""X3D (CVPR 2020): a small 2-D network expanded in time, width and depth; depthwise 3-D convolutions, squeeze and excitation."""
+
+import torch
+from torch import Tensor, nn
+
+from vlact.models.convnet3d import conv, to_input
+
+WIDTHS, DEPTHS = (24, 48, 96, 192), (3, 5, 11, 7)
+
+
+def eighths(value: float) -> int:
+    """The next multiple of eight, up if the nearest one loses more than a tenth."""
+    near = max(8, int(value + 4) // 8 * 8)
+    return near + 8 if near < 0.9 * value else near
+
+
+class Squeeze(nn.Module):
+    """Channels weighted by what the whole clip has of them."""
+
+    def __init__(self, dim: int, ratio: float = 1 / 16):
+        super().__init__()
+        inner = eighths(dim * ratio)
+        self.gate = nn.Sequential(nn.Conv3d(dim, inner, 1), nn.ReLU(), nn.Conv3d(inner, dim, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.mean((2, 3, 4), keepdim=True))
+
+
+class Block(nn.Module):
+    """Widen, convolve each channel in space and time, narrow."""
+
+    def __init__(self, dim: int, out: int, stride: int, squeeze: bool):
+        super().__init__()
+        inner = int(2.25 * out)
+        self.a, self.b = conv(dim, inner, (1, 1, 1)), conv(inner, inner, (3, 3, 3), (1, stride, stride), groups=inner)
+        self.squeeze, self.c = Squeeze(inner) if squeeze else nn.Identity(), conv(inner, out, (1, 1, 1))
+        self.shortcut = conv(dim, out, (1, 1, 1), (1, stride, stride)) if dim != out or stride > 1 else nn.Identity()
+        nn.init.zeros_(self.c[1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.silu(self.squeeze(self.b(self.a(x).relu())))
+        return (self.shortcut(x) + self.c(y)).relu()
+
+
+class X3D(nn.Module):
+    """3.8 M parameters at full size with 400 classes (X3D-M).
+
+    Args:
+        classes: Of the head.
+        widths, depths: Channels and blocks of the stages.
+        frames: T of a clip.
+        last: Channels before the head.
+        dropout: Before the head.
+    """
+
+    def __init__(self, classes: int, widths=WIDTHS, depths=DEPTHS, frames: int = 16, last: int = 2048, dropout: float = 0.5):
+        super().__init__()
+        self.frames, first, top = frames, widths[0], int(2.25 * widths[-1])
+        space = nn.Conv3d(3, first, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
+        self.stem = nn.Sequential(space, conv(first, first, (5, 1, 1), groups=first), nn.ReLU())
+        dims, blocks = [first, *widths], []
+        for i, depth in enumerate(depths):
+            blocks += [Block(dims[i] if k == 0 else widths[i], widths[i], 2 if k == 0 else 1, k % 2 == 0) for k in range(depth)]
+        self.blocks = nn.Sequential(*blocks, conv(widths[-1], top, (1, 1, 1)), nn.ReLU())
+        self.last, self.dropout, self.head = nn.Linear(top, last, bias=False), nn.Dropout(dropout), nn.Linear(last, classes)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """uint8 (B, T, H, W, 3) to logits (B, C)."""
+        x = self.blocks(self.stem(to_input(clips))).mean((2, 3, 4))
+        return self.head(self.dropout(torch.relu(self.last(x))))
