@@ -177,6 +177,20 @@ class Synta:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """The motion-transfer benchmark, see `vlact.transferring`."""
+
+    models: dict  # kind to its options
+    clip_frames: int  # of a clip on disk, evenly spaced; a model may take fewer
+    seeds: int  # the first so many
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    smoothing: float  # of labels
+
+
+@dataclass(frozen=True)
 class Params:
     """One profile."""
 
@@ -194,6 +208,7 @@ class Params:
     align: Align
     vlm: Vlm
     synta: Synta
+    transfer: Transfer
 
     @property
     def data(self) -> Path:

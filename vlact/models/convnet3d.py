@@ -3,15 +3,30 @@
 Convolutions are (time, height, width). A block is Tx1x1, 1x3x3, 1x1x1; the depth is that of ResNet-50 unless scaled.
 """
 
+import torch
 from torch import Tensor, nn
 
 DEPTHS = (3, 4, 6, 3)
 MEAN, STD = 114.75, 57.375  # of pixels
+MOTION_SCALE = 5.0  # brings frame differences to the spread of the frames
 
 
-def to_input(clips: Tensor) -> Tensor:
-    """uint8 (B, T, H, W, 3) to (B, 3, T, H, W), standardised."""
-    return ((clips.float() - MEAN) / STD).permute(0, 4, 1, 2, 3)
+def thinner(channels: int, width: float) -> int:
+    """Channels of a network scaled in width, a multiple of eight."""
+    return max(8, round(channels * width / 8) * 8)
+
+
+def shallower(depths: tuple[int, ...], depth: float) -> tuple[int, ...]:
+    """Blocks of a network scaled in depth, at least one a stage."""
+    return tuple(max(1, round(n * depth)) for n in depths)
+
+
+def to_input(clips: Tensor, motion: bool = False) -> Tensor:
+    """uint8 (B, T, H, W, 3) to (B, 3, T, H, W), standardised; with `motion` the differences to the frame before as three more channels."""
+    x = ((clips.float() - MEAN) / STD).permute(0, 4, 1, 2, 3)
+    if not motion:
+        return x
+    return torch.cat([x, MOTION_SCALE * (x - torch.cat([x[:, :, :1], x[:, :, :-1]], 2))], 1)
 
 
 def conv(dim: int, out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1), groups: int = 1) -> nn.Sequential:
@@ -45,8 +60,8 @@ def stage(dim: int, inner: int, depth: int, times: tuple[int, ...], stride: int)
 class Stem(nn.Sequential):
     """The first convolution and the pooling after it."""
 
-    def __init__(self, out: int, time: int):
-        super().__init__(conv(3, out, (time, 7, 7), (1, 2, 2)), nn.ReLU(), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
+    def __init__(self, out: int, time: int, motion: bool = False):
+        super().__init__(conv(6 if motion else 3, out, (time, 7, 7), (1, 2, 2)), nn.ReLU(), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
 
 
 class ConvNet3D(nn.Module):
@@ -55,26 +70,33 @@ class ConvNet3D(nn.Module):
     Args:
         classes: Of the head.
         times: Temporal kernels of the stem and of the four stages; several of a stage take turns.
-        width: Channels of the stem; 64 is ResNet-50.
-        depths: Blocks of the stages.
+        width, depth: Of ResNet-50, as shares.
         frames: T that a clip must have.
         dropout: Before the head.
+        motion: See `to_input`.
     """
 
     def __init__(
-        self, classes: int, times: tuple, width: int = 64, depths: tuple[int, ...] = DEPTHS, frames: int = 8, dropout: float = 0.5
+        self,
+        classes: int,
+        times: tuple,
+        width: float = 1.0,
+        depth: float = 1.0,
+        frames: int = 8,
+        dropout: float = 0.5,
+        motion: bool = False,
     ):
         super().__init__()
-        self.frames = frames
-        self.stem = Stem(width, times[0][0])
-        dims = [width, *(4 * width * 2**i for i in range(4))]
-        self.stages = nn.ModuleList(stage(dims[i], width * 2**i, depths[i], times[i + 1], 1 if i == 0 else 2) for i in range(4))
+        self.motion, self.frames, first, depths = motion, frames, thinner(64, width), shallower(DEPTHS, depth)
+        self.stem = Stem(first, times[0][0], motion)
+        dims = [first, *(4 * first * 2**i for i in range(4))]
+        self.stages = nn.ModuleList(stage(dims[i], first * 2**i, depths[i], times[i + 1], 1 if i == 0 else 2) for i in range(4))
         self.halve = nn.MaxPool3d((2, 1, 1))  # time, after the first stage
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(dims[-1], classes)
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C)."""
-        x = self.stem(to_input(clips))
+        x = self.stem(to_input(clips, self.motion))
         for i, blocks in enumerate(self.stages):
             x = blocks(x)
             x = self.halve(x) if i == 0 else x

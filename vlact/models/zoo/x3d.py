@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vlact.models.convnet3d import conv, to_input
+from vlact.models.convnet3d import conv, shallower, thinner, to_input
 
 WIDTHS, DEPTHS = (24, 48, 96, 192), (3, 5, 11, 7)
 
@@ -47,16 +47,17 @@ class X3D(nn.Module):
 
     Args:
         classes: Of the head.
-        widths, depths: Channels and blocks of the stages.
+        width, depth: Of X3D-M, as shares.
         frames: T of a clip.
-        last: Channels before the head.
         dropout: Before the head.
+        motion: See `vlact.models.convnet3d.to_input`.
     """
 
-    def __init__(self, classes: int, widths=WIDTHS, depths=DEPTHS, frames: int = 16, last: int = 2048, dropout: float = 0.5):
+    def __init__(self, classes: int, width: float = 1.0, depth: float = 1.0, frames: int = 16, dropout: float = 0.5, motion: bool = False):
         super().__init__()
-        self.frames, first, top = frames, widths[0], int(2.25 * widths[-1])
-        space = nn.Conv3d(3, first, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
+        widths, depths, last = tuple(thinner(x, width) for x in WIDTHS), shallower(DEPTHS, depth), thinner(2048, width)
+        self.motion, self.frames, first, top = motion, frames, widths[0], int(2.25 * widths[-1])
+        space = nn.Conv3d(6 if motion else 3, first, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
         self.stem = nn.Sequential(space, conv(first, first, (5, 1, 1), groups=first), nn.ReLU())
         dims, blocks = [first, *widths], []
         for i, depth in enumerate(depths):
@@ -66,5 +67,5 @@ class X3D(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C)."""
-        x = self.blocks(self.stem(to_input(clips))).mean((2, 3, 4))
+        x = self.blocks(self.stem(to_input(clips, self.motion))).mean((2, 3, 4))
         return self.head(self.dropout(torch.relu(self.last(x))))
