@@ -87,6 +87,7 @@ ORDER = [
     "aligning",
     "localizing",
     "vision_language",
+    "transferring",
     "runs",
     "stages",
     "report",

@@ -54,11 +54,12 @@ def test_both_directions_are_averaged_after_their_harmonic_means():
     assert alone["known"].tolist() == [100, 75] and alone["hm"].isna().all()
 
 
-FULL = {  # as published: million parameters with 400 classes, billion multiply-adds of a clip of 256 pixels, frames
-    "resnet50.ResNet50": (24.33, 25.89, 8),
-    "i3d.I3D": (28.04, 37.53, 8),
-    "slowfast.SlowFast": (34.57, 65.71, 32),
-    "x3d.X3D": (3.79, 6.2, 16),
+FULL = {  # as published: million parameters with 400 classes, billion multiply-adds of a clip of so many frames and pixels
+    "resnet50.ResNet50": (24.33, 25.89, 8, 256),
+    "i3d.I3D": (28.04, 37.53, 8, 256),
+    "slowfast.SlowFast": (34.57, 65.71, 32, 256),
+    "x3d.X3D": (3.79, 6.2, 16, 256),
+    "mvitv2.MViTv2": (34.54, 64.2, 16, 224),
 }
 
 
@@ -69,11 +70,11 @@ def test_full_size_shapes_are_the_published_ones(name):
     from torch.utils.flop_counter import FlopCounterMode
 
     file, kind = name.split(".")
-    parameters, operations, frames = FULL[name]
+    parameters, operations, frames, pixels = FULL[name]
     with torch.device("meta"):
         model = getattr(import_module(f"vlact.models.zoo.{file}"), kind)(400).eval()
         with FlopCounterMode(display=False) as counter:
-            assert model(torch.empty(1, frames, 256, 256, 3, dtype=torch.uint8)).shape == (1, 400)
+            assert model(torch.empty(1, frames, pixels, pixels, 3, dtype=torch.uint8)).shape == (1, 400)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(parameters, abs=0.006)
     assert counter.get_total_flops() / 2e9 == pytest.approx(operations, rel=0.02)  # ours leave out norms and pooling
     assert model.frames == frames
@@ -140,7 +141,7 @@ def test_a_model_that_needs_more_frames_than_there_are_is_named():
         TransferBenchmark(bench().frames[:3], bench().table, bench().taxonomy)
 
 
-@pytest.mark.parametrize("kind", ["ResNet50", "I3D", "X3D", "SlowFast"])
+@pytest.mark.parametrize("kind", ["ResNet50", "I3D", "X3D", "SlowFast", "MViTv2"])
 def test_a_job_writes_predictions_and_resumes_to_the_same(kind, tmp_path, monkeypatch):
     from vlact import training, transferring
 
@@ -148,7 +149,10 @@ def test_a_job_writes_predictions_and_resumes_to_the_same(kind, tmp_path, monkey
     one = bench(2)
     np.save(tmp_path / "f.npy", one.frames)
     one.table.to_parquet(tmp_path / "t.parquet")
-    recipe, options = RECIPE | {"epochs": 2, "batch_size": 3}, {"width": 0.13, "depth": 0.2, "frames": 8, "motion": True}
+    recipe, options = (
+        RECIPE | {"epochs": 2, "batch_size": 3},
+        {"width": 0.13, "depth": 0.2, "frames": 8, "motion": True} | ({"size": 32} if kind == "MViTv2" else {}),
+    )
     given = (kind, options, str(tmp_path / "f.npy"), str(tmp_path / "t.parquet"), one.taxonomy, "coarse", 1, recipe, 0)
     curve = transferring.transfer_job(*given, str(tmp_path / "a"), str(tmp_path / "a.pt"))
 
@@ -167,12 +171,13 @@ def test_a_job_writes_predictions_and_resumes_to_the_same(kind, tmp_path, monkey
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a"), pd.read_parquet(tmp_path / "b"))
 
 
-@pytest.mark.parametrize("kind", ["ResNet50", "I3D", "X3D", "SlowFast"])
+@pytest.mark.parametrize("kind", ["ResNet50", "I3D", "X3D", "SlowFast", "MViTv2"])
 def test_only_what_may_looks_at_the_order_of_frames(kind):
     from vlact.transferring import KINDS
 
     torch.manual_seed(0)
-    model = KINDS[kind](5, width=0.13, depth=0.34, frames=8).eval()
+    more = {"size": 32} if kind == "MViTv2" else {}
+    model = KINDS[kind](5, width=0.13, depth=0.34, frames=8, **more).eval()
     for module in model.modules():  # blocks start as their shortcuts
         if isinstance(module, torch.nn.BatchNorm3d):
             torch.nn.init.ones_(module.weight)
@@ -181,3 +186,10 @@ def test_only_what_may_looks_at_the_order_of_frames(kind):
         forwards, backwards = model(clips), model(clips.flip(1))
     same = torch.allclose(forwards, backwards, atol=1e-5)
     assert same == (kind == "ResNet50"), "C2D pools pairs of frames, which a reversal keeps together"
+
+
+def test_relative_positions_are_counted_on_the_finer_grid():
+    from vlact.models.zoo.mvitv2 import offsets
+
+    assert offsets(3, 3).tolist() == [[2, 1, 0], [3, 2, 1], [4, 3, 2]]
+    assert offsets(4, 2).tolist() == [[2, 0], [3, 1], [4, 2], [5, 3]] and offsets(2, 4).tolist() == [[3, 2, 1, 0], [5, 4, 3, 2]]

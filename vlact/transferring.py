@@ -18,12 +18,13 @@ from torch.nn.functional import cross_entropy
 from vlact.jobs import write_whole
 from vlact.language.motions import SETS, fine_names
 from vlact.models.zoo.i3d import I3D
+from vlact.models.zoo.mvitv2 import MViTv2
 from vlact.models.zoo.resnet50 import ResNet50
 from vlact.models.zoo.slowfast import SlowFast
 from vlact.models.zoo.x3d import X3D
 from vlact.training import autocast, batches, fit
 
-KINDS = {"ResNet50": ResNet50, "I3D": I3D, "X3D": X3D, "SlowFast": SlowFast}
+KINDS = {"ResNet50": ResNet50, "I3D": I3D, "X3D": X3D, "SlowFast": SlowFast, "MViTv2": MViTv2}
 JITTER = 0.15  # of colours; clips are never mirrored: some fine classes differ by nothing else
 
 

@@ -14,7 +14,7 @@ from vlact.stages.synta import SYNTA, synta
 TRANSFER = Stage(
     "transfer",
     ("stages/transfer.py", "transferring.py", "training.py", "models/convnet3d.py", "models/zoo/resnet50.py", "models/zoo/i3d.py",
-     "models/zoo/x3d.py", "models/zoo/slowfast.py", *READING),
+     "models/zoo/x3d.py", "models/zoo/slowfast.py", "models/zoo/mvitv2.py", *READING),
     ("transfer", "seeds"),
     SYNTA,
 )  # fmt: skip
