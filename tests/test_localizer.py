@@ -275,7 +275,7 @@ def bumps(videos, seed, length=48):
     return features, {v: length * 0.5 for v in features}, pd.DataFrame(rows)
 
 
-def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, monkeypatch):
+def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, monkeypatch, until_killed):
     from vlact import training
     from vlact.metrics.localization import evaluate
 
@@ -295,17 +295,7 @@ def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, m
     assert evaluate(seen, table, tious=(0.5,))["ap"].mean() > 0.9
     assert table.groupby("video").size().max() == 2 and curve[-1]["loss"] < 0.5 * curve[0]["loss"]
 
-    class Killed(Exception):
-        pass
-
-    class Dying(training.Checkpoint):
-        def save(self, state):
-            super().save(state)
-            raise Killed
-
-    with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr(training, "Checkpoint", Dying)
-        localizing.train(parts[:16], former(config), RECIPE, 0, str(tmp_path / "state.pt"))
+    until_killed(localizing.train, parts[:16], former(config), RECIPE, 0, str(tmp_path / "state.pt"))
     again, same = localizing.train(parts[:16], former(config), RECIPE, 0, str(tmp_path / "state.pt"))
     assert same == curve and all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
 

@@ -92,24 +92,10 @@ def test_pretraining_is_the_same_for_a_seed_and_learns(corpus, monkeypatch, trai
 
 
 @pytest.mark.parametrize("train", [pretrain, pretrain_frames])
-def test_pretraining_goes_on_from_a_checkpoint_to_the_same_bytes(corpus, monkeypatch, train):
+def test_pretraining_goes_on_from_a_checkpoint_to_the_same_bytes(corpus, monkeypatch, train, until_killed):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 8)
     whole = train(corpus, "whole")
-    saves = []
-
-    class Killed(Exception):
-        pass
-
-    class Dying(jobs.Checkpoint):
-        def save(self, state):
-            super().save(state)
-            saves.append(state["step"])
-            if len(saves) == 2:
-                raise Killed
-
-    with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr(training, "Checkpoint", Dying)
-        train(corpus, "resumed")
+    until_killed(train, corpus, "resumed", saves=2)
     assert not (corpus[0] / "resumed.safetensors").exists()
     assert train(corpus, "resumed") == whole
     assert (corpus[0] / "resumed.safetensors").read_bytes() == (corpus[0] / "whole.safetensors").read_bytes()

@@ -142,7 +142,7 @@ def test_a_model_that_needs_more_frames_than_there_are_is_named():
 
 
 @pytest.mark.parametrize("kind", ["ResNet50", "I3D", "X3D", "SlowFast", "MViTv2"])
-def test_a_job_writes_predictions_and_resumes_to_the_same(kind, tmp_path, monkeypatch):
+def test_a_job_writes_predictions_and_resumes_to_the_same(kind, tmp_path, monkeypatch, until_killed):
     from vlact import training, transferring
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
@@ -156,17 +156,7 @@ def test_a_job_writes_predictions_and_resumes_to_the_same(kind, tmp_path, monkey
     given = (kind, options, str(tmp_path / "f.npy"), str(tmp_path / "t.parquet"), one.taxonomy, "coarse", 1, recipe, 0)
     curve = transferring.transfer_job(*given, str(tmp_path / "a"), str(tmp_path / "a.pt"))
 
-    class Killed(Exception):
-        pass
-
-    class Dying(training.Checkpoint):
-        def save(self, state):
-            super().save(state)
-            raise Killed
-
-    with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr(training, "Checkpoint", Dying)
-        transferring.transfer_job(*given, str(tmp_path / "b"), str(tmp_path / "b.pt"))
+    until_killed(transferring.transfer_job, *given, str(tmp_path / "b"), str(tmp_path / "b.pt"))
     assert transferring.transfer_job(*given, str(tmp_path / "b"), str(tmp_path / "b.pt")) == curve
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a"), pd.read_parquet(tmp_path / "b"))
 

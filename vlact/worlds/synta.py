@@ -165,7 +165,7 @@ class Stage:
         return np.array([side * OUTSIDE, spot[1] + self.draw(-0.5, 0.5)])
 
     # Motions that several classes share
-    def fade(self, one: Thing, start: float, end: float, out: bool = False) -> None:
+    def fade(self, one: Thing, start: float, end: float, out: bool) -> None:
         u = self.ramp(start, end)
         one.opacity = 1 - u if out else u
 
@@ -225,44 +225,55 @@ class Stage:
         return middle + np.array([[-self.side * gap / 2, 0], [self.side * gap / 2, 0]])
 
 
-def appearing(s: Stage, n: int) -> None:
+def fading(s: Stage, n: int, out: bool) -> None:
+    """Appearing, and disappearing (`out`)."""
     match n:
         case 1:
-            s.fade(s.thing(), s.begin, s.end)
+            s.fade(s.thing(), s.begin, s.end, out)
         case 2:
             for one in s.group(s.many()):
-                s.fade(one, s.begin, s.end)
+                s.fade(one, s.begin, s.end, out)
         case 3:
             for i, one in enumerate(found := s.group(s.many())):
-                s.fade(one, *s.slot(i, len(found)))
+                s.fade(one, *s.slot(i, len(found)), out)
         case 4:
             for one in s.group(4)[2:]:
-                s.fade(one, s.begin, s.end)
+                s.fade(one, s.begin, s.end, out)
 
 
-def arriving(s: Stage, n: int) -> None:
+def appearing(s: Stage, n: int) -> None:
+    fading(s, n, out=False)
+
+
+def coming(s: Stage, n: int, away: bool) -> None:
+    """Arriving, and departing, which is the same `away`."""
+    go = s.depart if away else s.arrive
     match n:
         case 1:
-            s.arrive(s.thing(), s.spots(1)[0], s.begin, s.end)
+            go(s.thing(), s.spots(1)[0], s.begin, s.end)
         case 2:
             for spot in s.spots(s.many()):
-                s.arrive(s.thing(), spot, s.begin, s.end)
+                go(s.thing(), spot, s.begin, s.end)
         case 3:
             for i, spot in enumerate(found := s.spots(s.many())):
-                s.arrive(s.thing(), spot, *s.slot(i, len(found)))
+                go(s.thing(), spot, *s.slot(i, len(found)))
         case 4:
             *others, spot = s.spots(5, 1.0)
             for x, z in others:
                 s.thing().stay(x, z)
-            s.arrive(s.thing(), spot, s.begin, s.end)
-        case 5:
+            go(s.thing(), spot, s.begin, s.end)
+        case 5 | 6:
             there, beside = s.pair()
             s.thing().stay(*there)
-            s.arrive(s.thing(), beside, s.begin, s.end)
-        case 6:
-            there, beside = s.pair()
-            s.thing().stay(*there)
-            s.thing().move(s.line([s.side * OUTSIDE, beside[1]], beside, s.ramp(s.begin, 0.4) - s.ramp(0.62, s.end)))
+            if n == 5:
+                go(s.thing(), beside, s.begin, s.end)
+            else:  # and back again
+                u = s.ramp(s.begin, 0.42) - s.ramp(0.58, s.end)
+                s.thing().move(s.line([s.side * OUTSIDE, beside[1]], beside, 1 - u if away else u))
+
+
+def arriving(s: Stage, n: int) -> None:
+    coming(s, n, away=False)
 
 
 def bouncing(s: Stage, n: int) -> None:
@@ -371,43 +382,11 @@ def cloning(s: Stage, n: int) -> None:
 
 
 def departing(s: Stage, n: int) -> None:
-    match n:
-        case 1:
-            s.depart(s.thing(), s.spots(1)[0], s.begin, s.end)
-        case 2:
-            for spot in s.spots(s.many()):
-                s.depart(s.thing(), spot, s.begin, s.end)
-        case 3:
-            for i, spot in enumerate(found := s.spots(s.many())):
-                s.depart(s.thing(), spot, *s.slot(i, len(found)))
-        case 4:
-            *others, spot = s.spots(5, 1.0)
-            for x, z in others:
-                s.thing().stay(x, z)
-            s.depart(s.thing(), spot, s.begin, s.end)
-        case 5:
-            there, beside = s.pair()
-            s.thing().stay(*there)
-            s.depart(s.thing(), beside, s.begin, s.end)
-        case 6:
-            there, beside = s.pair()
-            s.thing().stay(*there)
-            s.thing().move(s.line(beside, [s.side * OUTSIDE, beside[1]], s.ramp(s.begin, 0.45) - s.ramp(0.55, s.end)))
+    coming(s, n, away=True)
 
 
 def disappearing(s: Stage, n: int) -> None:
-    match n:
-        case 1:
-            s.fade(s.thing(), s.begin, s.end, out=True)
-        case 2:
-            for one in s.group(s.many()):
-                s.fade(one, s.begin, s.end, out=True)
-        case 3:
-            for i, one in enumerate(found := s.group(s.many())):
-                s.fade(one, *s.slot(i, len(found)), out=True)
-        case 4:
-            for one in s.group(4)[2:]:
-                s.fade(one, s.begin, s.end, out=True)
+    fading(s, n, out=True)
 
 
 def expanding(s: Stage, n: int) -> None:
