@@ -181,6 +181,7 @@ class Transfer:
     """The motion-transfer benchmark, see `vlact.transferring`."""
 
     models: dict  # kind to its options
+    plain: list  # those that also run on plain backgrounds
     clip_frames: int  # of a clip on disk, evenly spaced; a model may take fewer
     seeds: int  # the first so many
     epochs: int

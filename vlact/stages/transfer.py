@@ -1,4 +1,4 @@
-"""Stage `transfer`: every model on coarse motions, both directions, on both backgrounds of Syn-TA."""
+"""Stage `transfer`: models on coarse motions of Syn-TA, both directions; some of them also on plain backgrounds."""
 
 from dataclasses import asdict
 
@@ -40,6 +40,8 @@ def transfer(p: Params, must_exist: bool = False) -> None:
             found = clips.load(source / background, whole, t.clip_frames, p.synta.size, workers=p.workers, source=str(source))
             clips.save_frames(path, found.frames[:, 0])
         for kind, options in t.models.items():
+            if background == "plain" and kind not in t.plain:
+                continue
             for which in SETS:
                 for s in p.seeds[: t.seeds]:
                     out = str(work / f"{background}-{kind}-{which}-{s}")
