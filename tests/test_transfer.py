@@ -5,7 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
+from vlact.language.motions import coarse_names, taxonomy
 from vlact.metrics.transfer import accuracies, averaged, transfer
+from vlact.models.dual import DualConfig, DualEncoder
+from vlact.models.frames import FrameEncoder
 from vlact.report import published
 
 
@@ -60,6 +63,7 @@ FULL = {  # as published: million parameters with 400 classes, billion multiply-
     "slowfast.SlowFast": (34.57, 65.71, 32, 256),
     "x3d.X3D": (3.79, 6.2, 16, 256),
     "mvitv2.MViTv2": (34.54, 64.2, 16, 224),
+    "revmvit.RevMViT": (34.9, 63.9, 16, 224),  # operations as counted here
 }
 
 
@@ -75,9 +79,56 @@ def test_full_size_shapes_are_the_published_ones(name):
         model = getattr(import_module(f"vlact.models.zoo.{file}"), kind)(400).eval()
         with FlopCounterMode(display=False) as counter:
             assert model(torch.empty(1, frames, pixels, pixels, 3, dtype=torch.uint8)).shape == (1, 400)
-    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(parameters, abs=0.006)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(parameters, rel=0.004)
     assert counter.get_total_flops() / 2e9 == pytest.approx(operations, rel=0.02)  # ours leave out norms and pooling
     assert model.frames == frames
+
+
+VIT_B16 = DualConfig(224, 16, 8, 768, 12, 12, 512, 384, "cls", motion_input=False, conv_stem=False)
+FULL_CLIP = {  # as published: million parameters, of what (all, with CLIP's text tower, trained), billion multiply-adds of 8 frames
+    "AIM": (97, "all", 202),
+    "UniformerV2": (115, "all", 150),
+    "ActionCLIP": (168.5, "with text", 140.8),
+    "X-CLIP": (131.5, "all", None),
+    "ViFi-CLIP": (124.7, "with text, without its table", 140.5),
+    "EZ-CLIP": (5.2, "trained, with text adapters", None),
+}
+
+
+@pytest.mark.parametrize("kind", FULL_CLIP)
+def test_full_size_shapes_over_clip_are_the_published_ones(kind):
+    from open_clip.model import CLIPTextCfg, _build_text_tower
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from vlact import transferring
+    from vlact.models.moving import MovingFrames
+    from vlact.models.zoo.actionclip import TEMPLATES
+
+    published, what, operations = FULL_CLIP[kind]
+    with torch.device("meta"):
+        text = _build_text_tower(512, CLIPTextCfg())
+        words = {t.format(n): torch.empty(384) for n in "ab" for t in TEMPLATES}
+        clip = MovingFrames(VIT_B16)
+        ours = sum(p.numel() for p in clip.text_projection.parameters())  # stands in for the tower
+        if kind in transferring.OVER_CLIP:
+            model = transferring.OVER_CLIP[kind](400, clip, **({"local": False} if kind == "UniformerV2" else {}))
+        else:
+            more = {"blocks": 12} if kind == "ViFi-CLIP" else {}
+            given = (clip, transferring.Known(words)) if kind == "ViFi-CLIP" else (clip,)
+            model = transferring.ByName(transferring.BY_NAME[kind](*given, words, ["a", "b"], 0.01, **more), ["a", "b"])
+        count = {
+            "all": sum(p.numel() for p in model.parameters()),
+            "trained, with text adapters": sum(p.numel() for p in model.parameters() if p.requires_grad) + 12 * 2 * 512 * 128,
+        }
+        count["with text"] = count["all"] + sum(p.numel() for p in text.parameters())
+        count["with text, without its table"] = count["with text"] - text.token_embedding.weight.numel()
+        if kind == "EZ-CLIP":
+            ours = sum(p.numel() for p in model.method.text.parameters())
+        assert (count[what] - ours) / 1e6 == pytest.approx(published, rel=0.005)
+        if operations and kind != "UniformerV2":  # its convolution leaves autocast, which shapes alone cannot
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                model.eval()(torch.empty(1, 8, 224, 224, 3, dtype=torch.uint8))
+            assert counter.get_total_flops() / 2e9 == pytest.approx(operations, rel=0.01)
 
 
 # The benchmark
@@ -107,9 +158,9 @@ RECIPE = {"epochs": 12, "batch_size": 6, "lr": 2e-2, "weight_decay": 0.0, "smoot
 class Brightening(torch.nn.Module):
     """Mean colours over time to logits: what a user's own model may be."""
 
-    def __init__(self, classes):
+    def __init__(self, names):
         super().__init__()
-        self.head = torch.nn.Linear(24, classes)
+        self.head = torch.nn.Linear(24, len(names))
 
     def forward(self, clips):
         x = clips.float().mean((2, 3)) / 50
@@ -141,41 +192,392 @@ def test_a_model_that_needs_more_frames_than_there_are_is_named():
         TransferBenchmark(bench().frames[:3], bench().table, bench().taxonomy)
 
 
-@pytest.mark.parametrize("kind", ["ResNet50", "I3D", "X3D", "SlowFast", "MViTv2"])
-def test_a_job_writes_predictions_and_resumes_to_the_same(kind, tmp_path, monkeypatch, until_killed):
+TINY = {"width": 0.13, "depth": 0.2, "motion": True}
+OPTIONS = {
+    **{k: TINY | {"frames": 8} for k in ("ResNet50", "I3D", "X3D", "SlowFast")},
+    **{k: TINY | {"frames": 8, "size": 32} for k in ("MViTv2", "Rev-MViT")},
+    **{k: {"motion": True} for k in ("AIM", "UniformerV2")},
+    **{k: {"motion": True, "tau": 0.1} for k in ("ActionCLIP", "X-CLIP", "ViFi-CLIP", "EZ-CLIP", "FROSTER")},
+    **{k: TINY for k in ("VideoDG", "STDN")},
+    "CIR": TINY | {"frames": 8, "hidden": 16, "dim": 8},
+}
+SMALL = DualConfig(32, 16, 8, 32, 2, 2, 16, 12, "mean", motion_input=True, conv_stem=True)
+NEEDS_NO_ORDER = ("ResNet50", "ViFi-CLIP")  # the former pools pairs of frames, which a reversal keeps together
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Files of a small CLIP and of features of the words of `bench`, and the words."""
+    from safetensors.torch import save_file
+
+    from vlact.models.zoo.actionclip import TEMPLATES
+
+    folder = tmp_path_factory.mktemp("start")
+    torch.manual_seed(0)
+    FrameEncoder(SMALL).save(folder / "clip.safetensors")
+    names = [*coarse_names(bench().taxonomy), *bench().taxonomy["fine"]]
+    words = {t.format(n): torch.randn(12) for n in names for t in TEMPLATES}
+    save_file(words, folder / "words.safetensors")
+    return str(folder / "clip.safetensors"), str(folder / "words.safetensors"), words
+
+
+def made(kind, start, names=("c0", "c1"), **more):
+    from vlact.transferring import build
+
+    return build(kind, list(names), OPTIONS[kind] | more, start[0], start[2])
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_a_job_writes_predictions_and_resumes_to_the_same(kind, start, tmp_path, monkeypatch, until_killed):
     from vlact import training, transferring
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
     one = bench(2)
     np.save(tmp_path / "f.npy", one.frames)
     one.table.to_parquet(tmp_path / "t.parquet")
-    recipe, options = (
-        RECIPE | {"epochs": 2, "batch_size": 3},
-        {"width": 0.13, "depth": 0.2, "frames": 8, "motion": True} | ({"size": 32} if kind == "MViTv2" else {}),
-    )
-    given = (kind, options, str(tmp_path / "f.npy"), str(tmp_path / "t.parquet"), one.taxonomy, "coarse", 1, recipe, 0)
+    recipe = RECIPE | {"epochs": 2, "batch_size": 3}
+    given = (kind, OPTIONS[kind], str(tmp_path / "f.npy"), str(tmp_path / "t.parquet"))
+    given = (*given, one.taxonomy, "coarse", 1, recipe, 0, *start[:2])
     curve = transferring.transfer_job(*given, str(tmp_path / "a"), str(tmp_path / "a.pt"))
 
     until_killed(transferring.transfer_job, *given, str(tmp_path / "b"), str(tmp_path / "b.pt"))
-    assert transferring.transfer_job(*given, str(tmp_path / "b"), str(tmp_path / "b.pt")) == curve
+    assert transferring.transfer_job(*given, str(tmp_path / "b"), str(tmp_path / "b.pt"), str(tmp_path / "w")) == curve
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a"), pd.read_parquet(tmp_path / "b"))
+    assert (tmp_path / "w").is_file()
 
 
-@pytest.mark.parametrize("kind", ["ResNet50", "I3D", "X3D", "SlowFast", "MViTv2"])
-def test_only_what_may_looks_at_the_order_of_frames(kind):
-    from vlact.transferring import KINDS
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_only_what_may_looks_at_the_order_of_frames(kind, start):
+    torch.manual_seed(0)
+    model = made(kind, start, motion=False).eval()
+    with torch.no_grad():
+        for module in model.modules():  # blocks start as their shortcuts, adapters as nothing
+            if isinstance(module, torch.nn.BatchNorm3d):
+                torch.nn.init.ones_(module.weight)
+            if isinstance(module, torch.nn.Linear | torch.nn.Conv1d) and not module.weight.any():
+                torch.nn.init.normal_(module.weight, std=0.3)
+        for name, parameter in model.named_parameters():
+            if name.endswith("time"):
+                torch.nn.init.normal_(parameter)
+        clips = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8)
+        forwards, backwards = model(clips), model(clips.flip(1))
+    assert torch.allclose(forwards, backwards, atol=1e-5) == (kind in NEEDS_NO_ORDER)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_every_model_learns_the_problem_that_has_an_answer(kind, start):
+    from vlact.transferring import build
+
+    recipe = RECIPE | {"epochs": 25, "batch_size": 12, "lr": 1e-2, "smoothing": 0.1}
+    one = bench(8)
+    model, curve = one.train(lambda names: build(kind, names, OPTIONS[kind], *start[::2]), "coarse", 1, recipe, 0)
+    found = one.predict(model, "coarse", 1).query("set == 1")
+    assert (found["label"] == found["predicted"]).mean() > (0.6 if kind == "CIR" else 0.7), curve
+
+
+@pytest.mark.parametrize("kind", ["AIM", "EZ-CLIP", "FROSTER"])
+def test_frozen_clip_stays_frozen_and_a_fine_tuned_one_does_not(kind, start):
+    from vlact.transferring import build
+
+    one, recipe = bench(2), RECIPE | {"epochs": 2}
+    given = FrameEncoder.load(start[0]).state_dict()
+
+    def moved(kind, **more):
+        model, _ = one.train(lambda names: build(kind, names, OPTIONS[kind] | more, *start[::2]), "coarse", 1, recipe, 0)
+        clip = (model.method if hasattr(model, "method") else model).clip
+        return {k for k, v in clip.state_dict().items() if v.shape == given[k].shape and not torch.equal(v, given[k])}
+
+    allowed = ("visual.conv1", "text_projection")
+    assert all(k.startswith(allowed) for k in moved(kind)) and all(k.startswith("text_projection") for k in moved(kind, motion=False))
+    assert any("resblocks" in k for k in moved("UniformerV2"))
+
+
+def test_motion_enters_clip_without_changing_what_it_sees(start):
+    from vlact.models.moving import MovingFrames
+
+    clips = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8)
+    plain, moving = FrameEncoder.load(start[0]), MovingFrames.start(start[0], motion=True)
+    torch.testing.assert_close(moving(clips), plain(clips))
+    moving(clips).sum().backward()
+    assert moving.visual.conv1[0].weight.grad[:, 3:].abs().max() > 0 and moving.visual.proj.grad is None
+    assert MovingFrames.start(start[0], frames=4).config.num_frames == 4
+    with pytest.raises(ValueError, match="needs a tower with a convolutional stem"):
+        MovingFrames(DualConfig(32, 16, 8, 32, 2, 2, 16, 12, "mean", conv_stem=False), motion=True)
+
+
+def test_adapters_start_from_what_clip_sees(start):
+    clips = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8)
+    seen = FrameEncoder.load(start[0])(clips)
+    torch.testing.assert_close(made("FROSTER", start).method.look(made("FROSTER", start).method.keep(clips))["video"], seen)
+    aim = made("AIM", start)
+    tower = aim.clip
+    tokens = tower.visual.transformer(tower.first(clips, 0).flatten(0, 1)).unflatten(0, (2, 8))
+    torch.testing.assert_close(aim.eval()(clips), aim.head(aim.pooled(tokens)))
+
+
+def test_xclip_is_that_of_transformers(start):
+    """Block and prompt generator against the library's, weights copied, on random input."""
+    from transformers.models.x_clip import modeling_x_clip as theirs
+    from transformers.models.x_clip.configuration_x_clip import XCLIPConfig, XCLIPVisionConfig
 
     torch.manual_seed(0)
-    more = {"size": 32} if kind == "MViTv2" else {}
-    model = KINDS[kind](5, width=0.13, depth=0.34, frames=8, **more).eval()
-    for module in model.modules():  # blocks start as their shortcuts
-        if isinstance(module, torch.nn.BatchNorm3d):
-            torch.nn.init.ones_(module.weight)
-    clips = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8)
+    mine = made("X-CLIP", start).method.eval()
+    config = XCLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=128,
+        num_attention_heads=2,
+        num_frames=8,
+        hidden_act="gelu",
+        drop_path_rate=0.0,
+        layer_norm_eps=1e-5,
+    )
+    config._attn_implementation = "eager"
+    layer, block, told = theirs.XCLIPVisionEncoderLayer(config).eval(), mine.clip.visual.transformer.resblocks[0], mine.messages[0]
+
+    def copy(attention, given):
+        for name, part in zip("qkv", given.in_proj_weight.chunk(3), strict=True):
+            getattr(attention, f"{name}_proj").weight.copy_(part)
+        for name, part in zip("qkv", given.in_proj_bias.chunk(3), strict=True):
+            getattr(attention, f"{name}_proj").bias.copy_(part)
+        attention.out_proj.load_state_dict(given.out_proj.state_dict())
+
     with torch.no_grad():
-        forwards, backwards = model(clips), model(clips.flip(1))
-    same = torch.allclose(forwards, backwards, atol=1e-5)
-    assert same == (kind == "ResNet50"), "C2D pools pairs of frames, which a reversal keeps together"
+        copy(layer.self_attn, block.attn)
+        copy(layer.message_attn, told.attention)
+        pairs = [
+            (layer.layer_norm1, block.ln_1),
+            (layer.layer_norm2, block.ln_2),
+            (layer.message_ln, told.norm),
+            (layer.message_fc, told.make),
+            (layer.mlp.fc1, block.mlp.c_fc),
+            (layer.mlp.fc2, block.mlp.c_proj),
+        ]
+        for a, b in pairs:
+            a.load_state_dict(b.state_dict())
+        x = torch.randn(2, 8, 5, 32)
+        expected = layer(x.flatten(0, 1), None)
+        expected = expected[0] if isinstance(expected, tuple) else expected
+        y = torch.cat([x, told(x[:, :, 0]).unsqueeze(2)], 2).flatten(0, 1)
+        torch.testing.assert_close(block(y)[:, :-1], expected, atol=1e-5, rtol=1e-5)
+
+    whole = XCLIPConfig(projection_dim=16, prompt_layers=2, prompt_num_attention_heads=1, prompt_hidden_act="gelu", prompt_alpha=0.1)
+    reader, patches, names = theirs.XCLIPPromptGenerator(whole).eval(), torch.randn(2, 6, 16), torch.randn(2, 3, 16)
+    with torch.no_grad():
+        read = names
+        for ours, layer in zip(mine.readers, reader.decoder, strict=True):
+            for part, name in zip(ours.attention.in_proj_weight.chunk(3), "qkv", strict=True):
+                getattr(layer.cross_attn, f"{name}_proj").weight.copy_(part)
+            layer.cross_attn.proj.weight.copy_(ours.attention.out_proj.weight)
+            layer.cross_attn.proj.bias.zero_()
+            layer.norm1.load_state_dict(ours.norm.state_dict())
+            layer.norm3.load_state_dict(ours.norm_mlp.state_dict())
+            layer.mlp[0].load_state_dict(ours.mlp[0].state_dict())
+            layer.mlp[3].load_state_dict(ours.mlp[2].state_dict())
+            read = ours(read, reader.layernorm(patches))
+        torch.testing.assert_close(reader.alpha * read, reader(names, patches), atol=1e-5, rtol=1e-5)
+
+
+def test_reversible_blocks_give_the_gradients_of_ordinary_ones_and_keep_less():
+    from vlact.models.zoo.revmvit import RevMViT
+
+    clips, kept = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8), {}
+    torch.manual_seed(0)
+    model = RevMViT(5, width=0.17, depth=0.5, frames=8, size=32, dropout=0.0)
+    grads = {}
+    for reversible in (True, False):
+        model.reversible, sizes = reversible, []
+        model.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: (sizes.append(x.numel()), x)[1], lambda x: x):
+            out = model(clips).square().sum()
+        kept[reversible] = sum(sizes)
+        out.backward()
+        grads[reversible] = {k: p.grad.clone() for k, p in model.named_parameters()}
+    for name, grad in grads[False].items():
+        torch.testing.assert_close(grads[True][name], grad, atol=2e-4, rtol=2e-3, msg=name)
+    assert kept[True] < 0.6 * kept[False]
+
+
+def test_losses_of_the_zoo_by_hand(start):
+    from vlact.models.zoo.actionclip import divergence
+    from vlact.models.zoo.ezclip import motion_loss
+
+    scores = torch.tensor([[1.0, 2.0, 0.5], [0.0, 1.0, 3.0], [2.0, 0.0, 1.0]])
+    same = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]]).bool()
+    expected = 0.0
+    for row, mask in zip(scores, same, strict=True):
+        share = mask.float() / mask.sum()
+        expected += sum(s * (np.log(s) - q) for s, q in zip(share.tolist(), row.log_softmax(0).tolist(), strict=True) if s)
+    assert divergence(scores, same).item() == pytest.approx(expected / 3, abs=1e-6)
+    still = torch.ones(2, 4, 3)
+    assert motion_loss(still).item() == 1.0
+    frames = torch.arange(4.0).view(1, 4, 1).expand(1, 4, 3)
+    assert motion_loss(frames).item() == pytest.approx(1 / (1.0 + 1.25 + 1))
+
+
+def test_domain_methods_do_what_they_say(start):
+    from vlact.models.zoo.cir import pseudo_domains
+    from vlact.models.zoo.stdn import MixStyle
+
+    torch.manual_seed(0)
+    clips, labels = torch.from_numpy(bench(4).frames[:8]), torch.tensor([0, 1] * 4)
+    dg = made("VideoDG", start).eval()
+    frames = dg.look(clips)
+
+    def loss(x):
+        return sum(torch.nn.functional.cross_entropy(y, labels) for y in dg.pyramid(x)).item()
+
+    told = frames.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(sum(torch.nn.functional.cross_entropy(y, labels) for y in dg.pyramid(told)), told)
+    assert loss(frames + 1e-3 * slope / slope.norm() * frames.norm()) > loss(frames)
+
+    mix, x = MixStyle(), torch.randn(4, 3, 2, 5, 5) * torch.arange(1.0, 5).view(4, 1, 1, 1, 1)
+    assert mix.eval()(x) is x
+    mix.train()
+    for _ in range(20):
+        y = mix(x)
+        shape = (y - y.mean((2, 3, 4), keepdim=True)) / y.std((2, 3, 4), keepdim=True)
+        torch.testing.assert_close(shape, (x - x.mean((2, 3, 4), keepdim=True)) / x.std((2, 3, 4), keepdim=True), atol=1e-3, rtol=1e-3)
+
+    cir = made("CIR", start).eval()
+    domains = pseudo_domains(clips)
+    assert domains.min() >= 0 and domains.max() <= 3
+    x = torch.randn(4, 8)
+    built, some = cir.rebuild(x, torch.tensor([0, 0, 1, 1]))
+    swapped = cir.rebuild(torch.cat([x[:1], x[1:] * 1.0]), torch.tensor([0, 0, 1, 1]))[0]
+    assert some.all() and torch.equal(built, swapped)
+    alone = cir.rebuild(x, torch.tensor([0, 1, 1, 1]))[0]
+    torch.testing.assert_close(alone[1], x[0])  # the only other domain has one clip
+    assert not cir.rebuild(x, torch.zeros(4, dtype=torch.long))[1].any()
+
+
+def test_models_that_go_by_name_are_asked_for_the_other_sets_fine_classes(start):
+    from vlact.transferring import build
+
+    one = bench(2)
+    model, _ = one.train(lambda names: build("EZ-CLIP", names, OPTIONS["EZ-CLIP"], *start[::2]), "fine", 1, RECIPE | {"epochs": 1}, 0)
+    found = one.predict(model, "fine", 1)
+    assert set(found["set"]) == {1, 2} and model.names == one.names("fine", 2) == ["f20", "f21", "f22"]
+    coarse, _ = one.train(lambda names: build("EZ-CLIP", names, OPTIONS["EZ-CLIP"], *start[::2]), "coarse", 1, RECIPE | {"epochs": 1}, 0)
+    again = one.rename(coarse, 1, [["c0", "c1"], ["c1", "c0"]])
+    assert (again["run0"] == 1 - again["run1"]).all()
+    assert again.set_index("video")["run0"].to_dict() == one.predict(coarse, "coarse", 1).set_index("video")["predicted"].to_dict()
+    with pytest.raises(ValueError, match="no model 'I4D'; expected one of"):
+        build("I4D", ["a"], {})
+
+
+def test_ace_learns_coarse_motions_by_their_trees(tmp_path):
+    from vlact.language.trees import ActionTexts, Trees
+    from vlact.stages.factors import other_names
+    from vlact.transferring import ByName, build
+
+    classes = taxonomy("Syn-TA")
+    own, runs = coarse_names(classes), other_names(classes)
+    trees = Trees.load("synta", tuple(own))
+    assert runs[0] == own and len(runs) == 6 and not trees.crossings()
+    assert not {n for run in runs[1:] for n in run} & set(trees.lexicon()), "test names must not stand in the training trees"
+    assert len({n for run in runs for n in run}) == 6 * 20
+    plan = ActionTexts([(n, "") for n in own], trees)
+    DualEncoder(DualConfig(32, 16, 4, 32, 1, 2, 16, 12, "mean")).save(tmp_path / "e")
+    words = {t: torch.randn(12) for t in {*plan.texts, *own}}
+    clips = torch.randint(0, 255, (4, 4, 32, 32, 3), dtype=torch.uint8)
+    for kind, extra in (("ACE", {}), ("ProcVLR", {}), ("ProcVLR", {"train_text": 1.0})):
+        model = build(kind, own, {"tau": 0.1} | extra, str(tmp_path / "e"), words)
+        assert isinstance(model, ByName) and model.frames == 4 and model(clips).shape == (4, 20)
+        model.loss(clips, torch.arange(4)).backward()
+        changed = model.method.encoder.text_projection.weight.grad is not None
+        assert changed == (kind == "ACE" or bool(extra))
+
+
+# Disentanglement
+def test_terms_of_disentanglement_by_hand():
+    from vlact.losses.disentanglement import children_sum, consistency, decorrelation
+
+    torch.manual_seed(0)
+    a, b = torch.randn(6, 3), torch.randn(6, 4)
+    table = np.corrcoef(a.numpy().T, b.numpy().T)[:3, 3:]
+    assert decorrelation(a, b).item() == pytest.approx((table**2).mean(), abs=1e-6)
+    assert decorrelation(a, a * 3 + 1).item() >= 1 / 3  # the diagonal is 1
+    parent = torch.tensor([0, 1, 0])
+    fine = torch.tensor([[0.2, 0.5, 0.3]])
+    torch.testing.assert_close(children_sum(fine, parent, 2), torch.tensor([[0.5, 0.5]]))
+    logits = fine.log().requires_grad_()
+    agree = torch.tensor([[0.0, 0.0]], requires_grad=True)
+    assert consistency(agree, logits, parent).item() == pytest.approx(0, abs=1e-6)
+    off = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    loss = consistency(off, logits, parent)
+    loss.backward()
+    p = off.detach().softmax(1)[0]
+    assert loss.item() == pytest.approx(sum(0.5 * np.log(0.5 / q) for q in p.tolist()), abs=1e-6)
+    assert logits.grad is None and off.grad[0, 0] > 0
+    with pytest.raises(ValueError, match="at least two clips, got 1"):
+        decorrelation(a[:1], b[:1])
+
+
+@pytest.mark.parametrize(
+    "arm", ["EZ-CLIP", "fine labels only", "disentangled", "disentangled, gated", "dynamic input", "disentangled, two streams"]
+)
+def test_every_arm_learns_and_the_base_is_ezclip(arm, start, tmp_path):
+    from vlact import params
+    from vlact.stages.disentangle import options_of
+    from vlact.transferring import disentangle_job, transfer_job
+
+    one, p = bench(8), params.load("smoke")
+    np.save(tmp_path / "f.npy", one.frames)
+    one.table.to_parquet(tmp_path / "t.parquet")
+    recipe = RECIPE | {"epochs": 25 if arm != "EZ-CLIP" else 2, "batch_size": 12, "lr": 1e-2}
+    common = (str(tmp_path / "f.npy"), str(tmp_path / "t.parquet"), one.taxonomy)
+    trunk = OPTIONS["EZ-CLIP"] | {"frames": 4}
+    disentangle_job(arm, trunk, options_of(p, arm), *common, 1, recipe, 0, *start[:2], str(tmp_path / "o"), str(tmp_path / "o.pt"))
+    found = pd.read_parquet(tmp_path / "o")
+    assert set(found["model"]) == {arm} and set(found["set"]) == {1, 2}
+    if arm == "EZ-CLIP":
+        transfer_job("EZ-CLIP", trunk, *common, "coarse", 1, recipe, 0, *start[:2], str(tmp_path / "e"), str(tmp_path / "e.pt"))
+        assert (pd.read_parquet(tmp_path / "e")["predicted"] == found["predicted"]).mean() > 0.95
+    else:
+        mine = found.query("set == 1")
+        assert (mine["label"] == mine["predicted"]).mean() > 0.7
+
+
+def test_dynamic_input_by_hand_and_bad_designs(start):
+    from vlact.models.disentangled import Disentangled, dynamic
+
+    clips = torch.full((1, 4, 2, 2, 3), 50, dtype=torch.uint8)
+    clips[0, :, 0, 0, 0] = torch.tensor([0, 100, 0, 100], dtype=torch.uint8)
+    moved = dynamic(clips)
+    assert (moved[0, :, 1, 1] == 128).all() and moved[0, :, 0, 0, 0].tolist() == [78, 178, 78, 178] and clips[0, 0, 1, 1, 0] == 50
+    trunk = made("EZ-CLIP", start).method
+    with pytest.raises(ValueError, match="stream must be one of"):
+        Disentangled(trunk, ["f"], torch.zeros(1, dtype=torch.long), stream="depth")
+    with pytest.raises(ValueError, match="needs branches=True"):
+        Disentangled(trunk, ["f"], torch.zeros(1, dtype=torch.long), branches=False, gate=True)
+
+
+# Factors
+def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
+    from vlact.worlds import factors
+    from vlact.worlds.synta import PRIMITIVES
+
+    def facts(new, seed):
+        one = factors.compose(16, 1, new, np.random.default_rng(seed))  # rising, straight up
+        shapes = {(b.parts[0].shape, tuple(np.round(np.array(b.parts[0].size) / 0.42, 3))) for b in one.bodies}
+        solids = {k for k, v in PRIMITIVES.items() if (v[0], tuple(np.round(v[1], 3))) in shapes}
+        frames = one.bodies[0].pos
+        return {
+            "shape": solids <= set(factors.SOLIDS[1]),
+            "texture": one.bodies[0].parts[0].pattern == factors.PATTERNS[1],
+            "count": len(one.bodies) > 1,
+            "background": one.floor.kind == "tiles",
+            "speed": float(frames(np.array([1.6]))[0, 1] - frames(np.array([2.5]))[0, 1]) == pytest.approx(0, abs=1e-6),
+        }
+
+    for seed in range(4):
+        assert not any(facts((), seed).values())
+        for name in ("shape", "texture", "count", "background", "speed"):
+            found = facts((name,), seed)
+            assert found.pop(name) and not any(found.values()), name
+    with pytest.raises(ValueError, match=r"unknown factors \['weather'\]"):
+        factors.compose(0, 1, ("weather",), np.random.default_rng(0))
+    assert set(factors.SOLIDS[0]) | set(factors.SOLIDS[1]) == set(PRIMITIVES) and not set(factors.SOLIDS[0]) & set(factors.SOLIDS[1])
 
 
 def test_relative_positions_are_counted_on_the_finer_grid():

@@ -180,8 +180,10 @@ class Synta:
 class Transfer:
     """The motion-transfer benchmark, see `vlact.transferring`."""
 
-    models: dict  # kind to its options
-    plain: list  # those that also run on plain backgrounds
+    models: dict  # kind to options of its class; `lr` is a learning rate of its own
+    plain: list  # those that also learn coarse motions on plain backgrounds
+    plain_fine: list  # and fine ones
+    longer: dict  # kind to epochs, beside the usual ones
     clip_frames: int  # of a clip on disk, evenly spaced; a model may take fewer
     seeds: int  # the first so many
     epochs: int
@@ -189,6 +191,33 @@ class Transfer:
     lr: float
     weight_decay: float
     smoothing: float  # of labels
+
+
+@dataclass(frozen=True)
+class Disentangle:
+    """Branches on EZ-CLIP, see `vlact.models.disentangled`; the arms stand in `vlact.stages.disentangle`."""
+
+    seeds: int  # 0, 1, ..; the pretrained encoders take turns
+    frames: int  # T
+    epochs: int
+    lr: float
+    fine: float  # weights of the terms, fixed before the first run
+    decorrelate: float
+    consistent: float
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One factor at a time from shared to new, see `vlact.worlds.factors`, and names for motions."""
+
+    train: int  # clips a fine class
+    test: int  # clips a fine class and factor
+    seeds: int  # the first so many
+    kinds: list  # models of the benchmark
+    epochs: int
+    ace_seeds: int  # the first so many
+    ace_epochs: int
+    ace_lr: float
 
 
 @dataclass(frozen=True)
@@ -210,6 +239,8 @@ class Params:
     vlm: Vlm
     synta: Synta
     transfer: Transfer
+    disentangle: Disentangle
+    factors: Factors
 
     @property
     def data(self) -> Path:
@@ -227,14 +258,14 @@ class Params:
         return ROOT / "data" / "tmp" / self.workspace
 
 
-PROFILES = ("smoke", "mini", "paper")
+PROFILES = ("smoke", "mini", "study", "paper")
 
 
 def load(profile: str = "smoke", workspace: str | None = None, path: Path = ROOT / "params.yaml", **changes) -> Params:
     """Read one profile.
 
     Args:
-        profile: "smoke", "mini" or "paper".
+        profile: "smoke", "mini", "study" or "paper".
         workspace: Folder name under data/ for the results; the profile's name if not given.
         path: The yaml file.
         changes: `section__name=value` overrides, for example `ace__lrs=[0.01]`.

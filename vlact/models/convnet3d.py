@@ -21,9 +21,29 @@ def shallower(depths: tuple[int, ...], depth: float) -> tuple[int, ...]:
     return tuple(max(1, round(n * depth)) for n in depths)
 
 
-def to_input(clips: Tensor, motion: bool = False) -> Tensor:
-    """uint8 (B, T, H, W, 3) to (B, 3, T, H, W), standardised; with `motion` the differences to the frame before as three more channels."""
+def spread(clips: Tensor, frames: int) -> Tensor:
+    """Evenly spaced frames of clips (B, T, H, W, 3).
+
+    Raises:
+        ValueError: More frames are wanted than there are.
+    """
+    have = clips.shape[1]
+    if frames > have:
+        raise ValueError(f"the model needs {frames} frames and the clips have {have}; read more frames a clip, or give the model fewer")
+    return clips[:, ((torch.arange(frames) + 0.5) * have / frames).long()]
+
+
+def to_input(clips: Tensor, motion: bool = False, size: int | None = None) -> Tensor:
+    """uint8 (B, T, H, W, 3) to (B, 3, T, H, W), standardised.
+
+    Args:
+        clips: As read.
+        motion: With the differences to the frame before as three more channels.
+        size: Pixels of a side to average down to, where clips are larger.
+    """
     x = ((clips.float() - MEAN) / STD).permute(0, 4, 1, 2, 3)
+    if size and size < clips.shape[2]:
+        x = nn.functional.adaptive_avg_pool3d(x, (None, size, size))
     if not motion:
         return x
     return torch.cat([x, MOTION_SCALE * (x - torch.cat([x[:, :, :1], x[:, :, :-1]], 2))], 1)
@@ -101,3 +121,26 @@ class ConvNet3D(nn.Module):
             x = blocks(x)
             x = self.halve(x) if i == 0 else x
         return self.head(self.dropout(x.mean((2, 3, 4))))
+
+
+class Frames2D(nn.Module):
+    """Frames one by one: uint8 clips (B, T, H, W, 3) to maps (B, D, T, h, w) of a 2-D ResNet.
+
+    Args:
+        width, depth: Of ResNet-50, as shares.
+        motion: See `to_input`.
+        between: Module after each of the first three stages.
+    """
+
+    def __init__(self, width: float = 1.0, depth: float = 1.0, motion: bool = False, between: type[nn.Module] = nn.Identity):
+        super().__init__()
+        self.motion, first, depths = motion, thinner(64, width), shallower(DEPTHS, depth)
+        self.stem, self.between = Stem(first, 1, motion), between()
+        dims = [first, *(4 * first * 2**i for i in range(4))]
+        self.dim, self.stages = dims[-1], nn.ModuleList(stage(dims[i], first * 2**i, depths[i], (1,), 2 if i else 1) for i in range(4))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        x = self.stem(to_input(clips, self.motion))
+        for i, blocks in enumerate(self.stages):
+            x = blocks(x) if i == 3 else self.between(blocks(x))
+        return x

@@ -1,58 +1,96 @@
-"""Stage `transfer`: models on coarse motions of Syn-TA, both directions; some of them also on plain backgrounds."""
+"""Stage `transfer`: models on coarse and fine motions of Syn-TA, both directions; some of them also on plain backgrounds."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 
 from vlact import clips, jobs
 from vlact.datasets import transfer as lists
-from vlact.language.motions import SETS, taxonomy
+from vlact.language.motions import SETS, coarse_names, fine_names, taxonomy
 from vlact.params import Params
 from vlact.stages import READING, Stage
+from vlact.stages.pretrain import PRETRAIN, pretraining
 from vlact.stages.synta import SYNTA, synta
 
-TRANSFER = Stage(
-    "transfer",
-    ("stages/transfer.py", "transferring.py", "training.py", "models/convnet3d.py", "models/zoo/resnet50.py", "models/zoo/i3d.py",
-     "models/zoo/x3d.py", "models/zoo/slowfast.py", "models/zoo/mvitv2.py", *READING),
-    ("transfer", "seeds"),
-    SYNTA,
-)  # fmt: skip
+ZOO = ("resnet50", "i3d", "x3d", "slowfast", "mvitv2", "revmvit", "aim", "uniformerv2", "actionclip", "xclip", "vifi", "ezclip", "froster",
+       "videodg", "stdn", "cir", "text4vis", "__init__")  # fmt: skip
+BENCHMARK = ("transferring.py", "models/convnet3d.py", "models/moving.py", *(f"models/zoo/{n}.py" for n in ZOO), *SYNTA.files)
+TRANSFER = Stage("transfer", ("stages/transfer.py", *BENCHMARK, *READING), ("synta", "transfer"), PRETRAIN)
+
+
+def prepared(p: Params, work: Path, background: str) -> tuple[str, str]:
+    """Frames (npy) and rows (parquet) of all clips on a background, in the scratch folder of a stage."""
+    from vlact.worlds.synta import SECONDS
+
+    source, table_path, path = p.data / "synta", work / "table.parquet", work / f"{background}.npy"
+    if not path.is_file():
+        table = lists.clips(source, taxonomy("Syn-TA"), source / background)
+        table.to_parquet(table_path, index=False)
+        whole = table.assign(start_s=0.0, end_s=SECONDS)
+        found = clips.load(source / background, whole, p.transfer.clip_frames, p.synta.size, workers=p.workers, source=str(source))
+        clips.save_frames(path, found.frames[:, 0])
+    return str(path), str(table_path)
+
+
+def words_of(names: list[str], path: Path) -> str:
+    """Frozen features of names, alone and in ActionCLIP's sentences, as one file."""
+    from safetensors.torch import save_file
+
+    from vlact.models.text import sentence_encoder
+    from vlact.models.zoo.actionclip import TEMPLATES
+
+    if not path.is_file():
+        texts = sorted({t.format(n) for n in names for t in TEMPLATES})
+        save_file(dict(zip(texts, sentence_encoder()(texts), strict=True)), path)
+    return str(path)
+
+
+def recipe_of(p: Params, options: dict, **changes) -> tuple[dict, dict]:
+    """Options of a model's class and the recipe it is trained by; an `lr` among the options is its own."""
+    recipe = {k: v for k, v in asdict(p.transfer).items() if k in ("epochs", "batch_size", "lr", "weight_decay", "smoothing")}
+    own = {k: v for k, v in options.items() if k != "lr"}
+    return own, recipe | ({"lr": options["lr"]} if "lr" in options else {}) | changes
 
 
 def transfer(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/transfer`: predictions.parquet (model, seed, background, and `TransferBenchmark.predict`'s columns), curves.csv."""
+    """`data/<workspace>/transfer`: predictions.parquet, curves.csv, and `weights` of models that go by name, first seed.
+
+    The predictions have, beside `TransferBenchmark.predict`'s columns, `model, seed, background, epochs`.
+    """
     folder = p.data / "transfer"
     if not TRANSFER.must_run(p, folder, must_exist):
         return
-    from vlact.transferring import transfer_job
-    from vlact.worlds.synta import BACKGROUNDS, SECONDS
+    from vlact.transferring import BY_NAME, transfer_job
+    from vlact.worlds.synta import BACKGROUNDS
 
     synta(p, must_exist=True)
-    t, work, classes, source = p.transfer, TRANSFER.work(p), taxonomy("Syn-TA"), p.data / "synta"
-    table = lists.clips(source, classes, source / BACKGROUNDS[0])
-    table.to_parquet(work / "table.parquet", index=False)
+    pretraining(p, must_exist=True)
+    t, work, classes = p.transfer, TRANSFER.work(p), taxonomy("Syn-TA")
+    (folder / "weights").mkdir(exist_ok=True)
+    words = words_of([*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))], work / "words.safetensors")
+    wanted = [("realistic", k, "coarse", t.epochs) for k in t.models]
+    wanted += [("realistic", k, "coarse", e) for k, e in t.longer.items()]
+    wanted += [("realistic", k, "fine", t.epochs) for k in t.models if k in BY_NAME]
+    wanted += [("plain", k, "coarse", t.epochs) for k in t.plain] + [("plain", k, "fine", t.epochs) for k in t.plain_fine]
     todo, names = [], []
-    for background in BACKGROUNDS:
-        path = work / f"{background}.npy"
-        if not path.is_file():
-            whole = table.assign(start_s=0.0, end_s=SECONDS)
-            found = clips.load(source / background, whole, t.clip_frames, p.synta.size, workers=p.workers, source=str(source))
-            clips.save_frames(path, found.frames[:, 0])
-        for kind, options in t.models.items():
-            if background == "plain" and kind not in t.plain:
-                continue
-            for which in SETS:
-                for s in p.seeds[: t.seeds]:
-                    out = str(work / f"{background}-{kind}-{which}-{s}")
-                    given = (kind, options, str(path), str(work / "table.parquet"), classes, "coarse", which, asdict(t), s)
-                    todo.append((*given, f"{out}.parquet", f"{out}.pt"))
-                    names.append({"background": background, "model": kind, "trained_on": which, "seed": s})
+    for background, kind, task, epochs in wanted:
+        source = prepared(p, work, background)
+        options, recipe = recipe_of(p, t.models[kind], epochs=epochs)
+        for which in SETS:
+            for s in p.seeds[: t.seeds]:
+                out = f"{background}-{kind}-{task}-{epochs}-{which}-{s}"
+                keep = kind in BY_NAME and background == "realistic" and s == p.seeds[0] and epochs == t.epochs
+                weights = str(folder / "weights" / f"{kind}-{task}-{which}.safetensors") if keep else ""
+                clip = str(p.data / "pretrained" / f"frames{s}.safetensors")
+                given = (kind, options, *source, classes, task, which, recipe, s, clip, words)
+                todo.append((*given, str(work / f"{out}.parquet"), str(work / f"{out}.pt"), weights))
+                names.append({"background": background, "model": kind, "task": task, "epochs": epochs, "trained_on": which, "seed": s})
     curves = jobs.run(transfer_job, todo, p.workers, "motion transfer")
-    found = [pd.read_parquet(job[-2]).assign(background=n["background"]) for job, n in zip(todo, names, strict=True)]
+    found = [pd.read_parquet(job[-3]).assign(**{k: n[k] for k in ("background", "epochs")}) for job, n in zip(todo, names, strict=True)]
     pd.concat(found, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
     rows = [{**n, **row} for n, curve in zip(names, curves, strict=True) for row in curve]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
     for background in BACKGROUNDS:
-        (work / f"{background}.npy").unlink()
+        (work / f"{background}.npy").unlink(missing_ok=True)
     TRANSFER.finish(p, folder)

@@ -76,9 +76,12 @@ class Stage:
         rng: Everything that the fine class leaves open.
         t: Moments, 0 to 1.
         things: What is there.
+        solids, hues: What is drawn from where a sentence leaves shape and colour open; hues in 0..6.
     """
 
     rng: np.random.Generator
+    solids: tuple[str, ...] = tuple(PRIMITIVES)
+    hues: tuple[float, float] = (0.0, 6.0)
     t: np.ndarray = field(default_factory=lambda: np.linspace(0, 1, STEPS))
     things: list[Thing] = field(default_factory=list)
 
@@ -92,7 +95,7 @@ class Stage:
 
     def paint(self, value: tuple[float, float] = (0.55, 1.0)) -> np.ndarray:
         """A saturated colour (3,)."""
-        h, s, v = self.rng.uniform(0, 6), self.rng.uniform(0.65, 1), self.rng.uniform(*value)
+        h, s, v = self.rng.uniform(*self.hues), self.rng.uniform(0.65, 1), self.rng.uniform(*value)
         k = (np.array([5, 3, 1]) + h) % 6
         return v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1)
 
@@ -119,7 +122,7 @@ class Stage:
             one = Thing(like.primitive, like.pos.copy(), like.size.copy(), like.colour.copy(), like.opacity.copy(), like.turn)
         else:
             size = self.draw(0.85, 1.15) if size is None else size
-            kind = primitive or list(PRIMITIVES)[self.rng.integers(len(PRIMITIVES))]
+            kind = primitive or self.solids[self.rng.integers(len(self.solids))]
             one = Thing(
                 kind, np.zeros((STEPS, 3)), np.ones(STEPS) * size, np.tile(self.paint(), (STEPS, 1)), np.ones(STEPS), self.draw(0, 360)
             )
@@ -628,9 +631,9 @@ MOTIONS = (
 )  # fmt: skip
 
 
-def act(coarse: int, number: int, rng: np.random.Generator) -> Stage:
-    """The motion of a fine class, by its coarse class and its number therein; what its sentence leaves open is drawn."""
-    stage = Stage(rng)
+def act(coarse: int, number: int, rng: np.random.Generator, **limits) -> Stage:
+    """The motion of a fine class, by its coarse class and its number therein; what its sentence leaves open is drawn within `limits`."""
+    stage = Stage(rng, **limits)
     MOTIONS[coarse](stage, number)
     return stage
 
@@ -640,7 +643,12 @@ BACKGROUNDS = ("realistic", "plain")
 BATCH = 8  # clips drawn at once
 
 
-def scene(stage: Stage, style: str, background: str, rng: np.random.Generator) -> Scene:
+TEXTURES = ("noise", "grain", "tiles")
+
+
+def scene(
+    stage: Stage, style: str, background: str, rng: np.random.Generator, pattern: str = "half", textures: tuple[str, ...] = TEXTURES
+) -> Scene:
     """A motion in a place, seen by a camera.
 
     Args:
@@ -648,12 +656,14 @@ def scene(stage: Stage, style: str, background: str, rng: np.random.Generator) -
         style: One of `STYLES`: the free camera from above, or "_front", level and straight ahead.
         background: "realistic", textures of moderate contrast in colours of their own, or "plain".
         rng: For place, light and camera.
+        pattern: Of the solids.
+        textures: Of realistic floors and walls.
     """
     times = stage.t * SECONDS
     bodies = []
     for one in stage.things:
         shape, size = PRIMITIVES[one.primitive]
-        part = Part(shape, tuple(RADIUS * x for x in size), (1, 1, 1), rot=(0, one.turn, 0), pattern="half", colour2=(0.72, 0.72, 0.72))
+        part = Part(shape, tuple(RADIUS * x for x in size), (1, 1, 1), rot=(0, one.turn, 0), pattern=pattern, colour2=(0.72, 0.72, 0.72))
         tracks = (np.c_[times, x] for x in (one.pos, np.zeros((STEPS, 3)), np.repeat(one.size[:, None], 3, 1), one.colour, one.opacity))
         bodies.append(Body([part], *(Track(x, ease=False) for x in tracks)))
     azimuth, height = (0.0, 2.1) if style == "_front" else (np.radians(rng.uniform(-35, 35)), rng.uniform(3.2, 4.6))
@@ -669,7 +679,7 @@ def scene(stage: Stage, style: str, background: str, rng: np.random.Generator) -
         def surface() -> Surface:
             base = rng.uniform(0.25, 0.8) + rng.uniform(-0.15, 0.15, 3)
             other = base * rng.uniform(0.65, 0.88) + rng.uniform(-0.04, 0.04, 3)
-            kind = ("noise", "grain", "tiles")[rng.integers(3)]
+            kind = textures[rng.integers(len(textures))]
             return Surface(tuple(base.clip(0, 1)), tuple(other.clip(0, 1)), kind, rng.uniform(0.8, 2.0), int(rng.integers(99)))
 
         floor, wall = surface(), surface()

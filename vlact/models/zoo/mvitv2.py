@@ -96,7 +96,7 @@ class MViTv2(nn.Module):
         classes: Of the head.
         width, depth: Of the small model, as shares.
         frames: T of a clip.
-        size: Pixels of a side; relative positions depend on it.
+        size: Pixels of a side, to which larger clips are averaged; relative positions depend on it.
         dropout: Before the head.
         motion: See `vlact.models.convnet3d.to_input`.
     """
@@ -106,7 +106,7 @@ class MViTv2(nn.Module):
         motion: bool = False,
     ):  # fmt: skip
         super().__init__()
-        self.frames, self.motion, dim = frames, motion, thinner(96, width)
+        self.frames, self.size, self.motion, dim = frames, size, motion, thinner(96, width)
         self.patch = nn.Conv3d(6 if motion else 3, dim, PATCH, STRIDE, tuple(k // 2 for k in PATCH))
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
         grid, kv, blocks = (frames // STRIDE[0], size // STRIDE[1], size // STRIDE[2]), KV_STRIDE, []
@@ -121,7 +121,7 @@ class MViTv2(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C)."""
-        x = self.patch(to_input(clips, self.motion))
+        x = self.patch(to_input(clips, self.motion, self.size))
         size = tuple(x.shape[2:])
         x = torch.cat([self.cls.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1)
         for block in self.blocks:

@@ -1,0 +1,70 @@
+"""Stage `disentangle`: coarse and fine branches on EZ-CLIP, each term and each control, both directions of Syn-TA."""
+
+import pandas as pd
+
+from vlact import jobs
+from vlact.language.motions import SETS, coarse_names, fine_names, taxonomy
+from vlact.params import Params
+from vlact.stages import READING, Stage
+from vlact.stages.pretrain import PRETRAIN, pretraining
+from vlact.stages.synta import synta
+from vlact.stages.transfer import BENCHMARK, prepared, recipe_of, words_of
+
+DISENTANGLE = Stage(
+    "disentangle",
+    ("stages/disentangle.py", "stages/transfer.py", "models/disentangled.py", "losses/disentanglement.py", *BENCHMARK, *READING),
+    ("synta", "transfer", "disentangle"),
+    PRETRAIN,
+)
+BASE, FULL = "EZ-CLIP", "disentangled"
+ARMS: dict[str, dict] = {  # which terms, which input, how many times the epochs
+    BASE: {"branches": False, "fine": False},
+    "twice as long": {"branches": False, "fine": False, "epochs": 2},
+    "fine labels only": {"branches": False},
+    "two branches": {},
+    "two branches, decorrelated": {"decorrelate": True},
+    "two branches, consistent": {"consistent": True},
+    FULL: {"decorrelate": True, "consistent": True},
+    "disentangled, gated": {"decorrelate": True, "consistent": True, "gate": True},
+    "dynamic input": {"branches": False, "fine": False, "stream": "dynamic"},
+    "disentangled, two streams": {"decorrelate": True, "consistent": True, "stream": "two"},
+}
+HEADLINE = (BASE, "twice as long", "fine labels only", "two branches", FULL, "dynamic input", "disentangled, two streams")
+
+
+def options_of(p: Params, arm: str) -> dict:
+    """Of `vlact.models.disentangled.Disentangled`."""
+    d, given = p.disentangle, ARMS[arm]
+    weights = {"fine_weight": d.fine * given.get("fine", True), "decorrelate": d.decorrelate * given.get("decorrelate", False)}
+    plain = {k: v for k, v in given.items() if k in ("branches", "gate", "stream")}
+    return plain | weights | {"consistent": d.consistent * given.get("consistent", False)}
+
+
+def disentangle(p: Params, must_exist: bool = False) -> None:
+    """`data/<workspace>/disentangle/predictions.parquet`: as `transfer`'s, the arm as `model`; arms outside `HEADLINE` on two seeds."""
+    folder = p.data / "disentangle"
+    if not DISENTANGLE.must_run(p, folder, must_exist):
+        return
+    from vlact.transferring import disentangle_job
+
+    synta(p, must_exist=True)
+    pretraining(p, must_exist=True)
+    d, work, classes = p.disentangle, DISENTANGLE.work(p), taxonomy("Syn-TA")
+    words = words_of([*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))], work / "words.safetensors")
+    trunk, todo = p.transfer.models[BASE] | {"frames": d.frames}, []
+    source = prepared(p, work, "realistic")
+    for seed in range(d.seeds):
+        clip = str(p.data / "pretrained" / f"frames{p.seeds[seed % len(p.seeds)]}.safetensors")
+        for arm, given in ARMS.items():
+            if seed >= 2 and arm not in HEADLINE:
+                continue
+            options, recipe = recipe_of(p, trunk, lr=d.lr, epochs=d.epochs * given.get("epochs", 1))
+            for which in SETS:
+                out = str(work / f"{arm.replace(' ', '_')}-{which}-{seed}")
+                own = options_of(p, arm)
+                todo.append((arm, options, own, *source, classes, which, recipe, seed, clip, words, f"{out}.parquet", f"{out}.pt"))
+    jobs.run(disentangle_job, todo, p.workers, "disentanglement")
+    found = [pd.read_parquet(job[-2]) for job in todo]
+    pd.concat(found, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
+    (work / "realistic.npy").unlink()
+    DISENTANGLE.finish(p, folder)
