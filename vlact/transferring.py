@@ -367,7 +367,7 @@ factors_job.tracked = True
 
 def disentangle_job(
     arm: str, trunk: dict, options: dict, frames: str, table: str, taxonomy: pd.DataFrame, trained_on: int, recipe: dict, seed: int,
-    clip: str, words: str, out: str, checkpoint: str,
+    clip: str, words: str, out: str, checkpoint: str, weights: str = "",
 ) -> None:  # fmt: skip
     """Train one arm of the disentanglement on the fine labels of a set and write its coarse predictions.
 
@@ -375,7 +375,7 @@ def disentangle_job(
         arm: Its name.
         trunk: Options of EZ-CLIP.
         options: Of `vlact.models.disentangled.Disentangled`.
-        frames, table, taxonomy, trained_on, recipe, seed, clip, words, out, checkpoint: See `transfer_job`.
+        frames, table, taxonomy, trained_on, recipe, seed, clip, words, out, checkpoint, weights: See `transfer_job`.
     """
     from safetensors.torch import load_file
 
@@ -391,6 +391,8 @@ def disentangle_job(
         return Disentangled(build("EZ-CLIP", coarse, trunk, clip, known).method, fine, parent, **options)
 
     model, _ = bench.train(make, "fine", trained_on, recipe, seed, f"{arm}, set {trained_on}", checkpoint)
+    if weights:
+        files.save(weights, "disentangled", {"arm": arm, "trained_on": trained_on, "options": options}, model.state_dict())
     found = bench.predict(model, "coarse", trained_on).assign(model=arm, seed=seed)
     write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), found)
 

@@ -41,7 +41,10 @@ def options_of(p: Params, arm: str) -> dict:
 
 
 def disentangle(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/disentangle/predictions.parquet`: as `transfer`'s, the arm as `model`; arms outside `HEADLINE` on two seeds."""
+    """`data/<workspace>/disentangle/predictions.parquet`: as `transfer`'s, the arm as `model`; arms outside `HEADLINE` on two seeds.
+
+    Beside it the weights of `BASE` and `FULL`, seed 0, both directions.
+    """
     folder = p.data / "disentangle"
     if not DISENTANGLE.must_run(p, folder, must_exist):
         return
@@ -62,9 +65,11 @@ def disentangle(p: Params, must_exist: bool = False) -> None:
             for which in SETS:
                 out = str(work / f"{arm.replace(' ', '_')}-{which}-{seed}")
                 own = options_of(p, arm)
-                todo.append((arm, options, own, *source, classes, which, recipe, seed, clip, words, f"{out}.parquet", f"{out}.pt"))
+                weights = str(folder / f"{arm}-{which}.safetensors") if seed == 0 and arm in (BASE, FULL) else ""
+                given = (arm, options, own, *source, classes, which, recipe, seed, clip, words)
+                todo.append((*given, f"{out}.parquet", f"{out}.pt", weights))
     jobs.run(disentangle_job, todo, p.workers, "disentanglement")
-    found = [pd.read_parquet(job[-2]) for job in todo]
+    found = [pd.read_parquet(job[-3]) for job in todo]
     pd.concat(found, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
     (work / "realistic.npy").unlink()
     DISENTANGLE.finish(p, folder)

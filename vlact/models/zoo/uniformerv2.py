@@ -47,8 +47,7 @@ class Global(nn.Module):
     def forward(self, query: Tensor, x: Tensor) -> Tensor:
         side = round((x.shape[2] - 1) ** 0.5)
         grid = x[:, :, 1:].unflatten(2, (side, side)).permute(0, 4, 1, 2, 3)
-        # in float: depthwise 3-D convolutions are slow in bf16 on CPUs
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type if x.device.type != "meta" else "cpu", enabled=False):  # slow in bf16 on CPUs
             near = self.near(grid.float()).permute(0, 2, 3, 4, 1).flatten(2, 3)
         x = self.norm_x(torch.cat([x[:, :, :1], x[:, :, 1:] + near], 2).flatten(1, 2))
         query = query + self.attention(self.norm_q(query), x, x, need_weights=False)[0]
