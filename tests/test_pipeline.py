@@ -36,7 +36,7 @@ def test_stages_are_announced_with_the_time_left_and_the_switch_goes_back(projec
     dvc("grep '<<: \\*smoke #' params.yaml >&2\necho \"Running stage 'worlds@smoke':\"\necho \"Running stage 'own_clips@smoke':\"\nexit 3")
     assert pipeline.repro("smoke", []) == 3
     out, err = capfd.readouterr()
-    assert re.search(r"\[1/16\] worlds: about \d+ min left in all", out) and "[7/16] own_clips" in out
+    assert re.search(r"\[1/18\] worlds: about \d+ min left in all", out) and "[7/18] own_clips" in out
     assert "*smoke" in err, "dvc must see the profile that was asked for"
     assert profile(folder) == "mini" and not (folder / "data/tmp/profile").exists()
 
@@ -55,7 +55,7 @@ def test_a_killed_run_leaves_no_wrong_switch_behind_and_edits_survive(project):
 def test_an_unknown_profile_changes_nothing_and_says_which_there_are(project, capsys):
     folder, _ = project
     assert pipeline.main(["repro", "huge"]) == 2
-    assert "PROFILE: expected one of ['mini', 'paper', 'smoke'], got 'huge'" in capsys.readouterr().err
+    assert "PROFILE: expected one of ['mini', 'paper', 'smoke', 'study'], got 'huge'" in capsys.readouterr().err
     assert (folder / "params.yaml").read_text() == PARAMS
     assert pipeline.main(["dance"]) == 2
 

@@ -88,6 +88,7 @@ ORDER = [
     "localizing",
     "vision_language",
     "transferring",
+    "full_size",
     "runs",
     "stages",
     "report",
