@@ -3,6 +3,7 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import pytest
 
 from vlact import doctor, schema, video
 from vlact.datasets import __main__ as command
-from vlact.datasets import ata, gtea, ikea
+from vlact.datasets import activitynet, activitynet13, ata, features, gtea, ikea, thumos14
+from vlact.datasets import epic as epic_kitchens
 from vlact.language import providers, tasks
 from vlact.language.trees import Trees
 from vlact.stages.ace import clip_table, fold
@@ -274,3 +276,186 @@ def test_a_made_tree_can_be_saved_and_loaded_as_a_hand_edited_file(server, tmp_p
     assert providers.main(["gtea", str(tmp_path / "mine.yaml")]) == 0
     loaded = Trees.load(tmp_path / "mine.yaml", tuple(v for v, _ in tasks.GTEA_BASE + tasks.GTEA_NOVEL))
     assert loaded.m == 3 and isinstance(pd.DataFrame(loaded.words), pd.DataFrame)
+
+
+# Localisation: others' layouts, features and scores
+REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
+needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason=f"{REALDATA} with real annotations is not here")
+SMALL = [("v1", 0.5, 2.0, "HighJump"), ("v1", 3.0, 4.5, "Diving"), ("v2", 1.0, 9.0, "HighJump")]
+
+
+def test_thumos14_reads_alike_from_every_layout(tmp_path):
+    for label in ("HighJump", "Diving"):
+        rows = [f"{v} {a} {b}" for v, a, b, name in SMALL if name == label]
+        (tmp_path / f"{label}_test.txt").write_text("\n".join(rows) + "\n")
+    (tmp_path / "Ambiguous_test.txt").write_text("v2 0.0 1.0\n")
+    (tmp_path / "classes.txt").write_text("22 Diving\n31 HighJump\n")
+    classes = thumos14.class_list(tmp_path / "classes.txt")
+    lines = [f"{v},{name},0,{a},{b},0,0" for v, a, b, name in SMALL]
+    (tmp_path / "a.csv").write_text("video,type,type_idx,start,end,startFrame,endFrame\n" + "\n".join(lines) + "\n")
+    numbers = {v: k for k, v in classes.items()}
+    lines = [f"{v},{a},{b},0,0,9,30,270,{numbers[name]}" for v, a, b, name in SMALL] + ["v2,0.0,1.0,0,0,9,30,270,-1"]
+    head = "video-name,t-init,t-end,f-init,f-end,video-duration,frame-rate,video-frames,label-idx\n"
+    (tmp_path / "g.csv").write_text(head + "\n".join(lines) + "\n")
+    videos = {v: {"annotations": [{"class": n, "segment": [a, b]} for w, a, b, n in SMALL if w == v]} for v in ("v1", "v2")}
+    (tmp_path / "r.json").write_text(json.dumps(videos))
+
+    expected = pd.DataFrame(SMALL, columns=["video", "start_s", "end_s", "label"])
+    text, ambiguous = thumos14.ground_truth(tmp_path)
+    csv, also = thumos14.groundtruth_csv(tmp_path / "g.csv", classes)
+    order = ["video", "start_s"]
+    for found in (text[expected.columns], thumos14.annotation_csv(tmp_path / "a.csv"), csv, thumos14.anno_action(tmp_path / "r.json")):
+        pd.testing.assert_frame_equal(found.sort_values(order).reset_index(drop=True), expected)
+    pd.testing.assert_frame_equal(ambiguous, also)
+
+    (tmp_path / "g.csv").write_text(head + "v1,0,1,0,0,9,30,270,5\n")
+    with pytest.raises(ValueError, match="g.csv, line 2: label-idx 5 is no class"):
+        thumos14.groundtruth_csv(tmp_path / "g.csv", classes)
+    (tmp_path / "classes.txt").write_text("22 Diving\nHighJump\n")
+    with pytest.raises(ValueError, match="classes.txt, line 2: expected '<number> <class>'"):
+        thumos14.class_list(tmp_path / "classes.txt")
+    (tmp_path / "r.json").write_text('{"v1": {"annotations": [{"class": "A", "segment": [1]}]}}')
+    with pytest.raises(ValueError, match="r.json: v1, annotation 0"):
+        thumos14.anno_action(tmp_path / "r.json")
+    (tmp_path / "a.csv").write_text("video,start\n")
+    with pytest.raises(ValueError, match="a.csv, line 1: missing columns"):
+        thumos14.annotation_csv(tmp_path / "a.csv")
+
+
+@needs_realdata
+def test_thumos14_counts_are_the_published_ones():
+    folder = REALDATA / "thumos14"
+    text, ambiguous = thumos14.ground_truth(folder / "annotations_test")
+    classes = thumos14.class_list(folder / "annotations_test" / "detclasslist.txt")
+    alphabetical = dict(enumerate(sorted(classes.values())))
+    csv, also = thumos14.groundtruth_csv(folder / "other_formats" / "thumos14_test_groundtruth.csv", alphabetical)
+    assert len(text) == len(csv) == 3358 and len(ambiguous) == len(also) == 99 and text["label"].nunique() == len(classes) == 20
+    key = ["video", "start_s", "end_s", "label"]
+    plain = thumos14.annotation_csv(folder / "other_formats" / "test_Annotation.csv")
+    rtd = thumos14.anno_action(folder / "other_formats" / "thumos14_anno_action.json")
+    test = rtd[rtd["video"].str.contains("test")]
+    as_json = activitynet.ground_truth(folder / "other_formats" / "thumos_gt.json", "test")
+    assert len(as_json) == 3311 and as_json["video"].nunique() == 210
+    left_out = {"video_test_0000270", "video_test_0001292", "video_test_0001496"}
+    assert set(text["video"]) - set(as_json["video"]) <= left_out
+    used = text[~text["video"].isin(["video_test_0000270", "video_test_0001292"])]
+    assert len(used) == 3329  # OpenTAD reports 3,325 for the same videos
+    for other in (plain, test):
+        both = text.round(1).merge(other[key].round(1), on=key)
+        assert len(both) >= 0.98 * min(len(text), len(other))
+    assert len(thumos14.ground_truth(folder / "annotations_val", "val")[0]) == 3007
+
+
+def test_activitynet_reads_alike_from_bmn_and_tsp(tmp_path):
+    notes = {"v_a": {"duration_second": 10.0, "annotations": [{"segment": [1.0, 2.5], "label": "Kayaking"}]}}
+    notes["v_b"] = {"duration_second": 5.0, "annotations": []}
+    (tmp_path / "n.json").write_text(json.dumps(notes))
+    (tmp_path / "v.csv").write_text("video,numFrame,subset\nv_a,1,validation\nv_b,1,testing\n")
+    head = "video-name,t-start,t-end,action-label,video-duration,filename,fps,video-frames,temporal-region-label\n"
+    rows = ["a,1.0,2.5,Kayaking,10.0,v_a.mp4,30,300,Action", "a,0,1,Kayaking,10.0,v_a.mp4,30,300,No action"]
+    (tmp_path / "t.csv").write_text(head + "\n".join(rows) + "\n")
+    found = activitynet13.bmn(tmp_path / "n.json", tmp_path / "v.csv", "validation")
+    pd.testing.assert_frame_equal(found, activitynet13.tsp(tmp_path / "t.csv", "validation"), check_like=True)
+    assert activitynet13.bmn(tmp_path / "n.json", tmp_path / "v.csv").attrs["videos"] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"no video of subset 'val'; expected one of \['testing', 'validation'\]"):
+        activitynet13.bmn(tmp_path / "n.json", tmp_path / "v.csv", "val")
+    (tmp_path / "v.csv").write_text("video,subset\nv_c,testing\n")
+    with pytest.raises(ValueError, match="n.json: lacks 'v_c', which v.csv, line 2, has"):
+        activitynet13.bmn(tmp_path / "n.json", tmp_path / "v.csv")
+    (tmp_path / "t.csv").write_text(head + rows[1] + "\n")
+    with pytest.raises(ValueError, match="no row with temporal-region-label 'Action'"):
+        activitynet13.tsp(tmp_path / "t.csv")
+
+
+@needs_realdata
+def test_activitynet_counts_are_the_published_ones():
+    folder = REALDATA / "activitynet13"
+    bmn = activitynet13.bmn(folder / "anet_anno_action.json", folder / "video_info_new.csv", "validation")
+    assert len(bmn) == 7293 and len(bmn.attrs["videos"]) == 4728
+    valid = activitynet13.tsp(folder / "activitynet_v1-3_valid_tsp_groundtruth.csv")
+    train = activitynet13.tsp(folder / "activitynet_v1-3_train_tsp_groundtruth.csv")
+    assert (len(valid), len(train), valid["label"].nunique()) == (7654, 15410, 200)
+    official = activitynet.results(folder / "sample_detection_prediction.json")
+    assert len(official) == len(valid) and set(official["video"]) == set(valid["video"])
+    epic = REALDATA / "epic_kitchens_100" / "EPIC_100_validation.csv"
+    assert len(epic_kitchens.ground_truth(epic)) == 9668 and epic_kitchens.ground_truth(epic, "noun")["label"].nunique() == 211
+
+
+def test_features_of_others_in_every_format(tmp_path):
+    import torch
+
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    np.save(tmp_path / "a.npy", x)
+    np.save(tmp_path / "b.npy", x.T[None])
+    torch.save(torch.from_numpy(x), tmp_path / "c.pt")
+    torch.save({"rgb": torch.from_numpy(x), "flow": torch.zeros(2, 2)}, tmp_path / "d.pth")
+    pd.DataFrame(x, columns=["f0", "f1", "f2"]).to_csv(tmp_path / "e.csv", index=False)
+    for found in (features.read(tmp_path / "a.npy"), features.read(tmp_path / "b.npy", transpose=True), features.read(tmp_path / "c.pt"),
+                  features.read(tmp_path / "d.pth", "rgb"), features.read(tmp_path / "e.csv")):  # fmt: skip
+        np.testing.assert_allclose(found.numpy(), x, atol=1e-6)
+    with pytest.raises(ValueError, match=r"d.pth: no entry None; expected one of \['flow', 'rgb'\]"):
+        features.read(tmp_path / "d.pth")
+    np.save(tmp_path / "f.npy", x[0])
+    with pytest.raises(ValueError, match=r"f.npy: expected features \(T, D\), got shape \(3,\)"):
+        features.read(tmp_path / "f.npy")
+    x[2, 1] = np.nan
+    np.save(tmp_path / "g.npy", x)
+    with pytest.raises(ValueError, match="1 of 5 steps have numbers that are not finite"):
+        features.read(tmp_path / "g.npy")
+    with pytest.raises(ValueError, match="expected .npy, .pt, .pth, .csv, .h5 or .hdf5, got '.mat'"):
+        features.read(tmp_path / "h.mat")
+    (tmp_path / "h.h5").touch()
+    with pytest.raises((ModuleNotFoundError, OSError)):
+        features.read(tmp_path / "h.h5")
+
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save({"x": Evil()}, tmp_path / "i.pt")
+    with pytest.raises(Exception, match="[Ww]eights"):
+        features.read(tmp_path / "i.pt")
+
+
+def test_grids_are_those_of_actionformer_opentad_and_activitynet():
+    from vlact.localizing import Clock
+
+    actionformer = Clock(*features.grid(4, 30, num_frames=16))
+    assert actionformer.seconds(10) == pytest.approx((10 * 4 + 0.5 * 16) / 30)
+    opentad = Clock(*features.grid(4, 30, offset_frames=8))
+    assert opentad.seconds(10) == pytest.approx((10 * 4 + 8) / 30)
+    activity = Clock(*features.rescaled(100, 50.0))
+    assert activity.seconds(100) == 50.0 and activity.steps(25.0) == 50.0
+    with pytest.raises(ValueError, match="expected feat_stride > 0"):
+        features.grid(0, 30)
+
+
+def test_scores_of_a_video_classifier_multiply_proposals(tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps({"results": {"v_a": [0.1, 0.7, 0.2], "b": [0.5, 0.2, 0.3]}, "class": ["x", "y", "z"]}))
+    scores = features.cuhk_scores(tmp_path / "s.json")
+    proposals = pd.DataFrame({"video": ["a", "b"], "start_s": [0.0, 1.0], "end_s": [1.0, 2.0], "score": [0.5, 1.0]})
+    found = features.fuse(proposals, scores)
+    assert found["label"].tolist() == ["y", "z", "x", "z"] and found["score"].tolist() == pytest.approx([0.35, 0.1, 0.5, 0.3])
+    assert "label" not in proposals and found["start_s"].tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match=r"no row for 'c' \(1 videos"):
+        features.fuse(proposals.assign(video=["a", "c"]), scores)
+    with pytest.raises(ValueError, match="top_k must be 1..3, got 4"):
+        features.fuse(proposals, scores, 4)
+    (tmp_path / "s.json").write_text(json.dumps({"results": {"a": [0.1]}, "class": ["x", "y"]}))
+    with pytest.raises(ValueError, match="'a' has 1 scores for 2 classes"):
+        features.cuhk_scores(tmp_path / "s.json")
+    np.save(tmp_path / "u.npy", np.eye(3, dtype=np.float32))
+    net = features.untrimmednet_scores(tmp_path / "u.npy", {1: "p", 3: "q"})
+    assert net.loc["video_test_0000003"].to_dict() == {"p": 0, "q": 1}
+    with pytest.raises(ValueError, match="4 or more classes"):
+        features.untrimmednet_scores(tmp_path / "u.npy", {4: "p"})
+
+
+@needs_realdata
+def test_untrimmednet_names_most_thumos_videos_rightly():
+    folder = REALDATA / "thumos14"
+    classes = thumos14.class_list(folder / "annotations_test" / "detclasslist.txt")
+    scores = features.untrimmednet_scores(folder / "classifier_scores" / "uNet_test.npy", classes)
+    truth = thumos14.ground_truth(folder / "annotations_test")[0].groupby("video")["label"].agg(set)
+    best = scores.loc[truth.index].idxmax(axis=1)
+    assert np.mean([b in t for b, t in zip(best, truth, strict=True)]) > 0.8

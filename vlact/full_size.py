@@ -39,14 +39,16 @@ def count(kind: str) -> dict[str, float]:
     """One model: million parameters counted in several ways, billion multiply-adds of one clip.
 
     Returns:
-        `all`; `with text` (CLIP's text tower in place of the projection that stands for it here), `with text, without its
-        table`, `video side` and `trained, with text adapters` for those that go by name; `gmacs`, text left out;
-        `frames, pixels` of the clip.
+        `all`, without FROSTER's teacher, which serves training only; for those that go by name `video side`, `with text`
+        (CLIP's text tower in place of the projection that stands for it here), `with text, without its table`, and for
+        EZ-CLIP `trained, with text adapters`; `gmacs`, text left out; `frames, pixels` of the clip.
     """
     from open_clip.model import CLIPTextCfg, _build_text_tower
     from torch.utils.flop_counter import FlopCounterMode
 
     model, (frames, pixels) = made(kind), SHAPES.get(kind, CLIP_SHAPE)
+    if kind == "FROSTER":
+        model.method.teacher = torch.nn.Identity()  # serves training only
     out = {"all": float(sum(p.numel() for p in model.parameters()))}
     if kind in BY_NAME:
         with torch.device("meta"):
@@ -70,15 +72,12 @@ def count(kind: str) -> dict[str, float]:
 
 def beside_published(published: pd.DataFrame) -> pd.DataFrame:
     """A row a model: what was published (`transfer_models.csv`) and what is counted here, in the same way."""
-    rows = []
-    for r in published.itertuples():
-        ours = count(r.model)
-        rows.append({"model": r.model, "counted": r.counted, "M, published": r.parameters_m, "M": ours[r.counted],
-                     "G multiply-adds, published": r.gmacs, "G multiply-adds": ours["gmacs"],
-                     "clip": f"{r.frames} x {r.pixels} px", "source": r.source})  # fmt: skip
-    known = set(published["model"])
-    for kind in (k for k in (*SCRATCH, *OVER_CLIP, *BY_NAME, *DOMAINS) if k not in known):
-        ours = count(kind)
-        rows.append({"model": kind, "counted": "all", "M": ours["all"], "G multiply-adds": ours["gmacs"],
-                     "clip": f"{ours['frames']} x {ours['pixels']} px", "source": "–"})  # fmt: skip
+    paper, rows = published.set_index("model"), []
+    for kind in (*SCRATCH, *OVER_CLIP, *BY_NAME, *DOMAINS):
+        ours, printed = count(kind), paper.loc[kind] if kind in paper.index else None
+        counted = "all" if printed is None else printed["counted"]
+        row = {"model": kind, "counted": counted, "M, published": None if printed is None else printed["parameters_m"]}
+        row |= {"M": ours[counted], "M in all": ours.get("with text", ours["all"])}
+        row |= {"G multiply-adds, published": None if printed is None else printed["gmacs"], "G multiply-adds": ours["gmacs"]}
+        rows.append(row | {"clip": f"{ours['frames']} x {ours['pixels']} px", "source": "–" if printed is None else printed["source"]})
     return pd.DataFrame(rows)

@@ -1,5 +1,11 @@
-"""THUMOS14's own text files: one a class, `video start end` a row, and one of ambiguous intervals."""
+"""THUMOS14: its own text files (one a class, `video start end` a row, and one of ambiguous intervals), and those of G-TAD and RTD-Net.
 
+The layout of ActivityNet, which most papers use, is read by `vlact.datasets.activitynet`. Counts of test
+instances differ: 3,358 in the text files and G-TAD's csv, 3,311 in the usual JSON, which lacks three videos; OpenTAD reports 3,325
+without two of these, where the text files leave 3,329.
+"""
+
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -38,3 +44,75 @@ def _rows(file: Path) -> pd.DataFrame:
         except ValueError:
             raise ValueError(f"{file}, line {number}: expected 'video start end'; got {line!r}") from None
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def annotation_csv(path: str | Path) -> pd.DataFrame:
+    """Annotations `video, start_s, end_s, label` from G-TAD's `test_Annotation.csv` or `val_Annotation.csv`, in file order.
+
+    Raises:
+        ValueError: Missing columns.
+    """
+    table = pd.read_csv(path)
+    if missing := [c for c in ("video", "type", "start", "end") if c not in table]:
+        raise ValueError(f"{path}, line 1: missing columns {missing}; expected G-TAD's Annotation.csv, got {list(table.columns)[:6]}")
+    return table.rename(columns={"type": "label", "start": "start_s", "end": "end_s"})[[*COLUMNS, "label"]]
+
+
+def groundtruth_csv(path: str | Path, classes: dict[int, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Annotations and ambiguous intervals from G-TAD's `thumos14_test_groundtruth.csv`, where label-idx -1 means ambiguous.
+
+    Args:
+        path: The csv.
+        classes: Number to name; the published file counts the names from 0 in alphabetical order.
+
+    Returns:
+        As `ground_truth`, without `split`.
+
+    Raises:
+        ValueError: Missing columns, or a number that is no class; names the line.
+    """
+    table = pd.read_csv(path)
+    if missing := [c for c in ("video-name", "t-init", "t-end", "label-idx") if c not in table]:
+        raise ValueError(f"{path}, line 1: missing columns {missing}; expected G-TAD's groundtruth.csv, got {list(table.columns)[:6]}")
+    table = table.rename(columns={"video-name": "video", "t-init": "start_s", "t-end": "end_s"})
+    table["label"] = table["label-idx"].map(classes)
+    odd = table.index[table["label"].isna() & (table["label-idx"] != -1)]
+    if len(odd):
+        raise ValueError(f"{path}, line {odd[0] + 2}: label-idx {table['label-idx'][odd[0]]} is no class; expected -1 or {sorted(classes)}")
+    clear = table["label-idx"] != -1
+    return table.loc[clear, [*COLUMNS, "label"]].reset_index(drop=True), table.loc[~clear, COLUMNS].reset_index(drop=True)
+
+
+def class_list(path: str | Path) -> dict[int, str]:
+    """Number to name, from `detclasslist.txt`: "7 BaseballPitch" a line.
+
+    Raises:
+        ValueError: A line that is not "<number> <name>"; names it.
+    """
+    out = {}
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        if line.strip():
+            parts = line.split()
+            if len(parts) != 2 or not parts[0].isdecimal():
+                raise ValueError(f"{path}, line {number}: expected '<number> <class>'; got {line!r}")
+            out[int(parts[0])] = parts[1]
+    return out
+
+
+def anno_action(path: str | Path) -> pd.DataFrame:
+    """Annotations `video, start_s, end_s, label` from RTD-Net's `thumos14_anno_action.json`, in file order.
+
+    Raises:
+        ValueError: No JSON object of videos, or an annotation without class and segment; names the video.
+    """
+    content, rows = json.loads(Path(path).read_text()), []
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object of videos; got {type(content).__name__}")
+    for video, entry in content.items():
+        for i, note in enumerate(entry.get("annotations", []) if isinstance(entry, dict) else [None]):
+            try:
+                start, end = map(float, note["segment"])
+                rows.append((video, start, end, note["class"]))
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(f'{path}: {video}, annotation {i}: expected "class" and "segment": [start, end]; got {note!r}') from None
+    return pd.DataFrame(rows, columns=[*COLUMNS, "label"])

@@ -1,0 +1,69 @@
+"""ActivityNet-1.3 in the layouts of BMN (one JSON and a csv of videos) and of TSP (one csv); ids without "v_".
+
+The official JSON is read by `vlact.datasets.activitynet`.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+COLUMNS = ["video", "start_s", "end_s", "label", "split", "duration_s"]
+
+
+def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) -> pd.DataFrame:
+    """Annotations of BMN's `anno_action.json`, with subset and duration as in its `video_info_new.csv`.
+
+    Args:
+        annotations: `{"v_<id>": {"duration_second", "annotations": [{"segment", "label"}]}}`.
+        videos: csv with the columns `video` and `subset`.
+        subset: "training", "validation", "testing"; None takes all.
+
+    Returns:
+        `COLUMNS`; `attrs["videos"]` lists all videos of the subset, annotated or not.
+
+    Raises:
+        ValueError: Missing columns, an unknown subset, a video of the csv that the JSON lacks, or a broken annotation.
+    """
+    info = pd.read_csv(videos)
+    if missing := [c for c in ("video", "subset") if c not in info]:
+        raise ValueError(f"{videos}, line 1: missing columns {missing}; expected BMN's video_info_new.csv, got {list(info.columns)[:6]}")
+    if subset is not None and subset not in set(info["subset"]):
+        raise ValueError(f"{videos}: no video of subset {subset!r}; expected one of {sorted(info['subset'].unique())}")
+    content, rows, listed = json.loads(Path(annotations).read_text()), [], []
+    for r in info.itertuples():
+        if subset is not None and r.subset != subset:
+            continue
+        if r.video not in content:
+            raise ValueError(f"{annotations}: lacks {r.video!r}, which {Path(videos).name}, line {r.Index + 2}, has")
+        name, entry = r.video.removeprefix("v_"), content[r.video]
+        listed.append(name)
+        for i, note in enumerate(entry["annotations"]):
+            try:
+                start, end = map(float, note["segment"])
+                rows.append((name, start, end, note["label"], r.subset, float(entry["duration_second"])))
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(f'{annotations}: {r.video}, annotation {i}: expected "label" and "segment"; got {note!r}') from None
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table.attrs["videos"] = listed
+    return table
+
+
+def tsp(path: str | Path, split: str = "") -> pd.DataFrame:
+    """Actions of TSP's `activitynet_v1-3_{train,valid}_tsp_groundtruth.csv`, whose other rows are background.
+
+    Args:
+        path: The csv.
+        split: What to write into that column.
+
+    Raises:
+        ValueError: Missing columns, or no row that is an action.
+    """
+    table = pd.read_csv(path)
+    wanted = {"video-name": "video", "t-start": "start_s", "t-end": "end_s", "action-label": "label", "video-duration": "duration_s"}
+    if missing := [c for c in (*wanted, "temporal-region-label") if c not in table]:
+        raise ValueError(f"{path}, line 1: missing columns {missing}; expected TSP's groundtruth csv, got {list(table.columns)[:6]}")
+    found = table[table["temporal-region-label"] == "Action"]
+    if found.empty:
+        raise ValueError(f"{path}: no row with temporal-region-label 'Action'; got {sorted(table['temporal-region-label'].unique())[:5]}")
+    return found.rename(columns=wanted).assign(split=split)[COLUMNS].reset_index(drop=True)
