@@ -1,0 +1,129 @@
+"""Published checkpoints: files with the real names, made on the spot, into the models here; outputs against other code."""
+
+import pytest
+import torch
+from reference.timesformer import timesformer as slow
+
+from vlact.models import checkpoints
+from vlact.models.dual import DualConfig, DualEncoder
+from vlact.models.zoo.mvitv2 import MViTv2
+
+
+def published_timesformer(dim=16, depth=2, frames=4, patches=4, size=8, prefix="model."):
+    """Weights under the names of facebookresearch/TimeSformer."""
+    torch.manual_seed(0)
+    shapes = {"cls_token": (1, 1, dim), "pos_embed": (1, 1 + patches, dim), "time_embed": (1, frames, dim)}
+    shapes |= {"patch_embed.proj.weight": (dim, 3, size, size), "patch_embed.proj.bias": (dim,)}
+    for i in range(depth):
+        at = f"blocks.{i}"
+        for name in ("norm1", "norm2", "temporal_norm1"):
+            shapes |= {f"{at}.{name}.weight": (dim,), f"{at}.{name}.bias": (dim,)}
+        for name in ("attn", "temporal_attn"):
+            shapes |= {f"{at}.{name}.qkv.weight": (3 * dim, dim), f"{at}.{name}.qkv.bias": (3 * dim,)}
+            shapes |= {f"{at}.{name}.proj.weight": (dim, dim), f"{at}.{name}.proj.bias": (dim,)}
+        shapes |= {f"{at}.temporal_fc.weight": (dim, dim), f"{at}.temporal_fc.bias": (dim,)}
+        shapes |= {f"{at}.mlp.fc1.weight": (4 * dim, dim), f"{at}.mlp.fc1.bias": (4 * dim,)}
+        shapes |= {f"{at}.mlp.fc2.weight": (dim, 4 * dim), f"{at}.mlp.fc2.bias": (dim,)}
+    shapes |= {"norm.weight": (dim,), "norm.bias": (dim,), "head.weight": (400, dim), "head.bias": (400,)}
+    return {prefix + k: 0.3 * torch.randn(s) for k, s in shapes.items()}
+
+
+def encoder(frames=4, **more):
+    return DualEncoder(DualConfig(16, 8, frames, 16, 2, 2, 8, 12, "cls", motion_input=False, conv_stem=False, **more))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.model.", ""])
+def test_timesformer_sees_what_its_paper_says(tmp_path, prefix):
+    state = published_timesformer(prefix=prefix)
+    torch.save({"epoch": 15, "model_state": state, "cfg": "TRAIN:\n"}, tmp_path / "t.pyth")
+    found = checkpoints.timesformer(tmp_path / "t.pyth", encoder())
+    clip = torch.randn(4, 3, 16, 16)
+    expected = slow({k.removeprefix(prefix): v for k, v in state.items()}, clip, heads=2)
+    with torch.no_grad():
+        torch.testing.assert_close(found.trunk(clip[None]).last_hidden_state[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_another_number_of_frames_takes_the_nearest_times(tmp_path):
+    state = published_timesformer()
+    torch.save({"model_state": state}, tmp_path / "t.pyth")
+    times = checkpoints.timesformer(tmp_path / "t.pyth", encoder(8)).trunk.embeddings.time_embeddings
+    assert torch.equal(times[:, ::2], state["model.time_embed"]) and torch.equal(times[:, 1::2], state["model.time_embed"])
+
+
+def test_every_key_of_a_checkpoint_is_accounted_for(tmp_path):
+    state = published_timesformer()
+    torch.save({"model_state": state | {"model.extra.weight": torch.zeros(1)}}, tmp_path / "a.pyth")
+    with pytest.raises(ValueError, match=r"a.pyth: 1 unexpected keys, for example \['model.extra.weight'\]"):
+        checkpoints.timesformer(tmp_path / "a.pyth", encoder())
+    torch.save({"model_state": {k: v for k, v in state.items() if "blocks.1.norm2" not in k}}, tmp_path / "b.pyth")
+    with pytest.raises(
+        ValueError, match=r"b.pyth: missing \['encoder.layer.1.layernorm_after.bias', 'encoder.layer.1.layernorm_after.weight'\]"
+    ):
+        checkpoints.timesformer(tmp_path / "b.pyth", encoder())
+    torch.save({"model_state": published_timesformer(size=4)}, tmp_path / "c.pyth")
+    with pytest.raises(ValueError, match=r"of another shape \['embeddings.patch_embeddings.projection.weight: \(16, 3, 4, 4\)"):
+        checkpoints.timesformer(tmp_path / "c.pyth", encoder())
+    with pytest.raises(FileNotFoundError, match="no such checkpoint; `make doctor"):
+        checkpoints.timesformer(tmp_path / "d.pyth", encoder())
+    torch.save({"epoch": 3}, tmp_path / "e.pyth")
+    with pytest.raises(ValueError, match="expected a dict of weights"):
+        checkpoints.read(tmp_path / "e.pyth")
+    with pytest.raises(ValueError, match="both become 'x'"):
+        checkpoints.translate({"a": torch.zeros(1), "b": torch.zeros(1)}, [(r"[ab]", "x")], "f")
+
+
+def test_a_checkpoint_from_a_stranger_cannot_run_code(tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",))
+
+    torch.save({"model_state": {"x": Evil()}}, tmp_path / "e.pyth")
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoints.read(tmp_path / "e.pyth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_mvitv2_is_torchvision_s(tmp_path):
+    from torchvision.models.video.mvit import MSBlockConfig, MViT
+
+    torch.manual_seed(0)
+    setting, kv, size = [], 4, [4, 8, 8]
+    for i, (dim, out, heads) in enumerate([(8, 8, 1), (8, 16, 2), (16, 16, 2)]):
+        q = [1, 2, 2] if i == 1 else [1, 1, 1]
+        kv = kv // 2 if i == 1 else kv
+        setting.append(MSBlockConfig(heads, dim, out, [3, 3, 3], [3, 3, 3], q, [1, kv, kv]))
+    theirs = MViT((32, 32), 8, setting, residual_pool=True, residual_with_cls_embed=False, rel_pos_embed=True, proj_after_attn=True,
+                  num_classes=5, stochastic_depth_prob=0.0).eval()  # fmt: skip
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    ours = MViTv2(5, width=8 / 96, depth=0.01, frames=8, size=32)
+    assert size == [8 // 2, 32 // 4, 32 // 4]
+    from torch import nn
+
+    from vlact.models.zoo.mvitv2 import Block
+
+    ours.blocks = nn.ModuleList([Block(8, 8, 1, (4, 8, 8), 1, 4), Block(8, 16, 2, (4, 8, 8), 2, 2), Block(16, 16, 2, (4, 4, 4), 1, 2)])
+    ours.norm, ours.head = nn.LayerNorm(16), nn.Linear(16, 5)
+    torch.save(theirs.state_dict(), tmp_path / "m.pth")
+    checkpoints.mvitv2(tmp_path / "m.pth", ours)
+    clips = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8)
+    from vlact.models.convnet3d import to_input
+
+    with torch.no_grad():
+        torch.testing.assert_close(ours(clips), theirs(to_input(clips)), atol=1e-4, rtol=1e-4)
+    ours.head = nn.Linear(16, 3)
+    kept = ours.head.weight.clone()
+    assert torch.equal(checkpoints.mvitv2(tmp_path / "m.pth", ours).head.weight, kept)
+
+
+def test_the_full_size_mvitv2_takes_torchvision_s_names():
+    import torchvision
+
+    with torch.device("meta"):
+        theirs, ours = torchvision.models.video.mvit_v2_s().state_dict(), MViTv2(400, size=224).state_dict()
+    found = checkpoints.translate(theirs, checkpoints.MVITV2, "meta")
+    assert set(found) == set(ours)
+    assert {k: v.shape for k, v in found.items() if k != "cls"} == {k: v.shape for k, v in ours.items() if k != "cls"}
