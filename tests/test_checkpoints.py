@@ -37,10 +37,12 @@ def test_timesformer_sees_what_its_paper_says(tmp_path, prefix):
     state = published_timesformer(prefix=prefix)
     torch.save({"epoch": 15, "model_state": state, "cfg": "TRAIN:\n"}, tmp_path / "t.pyth")
     found = checkpoints.timesformer(tmp_path / "t.pyth", encoder())
-    clip = torch.randn(4, 3, 16, 16)
-    expected = slow({k.removeprefix(prefix): v for k, v in state.items()}, clip, heads=2)
+    clip = torch.randint(0, 255, (4, 16, 16, 3), dtype=torch.uint8)
+    pixels = (clip.permute(0, 3, 1, 2) / 255 - 0.45) / 0.225  # as its authors feed it
+    expected = slow({k.removeprefix(prefix): v for k, v in state.items()}, pixels, heads=2)
     with torch.no_grad():
-        torch.testing.assert_close(found.trunk(clip[None]).last_hidden_state[0], expected, atol=1e-5, rtol=1e-5)
+        ours = found.trunk(found.prepare(clip[None])).last_hidden_state[0]
+    torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-4)
 
 
 def test_another_number_of_frames_takes_the_nearest_times(tmp_path):
@@ -127,3 +129,50 @@ def test_the_full_size_mvitv2_takes_torchvision_s_names():
     found = checkpoints.translate(theirs, checkpoints.MVITV2, "meta")
     assert set(found) == set(ours)
     assert {k: v.shape for k, v in found.items() if k != "cls"} == {k: v.shape for k, v in ours.items() if k != "cls"}
+
+
+def test_openai_s_clip_is_open_clip_s(tmp_path):
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+    from safetensors.torch import save_file
+    from torch.nn.functional import normalize
+
+    torch.manual_seed(0)
+    given = CLIPVisionCfg(layers=2, width=128, patch_size=16, image_size=32), CLIPTextCfg(width=64, heads=1, layers=2)
+    theirs = CLIP(32, *given, quick_gelu=True).eval()
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, tmp_path / "c.safetensors")
+    clip, text = checkpoints.openai_clip(tmp_path / "c.safetensors", num_frames=3)
+    frames = torch.randint(0, 255, (2, 3, 32, 32, 3), dtype=torch.uint8)
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (checkpoints.OPENAI_MEAN, checkpoints.OPENAI_STD))
+    with torch.no_grad():
+        expected = theirs.encode_image((frames.flatten(0, 1).permute(0, 3, 1, 2) / 255 - mean) / std)
+        torch.testing.assert_close(clip.last(clip.first(frames, 0), 0).flatten(0, 1), expected, atol=2e-5, rtol=1e-4)
+        words = ["a video of rising", "rising"]
+        said = normalize(theirs.encode_text(text.tokenize(words)), dim=-1)
+        torch.testing.assert_close(text(words), said, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(clip.embed_text(text(words)), said, atol=1e-5, rtol=1e-5)
+    assert clip.config.embed_dim == text.dim == 32 and clip.config.num_frames == 3
+    gelu = [type(b.mlp.gelu).__name__ for b in clip.visual.transformer.resblocks]
+    assert gelu == ["QuickGELU"] * 2
+    broken = {k: v.contiguous() for k, v in theirs.state_dict().items() if k != "visual.ln_pre.bias"}
+    save_file(broken, tmp_path / "d.safetensors")
+    with pytest.raises(ValueError, match=r"d.safetensors: missing \['visual.ln_pre.bias'\]"):
+        checkpoints.openai_clip(tmp_path / "d.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "e.safetensors")
+    with pytest.raises(ValueError, match="expected open_clip's names"):
+        checkpoints.openai_clip(tmp_path / "e.safetensors")
+
+
+def test_vit_b16_has_the_shapes_of_the_published_file():
+    """The names and shapes that open_clip itself gives ViT-B-16-quickgelu."""
+    from open_clip import get_model_config
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    config = get_model_config("ViT-B-16-quickgelu")
+    with torch.device("meta"):
+        theirs = CLIP(config["embed_dim"], CLIPVisionCfg(**config["vision_cfg"]), CLIPTextCfg(**config["text_cfg"]), quick_gelu=True)
+        ours = checkpoints.OpenAIFrames(DualConfig(224, 16, 8, 768, 12, 12, 512, 512, "cls", motion_input=False, conv_stem=False))
+    mine = {k: v.shape for k, v in ours.state_dict().items() if k.startswith("visual.")}
+    assert mine == {k: v.shape for k, v in theirs.state_dict().items() if k.startswith("visual.")} and config["quick_gelu"]

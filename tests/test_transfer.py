@@ -300,6 +300,18 @@ def test_xclip_is_that_of_transformers(start):
         y = torch.cat([x, told(x[:, :, 0]).unsqueeze(2)], 2).flatten(0, 1)
         torch.testing.assert_close(block(y)[:, :-1], expected, atol=1e-5, rtol=1e-5)
 
+    config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_hidden_layers = 16, 64, 1, 1
+    theirs_mit, ours_mit = theirs.XCLIPMultiframeIntegrationTransformer(config).eval(), mine.integrate
+    frames = torch.randn(2, 8, 16)
+    with torch.no_grad():
+        layer, block = theirs_mit.encoder.layers[0], ours_mit.blocks.resblocks[0]
+        theirs_mit.position_embedding.copy_(ours_mit.position[None])
+        copy(layer.self_attn, block.attn)
+        for a, b in ((layer.layer_norm1, block.ln_1), (layer.layer_norm2, block.ln_2), (layer.mlp.fc1, block.mlp.c_fc),
+                     (layer.mlp.fc2, block.mlp.c_proj)):  # fmt: skip
+            a.load_state_dict(b.state_dict())
+        torch.testing.assert_close(ours_mit(frames), theirs_mit(frames).pooler_output, atol=1e-5, rtol=1e-5)
+
     whole = XCLIPConfig(projection_dim=16, prompt_layers=2, prompt_num_attention_heads=1, prompt_hidden_act="gelu", prompt_alpha=0.1)
     reader, patches, names = theirs.XCLIPPromptGenerator(whole).eval(), torch.randn(2, 6, 16), torch.randn(2, 3, 16)
     with torch.no_grad():

@@ -47,9 +47,7 @@ def count(kind: str) -> dict[str, float]:
     from torch.utils.flop_counter import FlopCounterMode
 
     model, (frames, pixels) = made(kind), SHAPES.get(kind, CLIP_SHAPE)
-    if kind == "FROSTER":
-        model.method.teacher = torch.nn.Identity()  # serves training only
-    out = {"all": float(sum(p.numel() for p in model.parameters()))}
+    out = {"all": float(sum(p.numel() for name, p in model.named_parameters() if ".teacher." not in name))}
     if kind in BY_NAME:
         with torch.device("meta"):
             tower = _build_text_tower(VIT_B16.embed_dim, CLIPTextCfg())

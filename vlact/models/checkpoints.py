@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, normalize
 
-from vlact.models.dual import DualEncoder
+from vlact.models.dual import DualConfig, DualEncoder
+from vlact.models.frames import FrameEncoder
 
 Rules = list[tuple[str, str]]
 
@@ -86,6 +87,16 @@ def stretch(table: Tensor, length: int) -> Tensor:
     return table if table.shape[1] == length else interpolate(table.transpose(1, 2), length, mode="nearest").transpose(1, 2)
 
 
+def own_pixels(weight: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """A patch projection (D, C, h, w) made for (x - mean) / std, x in 0..1, as one for pixels in -1..1, which encoders here take.
+
+    Returns:
+        The weight, and what to add to the bias (D,).
+    """
+    mean, std = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+    return weight / (2 * std), (weight * (0.5 - mean) / std).sum((1, 2, 3))
+
+
 # TimeSformer: facebookresearch/TimeSformer (K400, HowTo100M) and ProcedureVRL, whose trunk is the same
 TIMESFORMER: Rules = [
     (r"(?:module\.)?(?:model\.)?cls_token", "embeddings.cls_token"),
@@ -121,6 +132,9 @@ def timesformer(path: str | Path, encoder: DualEncoder, rules: Rules = TIMESFORM
     state = translate(read(path), rules, path)
     if (times := "embeddings.time_embeddings") in state:
         state[times] = stretch(state[times], encoder.config.num_frames)
+    if (patch := "embeddings.patch_embeddings.projection") + ".weight" in state:
+        state[f"{patch}.weight"], more = own_pixels(state[f"{patch}.weight"], (0.45,) * 3, (0.225,) * 3)
+        state[f"{patch}.bias"] = state[f"{patch}.bias"] + more
     load(encoder.trunk, state, path)
     return encoder.eval()
 
@@ -154,3 +168,77 @@ def mvitv2(path: str | Path, model: nn.Module) -> nn.Module:
     if state["head.weight"].shape != model.head.weight.shape:
         state |= {f"head.{k}": v for k, v in model.head.state_dict().items()}
     return load(model, state, path)
+
+
+# CLIP: open_clip's files of OpenAI's weights
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class OpenAIFrames(FrameEncoder):
+    """`FrameEncoder` with the activation that OpenAI's weights were trained with, x sigmoid(1.702 x).
+
+    Its text features are those of `ClipText`, already in the shared space: the projection starts as the identity.
+    """
+
+    def __init__(self, config: DualConfig):
+        super().__init__(config)
+        from open_clip.transformer import QuickGELU
+
+        for block in self.visual.transformer.resblocks:
+            block.mlp.gelu = QuickGELU()
+
+
+class ClipText:
+    """CLIP's text tower, frozen: strings to unit vectors, as `vlact.models.text.SentenceEncoder` gives them.
+
+    Args:
+        tower: open_clip's `TextTransformer` with its weights.
+    """
+
+    def __init__(self, tower: nn.Module):
+        import open_clip
+
+        self.tower, self.dim = tower.eval().requires_grad_(False), tower.text_projection.shape[1]
+        self.tokenize = open_clip.get_tokenizer("ViT-B-16")
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> Tensor:
+        return normalize(self.tower(self.tokenize(list(texts))), dim=-1)
+
+
+def openai_clip(path: str | Path, num_frames: int = 8) -> tuple[OpenAIFrames, ClipText]:
+    """Both towers of an OpenAI ViT in open_clip's format (`open_clip_model.safetensors`); shapes follow from the file.
+
+    Args:
+        path: The file.
+        num_frames: T that video models made of it will see.
+
+    Raises:
+        ValueError: See `translate` and `load`; or a file without a vision transformer.
+    """
+    from open_clip.model import CLIPTextCfg, _build_text_tower
+
+    state = read(path)
+    wanted = ("visual.conv1.weight", "token_embedding.weight")
+    if not set(wanted) <= set(state):
+        raise ValueError(f"{path}: expected open_clip's names, such as {wanted}; got {sorted(state)[:3]}")
+    dim, _, patch, _ = state["visual.conv1.weight"].shape
+    side, embed = round((len(state["visual.positional_embedding"]) - 1) ** 0.5), state["visual.proj"].shape[1]
+
+    def depth(prefix: str) -> int:
+        return 1 + max(int(k.removeprefix(prefix).split(".")[0]) for k in state if k.startswith(prefix))
+
+    shape = side * patch, patch, num_frames, dim, depth("visual.transformer.resblocks."), max(1, dim // 64), embed, embed
+    config = DualConfig(*shape, "cls", motion_input=False, conv_stem=False)
+    clip = OpenAIFrames(config)
+    seen = translate(state, [(r"(visual\..*)", r"\1"), (r".*", "")], path)
+    seen["visual.conv1.weight"], more = own_pixels(seen["visual.conv1.weight"], OPENAI_MEAN, OPENAI_STD)
+    places = seen["visual.positional_embedding"].clone()
+    places[1:] += more  # the projection has no bias; every patch gets a position
+    seen |= {"visual.positional_embedding": places, "text_projection.weight": torch.eye(embed), "text_projection.bias": torch.zeros(embed)}
+    said = translate(state, [(r"(visual\..*|logit_scale)", ""), (r"(.*)", r"\1")], path)
+    words, width = said["token_embedding.weight"].shape
+    heads, layers = max(1, width // 64), depth("transformer.resblocks.")
+    shape = CLIPTextCfg(context_length=len(said["positional_embedding"]), vocab_size=words, width=width, heads=heads, layers=layers)
+    tower = _build_text_tower(embed, shape, quick_gelu=True)
+    return load(clip, seen, path), ClipText(load(tower, said, path))

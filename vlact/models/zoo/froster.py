@@ -64,9 +64,11 @@ class FROSTER(Recogniser):
         self.project_video, self.project_text = Residual(clip.config.embed_dim), Residual(clip.config.embed_dim)
 
     def keep(self, clips: Tensor) -> Kept:
+        tokens = {"tokens": self.clip.first(clips, 0)}
+        if not self.training:  # the teacher serves training only
+            return tokens
         with torch.no_grad():
-            taught = self.teacher(clips)
-        return {"tokens": self.clip.first(clips, 0), "taught": taught}
+            return tokens | {"taught": self.teacher(clips)}
 
     def trained(self):
         parts = [self.adapters, self.project_video, self.project_text, self.clip.text_projection]

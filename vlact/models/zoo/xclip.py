@@ -6,12 +6,12 @@ clip by cross attention, and what it reads, scaled, is added to it. Trained: all
 """
 
 import torch
+from open_clip.transformer import Transformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vlact.models.frames import FrameEncoder
 from vlact.models.zoo import Kept, Recogniser, every
-from vlact.models.zoo.text4vis import Temporal
 
 READERS, SCALE = 2, 1e-4  # layers of the prompt generator; weight of a prompt at first
 
@@ -28,6 +28,18 @@ class Messages(nn.Module):
         message = self.make(tokens)
         y = self.norm(message)
         return message + self.attention(y, y, y, need_weights=False)[0]
+
+
+class Integrate(nn.Module):
+    """Frame embeddings (B, T, D) to the clip's: each plus what a transformer over all of them says, averaged."""
+
+    def __init__(self, dim: int, frames: int):
+        super().__init__()
+        self.position = nn.Parameter(0.02 * torch.randn(frames, dim))
+        self.blocks = Transformer(dim, 1, max(1, dim // 64))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return (frames + self.blocks(frames + self.position)).mean(1)
 
 
 class Reads(nn.Module):
@@ -57,7 +69,7 @@ class XCLIP(Recogniser):
         config = clip.config
         self.clip = clip
         self.messages = nn.ModuleList(Messages(config.dim, config.heads) for _ in range(config.depth))
-        self.integrate = Temporal(config.embed_dim, config.num_frames, 1)
+        self.integrate = Integrate(config.embed_dim, config.num_frames)
         self.patches = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, config.embed_dim, bias=False))
         self.readers = nn.ModuleList(Reads(config.embed_dim, max(1, config.embed_dim // 64)) for _ in range(READERS))
         self.scale = nn.Parameter(torch.full((config.embed_dim,), SCALE))
@@ -76,7 +88,7 @@ class XCLIP(Recogniser):
             told = messages(x[:, :, 0]).unsqueeze(2)
             x = block(torch.cat([x, told.to(x.dtype)], 2).flatten(0, 1))[:, :-1].unflatten(0, shape)
         pooled = self.clip.visual._pool(x.flatten(0, 1))[0] @ self.clip.visual.proj
-        video = self.integrate(pooled.unflatten(0, shape)).float().mean(1)
+        video = self.integrate(pooled.unflatten(0, shape)).float()
         return {"video": normalize(video, dim=-1), "patches": self.patches(x[:, :, 1:]).mean(1)}
 
     def embed(self, kept: Kept) -> Tensor:
