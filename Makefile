@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 	.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-repro: .venv/.ok          ## every table and figure of PROFILE (smoke, mini, paper)
+repro: .venv/.ok          ## every table and figure of PROFILE (smoke, mini, study, paper)
 	python -m vlact.pipeline repro $(PROFILE)
 
 test: .venv/.ok           ## unit tests and notebooks

@@ -183,7 +183,8 @@ class Transfer:
     models: dict  # kind to options of its class; `lr` is a learning rate of its own
     plain: list  # those that also learn coarse motions on plain backgrounds
     plain_fine: list  # and fine ones
-    longer: dict  # kind to epochs, beside the usual ones
+    train_ids: int  # of the training ids that are there, so many are usual
+    more: dict  # kind to epochs of all training clips, beside the usual run
     clip_frames: int  # of a clip on disk, evenly spaced; a model may take fewer
     seeds: int  # the first so many
     epochs: int

@@ -19,18 +19,26 @@ BENCHMARK = ("transferring.py", "models/convnet3d.py", "models/moving.py", *(f"m
 TRANSFER = Stage("transfer", ("stages/transfer.py", *BENCHMARK, *READING), ("synta", "transfer"), PRETRAIN)
 
 
-def prepared(p: Params, work: Path, background: str) -> tuple[str, str]:
-    """Frames (npy) and rows (parquet) of all clips on a background, in the scratch folder of a stage."""
+def prepared(p: Params, work: Path, background: str, whole: bool = False) -> tuple[str, str]:
+    """Frames (npy) and rows (parquet) of all clips on a background, in the scratch folder of a stage.
+
+    Training clips whose id is above `transfer.train_ids` are in a part of their own, "more", unless `whole`.
+    """
     from vlact.worlds.synta import SECONDS
 
-    source, table_path, path = p.data / "synta", work / "table.parquet", work / f"{background}.npy"
+    source, path = p.data / "synta", work / f"{background}.npy"
+    tables = work / "table.parquet", work / "whole.parquet"
     if not path.is_file():
         table = lists.clips(source, taxonomy("Syn-TA"), source / background)
-        table.to_parquet(table_path, index=False)
-        whole = table.assign(start_s=0.0, end_s=SECONDS)
-        found = clips.load(source / background, whole, p.transfer.clip_frames, p.synta.size, workers=p.workers, source=str(source))
+        beyond = (table["part"] == "train") & (table["video"].str.extract(r"_id_(\d+)\.")[0].astype(int) > p.transfer.train_ids)
+        table.assign(part=table["part"].mask(beyond, "more")).to_parquet(tables[0], index=False)
+        table.to_parquet(tables[1], index=False)
+        found = clips.load(
+            source / background, table.assign(start_s=0.0, end_s=SECONDS), p.transfer.clip_frames, p.synta.size, workers=p.workers,
+            source=str(source),
+        )  # fmt: skip
         clips.save_frames(path, found.frames[:, 0])
-    return str(path), str(table_path)
+    return str(path), str(tables[whole])
 
 
 def words_of(names: list[str], path: Path) -> str:
@@ -56,7 +64,8 @@ def recipe_of(p: Params, options: dict, **changes) -> tuple[dict, dict]:
 def transfer(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/transfer`: predictions.parquet, curves.csv, and `weights` of models that go by name, first seed.
 
-    The predictions have, beside `TransferBenchmark.predict`'s columns, `model, seed, background, epochs`.
+    The predictions have, beside `TransferBenchmark.predict`'s columns, `model, seed, background`; models of
+    `transfer.more` stand there as "<kind>, all clips".
     """
     folder = p.data / "transfer"
     if not TRANSFER.must_run(p, folder, must_exist):
@@ -69,25 +78,32 @@ def transfer(p: Params, must_exist: bool = False) -> None:
     t, work, classes = p.transfer, TRANSFER.work(p), taxonomy("Syn-TA")
     (folder / "weights").mkdir(exist_ok=True)
     words = words_of([*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))], work / "words.safetensors")
-    wanted = [("realistic", k, "coarse", t.epochs) for k in t.models]
-    wanted += [("realistic", k, "coarse", e) for k, e in t.longer.items()]
-    wanted += [("realistic", k, "fine", t.epochs) for k in t.models if k in BY_NAME]
-    wanted += [("plain", k, "coarse", t.epochs) for k in t.plain] + [("plain", k, "fine", t.epochs) for k in t.plain_fine]
+    wanted = [("realistic", k, "coarse", t.epochs, False) for k in t.models]
+    wanted += [("realistic", k, "coarse", e, True) for k, e in t.more.items()]
+    wanted += [("realistic", k, "fine", t.epochs, False) for k in t.models if k in BY_NAME]
+    wanted += [("plain", k, "coarse", t.epochs, False) for k in t.plain] + [("plain", k, "fine", t.epochs, False) for k in t.plain_fine]
     todo, names = [], []
-    for background, kind, task, epochs in wanted:
-        source = prepared(p, work, background)
+    for background, kind, task, epochs, whole in wanted:
+        source = prepared(p, work, background, whole)
         options, recipe = recipe_of(p, t.models[kind], epochs=epochs)
         for which in SETS:
             for s in p.seeds[: t.seeds]:
-                out = f"{background}-{kind}-{task}-{epochs}-{which}-{s}"
-                keep = kind in BY_NAME and background == "realistic" and s == p.seeds[0] and epochs == t.epochs
+                out = f"{background}-{kind}-{task}-{'more' if whole else 'usual'}-{which}-{s}"
+                keep = kind in BY_NAME and background == "realistic" and s == p.seeds[0] and not whole
                 weights = str(folder / "weights" / f"{kind}-{task}-{which}.safetensors") if keep else ""
                 clip = str(p.data / "pretrained" / f"frames{s}.safetensors")
                 given = (kind, options, *source, classes, task, which, recipe, s, clip, words)
                 todo.append((*given, str(work / f"{out}.parquet"), str(work / f"{out}.pt"), weights))
-                names.append({"background": background, "model": kind, "task": task, "epochs": epochs, "trained_on": which, "seed": s})
+                row = {
+                    "background": background,
+                    "model": f"{kind}, all clips" if whole else kind,
+                    "task": task,
+                    "trained_on": which,
+                    "seed": s,
+                }
+                names.append(row)
     curves = jobs.run(transfer_job, todo, p.workers, "motion transfer")
-    found = [pd.read_parquet(job[-3]).assign(**{k: n[k] for k in ("background", "epochs")}) for job, n in zip(todo, names, strict=True)]
+    found = [pd.read_parquet(job[-3]).assign(**{k: n[k] for k in ("background", "model")}) for job, n in zip(todo, names, strict=True)]
     pd.concat(found, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
     rows = [{**n, **row} for n, curve in zip(names, curves, strict=True) for row in curve]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
