@@ -90,6 +90,7 @@ ORDER = [
     "transferring",
     "full_size",
     "runs",
+    "hub",
     "stages",
     "report",
     "doctor",

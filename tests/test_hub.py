@@ -1,0 +1,68 @@
+"""Models as folders that others can load: what comes back gives the same answers, and what does not fit says so."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from vlact import video
+from vlact.hub import Finder, Namer
+from vlact.localizing import Clock, Localiser
+from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.dual import DualConfig, DualEncoder
+from vlact.models.frames import FrameEncoder
+
+SMALL = DualConfig(32, 16, 4, 32, 1, 2, 16, 384, "mean")
+
+
+@pytest.fixture
+def film(tmp_path):
+    path = tmp_path / "film.mp4"
+    video.write(path, np.random.default_rng(0).integers(0, 255, (40, 32, 32, 3), dtype=np.uint8), 8)
+    return path
+
+
+@pytest.mark.parametrize("kind", [DualEncoder, FrameEncoder])
+def test_a_namer_comes_back_and_names_alike(kind, film, tmp_path):
+    torch.manual_seed(0)
+    model = Namer(kind(SMALL), tau=0.1)
+    found = model.predict(film, ["drop", "spin", "push"])
+    assert found["score"].sum() == pytest.approx(1) and found["score"].is_monotonic_decreasing
+    model.save_pretrained(tmp_path / "model")
+    again = Namer.from_pretrained(tmp_path / "model").predict(film, ["drop", "spin", "push"])
+    assert found.equals(again)
+    files = {p.name for p in (tmp_path / "model").iterdir()}
+    assert files == {"encoder.safetensors", "vlact.json", "config.json", "README.md"}
+    assert "Namer.from_pretrained" in (tmp_path / "model" / "README.md").read_text()
+    part = model.predict(film, ["drop", "spin"], 1.0, 2.0)
+    assert set(part["name"]) == {"drop", "spin"}
+    with pytest.raises(ValueError, match="names must be two or more"):
+        model.predict(film, ["drop"])
+    with pytest.raises(ValueError, match=r"film.mp4: expected 0 <= start_s < end_s <= 5.000; got 2.0 and 9.0"):
+        model.predict(film, ["drop", "spin"], 2.0, 9.0)
+
+
+def test_a_finder_comes_back_and_finds_alike(film, tmp_path):
+    torch.manual_seed(0)
+    shape = LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
+    recipe = {"window": 16, "pre_nms_topk": 20, "nms": {"method": "gaussian", "sigma": 0.5, "max_seg_num": 5}}
+    localiser = Localiser(ActionFormer(shape).eval(), ["drop", "spin"], Clock(0.25), recipe, torch.zeros(32), torch.ones(32))
+    model = Finder(DualEncoder(SMALL), localiser, fps=8.0, stride=2)
+    found = model.predict(film)
+    assert len(found) and found["end_s"].max() <= 5.0 + 1e-6 and set(found["video"]) == {"film.mp4"}
+    model.save_pretrained(tmp_path / "model")
+    assert Finder.from_pretrained(tmp_path / "model").predict(film).equals(found)
+
+
+def test_a_folder_of_another_kind_says_so(film, tmp_path):
+    Namer(DualEncoder(SMALL)).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="vlact.json: expected a Finder"):
+        Finder.from_pretrained(tmp_path / "model")
+    note = tmp_path / "model" / "vlact.json"
+    note.write_text(json.dumps({"kind": "Namer", "encoder": "os.system"}))
+    with pytest.raises(ValueError, match="with an encoder of"):
+        Namer.from_pretrained(tmp_path / "model")
+    note.unlink()
+    with pytest.raises(FileNotFoundError, match="expected a file that `save_pretrained` wrote"):
+        Namer.from_pretrained(tmp_path / "model")

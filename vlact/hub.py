@@ -1,0 +1,170 @@
+"""Trained models as citizens of the Hugging Face hub: a folder of safetensors, config and card, prediction from a video's path.
+
+    from vlact.hub import Namer
+    model = Namer.from_pretrained("folder or hub id")
+    print(model.predict("clip.mp4", ["drop item", "spin block"]))
+
+`save_pretrained(folder)` writes, `push_to_hub(id)` publishes, see `huggingface_hub.ModelHubMixin`. Nothing that is
+loaded can run code.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from huggingface_hub import ModelHubMixin, hf_hub_download
+
+from vlact import video
+from vlact.clips import fit
+from vlact.features import extract
+from vlact.jobs import write_whole
+from vlact.localizing import Localiser
+from vlact.models.dual import DualEncoder
+from vlact.models.frames import FrameEncoder
+from vlact.models.poses import PoseEncoder
+from vlact.models.text import sentence_encoder
+from vlact.training import autocast
+
+ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
+CONFIG = "vlact.json"
+CARD = """
+---
+{{ card_data }}
+---
+
+# {{ title }}
+
+{{ text }}
+
+```python
+{{ code }}
+```
+"""
+
+
+def _file(model_id: str, name: str, **given) -> Path:
+    """A file of a folder, or of a repository on the hub."""
+    local = Path(model_id) / name
+    if local.is_file():
+        return local
+    if Path(model_id).is_dir():
+        raise FileNotFoundError(
+            f"{local}: expected a file that `save_pretrained` wrote; found {sorted(p.name for p in local.parent.iterdir())}"
+        )
+    return Path(hf_hub_download(model_id, name, **given))
+
+
+def _config(model_id: str, kind: str, **given) -> dict:
+    path = _file(model_id, CONFIG, **given)
+    config = json.loads(path.read_text())
+    if config.get("kind") != kind or config.get("encoder") not in ENCODERS:
+        raise ValueError(f"{path}: expected a {kind} with an encoder of {sorted(ENCODERS)}; got {config}")
+    return config
+
+
+class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
+    """What both have in common: the encoder's file and a note of its kind."""
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.encoder.save(save_directory / "encoder.safetensors")
+        note = {"kind": type(self).__name__, "encoder": type(self.encoder).__name__}
+        write_whole(save_directory / CONFIG, lambda text, f: f.write_text(text), json.dumps(note, indent=1) + "\n")
+
+    @classmethod
+    def _is_jsonable(cls, value) -> bool:
+        """What goes into config.json; models have files of their own."""
+        return isinstance(value, int | float)
+
+    def generate_model_card(self, *args, **kwargs):
+        name = type(self).__name__
+        call = '"clip.mp4", ["drop item", "spin block"]' if name == "Namer" else '"video.mp4"'
+        code = f'from vlact.hub import {name}\n\nmodel = {name}.from_pretrained("this folder or id")\nprint(model.predict({call}))'
+        return super().generate_model_card(*args, title=f"vlact {name}", text=self.__doc__.strip().split("\n")[0], code=code, **kwargs)
+
+    @classmethod
+    def _load(cls, model_id: str, config: dict, **given) -> dict:
+        return {"encoder": ENCODERS[config["encoder"]].load(_file(model_id, "encoder.safetensors", **given))}
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id, revision, cache_dir, force_download, local_files_only, token, **kwargs):
+        given = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download}
+        given |= {"local_files_only": local_files_only, "token": token}
+        config = _config(model_id, cls.__name__, **given)
+        return cls(**(kwargs | cls._load(model_id, config, **given)))  # numbers come from config.json
+
+
+class Namer(_Citizen):
+    """Says which of some names fits a clip: ProcVLR, ACE, or CLIP on frames.
+
+    Args:
+        encoder: Its text side goes by all-MiniLM-L6-v2.
+        tau: Temperature of the scores.
+    """
+
+    def __init__(self, encoder: DualEncoder | FrameEncoder, tau: float = 0.02):
+        self.encoder, self.tau = encoder.eval(), tau
+
+    @torch.inference_mode()
+    def predict(self, path: str | Path, names: list[str], start_s: float = 0.0, end_s: float | None = None) -> pd.DataFrame:
+        """Names with scores that sum to one, best first.
+
+        Args:
+            path: A video.
+            names: Two or more.
+            start_s, end_s: Of the clip; the whole video if not given.
+
+        Raises:
+            vlact.video.VideoError: It cannot be read.
+            ValueError: Fewer than two names, or a clip that is not inside the video.
+        """
+        if len(names) < 2:
+            raise ValueError(f"names must be two or more, to tell apart; got {names}")
+        info = video.probe(Path(path))
+        end_s = info.duration_s if end_s is None else end_s
+        if not 0 <= start_s < end_s <= info.duration_s + 0.5 / info.fps:
+            raise ValueError(f"{path}: expected 0 <= start_s < end_s <= {info.duration_s:.3f}; got {start_s} and {end_s}")
+        times = video.clip_times(start_s, min(end_s, info.duration_s), self.encoder.config.num_frames, None, 1)
+        wanted = video.nearest_frames(info, times)[0]
+        needed = np.unique(wanted)
+        frames = fit(video.read(info.path, needed, info), self.encoder.config.image_size)[np.searchsorted(needed, wanted)]
+        with autocast():
+            seen = self.encoder(torch.from_numpy(frames)[None])[0].float()
+        scores = (self.encoder.embed_text(sentence_encoder()(names)) @ seen / self.tau).softmax(0)
+        table = pd.DataFrame({"name": names, "score": scores.numpy().astype(np.float64)})
+        return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+
+
+class Finder(_Citizen):
+    """Finds actions in an untrimmed video: a localiser with the encoder whose features it was trained on.
+
+    Args:
+        encoder: Of the features.
+        localiser: ActionFormer, TriDet or DyFADet.
+        fps, stride: See `vlact.features.extract`.
+    """
+
+    def __init__(self, encoder: DualEncoder | FrameEncoder | PoseEncoder, localiser: Localiser, fps: float, stride: int):
+        self.encoder, self.localiser, self.fps, self.stride = encoder.eval(), localiser, fps, stride
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        self.localiser.save(save_directory / "localiser.safetensors")
+
+    @classmethod
+    def _load(cls, model_id: str, config: dict, **given) -> dict:
+        localiser = Localiser.load(_file(model_id, "localiser.safetensors", **given))
+        return super()._load(model_id, config, **given) | {"localiser": localiser}
+
+    @torch.inference_mode()
+    def predict(self, path: str | Path) -> pd.DataFrame:
+        """Detections `video, start_s, end_s, label, score`, best first.
+
+        Raises:
+            vlact.video.VideoError: It cannot be read.
+        """
+        name = Path(path).name
+        found = extract(self.encoder, Path(path), self.fps, self.stride)
+        table = self.localiser.detect({name: found}, {name: video.probe(Path(path)).duration_s})
+        return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
