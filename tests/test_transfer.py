@@ -420,11 +420,11 @@ def test_models_that_go_by_name_are_asked_for_the_other_sets_fine_classes(start)
 def test_ace_learns_coarse_motions_by_their_trees(tmp_path):
     from vlact.language.trees import ActionTexts, Trees
     from vlact.stages.factors import other_names
-    from vlact.transferring import ByName, build
+    from vlact.transferring import MOTION_TREES, ByName, build
 
     classes = taxonomy("Syn-TA")
     own, runs = coarse_names(classes), other_names(classes)
-    trees = Trees.load("synta", tuple(own))
+    trees = Trees.load(MOTION_TREES, tuple(own))
     assert runs[0] == own and len(runs) == 6 and not trees.crossings()
     assert not {n for run in runs[1:] for n in run} & set(trees.lexicon()), "test names must not stand in the training trees"
     assert len({n for run in runs for n in run}) == 6 * 20

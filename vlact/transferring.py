@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vlact import ROOT
 from vlact.jobs import write_whole
 from vlact.language.motions import SETS, coarse_names, fine_names
 from vlact.language.trees import ActionTexts, Trees
@@ -49,6 +50,7 @@ OVER_CLIP = {"AIM": AIM, "UniformerV2": UniFormerV2}
 BY_NAME = {"ActionCLIP": ActionCLIP, "X-CLIP": XCLIP, "ViFi-CLIP": ViFi, "EZ-CLIP": EZCLIP, "FROSTER": FROSTER}
 TIMESFORMER = {"ProcVLR": ProcVLR, "ACE": ACE}
 DOMAINS = {"VideoDG": VideoDG, "STDN": STDN, "CIR": CIR}
+MOTION_TREES = ROOT / "vlact" / "language" / "motion_trees.yaml"
 JITTER = 0.15  # of colours; clips are never mirrored: some fine classes differ by nothing else
 
 
@@ -141,7 +143,7 @@ def build(kind: str, names: list[str], options: dict, clip: str | None = None, w
         given = (encoder, words, names, over.pop("tau"), encoder.config.depth)
         if kind == "ProcVLR":
             return ByName(ProcVLR(*given, **over), names)
-        plan = ActionTexts([(n, "") for n in names], Trees.load("synta", tuple(names)))
+        plan = ActionTexts([(n, "") for n in names], Trees.load(MOTION_TREES, tuple(names)))
         return ByName(ACE(*given, plan, **(LITERAL | over), seed=0), names)
     if kind not in BY_NAME:
         raise ValueError(f"no model {kind!r}; expected one of {[*SCRATCH, *OVER_CLIP, *BY_NAME, *TIMESFORMER, *DOMAINS]}")

@@ -18,7 +18,7 @@ NAMES = Path(motions.__file__).parent / "motion_names.yaml"
 FACTORS = Stage(
     "factors",
     ("stages/factors.py", "worlds/factors.py", "models/dual.py", "models/zoo/ace.py", "models/zoo/procvlr.py", "losses/ace.py",
-     "language/trees.py", "language/trees/synta.yaml", "language/motion_names.yaml", *READING),
+     "language/trees.py", "language/motion_trees.yaml", "language/motion_names.yaml", *READING),
     ("factors", "ace"),
     TRANSFER,
 )  # fmt: skip
@@ -69,13 +69,13 @@ def factors(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "factors"
     if not FACTORS.must_run(p, folder, must_exist):
         return
-    from vlact.transferring import BY_NAME, factors_job, rename_job
+    from vlact.transferring import BY_NAME, MOTION_TREES, factors_job, rename_job
 
     synta(p, must_exist=True)
     transfer(p, must_exist=True)
     f, work, classes = p.factors, FACTORS.work(p), taxonomy("Syn-TA")
     runs, own = other_names(classes), coarse_names(classes)
-    plan = ActionTexts([(n, "") for n in own], Trees.load("synta", tuple(own)))
+    plan = ActionTexts([(n, "") for n in own], Trees.load(MOTION_TREES, tuple(own)))
     words = words_of([*{n for run in runs for n in run} | set(plan.texts)], work / "words.safetensors")
 
     todo, source = [], filmed(p, work, classes)
