@@ -3,6 +3,7 @@
 import pytest
 import torch
 from reference.timesformer import timesformer as slow
+from reference.videomae import videomae as slow_videomae
 
 from vlact.models import checkpoints
 from vlact.models.dual import DualConfig, DualEncoder
@@ -176,3 +177,43 @@ def test_vit_b16_has_the_shapes_of_the_published_file():
         ours = checkpoints.OpenAIFrames(DualConfig(224, 16, 8, 768, 12, 12, 512, 512, "cls", motion_input=False, conv_stem=False))
     mine = {k: v.shape for k, v in ours.state_dict().items() if k.startswith("visual.")}
     assert mine == {k: v.shape for k, v in theirs.state_dict().items() if k.startswith("visual.")} and config["quick_gelu"]
+
+
+def published_videomae(dim=16, depth=2, classes=5):
+    """Weights under the names of the official VideoMAEv2 files."""
+    torch.manual_seed(0)
+    shapes = {"patch_embed.proj.weight": (dim, 3, 2, 8, 8), "patch_embed.proj.bias": (dim,)}
+    for i in range(depth):
+        at = f"blocks.{i}"
+        shapes |= {f"{at}.{n}.{k}": (dim,) for n in ("norm1", "norm2") for k in ("weight", "bias")}
+        shapes |= {f"{at}.attn.qkv.weight": (3 * dim, dim), f"{at}.attn.q_bias": (dim,), f"{at}.attn.v_bias": (dim,)}
+        shapes |= {f"{at}.attn.proj.weight": (dim, dim), f"{at}.attn.proj.bias": (dim,)}
+        shapes |= {f"{at}.mlp.fc1.weight": (4 * dim, dim), f"{at}.mlp.fc1.bias": (4 * dim,)}
+        shapes |= {f"{at}.mlp.fc2.weight": (dim, 4 * dim), f"{at}.mlp.fc2.bias": (dim,)}
+    shapes |= {"fc_norm.weight": (dim,), "fc_norm.bias": (dim,), "head.weight": (classes, dim), "head.bias": (classes,)}
+    return {k: 0.3 * torch.randn(s) for k, s in shapes.items()}
+
+
+def test_videomae_sees_what_its_paper_says(tmp_path):
+    state = published_videomae()
+    torch.save({"module": state}, tmp_path / "v.pth")
+    model = checkpoints.videomae(tmp_path / "v.pth", num_frames=4, image_size=16, heads=2)
+    clip = torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model(clip[None]).logits[0], slow_videomae(state, clip, 2), atol=1e-5, rtol=1e-4)
+    torch.save({"module": {k: v for k, v in state.items() if k != "fc_norm.bias"}}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w.pth: missing \['fc_norm.bias'\]"):
+        checkpoints.videomae(tmp_path / "w.pth", 4, 16, 2)
+    torch.save({"module": {"encoder.x": torch.zeros(1)}}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="expected the names of a fine-tuned VideoMAE; missing"):
+        checkpoints.videomae(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("dim, depth, millions", [(384, 12, 22), (768, 12, 86), (1024, 24, 304)])
+def test_videomae_has_the_published_sizes(dim, depth, millions, monkeypatch):
+    with torch.device("meta"):
+        state = published_videomae(dim, depth, 710) | {"patch_embed.proj.weight": torch.empty(dim, 3, 2, 16, 16)}
+        monkeypatch.setattr(checkpoints, "read", lambda path: dict(state))
+        model = checkpoints.videomae("meta")
+    trunk = sum(p.numel() for name, p in model.named_parameters() if "classifier" not in name)
+    assert trunk / 1e6 == pytest.approx(millions, rel=0.02)

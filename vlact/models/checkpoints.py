@@ -170,6 +170,52 @@ def mvitv2(path: str | Path, model: nn.Module) -> nn.Module:
     return load(model, state, path)
 
 
+# VideoMAE and VideoMAEv2: the official fine-tuned files
+VIDEOMAE: Rules = [
+    (r"patch_embed\.proj\.(\w+)", r"videomae.embeddings.patch_embeddings.projection.\1"),
+    (r"blocks\.(\d+)\.norm1\.(\w+)", r"videomae.encoder.layer.\1.layernorm_before.\2"),
+    (r"blocks\.(\d+)\.norm2\.(\w+)", r"videomae.encoder.layer.\1.layernorm_after.\2"),
+    (r"blocks\.(\d+)\.attn\.q_bias", r"videomae.encoder.layer.\1.attention.attention.query.bias"),
+    (r"blocks\.(\d+)\.attn\.v_bias", r"videomae.encoder.layer.\1.attention.attention.value.bias"),
+    (r"blocks\.(\d+)\.attn\.(query|key|value)\.weight", r"videomae.encoder.layer.\1.attention.attention.\2.weight"),
+    (r"blocks\.(\d+)\.attn\.proj\.(\w+)", r"videomae.encoder.layer.\1.attention.output.dense.\2"),
+    (r"blocks\.(\d+)\.mlp\.fc1\.(\w+)", r"videomae.encoder.layer.\1.intermediate.dense.\2"),
+    (r"blocks\.(\d+)\.mlp\.fc2\.(\w+)", r"videomae.encoder.layer.\1.output.dense.\2"),
+    (r"fc_norm\.(\w+)", r"fc_norm.\1"),
+    (r"head\.(\w+)", r"classifier.\1"),
+]
+
+
+def videomae(path: str | Path, num_frames: int = 16, image_size: int = 224, heads: int | None = None) -> nn.Module:
+    """A fine-tuned VideoMAE or VideoMAEv2 (S, B, L) as `transformers.VideoMAEForVideoClassification`; shapes follow from the file.
+
+    Args:
+        path: Such as `vit_s_k710_dl_from_giant.pth`; it holds one matrix for queries, keys and values.
+        num_frames, image_size: Of a clip. Positions are computed, so any will do.
+        heads: Of attention; channels / 64 if not given.
+
+    Raises:
+        ValueError: See `translate` and `load`; or a file without VideoMAE's names.
+    """
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    state = read(path)
+    wanted = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.attn.q_bias", "head.weight")
+    if lacking := [k for k in wanted if k not in state]:
+        raise ValueError(f"{path}: expected the names of a fine-tuned VideoMAE; missing {lacking}")
+    for key in [k for k in state if k.endswith(".attn.qkv.weight")]:
+        for name, part in zip(("query", "key", "value"), state.pop(key).chunk(3), strict=True):
+            state[key.replace("qkv", name)] = part
+    dim, _, tubelet, patch, _ = state["patch_embed.proj.weight"].shape
+    config = VideoMAEConfig(
+        image_size=image_size, patch_size=patch, num_frames=num_frames, tubelet_size=tubelet, hidden_size=dim, qkv_bias=True,
+        num_hidden_layers=1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks.")), use_mean_pooling=True,
+        num_attention_heads=heads or dim // 64, intermediate_size=len(state["blocks.0.mlp.fc1.bias"]), layer_norm_eps=1e-6,
+        num_labels=len(state["head.weight"]),
+    )  # fmt: skip
+    return load(VideoMAEForVideoClassification(config), translate(state, VIDEOMAE, path), path)
+
+
 # CLIP: open_clip's files of OpenAI's weights
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
