@@ -57,7 +57,7 @@ def test_both_directions_are_averaged_after_their_harmonic_means():
     assert alone["known"].tolist() == [100, 75] and alone["hm"].isna().all()
 
 
-FULL = pd.read_csv(published.__path__[0] + "/transfer_models.csv").set_index("model")
+FULL = published.read("transfer_models").set_index("model")
 
 
 @pytest.mark.parametrize("kind", FULL.index)

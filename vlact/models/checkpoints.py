@@ -99,22 +99,22 @@ def own_pixels(weight: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
 
 # TimeSformer: facebookresearch/TimeSformer (K400, HowTo100M) and ProcedureVRL, whose trunk is the same
 TIMESFORMER: Rules = [
-    (r"(?:module\.)?(?:model\.)?cls_token", "embeddings.cls_token"),
-    (r"(?:module\.)?(?:model\.)?pos_embed", "embeddings.position_embeddings"),
-    (r"(?:module\.)?(?:model\.)?time_embed", "embeddings.time_embeddings"),
-    (r"(?:module\.)?(?:model\.)?patch_embed\.proj\.(weight|bias)", r"embeddings.patch_embeddings.projection.\1"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.norm1\.(\w+)", r"encoder.layer.\1.layernorm_before.\2"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.norm2\.(\w+)", r"encoder.layer.\1.layernorm_after.\2"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.temporal_norm1\.(\w+)", r"encoder.layer.\1.temporal_layernorm.\2"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.temporal_fc\.(\w+)", r"encoder.layer.\1.temporal_dense.\2"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.attn\.qkv\.(\w+)", r"encoder.layer.\1.attention.attention.qkv.\2"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.attn\.proj\.(\w+)", r"encoder.layer.\1.attention.output.dense.\2"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.temporal_attn\.qkv\.(\w+)", r"encoder.layer.\1.temporal_attention.attention.qkv.\2"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.temporal_attn\.proj\.(\w+)", r"encoder.layer.\1.temporal_attention.output.dense.\2"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.mlp\.fc1\.(\w+)", r"encoder.layer.\1.intermediate.dense.\2"),
-    (r"(?:module\.)?(?:model\.)?blocks\.(\d+)\.mlp\.fc2\.(\w+)", r"encoder.layer.\1.output.dense.\2"),
-    (r"(?:module\.)?(?:model\.)?norm\.(weight|bias)", r"layernorm.\1"),
-    (r"(?:module\.)?(?:model\.)?head\.(weight|bias)", ""),  # of its own classes
+    (r"cls_token", "embeddings.cls_token"),
+    (r"pos_embed", "embeddings.position_embeddings"),
+    (r"time_embed", "embeddings.time_embeddings"),
+    (r"patch_embed\.proj\.(weight|bias)", r"embeddings.patch_embeddings.projection.\1"),
+    (r"blocks\.(\d+)\.norm1\.(\w+)", r"encoder.layer.\1.layernorm_before.\2"),
+    (r"blocks\.(\d+)\.norm2\.(\w+)", r"encoder.layer.\1.layernorm_after.\2"),
+    (r"blocks\.(\d+)\.temporal_norm1\.(\w+)", r"encoder.layer.\1.temporal_layernorm.\2"),
+    (r"blocks\.(\d+)\.temporal_fc\.(\w+)", r"encoder.layer.\1.temporal_dense.\2"),
+    (r"blocks\.(\d+)\.attn\.qkv\.(\w+)", r"encoder.layer.\1.attention.attention.qkv.\2"),
+    (r"blocks\.(\d+)\.attn\.proj\.(\w+)", r"encoder.layer.\1.attention.output.dense.\2"),
+    (r"blocks\.(\d+)\.temporal_attn\.qkv\.(\w+)", r"encoder.layer.\1.temporal_attention.attention.qkv.\2"),
+    (r"blocks\.(\d+)\.temporal_attn\.proj\.(\w+)", r"encoder.layer.\1.temporal_attention.output.dense.\2"),
+    (r"blocks\.(\d+)\.mlp\.fc1\.(\w+)", r"encoder.layer.\1.intermediate.dense.\2"),
+    (r"blocks\.(\d+)\.mlp\.fc2\.(\w+)", r"encoder.layer.\1.output.dense.\2"),
+    (r"norm\.(weight|bias)", r"layernorm.\1"),
+    (r"head\.(weight|bias)", ""),  # of its own classes
 ]
 
 
@@ -129,7 +129,8 @@ def timesformer(path: str | Path, encoder: DualEncoder, rules: Rules = TIMESFORM
     Raises:
         ValueError: See `translate` and `load`.
     """
-    state = translate(read(path), rules, path)
+    bare = {k.removeprefix("module.").removeprefix("model."): v for k, v in read(path).items()}
+    state = translate(bare, rules, path)
     if (times := "embeddings.time_embeddings") in state:
         state[times] = stretch(state[times], encoder.config.num_frames)
     if (patch := "embeddings.patch_embeddings.projection") + ".weight" in state:
