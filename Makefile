@@ -3,7 +3,7 @@ PROFILE ?= mini
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test verify lab lock execute lint doctor
+.PHONY: repro test verify site lab lock execute lint doctor
 .DEFAULT_GOAL := repro
 
 .venv/.ok: requirements.lock
@@ -23,6 +23,9 @@ test: .venv/.ok           ## unit tests and notebooks
 verify: .venv/.ok         ## everything again from nothing; the committed figures must come out
 	python -m vlact.pipeline repro $(PROFILE) -f
 	git diff --exit-code figures
+
+site: .venv/.ok           ## static pages of PROFILE's results in site/, to open in any browser
+	python -m vlact.report.site $(PROFILE)
 
 lab: .venv/.ok            ## JupyterLab on the notebooks
 	jupyter lab notebooks

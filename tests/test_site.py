@@ -1,0 +1,169 @@
+"""The results site: complete, safe to build over an earlier one, and right in a real browser where there is one."""
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vlact import params, video
+from vlact.report import site, tables
+
+CHROMIUM = next((x for x in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if x), None)
+PROFILE = "mini"
+CHECK = """<!doctype html><link rel="icon" href="data:,"><body><script>
+const pages = %s, found = [];
+const until = (test) => new Promise((done) => { const t0 = Date.now(); (function ask() {
+  if (test() || Date.now() - t0 > 8000) done(); else setTimeout(ask, 40); })(); });
+(async () => {
+  for (const width of [390, 1280]) for (const page of pages) {
+    const frame = document.createElement("iframe");
+    frame.style = `width:${width}px;height:800px;border:0`;
+    frame.src = page;
+    document.body.replaceChildren(frame);
+    await new Promise((done) => (frame.onload = done));
+    const inside = frame.contentDocument, all = (x) => [...inside.querySelectorAll(x)];
+    for (const image of all("img")) image.loading = "eager";
+    const videos = all("video");
+    for (const v of videos) v.play().catch(() => {});
+    await until(() => all("img").every((x) => x.complete) && videos.every((x) => x.currentTime > 0));
+    found.push({ page, width, over: inside.documentElement.scrollWidth - width,
+      images: all("img").filter((x) => !x.naturalWidth).map((x) => x.src),
+      videos: videos.filter((x) => !(x.currentTime > 0) || x.error).map((x) => x.src), played: videos.length,
+      small: all("p, td, dd, li").filter((x) => parseFloat(frame.contentWindow.getComputedStyle(x).fontSize) < 12).length,
+      links: width > 400 ? all("a[href], link[href]").map((x) => x.href) : [] });
+  }
+  const answers = {};
+  for (const link of new Set(found.flatMap((x) => x.links).map((x) => x.split("#")[0])))
+    if (link.startsWith(location.origin)) answers[link] = (await fetch(link)).status;
+  await fetch("/found", { method: "POST", body: JSON.stringify({ found, answers }) });
+})();
+</script></body>"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The committed results as a site, with one film of each kind, and the folder."""
+    folder = tmp_path_factory.mktemp("site")
+    p = params.load(PROFILE, PROFILE)
+    (work := folder / "data" / PROFILE / "worlds" / "ata").mkdir(parents=True)
+    frames = np.zeros((8, 64, 64, 3), np.uint8)
+    frames[:, :, :32] = 200
+    video.write(work / "p00.mp4", frames, 8)
+    pd.DataFrame({"video": ["p00.mp4"]}).to_csv(work / "annotations.csv", index=False)
+
+    class Here(type(p)):
+        data = folder / "data" / PROFILE
+
+    here = Here(**{f: getattr(p, f) for f in p.__dataclass_fields__})
+    site.build(here, folder / "pages")
+    return here, folder / "pages"
+
+
+def test_every_item_of_the_results_map_is_there(built):
+    p, folder = built
+    for row in pd.read_csv(p.figures / "index.csv").itertuples():
+        page = (folder / f"{row.paper}.html").read_text()
+        assert f'id="{row.item}"' in page, row.item
+        for name in row.files.split():
+            assert (folder / "figures" / name).read_bytes() == (p.figures / name).read_bytes()
+            assert name.rsplit(".", 1)[0] in page or name.endswith(".md"), name
+
+
+def test_numbers_of_a_table_stand_on_its_page(built):
+    p, folder = built
+    page = (folder / "transfer.html").read_text()
+    for row in pd.read_csv(p.figures / "transfer_table2.csv", dtype=str).itertuples():
+        assert re.search(rf"<td>{re.escape(row.model)}</td>.*?<td class=\"n\">{re.escape(row.HM)}</td>", page, re.DOTALL), row.model
+
+
+def test_pages_ask_nobody_else(built):
+    for path in built[1].rglob("*.html"):
+        asked = re.findall(r'(?:src|href)="((?:https?:)?//[^"]+)"', path.read_text())
+        loaded = re.findall(r'(?:src="|<link[^>]*href="|@import |url\()((?:https?:)?//[^")]+)', path.read_text())
+        assert not loaded, f"{path.name}: loads {loaded[:2]}, of {asked[:3]}"
+
+
+def test_text_of_results_cannot_become_markup(tmp_path):
+    p = params.load("smoke", "smoke")
+
+    class Here(type(p)):
+        figures, data = tmp_path / "figures", tmp_path / "data"
+
+    here = Here(**{f: getattr(p, f) for f in p.__dataclass_fields__})
+    files = tables.save(pd.DataFrame({"a": ["<script>alert(1)</script>"]}), here.figures, "bad", caption="<b onclick=x>")
+    row = {
+        "paper": "ace",
+        "item": "table1",
+        "title": "<img src=x>",
+        "files": " ".join(files),
+        "notebook": "12_ace_results.ipynb",
+        "stage": "s",
+    }
+    pd.DataFrame([row]).to_csv(here.figures / "index.csv", index=False)
+    site.build(here, tmp_path / "site")
+    page = (tmp_path / "site" / "ace.html").read_text()
+    assert "<script>alert" not in page and "<b onclick" not in page and "<img src=x" not in page and "&lt;script&gt;alert" in page
+
+
+def test_an_earlier_site_is_replaced_and_nothing_else(built, tmp_path):
+    p, folder = built
+    again = tmp_path / "site"
+    shutil.copytree(folder, again)
+    (again / "old.html").write_text("old")
+    assert site.build(p, again) == again / "index.html" and not (again / "old.html").exists()
+    (other := tmp_path / "mine").mkdir()
+    (other / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="mine: expected an earlier site or nothing, found other files"):
+        site.build(p, other)
+    assert (other / "thesis.tex").read_text() == "x" and not list(tmp_path.glob(".*"))
+    with pytest.raises(FileNotFoundError, match=r"index.csv: no results of profile 'paper'; run `make repro PROFILE=paper` first"):
+        site.build(replace(params.load("paper", "paper")), tmp_path / "none")
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
+def test_in_a_real_browser(built, tmp_path):
+    """No console message, every image, video and link loads, nothing wider than a phone, no small print."""
+    folder, done, said = built[1], threading.Event(), {}
+    names = sorted(str(x.relative_to(folder)) for x in folder.rglob("*.html"))
+    (folder / "check.html").write_text(CHECK % json.dumps(names))
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_POST(self):
+            said.update(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+            done.set()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--mute-audio"]
+    options += [f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--autoplay-policy=no-user-gesture-required"]
+    log = tmp_path / "log"
+    with open(log, "w") as stderr:
+        browser = subprocess.Popen([CHROMIUM, *options, f"http://127.0.0.1:{server.server_port}/check.html"], stderr=stderr)
+        finished = done.wait(180)
+        browser.terminate()
+        browser.wait(20)
+    server.shutdown()
+    (folder / "check.html").unlink()
+    assert finished, log.read_text()[-2000:]
+    console = [x for x in log.read_text().splitlines() if "CONSOLE" in x]
+    assert not console, console[:5]
+    for x in said["found"]:
+        where = f"{x['page']} at {x['width']} px"
+        assert not x["images"] and not x["videos"], f"{where}: did not load {x['images'] + x['videos']}"
+        assert x["over"] <= 0, f"{where}: {x['over']} px too wide"
+        assert x["small"] == 0, f"{where}: {x['small']} texts under 12 px"
+    assert sum(x["played"] for x in said["found"]) >= 2
+    assert len(said["answers"]) > 100 and set(said["answers"].values()) == {200}, [k for k, v in said["answers"].items() if v != 200]
