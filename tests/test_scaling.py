@@ -1,0 +1,152 @@
+"""Training over many processes: the same curve on one and two, and after a kill; settings that are shipped can be read."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from vlact import ROOT, scaling, video
+from vlact.scaling import Moments, Recipe, Shares
+
+OPTIONS = ["--kind", "MViTv2", "--options", '{"width": 0.25, "depth": 0.2, "frames": 8, "size": 32, "dropout": 0}']
+OPTIONS += "--frames 8 --size 32 --batch-size 8 --steps 8 --every 2 --workers 0 --window-s 1.5 --ema 0.9".split()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Twelve clips of a block that goes left, right or nowhere: the table and the folder."""
+    folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
+    for i in range(12):
+        frames, way = np.full((16, 48, 48, 3), 40, np.uint8), i % 3
+        for t in range(16):
+            x = (2 * t, 30 - 2 * t, 15)[way] + 8
+            frames[t, 10:30, x : x + 8] = rng.integers(100, 255)
+        video.write(folder / f"{i}.mp4", frames, 8)
+        rows.append((f"{i}.mp4", 0.0, 2.0, ("right", "left", "still")[way], "train", "a"))
+    table = pd.DataFrame(rows, columns=["video", "start_s", "end_s", "label", "split", "group"])
+    table.to_csv(folder / "a.csv", index=False)
+    return folder / "a.csv", folder
+
+
+def command(source, out, processes: int, *more: str) -> list[str]:
+    start = [sys.executable, "-m"] + (["torch.distributed.run", "--nproc_per_node", str(processes), "-m"] if processes > 1 else [])
+    return [*start, "vlact.scaling", *map(str, source), str(out), *OPTIONS, *more]
+
+
+ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def run(*given) -> str:
+    done = subprocess.run(command(*given), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def alone(source, tmp_path_factory):
+    """The curve of one process."""
+    out = tmp_path_factory.mktemp("alone")
+    assert re.search(r"8 steps, loss \d", run(source, out, 1))
+    return pd.read_csv(out / "curve.csv")
+
+
+def test_two_processes_give_the_curve_of_one(source, alone, tmp_path):
+    run(source, tmp_path, 2, "--stop", "6")
+    assert sorted(x.name for x in tmp_path.glob("state-*/random*")) == ["random_states_0.pkl", "random_states_1.pkl"]  # there were two
+    (state,) = tmp_path.glob("state-*")
+    halfway = json.loads((state / "curve.json").read_text())
+    np.testing.assert_allclose([x["loss"] for x in halfway], alone["loss"][:6], atol=1e-5)
+    run(source, tmp_path, 1)  # and one goes on where two stopped
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "curve.csv")["loss"], alone["loss"], atol=1e-5)
+    assert alone["loss"].std() > 0.02  # it is a curve
+
+
+def test_a_killed_process_leaves_a_state_to_go_on_from(source, alone, tmp_path):
+    with open(tmp_path / "log", "w") as log:
+        child = subprocess.Popen(command(source, tmp_path / "run", 1), env=ENVIRONMENT, stdout=log, stderr=log)
+        until = time.time() + 120
+        while not list((tmp_path / "run").glob("state-*")) and time.time() < until and child.poll() is None:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not (tmp_path / "run" / "curve.csv").exists(), "it ended before it was killed"
+    (tmp_path / "run" / "unfinished-4").mkdir(exist_ok=True)  # what a kill in the middle of writing leaves
+    run(source, tmp_path / "run", 1, "--accumulate", "1")
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "run" / "curve.csv")["loss"], alone["loss"], atol=1e-5)
+    assert [x.name for x in (tmp_path / "run").glob("*-*")] == ["state-0000008"]
+
+
+def test_passes_of_one_update_add_up(source, alone, tmp_path):
+    run(source, tmp_path, 1, "--accumulate", "4")
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "curve.csv")["loss"], alone["loss"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (4, 2), (2, 4)])
+def test_every_clip_of_a_batch_is_seen_once(processes, accumulate):
+    recipe = Recipe(steps=5, batch_size=16, accumulate=accumulate)
+    whole = [sorted(batch) for batch in Shares(10, Recipe(steps=5, batch_size=16), 0, 1, 0)]
+    shares = [list(Shares(10, recipe, rank, processes, 2)) for rank in range(processes)]
+    assert len(shares[0]) == len(Shares(10, recipe, 0, processes, 2)) == 3 * accumulate
+    for step in range(2, 5):
+        parts = [share[(step - 2) * accumulate + k] for share in shares for k in range(accumulate)]
+        assert sorted(sum(parts, [])) == whole[step] and len({len(x) for x in parts}) == 1
+
+
+def test_a_batch_that_cannot_be_shared_out():
+    with pytest.raises(ValueError, match="batch_size 10 must be a multiple of accumulate x processes = 2 x 4; the nearest is 8"):
+        Shares(10, Recipe(steps=1, batch_size=10, accumulate=2), 0, 4, 0)
+
+
+def test_clips_follow_from_seed_step_and_row(source):
+    table = pd.read_csv(source[0])
+    clips = [Moments(source[1], table, np.arange(12), 8, 32, 1.0, seed) for seed in (0, 0, 1)]
+    first, again, other = (c[3, 5][0] for c in clips)
+    assert torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first, clips[0][4, 5][0])
+    assert first.shape == (8, 32, 32, 3) and first.dtype == torch.uint8 and clips[0][3, 5][1] == 5
+    with pytest.raises(video.VideoError, match="none.mp4"):
+        Moments(source[1], table.assign(video="none.mp4"), np.arange(12), 8, 32, None, 0)[0, 0]
+
+
+def test_another_recipe_in_the_same_folder(tmp_path):
+    scaling.agree(tmp_path, Recipe(steps=5))
+    scaling.agree(tmp_path, Recipe(steps=5))
+    with pytest.raises(ValueError, match=r"recipe.json: the run there has another recipe, \{'lr': \(0.001, 0.01\)\} \(there, here\)"):
+        scaling.agree(tmp_path, Recipe(steps=5, lr=0.01))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(source, tmp_path):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3))
+
+        def forward(self, clips):
+            return self.weight.expand(len(clips), 3) * float("nan")
+
+    clips = Moments(source[1], pd.read_csv(source[0]), np.arange(12) % 3, 8, 32, None, 0)
+    with pytest.raises(FloatingPointError, match=r"step 0: the loss is nan; lower lr \(0.001\)"):
+        scaling.train(Broken(), clips, Recipe(steps=2, batch_size=4), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "deepspeed"])
+def test_settings_can_be_read_by_accelerate(name):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(ROOT / "vlact" / "launch" / f"{name}.yaml"))
+    assert config.num_processes == 8 and config.mixed_precision == "bf16"
+    assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "deepspeed": "DEEPSPEED"}[name]
+
+
+def test_the_slurm_script_is_bash():
+    script = ROOT / "vlact" / "launch" / "slurm.sh"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert "vlact/launch/ddp.yaml" in script.read_text()

@@ -1,0 +1,325 @@
+"""Training a classifier of clips over many processes: what `vlact.transferring` does on a laptop, at the scale of real data.
+
+Clips are decoded while they are needed, batches are shared out over processes, and everything drawn by chance follows from
+the seed, the step and the clip. So a run does not depend on how many processes it has, up to the order of sums, nor on
+where it was killed: it goes on from its last checkpoint on any number of them.
+
+    accelerate launch --config_file vlact/launch/ddp.yaml -m vlact.scaling annotations.csv videos runs/i3d --kind I3D --steps 20000
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+
+from vlact import schema, video
+from vlact.clips import fit as square
+from vlact.jobs import track, write_whole
+from vlact.training import warmup_cosine
+from vlact.transferring import recolour
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        steps: Updates of the weights.
+        batch_size: Clips of an update, over all processes and accumulated passes.
+        accumulate: Passes of an update; each sees `batch_size / accumulate / processes` clips.
+        lr: Highest rate, after a tenth of the steps; half a cosine follows.
+        weight_decay: On all parameters.
+        smoothing: Of labels.
+        ema: Decay of a running mean of the weights, which is what is saved at the end; 0 keeps none.
+        seed: Order, moments, colours, dropout.
+        every: Steps between two checkpoints.
+        compile: Whether `torch.compile` is used.
+        checkpointing: Whether activations are computed again in the backward pass instead of kept.
+    """
+
+    steps: int
+    batch_size: int = 40
+    accumulate: int = 1
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    smoothing: float = 0.1
+    ema: float = 0.0
+    seed: int = 0
+    every: int = 500
+    compile: bool = False
+    checkpointing: bool = False
+
+
+class Moments(Dataset):
+    """Clips of an annotation table, decoded when they are asked for, as (step, row).
+
+    Args:
+        folder: Where the videos lie.
+        table: Annotation table, see `vlact.schema`.
+        labels: Class number of every row.
+        num_frames: T.
+        size: Side of the square frames in pixels.
+        window_s: Length of a clip; it is placed anywhere in the segment. None takes whole segments.
+        seed: Of what is drawn.
+    """
+
+    def __init__(
+        self, folder: Path, table: pd.DataFrame, labels: np.ndarray, num_frames: int, size: int, window_s: float | None, seed: int
+    ):
+        self.folder, self.table, self.labels = Path(folder), table.reset_index(drop=True), labels
+        self.num_frames, self.size, self.window_s, self.seed = num_frames, size, window_s, seed
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, int]:
+        """uint8 (T, H, W, 3), coloured anew, and its class.
+
+        Raises:
+            VideoError: A file that cannot be read; names it.
+        """
+        step, row = at
+        given, chance = self.table.iloc[row], torch.Generator().manual_seed(hash((self.seed, step, row)) % 2**63)
+        start, end = given["start_s"], given["end_s"]
+        if self.window_s is not None and end - start > self.window_s:
+            start += float(torch.rand((), generator=chance)) * (end - start - self.window_s)
+            end = start + self.window_s
+        info = video.probe(self.folder / given["video"])
+        frames = video.nearest_frames(info, video.clip_times(start, min(end, info.duration_s), self.num_frames)[0])
+        needed, place = np.unique(frames, return_inverse=True)
+        clip = square(video.read(info.path, needed, info), self.size)[place]
+        return recolour(torch.from_numpy(clip)[None], chance)[0], int(self.labels[row])
+
+
+class Shares:
+    """Batches of one process: its share of each pass of each update, as (step, row), from `start` on."""
+
+    def __init__(self, n: int, recipe: Recipe, rank: int, processes: int, start: int):
+        whole = recipe.accumulate * processes
+        if recipe.batch_size % whole:
+            raise ValueError(
+                f"batch_size {recipe.batch_size} must be a multiple of accumulate x processes = {recipe.accumulate} x {processes}; "
+                f"the nearest is {max(1, round(recipe.batch_size / whole)) * whole}"
+            )
+        self.n, self.recipe, self.rank, self.processes, self.start = n, recipe, rank, processes, start
+
+    def __len__(self) -> int:
+        return (self.recipe.steps - self.start) * self.recipe.accumulate
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        chance, queue, size = torch.Generator().manual_seed(self.recipe.seed), torch.empty(0, dtype=torch.long), self.recipe.batch_size
+        for step in range(self.recipe.steps):
+            while len(queue) < size:
+                queue = torch.cat([queue, torch.randperm(self.n, generator=chance)])
+            batch, queue = queue[:size].tolist(), queue[size:]
+            if step >= self.start:
+                for part in range(self.recipe.accumulate):
+                    mine = batch[part * self.processes + self.rank :: self.recipe.accumulate * self.processes]
+                    yield [(step, row) for row in mine]
+
+
+class Objective(nn.Module):
+    """A model as one call from clips to the loss, which is what processes share.
+
+    Args:
+        model: uint8 clips (B, T, H, W, 3) to logits, or with a method `loss(clips, labels, smoothing)`.
+        smoothing: Of labels.
+    """
+
+    def __init__(self, model: nn.Module, smoothing: float):
+        super().__init__()
+        self.model, self.smoothing = model, smoothing
+
+    def forward(self, clips: Tensor, labels: Tensor) -> Tensor:
+        if hasattr(self.model, "loss"):
+            return self.model.loss(clips, labels, self.smoothing)
+        return cross_entropy(self.model(clips).float(), labels, label_smoothing=self.smoothing)
+
+
+def train(
+    model: nn.Module, clips: Dataset, recipe: Recipe, out: Path, accelerator=None, workers: int = 0, stop: int | None = None
+) -> pd.DataFrame:
+    """Train, keeping `out`/state-<step> to go on from, and `out`/model.safetensors and curve.csv at the end.
+
+    Args:
+        model: See `Objective`. Its batch norms see the whole batch on GPUs; on CPUs each process has statistics of its own.
+        clips: Items (clip, label) by (step, row), such as `Moments`.
+        recipe: See `Recipe`.
+        out: Folder of the run; a run that is there is gone on with.
+        accelerator: From `accelerate launch`; made here if not given.
+        workers: Processes that decode, for each process that trains.
+        stop: End early, after so many steps, as if killed right after a checkpoint.
+
+    Returns:
+        `step, loss` (of the whole batch, over all processes), the same in every process.
+
+    Raises:
+        ValueError: A batch that cannot be shared out evenly, or a run in `out` with another recipe.
+    """
+    from accelerate import Accelerator
+
+    accelerator = accelerator or Accelerator(gradient_accumulation_steps=recipe.accumulate)
+    accelerator.gradient_accumulation_steps = recipe.accumulate
+    out.mkdir(parents=True, exist_ok=True)
+    agree(out, recipe)
+    if recipe.checkpointing and hasattr(model, "gradient_checkpointing_enable"):
+        model.gradient_checkpointing_enable()
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    task = Objective(model, recipe.smoothing)
+    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], recipe.lr, weight_decay=recipe.weight_decay)
+    wrapped, optimizer = accelerator.prepare(torch.compile(task) if recipe.compile else task, optimizer)
+    mean = (
+        torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema))
+        if recipe.ema
+        else None
+    )
+    start, curve = resume(accelerator, out, mean)
+    shares = Shares(len(clips), recipe, accelerator.process_index, accelerator.num_processes, start)
+    loader = DataLoader(
+        clips, batch_sampler=shares, num_workers=workers, pin_memory=accelerator.device.type == "cuda", persistent_workers=workers > 0
+    )
+    batches, end = iter(loader), min(recipe.steps, stop or recipe.steps)
+    wrapped.train()
+    for step in track(range(start, end), end, f"training, process {accelerator.process_index}"):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * warmup_cosine(step, recipe.steps)
+        total = torch.zeros((), device=accelerator.device)
+        for _ in range(recipe.accumulate):
+            frames, labels = (x.to(accelerator.device, non_blocking=True) for x in next(batches))
+            torch.manual_seed(hash((recipe.seed, step)) % 2**63)  # what a method draws is the same in every process
+            with accelerator.accumulate(wrapped):
+                loss = wrapped(frames, labels)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+            total += loss.detach() / recipe.accumulate
+        if mean is not None:
+            mean.update_parameters(model)
+        loss = accelerator.reduce(total, "mean").item()
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"step {step}: the loss is {loss}; lower lr ({recipe.lr:g}), or look at the clips of this batch")
+        curve.append({"step": step + 1, "loss": loss})
+        if (step + 1) % recipe.every == 0 or step + 1 == end:
+            keep(accelerator, out, step + 1, curve, mean)
+    found = pd.DataFrame(curve)
+    if end == recipe.steps:
+        finish(accelerator, wrapped, mean, out, found)
+    return found
+
+
+def agree(out: Path, recipe: Recipe) -> None:
+    """Note the recipe of a run, or find the same one there."""
+    path, mine = out / "recipe.json", asdict(recipe)
+    if path.is_file() and (other := json.loads(path.read_text())) != mine:
+        changed = {k: (other.get(k), mine[k]) for k in mine if other.get(k) != mine[k]}
+        raise ValueError(f"{path}: the run there has another recipe, {changed} (there, here); choose another folder or the same recipe")
+    if not path.is_file():
+        write_whole(path, lambda text, f: f.write_text(text), json.dumps(mine, indent=1) + "\n")
+
+
+def keep(accelerator, out: Path, step: int, curve: list[dict], mean: nn.Module | None) -> None:
+    """Write `state-<step>` under another name, rename it when it is whole, and drop the one before."""
+    fresh, final = out / f"unfinished-{step}", out / f"state-{step:07d}"
+    if accelerator.is_main_process:
+        shutil.rmtree(fresh, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(fresh)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if mean is not None:
+            torch.save(mean.state_dict(), fresh / "mean.pt")
+        (fresh / "curve.json").write_text(json.dumps(curve))
+        shutil.rmtree(final, ignore_errors=True)
+        fresh.rename(final)
+        for old in sorted(out.glob("state-*"))[:-1] + list(out.glob("unfinished-*")):
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def resume(accelerator, out: Path, mean: nn.Module | None) -> tuple[int, list[dict]]:
+    """Load the last whole state, if there is one; returns its step and curve."""
+    states = sorted(out.glob("state-*"))
+    if not states:
+        return 0, []
+    accelerator.load_state(states[-1])
+    if mean is not None:
+        mean.load_state_dict(torch.load(states[-1] / "mean.pt", weights_only=True, map_location=accelerator.device))
+    curve = json.loads((states[-1] / "curve.json").read_text())
+    return curve[-1]["step"], curve
+
+
+def finish(accelerator, wrapped: nn.Module, mean: nn.Module | None, out: Path, curve: pd.DataFrame) -> None:
+    """Write the weights (their running mean, if there is one) and the curve."""
+    from safetensors.torch import save_file
+
+    weights = accelerator.get_state_dict(wrapped)  # gathers shards, so every process takes part
+    if not accelerator.is_main_process:
+        return
+    if mean is not None:
+        weights = {f"model.{k}": v for k, v in mean.module.state_dict().items()}
+    own = {k.removeprefix("_orig_mod.").removeprefix("model."): v.detach().cpu().contiguous().clone() for k, v in weights.items()}
+    write_whole(out / "model.safetensors", lambda d, f: save_file(d, f), own)
+    write_whole(out / "curve.csv", lambda d, f: d.to_csv(f, index=False, lineterminator="\n"), curve)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="vlact.scaling", description=__doc__.split("\n\n")[0])
+    parser.add_argument("table", type=Path, help="annotation table (csv); rows of split 'train' are taken")
+    parser.add_argument("videos", type=Path, help="folder of its videos")
+    parser.add_argument("out", type=Path, help="folder of the run")
+    parser.add_argument("--kind", default="I3D", help="model of vlact.transferring.build")
+    parser.add_argument("--options", type=json.loads, default={}, help="its options, as json")
+    parser.add_argument("--clip", help="FrameEncoder file, for models that start from CLIP")
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224, help="pixels of a side")
+    parser.add_argument("--window-s", type=float, help="seconds of a clip; whole segments if not given")
+    parser.add_argument("--workers", type=int, default=4, help="decoding processes for each training process")
+    parser.add_argument("--stop", type=int, help="end early, after so many steps")
+    for name, kind in Recipe.__annotations__.items():
+        default = getattr(Recipe, name, None)
+        option = {"action": "store_true"} if kind is bool else {"type": kind, "default": default, "required": default is None}
+        parser.add_argument(f"--{name.replace('_', '-')}", **option)
+    given = parser.parse_args(arguments)
+    from accelerate import Accelerator
+
+    from vlact.models.text import sentence_encoder
+    from vlact.models.zoo.actionclip import TEMPLATES
+    from vlact.transferring import BY_NAME, build
+
+    try:
+        recipe = Recipe(**{name: getattr(given, name) for name in Recipe.__annotations__})
+        table = schema.read_annotations(given.table).query("split == 'train'")
+        names = sorted(table["label"].unique())
+        if not names:
+            raise ValueError(f"{given.table}: expected rows of split 'train', found none")
+        texts = [t.format(n) for n in names for t in (*TEMPLATES, "{}")] if given.kind in (*BY_NAME, "CIR") else []
+        words = dict(zip(texts, sentence_encoder()(texts), strict=True)) if texts else None
+        torch.manual_seed(recipe.seed)  # the same start in every process
+        model = build(given.kind, names, given.options, given.clip, words)
+        labels = table["label"].map({n: i for i, n in enumerate(names)}).to_numpy()
+        clips = Moments(given.videos, table, labels, given.frames, given.size, given.window_s, recipe.seed)
+        accelerator = Accelerator(gradient_accumulation_steps=recipe.accumulate)
+        curve = train(model, clips, recipe, given.out, accelerator, given.workers, given.stop)
+    except (ValueError, FloatingPointError, video.VideoError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if accelerator.is_main_process:
+        print(f"{len(curve)} steps, loss {curve['loss'].iloc[-1]:.4f}; {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
