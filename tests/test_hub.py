@@ -7,9 +7,13 @@ import pytest
 import torch
 
 from vlact import video
-from vlact.hub import Finder, Namer
+from vlact import vision_language as vl
+from vlact.hub import Finder, Mover, Namer, Reasoner
+from vlact.language.descriptions import WORDS, describe
+from vlact.language.prompts import encode_clauses, prompt_of, tokenizer
 from vlact.localizing import Clock, Localiser
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
 
@@ -53,6 +57,53 @@ def test_a_finder_comes_back_and_finds_alike(film, tmp_path):
     assert len(found) and found["end_s"].max() <= 5.0 + 1e-6 and set(found["video"]) == {"film.mp4"}
     model.save_pretrained(tmp_path / "model")
     assert Finder.from_pretrained(tmp_path / "model").predict(film).equals(found)
+
+
+@pytest.mark.parametrize("stream", ["rgb", "two"])
+def test_a_mover_comes_back_and_names_alike(stream, film, tmp_path):
+    torch.manual_seed(0)
+    FrameEncoder(SMALL).save(tmp_path / "clip.safetensors")
+    trunk, names = {"tau": 0.05, "frames": 4}, ["rising", "falling"]
+    fine = ["rising quickly", "rising slowly", "falling down"]
+    options = {"decorrelate": 0.1, "consistent": 0.5, "gate": True, "stream": stream}
+    model = Mover.build(tmp_path / "clip.safetensors", names, fine, [0, 0, 1], trunk, options)
+    with torch.no_grad():
+        for parameter in model.model.parameters():  # as if trained
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    found = model.predict(film)
+    assert sorted(found["name"]) == sorted(names) and found["score"].sum() == pytest.approx(1)
+    model.save_pretrained(tmp_path / "model")
+    again = Mover.from_pretrained(tmp_path / "model")
+    assert again.predict(film).equals(found) and again.model.parent.tolist() == [0, 0, 1]
+    assert {p.name for p in (tmp_path / "model").iterdir()} == {"encoder.safetensors", "mover.safetensors", "vlact.json", "README.md"}
+
+
+@pytest.mark.parametrize("weight", [0.7, "eq1"])
+def test_a_reasoner_comes_back_and_finds_alike(weight, film, tmp_path):
+    torch.manual_seed(0)
+    classes = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
+    words = tokenizer(list(classes), 17)
+    said = encode_clauses([f"the person {w}" for x in WORDS.values() for w in x], lambda x: torch.randn(len(x), 8))
+    language = {"feature_dim": 32, "numbers": words.convert_tokens_to_ids("0")}
+    variant = vl.Variant("row", weight, read_from=("cls", "cls", "adv"))
+    reader = vl.lora(Reader(ReaderConfig(len(words), len(WORDS), 8, 16, 2, 1, 8, language)), 4)
+    reader.branch.config = vl.replace(reader.branch.config, read_from=variant.read_from)
+    with torch.no_grad():
+        for name, parameter in reader.named_parameters():  # LoRA starts as nothing
+            if "lora" in name or "give_out" in name:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    localiser = ActionFormer(LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2))
+    recipe = {"window": 16, "pre_nms_topk": 20, "nms": {"method": "gaussian", "sigma": 0.5, "max_seg_num": 5}}
+    mean, std = torch.full((32,), 0.1), torch.full((32,), 0.9)
+    whole = vl.ActionVLM(localiser, reader, mean, std, variant, 16).eval()
+    prompt = prompt_of(words, list(classes), list(classes.values()), said)
+    model = Reasoner(DualEncoder(SMALL), vl.VisionLanguageLocaliser(whole, list(classes), Clock(0.25), recipe, mean, std, prompt), 8.0, 2)
+    found = model.predict(film)
+    model.save_pretrained(tmp_path / "model")
+    again = Reasoner.from_pretrained(tmp_path / "model").predict(film)
+    assert len(found) and again.equals(found)
+    deaf = vl.replace(model.localiser, prompt=None, heard={})
+    assert not np.allclose(Reasoner(model.encoder, deaf, 8.0, 2).predict(film)["score"], found["score"], atol=1e-4)
 
 
 def test_a_folder_of_another_kind_says_so(film, tmp_path):

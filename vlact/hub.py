@@ -9,6 +9,7 @@ loaded can run code.
 """
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,20 @@ from vlact import video
 from vlact.clips import fit
 from vlact.features import extract
 from vlact.jobs import write_whole
-from vlact.localizing import Localiser
+from vlact.language.prompts import Prompt
+from vlact.localizing import Clock, Localiser
+from vlact.models import files
+from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.actionvlm import Reader, ReaderConfig, tied
+from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
 from vlact.models.frames import FrameEncoder
+from vlact.models.moving import MovingFrames
 from vlact.models.poses import PoseEncoder
 from vlact.models.text import sentence_encoder
+from vlact.models.zoo.ezclip import EZCLIP
 from vlact.training import autocast
+from vlact.vision_language import ActionVLM, Variant, VisionLanguageLocaliser, lora
 
 ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
 CONFIG = "vlact.json"
@@ -65,7 +74,7 @@ def _config(model_id: str, kind: str, **given) -> dict:
 
 
 class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
-    """What both have in common: the encoder's file and a note of its kind."""
+    """What all have in common: the encoder's file and a note of its kind."""
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.encoder.save(save_directory / "encoder.safetensors")
@@ -79,7 +88,7 @@ class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
 
     def generate_model_card(self, *args, **kwargs):
         name = type(self).__name__
-        call = '"clip.mp4", ["drop item", "spin block"]' if name == "Namer" else '"video.mp4"'
+        call = '"clip.mp4", ["drop item", "spin block"]' if name == "Namer" else '"clip.mp4"'
         code = f'from vlact.hub import {name}\n\nmodel = {name}.from_pretrained("this folder or id")\nprint(model.predict({call}))'
         return super().generate_model_card(*args, title=f"vlact {name}", text=self.__doc__.strip().split("\n")[0], code=code, **kwargs)
 
@@ -121,19 +130,79 @@ class Namer(_Citizen):
         """
         if len(names) < 2:
             raise ValueError(f"names must be two or more, to tell apart; got {names}")
-        info = video.probe(Path(path))
-        end_s = info.duration_s if end_s is None else end_s
-        if not 0 <= start_s < end_s <= info.duration_s + 0.5 / info.fps:
-            raise ValueError(f"{path}: expected 0 <= start_s < end_s <= {info.duration_s:.3f}; got {start_s} and {end_s}")
-        times = video.clip_times(start_s, min(end_s, info.duration_s), self.encoder.config.num_frames, None, 1)
-        wanted = video.nearest_frames(info, times)[0]
-        needed = np.unique(wanted)
-        frames = fit(video.read(info.path, needed, info), self.encoder.config.image_size)[np.searchsorted(needed, wanted)]
+        clip = _clip(path, start_s, end_s, self.encoder.config.num_frames, self.encoder.config.image_size)
         with autocast():
-            seen = self.encoder(torch.from_numpy(frames)[None])[0].float()
-        scores = (self.encoder.embed_text(sentence_encoder()(names)) @ seen / self.tau).softmax(0)
-        table = pd.DataFrame({"name": names, "score": scores.numpy().astype(np.float64)})
-        return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+            seen = self.encoder(clip)[0].float()
+        return _ranked(names, self.encoder.embed_text(sentence_encoder()(names)) @ seen / self.tau)
+
+
+def _clip(path: str | Path, start_s: float, end_s: float | None, num_frames: int, size: int) -> torch.Tensor:
+    """Evenly spaced frames of part of a video: uint8 (1, T, H, W, 3)."""
+    info = video.probe(Path(path))
+    end_s = info.duration_s if end_s is None else end_s
+    if not 0 <= start_s < end_s <= info.duration_s + 0.5 / info.fps:
+        raise ValueError(f"{path}: expected 0 <= start_s < end_s <= {info.duration_s:.3f}; got {start_s} and {end_s}")
+    wanted = video.nearest_frames(info, video.clip_times(start_s, min(end_s, info.duration_s), num_frames, None, 1))[0]
+    needed = np.unique(wanted)
+    return torch.from_numpy(fit(video.read(info.path, needed, info), size)[np.searchsorted(needed, wanted)])[None]
+
+
+def _ranked(names: list[str], logits: torch.Tensor) -> pd.DataFrame:
+    """`name, score`, scores that sum to one, best first."""
+    table = pd.DataFrame({"name": names, "score": logits.softmax(0).numpy().astype(np.float64)})
+    return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+
+
+class Mover(_Citizen):
+    """Names the coarse motion of a clip: EZ-CLIP with a coarse and a fine branch.
+
+    Args:
+        encoder: CLIP on frames, which the model was built on.
+        model: Trained, see `vlact.models.disentangled`.
+        trunk: Options of the trunk: `tau`, `motion`, `frames`, and others of `EZCLIP`.
+        options: Options of `Disentangled`.
+    """
+
+    def __init__(self, encoder: FrameEncoder, model: Disentangled, trunk: dict, options: dict):
+        self.encoder, self.model, self.trunk, self.options = encoder.eval(), model.eval(), trunk, options
+
+    @classmethod
+    def build(cls, path: str | Path, names: list[str], fine: list[str], parent: list[int], trunk: dict, options: dict) -> "Mover":
+        """Before its weights: the encoder's file, coarse and fine names, the coarse class of each fine one, and both options."""
+        own = {k: v for k, v in trunk.items() if k not in ("motion", "frames")}
+        clip = MovingFrames.start(path, trunk.get("motion", False), trunk.get("frames"))
+        texts = [*names, *fine]
+        words = dict(zip(texts, sentence_encoder()(texts), strict=True))
+        model = Disentangled(EZCLIP(clip, words, names, **own), fine, torch.tensor(parent), **options)
+        return cls(FrameEncoder.load(path), model, trunk, options)
+
+    @property
+    def names(self) -> list[str]:
+        """The coarse motions."""
+        return [n for (n,) in self.model.trunk.base]
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        note = {"names": self.names, "fine": [n for (n,) in self.model.fine], "parent": self.model.parent.tolist()}
+        files.save(
+            save_directory / "mover.safetensors", "mover", note | {"trunk": self.trunk, "options": self.options}, self.model.state_dict()
+        )
+
+    @classmethod
+    def _load(cls, model_id: str, config: dict, **given) -> dict:
+        path = _file(model_id, "mover.safetensors", **given)
+        note, state = files.read(path, "mover")
+        made = cls.build(_file(model_id, "encoder.safetensors", **given), **note)
+        files.fill(made.model, state, path)
+        return {"encoder": made.encoder, "model": made.model, "trunk": made.trunk, "options": made.options}
+
+    @torch.inference_mode()
+    def predict(self, path: str | Path, start_s: float = 0.0, end_s: float | None = None) -> pd.DataFrame:
+        """Coarse motions with scores that sum to one, best first; arguments and errors as `Namer.predict`."""
+        clip = _clip(path, start_s, end_s, self.model.frames, self.encoder.config.image_size)
+        with autocast():
+            logits = self.model(clip)[0].float()
+        return _ranked(self.names, logits)
 
 
 class Finder(_Citizen):
@@ -168,3 +237,44 @@ class Finder(_Citizen):
         found = extract(self.encoder, Path(path), self.fps, self.stride)
         table = self.localiser.detect({name: found}, {name: video.probe(Path(path)).duration_s})
         return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+
+
+class Reasoner(Finder):
+    """Finds actions in an untrimmed video with ActionVLM: a language model adds what it read of the classes' descriptions.
+
+    Args:
+        encoder, fps, stride: See `Finder`.
+        localiser: From `vlact.vision_language`, with the prompt that it reads.
+    """
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        _Citizen._save_pretrained(self, save_directory)
+        own, model = self.localiser, self.localiser.model
+        adapters = getattr(model.reader.branch.lm, "peft_config", None)
+        state = {f"localiser.{k}": v for k, v in model.localiser.state_dict().items()}
+        state |= {f"reader.{k}": v for k, v in model.reader.state_dict().items() if not tied(k)}
+        state |= {f"prompt.{k}": v for k, v in vars(own.prompt).items()}
+        state |= {"standard.mean": own.mean, "standard.std": own.std}
+        note = {"localiser": asdict(model.config), "reader": asdict(model.reader.config), "variant": asdict(model.variant)}
+        note |= {"reach": model.reach, "classes": own.classes, "clock": asdict(own.clock), "recipe": own.recipe}
+        note["rank"] = adapters["default"].r if adapters else 0  # of LoRA
+        files.save(save_directory / "reasoner.safetensors", "reasoner", note, state)
+
+    @classmethod
+    def _load(cls, model_id: str, config: dict, **given) -> dict:
+        path = _file(model_id, "reasoner.safetensors", **given)
+        note, state = files.read(path, "reasoner")
+
+        def part(name: str) -> dict[str, torch.Tensor]:
+            return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+
+        variant = Variant(**note["variant"] | {"read_from": tuple(note["variant"]["read_from"])})
+        reader = Reader(ReaderConfig(**note["reader"]))
+        reader = files.fill(lora(reader, note["rank"]) if note["rank"] else reader, part("reader"), path, tied)
+        reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
+        localiser = files.fill(ActionFormer(LocalizerConfig(**note["localiser"])), part("localiser"), path)
+        mean, std = state["standard.mean"], state["standard.std"]
+        model = ActionVLM(localiser, reader, mean, std, variant, note["reach"]).eval()
+        given_by_note = (note["classes"], Clock(**note["clock"]), note["recipe"])
+        whole = VisionLanguageLocaliser(model, *given_by_note, mean, std, Prompt(**part("prompt")))
+        return _Citizen._load.__func__(cls, model_id, config, **given) | {"localiser": whole}
