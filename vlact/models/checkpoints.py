@@ -4,6 +4,7 @@ A translation is a list of (pattern, replacement); every key of the file must ma
 weight it has, or the error lists what is missing and what is left.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -289,3 +290,42 @@ def openai_clip(path: str | Path, num_frames: int = 8) -> tuple[OpenAIFrames, Cl
     shape = CLIPTextCfg(context_length=len(said["positional_embedding"]), vocab_size=words, width=width, heads=heads, layers=layers)
     tower = _build_text_tower(embed, shape, quick_gelu=True)
     return load(clip, seen, path), ClipText(load(tower, said, path))
+
+
+def language_model(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
+    """The causal language model of a transformers folder, for `vlact.models.actionvlm.LanguageBranch`.
+
+    Takes Qwen2.5 (or any causal model with `model` and `lm_head`) and InternVL in transformers' own layout, of which only
+    the language part is kept. No code of the folder is run and nothing is downloaded.
+
+    Args:
+        folder: With config.json and safetensors.
+        dtype: Of the weights.
+
+    Raises:
+        FileNotFoundError: No such folder, or one without config or safetensors.
+        ValueError: Weights that are missing, left over or of another shape, or a folder that asks for code of its own.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    folder = Path(folder)
+    for name in ("config.json", "*.safetensors"):
+        if not list(folder.glob(name)):
+            raise FileNotFoundError(
+                f"{folder}: expected a transformers folder with {name}; `make doctor PROFILE=paper` says where to get it"
+            )
+    if "auto_map" in json.loads((folder / "config.json").read_text()):
+        raise ValueError(f"{folder}: its config asks for code of its own (auto_map), which is not run; take the same model in '-hf' layout")
+    whole = AutoConfig.from_pretrained(folder)
+    kind = AutoModelForImageTextToText if hasattr(whole, "text_config") and hasattr(whole, "vision_config") else AutoModelForCausalLM
+    given = {"dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    model, found = kind.from_pretrained(folder, ignore_mismatched_sizes=True, **given)
+    wrong = {k: sorted(map(str, found[k]))[:5] for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if found[k]}
+    if wrong:
+        raise ValueError(f"{folder}: weights do not fit its config: {wrong}")
+    if kind is AutoModelForCausalLM:
+        return model
+    alone = AutoModelForCausalLM.from_config(whole.text_config, attn_implementation="sdpa", dtype=dtype)
+    alone.model.load_state_dict(model.model.language_model.state_dict())
+    alone.lm_head.load_state_dict(model.lm_head.state_dict())
+    return alone
