@@ -172,6 +172,7 @@ def test_the_command_writes_a_table_the_pipeline_reads(kitchen, capsys):
 # The doctor
 def test_doctor_checks_the_hash_that_a_publisher_states(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setattr("vlact.params.ROOT", tmp_path)
     (folder := tmp_path / "data" / "checkpoints").mkdir(parents=True)
     (folder / "w.pth").write_bytes(b"weights")
     (folder / "v.pth").write_bytes(b"weights")
