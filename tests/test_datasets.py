@@ -420,8 +420,15 @@ def test_features_of_others_in_every_format(tmp_path):
         features.read(tmp_path / "g.npy")
     with pytest.raises(ValueError, match="expected .npy, .pt, .pth, .csv, .h5 or .hdf5, got '.mat'"):
         features.read(tmp_path / "h.mat")
-    (tmp_path / "h.h5").touch()
-    with pytest.raises((ModuleNotFoundError, OSError)):
+    import h5py
+
+    with h5py.File(tmp_path / "h.h5", "w") as file:
+        file["v1"], file["v2"] = np.full((3, 2), 1.0), np.full((4, 2), 2.0)
+    assert torch.equal(features.read(tmp_path / "h.h5", "v2"), torch.full((4, 2), 2.0))
+    with pytest.raises(ValueError, match=r"h.h5: no entry None; expected one of \['v1', 'v2'\]"):
+        features.read(tmp_path / "h.h5")
+    (tmp_path / "h.h5").write_text("no h5")
+    with pytest.raises(ValueError, match="h.h5: expected an h5 file"):
         features.read(tmp_path / "h.h5")
 
     class Evil:

@@ -4,10 +4,12 @@ Ids are read without the prefix "v_", which some files have and others lack. Num
 """
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
 
+from vlact.datasets.layout import json_object
 from vlact.jobs import write_whole
 
 
@@ -27,19 +29,23 @@ def ground_truth(path: str | Path, subset: str | None) -> pd.DataFrame:
         ValueError: No such subset (the message lists those there are), a segment that is no pair of numbers,
             or an id that occurs with and without "v_".
     """
-    content = _load(path)
+    content = json_object(path)
     database = content.get("database", content)
-    found = sorted({str(v.get("subset")) for v in database.values() if isinstance(v, dict)})
+    if not isinstance(database, dict) or (odd := [k for k, v in database.items() if not isinstance(v, dict) and "database" in content]):
+        what = f"{odd[0]!r}: {database[odd[0]]!r}" if isinstance(database, dict) else type(database).__name__
+        raise ValueError(f'{path}: expected {{id: {{"subset", "duration", "annotations"}}}}; got {what}')
+    database = {k: v for k, v in database.items() if isinstance(v, dict)}
+    found = sorted({str(v.get("subset")) for v in database.values()})
     if subset is not None and subset not in found:
         raise ValueError(f"{path}: no video of subset {subset!r}; expected one of {found}")
     rows, videos = [], []
     for video, entry in _unprefixed(database, path).items():
         if subset is None or entry.get("subset") == subset:
             videos.append(video)
-            for i, note in enumerate(entry.get("annotations", [])):
-                start, end = _pair(note.get("segment"), f"{path}: {video}, annotation {i}")
-                row = {"video": video, "start_s": start, "end_s": end, "label": note["label"], "split": entry.get("subset", "")}
-                rows.append(row | ({"duration_s": float(entry["duration"])} if "duration" in entry else {}))
+            for i, note in enumerate(_list(entry.get("annotations", []), f"{path}: {video}, annotations")):
+                start, end, label = _action(note, f"{path}: {video}, annotation {i}")
+                row = {"video": video, "start_s": start, "end_s": end, "label": label, "split": entry.get("subset", "")}
+                rows.append(row | ({"duration_s": _number(entry["duration"], f"{path}: {video}, duration")} if "duration" in entry else {}))
     table = pd.DataFrame(rows, columns=None if rows else ["video", "start_s", "end_s", "label", "split"])
     table.attrs["videos"] = videos
     return table
@@ -51,14 +57,15 @@ def results(path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: No "results", a segment that is no pair of numbers, or an id that occurs with and without "v_".
     """
-    content = _load(path)
+    content = json_object(path)
     if not isinstance(content.get("results"), dict):
         raise ValueError(f'{path}: expected {{"results": {{id: [..]}}}}; got keys {sorted(content)[:5]}')
     rows = []
     for video, found in _unprefixed(content["results"], path).items():
-        for i, entry in enumerate(found):
-            start, end = _pair(entry.get("segment"), f"{path}: {video}, result {i}")
-            rows.append({"video": video, "start_s": start, "end_s": end, "label": entry["label"], "score": float(entry["score"])})
+        for i, entry in enumerate(_list(found, f"{path}: {video}")):
+            start, end, label = _action(entry, f"{path}: {video}, result {i}")
+            score = _number(entry.get("score"), f"{path}: {video}, result {i}, score")
+            rows.append({"video": video, "start_s": start, "end_s": end, "label": label, "score": score})
     return pd.DataFrame(rows, columns=["video", "start_s", "end_s", "label", "score"])
 
 
@@ -83,16 +90,6 @@ def _write(content: dict, path: str | Path) -> None:
     write_whole(Path(path), lambda text, f: f.write_text(text), json.dumps(content, indent=1, default=float) + "\n")
 
 
-def _load(path: str | Path) -> dict:
-    try:
-        content = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON; {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object; got {type(content).__name__}")
-    return content
-
-
 def _unprefixed(by_video: dict, path) -> dict:
     out = {}
     for video, value in by_video.items():
@@ -103,9 +100,31 @@ def _unprefixed(by_video: dict, path) -> dict:
     return out
 
 
-def _pair(segment, where: str) -> tuple[float, float]:
+def _list(value, where: str) -> list:
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: expected a list; got {value!r}")
+    return value
+
+
+def _number(value, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: expected a number; got {value!r}")
+    return number
+
+
+def _action(note, where: str) -> tuple[float, float, str]:
+    """Start, end and label of an annotation or a result."""
+    if not isinstance(note, dict) or not isinstance(note.get("label"), str | int) or note["label"] == "":
+        raise ValueError(f'{where}: expected an object with "segment" and "label"; got {note!r}')
+    segment = note.get("segment")
     try:
         start, end = map(float, segment)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: segment must be [start, end] in seconds; got {segment!r}") from None
-    return start, end
+    except (TypeError, ValueError, OverflowError):
+        start = end = math.nan
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise ValueError(f"{where}: segment must be [start, end] in seconds; got {segment!r}")
+    return start, end, note["label"]

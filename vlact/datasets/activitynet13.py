@@ -3,10 +3,11 @@
 The official JSON is read by `vlact.datasets.activitynet`.
 """
 
-import json
 from pathlib import Path
 
 import pandas as pd
+
+from vlact.datasets.layout import csv, json_object, sound
 
 COLUMNS = ["video", "start_s", "end_s", "label", "split", "duration_s"]
 
@@ -25,12 +26,10 @@ def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) 
     Raises:
         ValueError: Missing columns, an unknown subset, a video of the csv that the JSON lacks, or a broken annotation.
     """
-    info = pd.read_csv(videos)
-    if missing := [c for c in ("video", "subset") if c not in info]:
-        raise ValueError(f"{videos}, line 1: missing columns {missing}; expected BMN's video_info_new.csv, got {list(info.columns)[:6]}")
+    info = csv(videos, ("video", "subset"), "BMN's video_info_new.csv")
     if subset is not None and subset not in set(info["subset"]):
         raise ValueError(f"{videos}: no video of subset {subset!r}; expected one of {sorted(info['subset'].unique())}")
-    content, rows, listed = json.loads(Path(annotations).read_text()), [], []
+    content, rows, listed = json_object(annotations), [], []
     for r in info.itertuples():
         if subset is not None and r.subset != subset:
             continue
@@ -38,13 +37,15 @@ def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) 
             raise ValueError(f"{annotations}: lacks {r.video!r}, which {Path(videos).name}, line {r.Index + 2}, has")
         name, entry = r.video.removeprefix("v_"), content[r.video]
         listed.append(name)
+        if not isinstance(entry, dict) or not isinstance(entry.get("annotations"), list) or "duration_second" not in entry:
+            raise ValueError(f'{annotations}: {r.video}: expected {{"duration_second", "annotations": [..]}}; got {entry!r}')
         for i, note in enumerate(entry["annotations"]):
             try:
                 start, end = map(float, note["segment"])
                 rows.append((name, start, end, note["label"], r.subset, float(entry["duration_second"])))
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 raise ValueError(f'{annotations}: {r.video}, annotation {i}: expected "label" and "segment"; got {note!r}') from None
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = sound(pd.DataFrame(rows, columns=COLUMNS), annotations, "annotation {}", 0)
     table.attrs["videos"] = listed
     return table
 
@@ -59,11 +60,11 @@ def tsp(path: str | Path, split: str = "") -> pd.DataFrame:
     Raises:
         ValueError: Missing columns, or no row that is an action.
     """
-    table = pd.read_csv(path)
     wanted = {"video-name": "video", "t-start": "start_s", "t-end": "end_s", "action-label": "label", "video-duration": "duration_s"}
-    if missing := [c for c in (*wanted, "temporal-region-label") if c not in table]:
-        raise ValueError(f"{path}, line 1: missing columns {missing}; expected TSP's groundtruth csv, got {list(table.columns)[:6]}")
+    table = csv(path, (*wanted, "temporal-region-label"), "TSP's groundtruth csv")
     found = table[table["temporal-region-label"] == "Action"]
     if found.empty:
-        raise ValueError(f"{path}: no row with temporal-region-label 'Action'; got {sorted(table['temporal-region-label'].unique())[:5]}")
-    return found.rename(columns=wanted).assign(split=split)[COLUMNS].reset_index(drop=True)
+        raise ValueError(
+            f"{path}: no row with temporal-region-label 'Action'; got {sorted(map(str, table['temporal-region-label'].unique()))[:5]}"
+        )
+    return sound(found.rename(columns=wanted), path).assign(split=split)[COLUMNS].reset_index(drop=True)

@@ -1,10 +1,14 @@
 """EPIC-Kitchens-100's action csv, with verbs, nouns or both as labels."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
+from vlact.datasets.layout import csv, sound
+
 TASKS = {"verb": ["verb_class"], "noun": ["noun_class"], "action": ["verb_class", "noun_class"]}
+STAMP = re.compile(r"[0-9]+:[0-5]?[0-9]:[0-5]?[0-9](\.[0-9]+)?")
 COLUMNS = ["video_id", "start_timestamp", "stop_timestamp"]
 
 
@@ -14,6 +18,8 @@ def seconds(stamp: str) -> float:
     >>> seconds("00:01:02.50")
     62.5
     """
+    if not STAMP.fullmatch(stamp):
+        raise ValueError(f"expected HH:MM:SS.ss, got {stamp!r}")
     hours, minutes, rest = stamp.split(":")
     return 3600 * int(hours) + 60 * int(minutes) + float(rest)
 
@@ -30,19 +36,20 @@ def ground_truth(path: str | Path, task: str = "verb") -> pd.DataFrame:
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {sorted(TASKS)}; got {task!r}")
-    table = pd.read_csv(path, dtype=str)
-    if missing := [c for c in (*COLUMNS, *TASKS[task]) if c not in table]:
-        raise ValueError(
-            f"{path}, line 1: missing columns {missing}; expected EPIC-Kitchens-100's action csv, got {list(table.columns)[:6]}"
-        )
+    table = csv(path, (*COLUMNS, *TASKS[task]), "EPIC-Kitchens-100's action csv", dtype=str)
     times = {}
     for name, column in (("start_s", "start_timestamp"), ("end_s", "stop_timestamp")):
         values = []
         for i, stamp in enumerate(table[column]):
             try:
                 values.append(seconds(stamp))
-            except (ValueError, AttributeError):
+            except (ValueError, TypeError):
                 raise ValueError(f"{path}, line {i + 2}: {column} must be HH:MM:SS.ss; got {stamp!r}") from None
         times[name] = values
+    for column in TASKS[task]:
+        if (bad := ~table[column].fillna("").str.fullmatch(r"[0-9]+")).any():
+            i = int(bad.idxmax())
+            raise ValueError(f"{path}, line {i + 2}: {column} must be a class number; got {table[column][i]!r}")
     label = table[TASKS[task]].agg(",".join, axis=1)
-    return pd.DataFrame({"video": table["video_id"], **times, "label": label, "group": table["video_id"].str.split("_").str[0]})
+    found = pd.DataFrame({"video": table["video_id"], **times, "label": label, "group": table["video_id"].str.split("_").str[0]})
+    return sound(found, path)

@@ -4,12 +4,14 @@ A step of ActionFormer's features stands for `num_frames` frames from `i * feat_
 `offset_frames`; features rescaled to a fixed length, as for ActivityNet, divide the video evenly.
 """
 
-import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+
+from vlact.datasets.layout import csv, json_object
 
 
 def read(path: str | Path, key: str | None = None, transpose: bool = False) -> torch.Tensor:
@@ -23,24 +25,25 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
     Raises:
         ValueError: Another ending, an array that is not two-dimensional (leading axes of one are dropped), numbers that
             are not finite, or a key that is not there.
-        ModuleNotFoundError: h5 without h5py, which is not part of the environment.
     """
     path = Path(path)
     if path.suffix == ".npy":
-        found = torch.from_numpy(np.array(np.load(path, allow_pickle=False)))
+        found = _array(path)
     elif path.suffix in (".pt", ".pth"):
         found = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(found, dict):
             found = found[_key(found, key, path)]
     elif path.suffix == ".csv":
-        found = torch.from_numpy(pd.read_csv(path).to_numpy(dtype=np.float32))
+        table = csv(path, (), "a csv of numbers with a header line").apply(pd.to_numeric, errors="coerce")
+        found = torch.from_numpy(table.to_numpy(dtype=np.float32))
     elif path.suffix in (".h5", ".hdf5"):
+        import h5py
+
         try:
-            import h5py
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError(f"{path}: h5 files need h5py; `pip install h5py`, or convert to .npy") from None
-        with h5py.File(path) as file:
-            found = torch.from_numpy(file[_key(file, key, path)][()])
+            with h5py.File(path) as file:
+                found = torch.from_numpy(file[_key(file, key, path)][()])
+        except (OSError, TypeError) as error:
+            raise ValueError(f"{path}: expected an h5 file with one array an entry; {error}") from None
     else:
         raise ValueError(f"{path}: expected .npy, .pt, .pth, .csv, .h5 or .hdf5, got {path.suffix!r}")
     found = torch.as_tensor(found).float()
@@ -53,10 +56,18 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
     return found.T.contiguous() if transpose else found
 
 
+def _array(path: str | Path) -> torch.Tensor:
+    """A .npy of numbers."""
+    try:
+        return torch.from_numpy(np.array(np.load(path, allow_pickle=False)))
+    except (ValueError, EOFError, TypeError) as error:
+        raise ValueError(f"{path}: expected a .npy of numbers; {error}") from None
+
+
 def _key(entries, key: str | None, path: Path) -> str:
     if key is None and len(entries) == 1:
         return next(iter(entries))
-    if key not in entries:
+    if key not in list(entries):
         raise ValueError(f"{path}: no entry {key!r}; expected one of {sorted(map(str, entries))[:5]}")
     return key
 
@@ -92,12 +103,15 @@ def cuhk_scores(path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: Other keys, or a video with another number of scores than there are classes.
     """
-    content = json.loads(Path(path).read_text())
-    if not isinstance(content, dict) or not {"results", "class"} <= set(content):
+    content = json_object(path)
+    if not isinstance(content.get("results"), dict) or not isinstance(content.get("class"), list):
         raise ValueError(f'{path}: expected {{"results": {{id: [..]}}, "class": [..]}}')
     for video, scores in content["results"].items():
-        if len(scores) != len(content["class"]):
-            raise ValueError(f"{path}: {video!r} has {len(scores)} scores for {len(content['class'])} classes")
+        if not isinstance(scores, list) or len(scores) != len(content["class"]):
+            number = len(scores) if isinstance(scores, list) else repr(scores)
+            raise ValueError(f"{path}: {video!r} has {number} scores for {len(content['class'])} classes")
+        if not all(isinstance(s, int | float) and math.isfinite(s) for s in scores):
+            raise ValueError(f"{path}: {video!r} has a score that is no number: {scores}")
     found = {v.removeprefix("v_"): s for v, s in content["results"].items()}
     return pd.DataFrame.from_dict(found, orient="index", columns=content["class"])
 
@@ -113,7 +127,7 @@ def untrimmednet_scores(path: str | Path, classes: dict[int, str], prefix: str =
     Raises:
         ValueError: An array with too few columns for the class numbers.
     """
-    scores = np.load(path, allow_pickle=False)
+    scores = _array(path).numpy()
     if scores.ndim != 2 or scores.shape[1] < max(classes):
         raise ValueError(f"{path}: expected (videos, {max(classes)} or more classes), got shape {scores.shape}")
     names = [f"{prefix}{i + 1:07d}" for i in range(len(scores))]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vlact.datasets.layout import text
 from vlact.language.tasks import Task, classes_of
 from vlact.language.trees import Trees, nearest_trees
 
@@ -25,7 +26,11 @@ def read(csv: str | Path) -> pd.DataFrame:
     csv = Path(csv)
     if not csv.is_file():
         raise ValueError(f"{csv}: expected a csv with columns {', '.join(COLUMNS)}, found no file")
-    table = pd.read_csv(csv, dtype=str, keep_default_na=False)
+    text(csv)
+    try:
+        table = pd.read_csv(csv, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' own say what, not where
+        raise ValueError(f"{csv}: expected a csv with columns {', '.join(COLUMNS)}; {str(error).strip()}") from None
     missing, unknown = [c for c in COLUMNS if c not in table], [c for c in table if c not in COLUMNS]
     if missing or unknown:
         raise ValueError(f"{csv}, line 1: expected columns {', '.join(COLUMNS)}; missing {missing or 'none'}, unknown {unknown or 'none'}")

@@ -1,8 +1,86 @@
-"""What the readers of real datasets share: required files, and frame numbers to seconds by each file's own frame times."""
+"""What the readers of real datasets share: files whose errors name them, sound tables, and frame numbers to seconds."""
 
+import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from vlact import video
+
+
+def text(path: str | Path) -> str:
+    """A text file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is not text in UTF-8; names the byte.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8; byte {error.start} is {error.object[error.start]:#04x}") from None
+
+
+def json_object(path: str | Path) -> dict:
+    """A JSON file that holds an object.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is something else.
+    """
+    try:
+        content = json.loads(text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON; {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object; got {type(content).__name__}")
+    return content
+
+
+def csv(path: str | Path, columns: tuple[str, ...], what: str, **given) -> pd.DataFrame:
+    """A csv with at least these columns and a row; further arguments are pandas'.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: No csv, missing columns, or no rows; names the file.
+    """
+    text(path)
+    try:
+        table = pd.read_csv(path, **given)
+    except ValueError as error:  # pandas' own say what, not where
+        raise ValueError(f"{path}: expected {what}; {str(error).strip()}") from None
+    if missing := [c for c in columns if c not in table]:
+        raise ValueError(f"{path}, line 1: missing columns {missing}; expected {what}, got {list(table.columns)[:6]}")
+    if table.empty:
+        raise ValueError(f"{path}: expected at least one row after the header, found none")
+    return table.reset_index(drop=True)
+
+
+def sound(table: pd.DataFrame, path: str | Path, row: str = "line {}", first: int = 2) -> pd.DataFrame:
+    """The table with its times as numbers.
+
+    Args:
+        table: With some of `start_s, end_s, duration_s, video, label`; its index counts the rows of the file.
+        path: Where it comes from.
+        row: How a row is called in errors.
+        first: The number of the first row.
+
+    Raises:
+        ValueError: A time that is no finite number, or an empty video or label; names the row.
+    """
+    for column in ("start_s", "end_s", "duration_s"):
+        if column in table:
+            number = pd.to_numeric(table[column], errors="coerce").astype(float)
+            if (bad := ~np.isfinite(number)).any():
+                i = bad.idxmax()
+                raise ValueError(f"{path}, {row.format(i + first)}: {column} must be seconds; got {table[column][i]!r}")
+            table = table.assign(**{column: number})
+    for column in ("video", "label"):
+        if column in table and (bad := table[column].isna() | (table[column].astype(str).str.strip() == "")).any():
+            i = bad.idxmax()
+            raise ValueError(f"{path}, {row.format(i + first)}: {column} must not be empty; got {table[column][i]!r}")
+    return table
 
 
 def require(path: Path, dataset: str, what: str) -> Path:

@@ -5,10 +5,12 @@ instances differ: 3,358 in the text files and G-TAD's csv, 3,311 in the usual JS
 without two of these, where the text files leave 3,329.
 """
 
-import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+
+from vlact.datasets.layout import csv, json_object, sound, text
 
 COLUMNS = ["video", "start_s", "end_s"]
 
@@ -35,12 +37,14 @@ def ground_truth(folder: str | Path, split: str = "test") -> tuple[pd.DataFrame,
 
 def _rows(file: Path) -> pd.DataFrame:
     rows = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(text(file).splitlines(), 1):
         if not line.strip():
             continue
         try:
             video, start, end = line.split()
             rows.append((video, float(start), float(end)))
+            if not np.isfinite(rows[-1][1:]).all():
+                raise ValueError
         except ValueError:
             raise ValueError(f"{file}, line {number}: expected 'video start end'; got {line!r}") from None
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -52,10 +56,8 @@ def annotation_csv(path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: Missing columns.
     """
-    table = pd.read_csv(path)
-    if missing := [c for c in ("video", "type", "start", "end") if c not in table]:
-        raise ValueError(f"{path}, line 1: missing columns {missing}; expected G-TAD's Annotation.csv, got {list(table.columns)[:6]}")
-    return table.rename(columns={"type": "label", "start": "start_s", "end": "end_s"})[[*COLUMNS, "label"]]
+    table = csv(path, ("video", "type", "start", "end"), "G-TAD's Annotation.csv")
+    return sound(table.rename(columns={"type": "label", "start": "start_s", "end": "end_s"})[[*COLUMNS, "label"]], path)
 
 
 def groundtruth_csv(path: str | Path, classes: dict[int, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -71,10 +73,8 @@ def groundtruth_csv(path: str | Path, classes: dict[int, str]) -> tuple[pd.DataF
     Raises:
         ValueError: Missing columns, or a number that is no class; names the line.
     """
-    table = pd.read_csv(path)
-    if missing := [c for c in ("video-name", "t-init", "t-end", "label-idx") if c not in table]:
-        raise ValueError(f"{path}, line 1: missing columns {missing}; expected G-TAD's groundtruth.csv, got {list(table.columns)[:6]}")
-    table = table.rename(columns={"video-name": "video", "t-init": "start_s", "t-end": "end_s"})
+    table = csv(path, ("video-name", "t-init", "t-end", "label-idx"), "G-TAD's groundtruth.csv")
+    table = sound(table.rename(columns={"video-name": "video", "t-init": "start_s", "t-end": "end_s"}), path)
     table["label"] = table["label-idx"].map(classes)
     odd = table.index[table["label"].isna() & (table["label-idx"] != -1)]
     if len(odd):
@@ -90,7 +90,7 @@ def class_list(path: str | Path) -> dict[int, str]:
         ValueError: A line that is not "<number> <name>"; names it.
     """
     out = {}
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    for number, line in enumerate(text(path).splitlines(), 1):
         if line.strip():
             parts = line.split()
             if len(parts) != 2 or not parts[0].isdecimal():
@@ -105,14 +105,13 @@ def anno_action(path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: No JSON object of videos, or an annotation without class and segment; names the video.
     """
-    content, rows = json.loads(Path(path).read_text()), []
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object of videos; got {type(content).__name__}")
+    content, rows = json_object(path), []
     for video, entry in content.items():
-        for i, note in enumerate(entry.get("annotations", []) if isinstance(entry, dict) else [None]):
+        notes = entry.get("annotations", []) if isinstance(entry, dict) else [None]
+        for i, note in enumerate(notes if isinstance(notes, list) else [notes]):
             try:
                 start, end = map(float, note["segment"])
                 rows.append((video, start, end, note["class"]))
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 raise ValueError(f'{path}: {video}, annotation {i}: expected "class" and "segment": [start, end]; got {note!r}') from None
-    return pd.DataFrame(rows, columns=[*COLUMNS, "label"])
+    return sound(pd.DataFrame(rows, columns=[*COLUMNS, "label"]), path, "annotation {}", 0)

@@ -1,0 +1,320 @@
+"""Hard use: thousands of malformed files into every reader, the evaluator under properties, strangers' files, full disks."""
+
+import ast
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from vlact import ROOT
+from vlact.datasets import activitynet, activitynet13, epic, features, folder, thumos14
+from vlact.metrics.localization import evaluate
+
+FILES = 250  # malformed files a reader
+PHASES = (Phase.explicit, Phase.generate)
+CLASSES = {7: "BaseballPitch", 9: "BasketballDunk"}
+NOTES = {"subset": "test", "duration": 20.0, "annotations": [{"segment": [1.0, 4.5], "label": "Diving"}]}
+SOURCES = {  # reader: a good file, and how it is read
+    "own clips": ("path,start_s,end_s,label,split\na.mp4,0,1,drop cup,train\nb.mp4,1,2,push cup,test\n", ".csv", folder.read),
+    "activitynet": (json.dumps({"database": {"v_a": NOTES, "b": NOTES}}), ".json", lambda p: activitynet.ground_truth(p, "test")),
+    "results": (
+        json.dumps({"results": {"a": [{"segment": [1, 2], "label": "x", "score": 0.5}], "v_b": []}}),
+        ".json",
+        activitynet.results,
+    ),
+    "bmn": (
+        json.dumps({"v_a": {"duration_second": 20, "annotations": [{"segment": [1, 2], "label": "x"}]}}),
+        ".json",
+        lambda p: activitynet13.bmn(p, p.parent / "videos.csv"),
+    ),
+    "tsp": (
+        "filename,t-start,t-end,action-label,video-duration,temporal-region-label,video-name\na.mp4,1.0,2.0,x,9.0,Action,a\n"
+        "a.mp4,2.0,3.0,x,9.0,No action,a\n",
+        ".csv",
+        activitynet13.tsp,
+    ),
+    "epic": (
+        "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,verb_class,noun_class\n"
+        "P01_1,P01,P01_01,00:00:01.00,00:00:02.50,0,10\nP02_1,P02,P02_01,00:01:01.00,00:01:02.50,3,4\n",
+        ".csv",
+        lambda p: epic.ground_truth(p, "action"),
+    ),
+    "thumos text": (
+        "video_test_0000004  0.2  1.1\nvideo_test_0000006  52.6  58.3\n",
+        "_test.txt",
+        lambda p: thumos14.ground_truth(p.parent, "test")[0],
+    ),
+    "thumos classes": ("7 BaseballPitch\n9 BasketballDunk\n", ".txt", thumos14.class_list),
+    "g-tad annotations": (
+        "video,type,typeIdx,start,end,startFrame,endFrame\nvideo_test_0000004,Diving,5,0.2,1.1,6,33\n",
+        ".csv",
+        thumos14.annotation_csv,
+    ),
+    "g-tad ground truth": (
+        "video-name,t-init,t-end,f-init,f-end,video-duration,frame-rate,video-frames,label-idx\nvideo_test_0000004,0.2,1.1,6,33,9.0,30.0,270,7\n"
+        "video_test_0000004,2.0,3.0,60,90,9.0,30.0,270,-1\n",
+        ".csv",
+        lambda p: thumos14.groundtruth_csv(p, CLASSES)[0],
+    ),
+    "rtd-net": (
+        json.dumps({"video_test_0000004": {"duration_second": 9.0, "annotations": [{"segment": [0.2, 1.1], "class": "Diving"}]}}),
+        ".json",
+        thumos14.anno_action,
+    ),
+    "cuhk scores": (json.dumps({"results": {"a": [0.1, 0.9]}, "class": ["x", "y"]}), ".json", features.cuhk_scores),
+    "features, csv": ("0,1,2\n0.5,1.5,2.5\n3.5,4.5,5.5\n", ".csv", features.read),
+}
+JUNK = [
+    "",
+    "nan",
+    "-1",
+    "inf",
+    "-inf",
+    "1e309",
+    "1e-320",
+    "NULL",
+    "null",
+    "0x1F",
+    "١٢",
+    "é",
+    "\x00",
+    '"',
+    "'",
+    "[]",
+    "{}",
+    "[[",
+    "true",
+    ",",
+    ":",
+    "\t",
+    "\r",
+]
+JUNK += [
+    "99999999999999999999",
+    "a" * 300,
+    "-0",
+    "1,2",
+    "=1+1",
+    "../../etc/passwd",
+    "- -",
+    "&x",
+    "*x",
+    "!!python/object/apply:os.system [id]",
+]
+change = st.tuples(
+    st.sampled_from(["cut", "drop", "double", "flip", "junk", "number", "swap"]),
+    st.floats(0, 0.999),
+    st.sampled_from(JUNK),
+    st.integers(1, 255),
+)
+
+
+def broken(text: str, changes: list[tuple]) -> bytes:
+    """A file with some things gone wrong."""
+    data = text.encode()
+    for kind, where, junk, bits in changes:
+        at = int(where * len(data))
+        lines = data.split(b"\n")
+        k = int(where * len(lines))
+        if kind == "cut":
+            data = data[:at]
+        elif kind == "drop":
+            data = b"\n".join(lines[:k] + lines[k + 1 :])
+        elif kind == "double":
+            data = b"\n".join(lines[: k + 1] + lines[k:])
+        elif kind == "swap":
+            data = b"\n".join(lines[k:] + lines[:k])
+        elif kind == "flip" and data:
+            data = data[:at] + bytes([data[at] ^ bits]) + data[at + 1 :]
+        elif kind == "junk":
+            data = data[:at] + junk.encode() + data[at:]
+        elif kind == "number":  # the number at or after a place becomes something else
+            from re import search
+
+            if found := search(rb"-?\d+(\.\d+)?", data[at:]):
+                data = data[: at + found.start()] + junk.encode() + data[at + found.end() :]
+    return data
+
+
+def sound(table) -> bool:
+    """What any table of segments promises."""
+    if not isinstance(table, pd.DataFrame):
+        return True
+    if {"start_s", "end_s"} <= set(table):
+        times = table[["start_s", "end_s"]].to_numpy(float)
+        return (
+            bool(np.isfinite(times).all()) and table["video"].notna().all() and (table["label"].notna().all() if "label" in table else True)
+        )
+    return True
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_good_file_is_read(name, tmp_path):
+    text, suffix, read = SOURCES[name]
+    (tmp_path / "videos.csv").write_text("video,subset\nv_a,training\n")
+    (path := tmp_path / f"file{suffix}").write_text(text)
+    assert sound(read(path))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_broken_file_is_refused_in_words_or_read_soundly(name, tmp_path_factory):
+    text, suffix, read = SOURCES[name]
+    place = tmp_path_factory.mktemp("broken")
+    (place / "videos.csv").write_text("video,subset\nv_a,training\n")
+    path = place / f"file{suffix}"
+
+    @settings(max_examples=FILES, phases=PHASES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(change, min_size=1, max_size=3))
+    def every(changes):
+        path.write_bytes(broken(text, changes))
+        try:
+            found = read(path)
+        except (ValueError, FileNotFoundError) as error:
+            assert path.name in str(error), f"does not name the file: {type(error).__name__}: {error}"
+        else:
+            assert sound(found), f"a wrong number without a word:\n{found}"
+
+    every()
+
+
+# The evaluator
+segment = st.tuples(st.sampled_from("ab"), st.floats(0, 50), st.floats(0.1, 20), st.sampled_from("xy"))
+
+
+def table(rows, scores=None) -> pd.DataFrame:
+    out = pd.DataFrame([(v, s, s + d, c) for v, s, d, c in rows], columns=["video", "start_s", "end_s", "label"])
+    return out if scores is None else out.assign(score=scores)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.lists(segment, min_size=1, max_size=12), st.lists(st.tuples(segment, st.floats(0, 1)), min_size=1, max_size=25), st.randoms())
+def test_average_precision_keeps_its_laws(truth, said, chance):
+    given_truth = table(truth)
+    known = [(s, p) for s, p in said if s[3] in set(given_truth["label"])]
+    scores = [p + 1e-6 * i for i, (_, p) in enumerate(known)]  # no ties
+    predictions, tious = table([s for s, _ in known], scores), [0.3, 0.5, 0.7]
+    if not set(predictions["video"]) & set(given_truth["video"]):
+        return  # an error, tested elsewhere
+    ap = evaluate(given_truth, predictions, tious=tious)["ap"].to_numpy()
+    assert ((ap >= 0) & (ap <= 1)).all()
+    order = list(range(len(predictions)))
+    chance.shuffle(order)
+    assert np.allclose(ap, evaluate(given_truth.iloc[::-1], predictions.iloc[order], tious=tious)["ap"])  # order of rows means nothing
+    later = [t.assign(start_s=t["start_s"] * 4, end_s=t["end_s"] * 4) for t in (given_truth, predictions)]
+    assert np.allclose(ap, evaluate(*later, tious=tious)["ap"])  # nor the unit of time (a power of two loses no digits)
+    low = pd.concat([predictions, predictions.assign(score=-1 - predictions["score"])], ignore_index=True)
+    assert (evaluate(given_truth, low, tious=tious)["ap"].to_numpy() >= ap - 1e-12).all()  # more guesses behind the last cost nothing
+    whole = given_truth.drop_duplicates().assign(score=5.0)
+    best = pd.concat([whole, predictions.assign(score=predictions["score"] - 10)], ignore_index=True)
+    assert np.allclose(evaluate(given_truth.drop_duplicates(), best, tious=tious)["ap"], 1)  # knowing everything is perfect
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(
+    st.sampled_from(["video", "start_s", "end_s", "label", "score"]),
+    st.sampled_from([None, "", "nan", float("nan"), float("inf"), -3.0, "junk", [], 10**30]),
+)
+def test_a_wrong_cell_of_a_prediction_is_an_error_or_counts_as_wrong(column, value):
+    truth = table([("a", 0.0, 5.0, "x"), ("b", 1.0, 5.0, "x")])
+    said = table([("a", 0.0, 5.0, "x"), ("b", 1.0, 5.0, "x")], [0.9, 0.8]).astype(object)
+    said.at[1, column] = value
+    try:
+        ap = evaluate(truth, said, tious=[0.5])["ap"].to_numpy()
+    except (ValueError, TypeError) as error:
+        assert str(error)
+    else:
+        assert np.isfinite(ap).all() and ((ap >= 0) & (ap <= 1)).all()
+
+
+# Strangers
+def test_nothing_in_the_library_can_run_what_it_reads():
+    for path in (ROOT / "vlact").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {a.name for a in node.names} | {getattr(node, "module", "")}
+                assert not names & {"pickle", "dill", "joblib", "cloudpickle", "marshal"}, path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called, given_words = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if called == "torch.load":
+                    assert given_words.get("weights_only") == "True", f"{path}:{node.lineno}"
+                assert given_words.get("allow_pickle", "False") == "False", f"{path}:{node.lineno}"
+                assert given_words.get("trust_remote_code", "False") == "False", f"{path}:{node.lineno}"
+                assert called not in ("yaml.load", "pd.read_pickle", "yaml.unsafe_load", "np.fromregex"), f"{path}:{node.lineno}"
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("/tmp/vlact-was-here"),))
+
+
+def test_pickles_from_strangers_do_not_run(tmp_path):
+    from vlact.models import checkpoints
+
+    for name, read in (("m.pth", checkpoints.read), ("f.pt", features.read), ("f.npy", features.read)):
+        path = tmp_path / name
+        torch.save({"model": Evil()}, path) if path.suffix != ".npy" else np.save(path, np.array([Evil()], object), allow_pickle=True)
+        with pytest.raises((pickle.UnpicklingError, ValueError)):
+            read(path)
+    assert not Path("/tmp/vlact-was-here").exists()
+
+
+# Disks
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+from vlact.jobs import write_whole
+from vlact.report.tables import write_text
+from vlact.clips import save_frames
+from vlact.models import files
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path(sys.argv[1])
+big = {"w": torch.randn(100, 100)}
+ways = {
+    "a.txt": lambda p: write_text(p, "x" * 10000),
+    "b.txt": lambda p: write_whole(p, lambda t, f: f.write_text(t), "x" * 10000),
+    "c.npy": lambda p: save_frames(p, np.zeros(10000, np.uint8)),
+    "d.safetensors": lambda p: files.save(p, "k", {}, big),
+    "e.parquet": lambda p: write_whole(p, lambda d, f: d.to_parquet(f), pd.DataFrame(np.random.rand(5000, 3), columns=list("abc"))),
+}
+for name, way in ways.items():
+    (folder / name).write_text("before")
+    try:
+        way(folder / name)
+        print(name, "no error")
+    except Exception as error:
+        print(name, type(error).__name__)
+"""
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5 and "no error" not in done.stdout, done.stdout + done.stderr[-500:]
+    for name in ("a.txt", "b.txt", "c.npy", "d.safetensors", "e.parquet"):
+        assert (tmp_path / name).read_text() == "before", name
+
+
+def test_two_runs_of_the_pipeline_at_once_do_not_mix(tmp_path):
+    """The second says that another one is at work, and what is made is whole."""
+    subprocess.run("git init -q . && dvc init -q", shell=True, cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "dvc.yaml").write_text("stages:\n  one:\n    cmd: sleep 4 && echo done > out.txt\n    outs: [out.txt]\n")
+    first = subprocess.Popen(["dvc", "repro"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    import time
+
+    until = time.time() + 60
+    while not (tmp_path / ".dvc" / "tmp" / "rwlock").is_file() or "out.txt" not in (tmp_path / ".dvc" / "tmp" / "rwlock").read_text():
+        assert time.time() < until and first.poll() is None
+        time.sleep(0.05)
+    second = subprocess.run(["dvc", "repro"], cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode != 0 and "is busy" in second.stderr, second.stderr
+    assert first.wait(60) == 0 and (tmp_path / "out.txt").read_text() == "done\n"
