@@ -25,7 +25,7 @@ verify: .venv/.ok         ## everything again from nothing; the committed figure
 	git diff --exit-code figures
 
 site: .venv/.ok           ## static pages of PROFILE's results in site/, to open in any browser
-	python -m vlact.report.site $(PROFILE)
+	python -m vlact.site $(PROFILE)
 
 lab: .venv/.ok            ## JupyterLab on the notebooks
 	jupyter lab notebooks

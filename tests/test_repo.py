@@ -88,11 +88,14 @@ ORDER = [
     "localizing",
     "vision_language",
     "transferring",
+    "scaling",
     "full_size",
     "runs",
     "hub",
     "stages",
     "report",
+    "claims",
+    "site",
     "doctor",
     "pipeline",
 ]
@@ -259,7 +262,7 @@ def test_results_map_is_complete_and_true(profile):
     outs = {
         next(iter(o)).split("/")[-1]
         for s in graph.values()
-        for o in s["outs"]
+        for o in s.get("outs", ())
         if isinstance(o, dict) and next(iter(o)).startswith("figures/")
     }
     assert on_disk <= outs
@@ -273,7 +276,7 @@ def test_committed_figures_were_made_by_the_committed_code():
     for name, stage in lock.items():
         if not name.endswith(("@smoke", "@mini")):
             continue
-        for out in stage["outs"]:
+        for out in stage.get("outs", ()):
             if out["path"].startswith("figures/"):
                 assert hashlib.md5((ROOT / out["path"]).read_bytes()).hexdigest() == out["md5"], out["path"]
         for dep in stage["deps"]:

@@ -70,7 +70,7 @@ NEEDS = (
          "https://huggingface.co/OpenGVLab/InternVL3-2B-hf", "Apache-2.0 and MIT", "ActionVLM, instead of Qwen2.5-1.5B"),
     Need("Syn-TA", "{data}/synta/realistic", "10,000 clips on each background", "rendered here", "-", "motion transfer"),
     Need("MViTv2-S", "data/checkpoints/mvit_v2_s-ae3be167.pth", "34.5 M parameters",
-         "https://download.pytorch.org/models (torchvision, Kinetics-400)",
+         "torchvision, MViT_V2_S_Weights.KINETICS400_V1",
          "CC BY-NC 4.0", "motion transfer", "ae3be167"),
     Need("X-CLIP B/16", "data/checkpoints/xclip-base-patch16/model.safetensors", "195 M parameters",
          "https://huggingface.co/microsoft/xclip-base-patch16; no loader here yet", "MIT", "motion transfer"),
