@@ -90,6 +90,7 @@ ORDER = [
     "transferring",
     "scaling",
     "full_size",
+    "plans",
     "runs",
     "hub",
     "stages",

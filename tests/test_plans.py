@@ -1,0 +1,63 @@
+"""Plans for paper scale: what is counted on shapes alone is what real tensors take."""
+
+import pytest
+import torch
+from torch import nn
+
+from vlact import plans
+from vlact.models.cost import QWEN25_1B5, QWEN25_3B
+from vlact.models.zoo.resnet50 import ResNet50
+
+
+def test_kept_bytes_are_those_counted_by_hand():
+    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
+    x = torch.randn(7, 10)
+    kept, out = plans.kept_bytes(model, lambda: model(x).sum())
+    assert kept == 4 * 7 * (10 + 20)  # the input, and what ReLU gave, which the second layer keeps too
+    out.backward()
+
+
+def test_shapes_without_numbers_keep_as_much_as_numbers():
+    found = {}
+    for device in ("cpu", "meta"):
+        torch.manual_seed(0)
+        with torch.device(device):
+            model = ResNet50(10, width=0.13, depth=0.34, frames=4).train()
+            clips = torch.zeros(2, 4, 32, 32, 3, dtype=torch.uint8)
+            step = plans.measured(model, lambda model=model, clips=clips: model(clips).sum(), 2)
+        found[device] = step.fixed, step.kept, step.flops
+    assert found["meta"] == pytest.approx(found["cpu"], rel=0.02)
+
+
+def test_a_step_is_three_forward_passes_and_adam_takes_sixteen_bytes():
+    from vlact.full_size import count
+
+    for kind in ("I3D", "X3D"):
+        step, whole = plans.transfer_step(kind), count(kind)
+        assert step.flops == pytest.approx(6e9 * whole["gmacs"], rel=0.1)
+        assert step.fixed == pytest.approx(16e6 * whole["all"], rel=0.01)
+
+
+def test_reversible_blocks_keep_less_and_a_frozen_tower_weighs_less():
+    assert plans.transfer_step("Rev-MViT").kept < 0.5 * plans.transfer_step("MViTv2").kept
+    assert plans.transfer_step("EZ-CLIP").fixed < 0.25 * plans.transfer_step("X-CLIP").fixed
+
+
+def test_what_fits_fits():
+    step = plans.Step(fixed=4e9, kept=0.5e9, flops=1e12)
+    assert step.batch_within(24) == 36 and step.memory(36) <= 24 < step.memory(37)
+    assert step.batch_within(5) == 0
+    assert step.hours(3600, 1e12 / plans.UTILISATION) == pytest.approx(1)
+
+
+def test_the_language_model_costs_what_its_shape_says():
+    small, large = (plans.language_step(d, 768) for d in (QWEN25_1B5, QWEN25_3B))
+    assert small.fixed > 2 * 1.5e9 and large.fixed > 2 * 3.0e9 and large.flops > 1.8 * small.flops
+    assert plans.language_step(QWEN25_3B, 768, lm_stride=16).flops < 0.3 * large.flops
+
+
+def test_every_experiment_has_a_plan():
+    table = plans.table()
+    assert len(table) >= 20 and table["GB"].between(2, 80).all() and (table["H200: hours"] > 0).all()
+    hours = table[[f"{c}: hours" for c in plans.CARDS]].to_numpy()
+    assert (hours < 24).all(), "a day on one card is enough for every single run"
