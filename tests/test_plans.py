@@ -61,3 +61,45 @@ def test_every_experiment_has_a_plan():
     assert len(table) >= 20 and table["GB"].between(2, 80).all() and (table["H200: hours"] > 0).all()
     hours = table[[f"{c}: hours" for c in plans.CARDS]].to_numpy()
     assert (hours < 24).all(), "a day on one card is enough for every single run"
+
+
+# What a GPU is to measure, in small on the CPU
+@pytest.mark.parametrize("lm_stride", [None, 1, 4])
+def test_a_window_is_trained_and_evaluated(lm_stride):
+    from vlact import measuring
+    from vlact.models.cost import Decoder
+
+    window = measuring.Window(frames=32, pixels=32, text=12, answer=5, head=16, levels=2)
+    decoder = Decoder(32, 2, 64, 4, 2, 50) if lm_stride else None
+    found = measuring.action_vlm((24, 2, 2), decoder, lm_stride or 1, window, "cpu", 2, rank=4)
+    assert set(found) == {"train ms", "train GB", "eval ms", "eval GB"} and found["train ms"] > found["eval ms"] > 0
+
+
+def test_adapters_learn_and_the_tower_does_not():
+    from vlact.measuring import AdaptedVideo
+
+    torch.manual_seed(0)
+    model = AdaptedVideo(24, 2, 2, 32)
+    clips = torch.randn(2, 16, 3, 32, 32)
+    out = model(clips)
+    assert out.shape == (1, 32, 24)
+    plain = model.tower(clips).last_hidden_state.unflatten(1, (8, -1)).mean(2).repeat_interleave(2, 1).flatten(0, 1)[None]
+    torch.testing.assert_close(out, plain)  # adapters start as nothing
+    out.sum().backward()
+    assert all(a.up.weight.grad is not None for a in model.adapters) and all(p.grad is None for p in model.tower.parameters())
+
+
+def test_ace_s_two_steps_and_the_renderer():
+    from vlact import measuring
+    from vlact.models.dual import DualConfig
+
+    found = measuring.ace(DualConfig(32, 16, 4, 32, 3, 2, 16, 384, "cls", motion_input=False, conv_stem=False), 2, 1, "cpu", 2)
+    assert found["naive ms"] > found["cached ms"] > 0
+    assert measuring.rendered("cpu", 24, 4, 1)["frames/s"] > 0
+
+
+def test_without_a_gpu_nothing_is_measured(capsys, tmp_path):
+    from vlact import measuring
+
+    assert measuring.main([str(tmp_path / "x.csv"), "--device", "cpu"]) == 1
+    assert "no GPU here" in capsys.readouterr().err and not (tmp_path / "x.csv").exists()

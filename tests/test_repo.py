@@ -91,6 +91,7 @@ ORDER = [
     "scaling",
     "full_size",
     "plans",
+    "measuring",
     "runs",
     "hub",
     "stages",
