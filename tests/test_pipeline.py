@@ -71,4 +71,4 @@ def test_index_gathers_the_map_of_every_stage(project):
     assert (
         folder / "figures/mini/index.csv"
     ).read_text() == "paper,item,title,files,notebook,stage\nace,table1,t,a.csv b.md,12_x.ipynb,s\n"
-    assert "| ACE | Table 1 | t | [md](figures/mini/b.md) | [12](notebooks/12_x.ipynb) | `s` |" in pipeline.results_table()
+    assert "| ACE | Table 1 | t | [md](figures/mini/b.md) | [12](notebooks/12_x.ipynb) | `s` |" in pipeline.results_table("mini")

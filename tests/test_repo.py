@@ -243,12 +243,12 @@ def test_the_switch_changes_one_line_and_refuses_unknown_profiles():
 def test_stage_minutes_name_the_stages_in_order():
     graph = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
     minutes = yaml.safe_load((ROOT / "params.yaml").read_text())["stage_minutes"]
-    for profile in ("smoke", "mini"):
+    for profile in ("smoke", "mini", "study"):
         assert [s for s in graph if s in minutes[profile]] == list(minutes[profile])
 
 
 # Results
-@pytest.mark.parametrize("profile", ["smoke", "mini"])
+@pytest.mark.parametrize("profile", ["smoke", "mini", "study"])
 def test_results_map_is_complete_and_true(profile):
     folder = ROOT / "figures" / profile
     table = pd.read_csv(folder / "index.csv")
@@ -276,7 +276,7 @@ def test_committed_figures_were_made_by_the_committed_code():
 
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     for name, stage in lock.items():
-        if not name.endswith(("@smoke", "@mini")):
+        if not name.endswith(("@smoke", "@mini", "@study")):
             continue
         for out in stage.get("outs", ()):
             if out["path"].startswith("figures/"):
