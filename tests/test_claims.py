@@ -77,9 +77,8 @@ def test_seeds_that_only_one_side_has_do_not_count_and_one_decides_nothing(monke
 
 def test_hard_and_easy_classes_are_told_by_other_seeds():
     r = Results.__new__(Results)
-    index = pd.MultiIndex.from_product(
-        [[claims.VISION], ["own"], range(3), [f"c{i:02d}" for i in range(20)]], names=["model", "condition", "seed", "label"]
-    )
+    names = [f"c{i:02d}" for i in range(20)]
+    index = pd.MultiIndex.from_product([[claims.VISION], ["own"], range(3), names], names=["model", "condition", "seed", "label"])
     r.__dict__["ap"] = pd.Series(np.tile(np.arange(20.0), 3), index)
     r.__dict__["ap"].loc[(claims.VISION, "own", 0)] = np.arange(20.0)[::-1]  # seed 0 has it the other way round
     assert r.groups(0) == (["c00", "c01"], ["c16", "c17", "c18", "c19"])  # and is not asked about itself
