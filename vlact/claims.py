@@ -141,14 +141,17 @@ class Results:
 
     @cached_property
     def ap(self) -> pd.DataFrame:
-        """Average precision in percent by `model, condition, seed, label`, averaged over tIoU 0.3–0.7."""
+        """Average precision in percent by `model, condition, seed, label`, averaged over tIoU 0.3–0.7; 0 of answers that say nothing."""
         keys = ["model", "condition", "seed"]
         wanted = self.detections[self.detections["condition"].str.fullmatch(r"own|λ = 0\.4|deranged \d")]
         found = [
             evaluate(self.truth, part, tious=THUMOS14_TIOUS).assign(**dict(zip(keys, key, strict=True)))
             for key, part in wanted.groupby(keys, sort=False)
         ]
-        return 100 * pd.concat(found).groupby([*keys, "label"])["ap"].mean()
+        ap = 100 * pd.concat(found).groupby([*keys, "label"])["ap"].mean()
+        asked = self.answers[keys].drop_duplicates().itertuples(index=False, name=None)
+        silent = [(*key, label) for key in asked if key not in ap.index.droplevel("label") for label in self.classes]
+        return pd.concat([ap, pd.Series(0.0, pd.MultiIndex.from_tuples(silent, names=ap.index.names))]).sort_index() if silent else ap
 
     def map(self, model: str, condition: str = "own") -> pd.Series:
         """mAP by seed, percent."""
