@@ -292,6 +292,8 @@ def test_readme_shows_the_results_map_and_names_files_that_exist():
     assert pipeline.readme(text) == text, "run `make lock`"
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / link).exists(), link
+    said = (ROOT / "figures" / "study" / "claims.md").read_text().splitlines()[-1]
+    assert re.search(r"Of \d+ claims: .*", said)[0] in text, "README's sentence on the ledger is not what the ledger says"
     for target in re.findall(r"`make (\w+)", text):
         assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text()), target
 

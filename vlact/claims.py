@@ -475,7 +475,7 @@ def t4(r):
 
 def t7(r):
     yield Part("HM, disentangled over EZ-CLIP", r.arm("disentangled") - r.arm("EZ-CLIP"))
-    yield Part("HM, disentangled over EZ-CLIP twice as long", r.arm("disentangled") - r.arm("twice as long"))
+    yield Part("HM, disentangled over EZ-CLIP with the same labels", r.arm("disentangled") - r.arm("fine labels only"))
 
 
 def verdict(parts: list[dict]) -> str:
