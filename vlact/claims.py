@@ -250,7 +250,7 @@ def a4(r):
 def a5(r):
     for d in NAMES:
         rival, found = r.best_rival(d, "seen_acc")
-        yield Part(f"{NAMES[d]}: seen accuracy over {rival} less {CLOSE:g}", r.ace(d, "ACE", "seen_acc") - found + CLOSE)
+        yield Part(f"{NAMES[d]}: seen accuracy plus {CLOSE:g} over {rival}", r.ace(d, "ACE", "seen_acc") + CLOSE - found)
 
 
 def a6(r):
