@@ -31,6 +31,8 @@ def read(csv: str | Path) -> pd.DataFrame:
         table = pd.read_csv(csv, dtype=str, keep_default_na=False)
     except ValueError as error:  # pandas' own say what, not where
         raise ValueError(f"{csv}: expected a csv with columns {', '.join(COLUMNS)}; {str(error).strip()}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would shift the columns
+        raise ValueError(f"{csv}, line 2: more cells than line 1 names columns; a label with a comma needs quotes around it")
     missing, unknown = [c for c in COLUMNS if c not in table], [c for c in table if c not in COLUMNS]
     if missing or unknown:
         raise ValueError(f"{csv}, line 1: expected columns {', '.join(COLUMNS)}; missing {missing or 'none'}, unknown {unknown or 'none'}")

@@ -50,11 +50,13 @@ def csv(path: str | Path, columns: tuple[str, ...], what: str, **given) -> pd.Da
         table = pd.read_csv(path, **given)
     except ValueError as error:  # pandas' own say what, not where
         raise ValueError(f"{path}: expected {what}; {str(error).strip()}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would shift the columns
+        raise ValueError(f"{path}, line 2: more cells than line 1 names columns ({len(table.columns)}); expected {what}")
     if missing := [c for c in columns if c not in table]:
         raise ValueError(f"{path}, line 1: missing columns {missing}; expected {what}, got {list(table.columns)[:6]}")
     if table.empty:
         raise ValueError(f"{path}: expected at least one row after the header, found none")
-    return table.reset_index(drop=True)
+    return table
 
 
 def sound(table: pd.DataFrame, path: str | Path, row: str = "line {}", first: int = 2) -> pd.DataFrame:
