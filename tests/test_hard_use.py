@@ -194,7 +194,7 @@ def table(rows, scores=None) -> pd.DataFrame:
     return out if scores is None else out.assign(score=scores)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(st.lists(segment, min_size=1, max_size=12), st.lists(st.tuples(segment, st.floats(0, 1)), min_size=1, max_size=25), st.randoms())
 def test_average_precision_keeps_its_laws(truth, said, chance):
     given_truth = table(truth)
