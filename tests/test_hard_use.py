@@ -3,8 +3,10 @@
 import ast
 import json
 import pickle
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -137,9 +139,7 @@ def broken(text: str, changes: list[tuple]) -> bytes:
         elif kind == "junk":
             data = data[:at] + junk.encode() + data[at:]
         elif kind == "number":  # the number at or after a place becomes something else
-            from re import search
-
-            if found := search(rb"-?\d+(\.\d+)?", data[at:]):
+            if found := re.search(rb"-?\d+(\.\d+)?", data[at:]):
                 data = data[: at + found.start()] + junk.encode() + data[at + found.end() :]
     return data
 
@@ -251,19 +251,22 @@ def test_nothing_in_the_library_can_run_what_it_reads():
 
 
 class Evil:
+    def __init__(self, mark: Path):
+        self.mark = mark
+
     def __reduce__(self):
-        return (Path.touch, (Path("/tmp/vlact-was-here"),))
+        return (Path.touch, (self.mark,))
 
 
 def test_pickles_from_strangers_do_not_run(tmp_path):
     from vlact.models import checkpoints
 
     for name, read in (("m.pth", checkpoints.read), ("f.pt", features.read), ("f.npy", features.read)):
-        path = tmp_path / name
-        torch.save({"model": Evil()}, path) if path.suffix != ".npy" else np.save(path, np.array([Evil()], object), allow_pickle=True)
+        path, evil = tmp_path / name, Evil(tmp_path / "it ran")
+        torch.save({"model": evil}, path) if path.suffix != ".npy" else np.save(path, np.array([evil], object), allow_pickle=True)
         with pytest.raises((pickle.UnpicklingError, ValueError)):
             read(path)
-    assert not Path("/tmp/vlact-was-here").exists()
+    assert not (tmp_path / "it ran").exists()
 
 
 # Disks
@@ -309,8 +312,6 @@ def test_two_runs_of_the_pipeline_at_once_do_not_mix(tmp_path):
     subprocess.run("git init -q . && dvc init -q", shell=True, cwd=tmp_path, check=True, capture_output=True)
     (tmp_path / "dvc.yaml").write_text("stages:\n  one:\n    cmd: sleep 4 && echo done > out.txt\n    outs: [out.txt]\n")
     first = subprocess.Popen(["dvc", "repro"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    import time
-
     until = time.time() + 60
     while not (tmp_path / ".dvc" / "tmp" / "rwlock").is_file() or "out.txt" not in (tmp_path / ".dvc" / "tmp" / "rwlock").read_text():
         assert time.time() < until and first.poll() is None

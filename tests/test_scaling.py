@@ -128,6 +128,14 @@ def test_clips_follow_from_seed_step_and_row(source):
         Moments(source[1], table.assign(video="none.mp4"), np.arange(12), 8, 32, None, 0)[0, 0]
 
 
+def test_averaged_weights_need_whole_ones(tmp_path):
+    class Shared:
+        distributed_type = "FSDP"
+
+    with pytest.raises(ValueError, match="ema 0.9 needs whole weights in every process; FSDP shares them out, DDP does not"):
+        scaling.train(nn.Linear(2, 2), [], Recipe(steps=1, ema=0.9), tmp_path, Shared())
+
+
 def test_another_recipe_in_the_same_folder(tmp_path):
     scaling.agree(tmp_path, Recipe(steps=5))
     scaling.agree(tmp_path, Recipe(steps=5))

@@ -277,4 +277,4 @@ class Reasoner(Finder):
         model = ActionVLM(localiser, reader, mean, std, variant, note["reach"]).eval()
         given_by_note = (note["classes"], Clock(**note["clock"]), note["recipe"])
         whole = VisionLanguageLocaliser(model, *given_by_note, mean, std, Prompt(**part("prompt")))
-        return _Citizen._load.__func__(cls, model_id, config, **given) | {"localiser": whole}
+        return super(Finder, cls)._load(model_id, config, **given) | {"localiser": whole}

@@ -44,7 +44,6 @@ class Recipe:
         seed: Order, moments, colours, dropout.
         every: Steps between two checkpoints.
         compile: Whether `torch.compile` is used.
-        checkpointing: Whether activations are computed again in the backward pass instead of kept.
     """
 
     steps: int
@@ -57,7 +56,6 @@ class Recipe:
     seed: int = 0
     every: int = 500
     compile: bool = False
-    checkpointing: bool = False
 
 
 class Moments(Dataset):
@@ -164,16 +162,20 @@ def train(
         `step, loss` (of the whole batch, over all processes), the same in every process.
 
     Raises:
-        ValueError: A batch that cannot be shared out evenly, or a run in `out` with another recipe.
+        ValueError: A batch that cannot be shared out evenly, a run in `out` with another recipe, or a running mean of
+            weights that are shared out (FSDP, DeepSpeed).
+        FloatingPointError: A loss that is no number.
     """
     from accelerate import Accelerator
 
-    accelerator = accelerator or Accelerator(gradient_accumulation_steps=recipe.accumulate)
+    accelerator = accelerator or Accelerator()
+    if recipe.ema and accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
+        raise ValueError(
+            f"ema {recipe.ema:g} needs whole weights in every process; {accelerator.distributed_type} shares them out, DDP does not"
+        )
     accelerator.gradient_accumulation_steps = recipe.accumulate
     out.mkdir(parents=True, exist_ok=True)
     agree(out, recipe)
-    if recipe.checkpointing and hasattr(model, "gradient_checkpointing_enable"):
-        model.gradient_checkpointing_enable()
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     task = Objective(model, recipe.smoothing)
@@ -311,7 +313,7 @@ def main(arguments: list[str]) -> int:
         model = build(given.kind, names, given.options, given.clip, words)
         labels = table["label"].map({n: i for i, n in enumerate(names)}).to_numpy()
         clips = Moments(given.videos, table, labels, given.frames, given.size, given.window_s, recipe.seed)
-        accelerator = Accelerator(gradient_accumulation_steps=recipe.accumulate)
+        accelerator = Accelerator()
         curve = train(model, clips, recipe, given.out, accelerator, given.workers, given.stop)
     except (ValueError, FloatingPointError, video.VideoError) as error:
         print(error, file=sys.stderr)

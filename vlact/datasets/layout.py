@@ -1,5 +1,6 @@
 """What the readers of real datasets share: files whose errors name them, sound tables, and frame numbers to seconds."""
 
+import io
 import json
 from pathlib import Path
 
@@ -45,9 +46,9 @@ def csv(path: str | Path, columns: tuple[str, ...], what: str, **given) -> pd.Da
         FileNotFoundError: No such file.
         ValueError: No csv, missing columns, or no rows; names the file.
     """
-    text(path)
+    content = text(path)
     try:
-        table = pd.read_csv(path, **given)
+        table = pd.read_csv(io.StringIO(content), **given)
     except ValueError as error:  # pandas' own say what, not where
         raise ValueError(f"{path}: expected {what}; {str(error).strip()}") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas would shift the columns
