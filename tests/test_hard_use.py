@@ -16,8 +16,9 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from vlact import ROOT
-from vlact.datasets import activitynet, activitynet13, epic, features, folder, thumos14
+from vlact import ROOT, schema
+from vlact.datasets import activitynet, activitynet13, epic, features, folder, thumos14, transfer
+from vlact.language.trees import Trees
 from vlact.metrics.localization import evaluate
 
 FILES = 150  # malformed files a reader
@@ -72,6 +73,18 @@ SOURCES = {  # reader: a good file, and how it is read
         thumos14.anno_action,
     ),
     "cuhk scores": (json.dumps({"results": {"a": [0.1, 0.9]}, "class": ["x", "y"]}), ".json", features.cuhk_scores),
+    "annotations": (
+        "video,start_s,end_s,label,split,group,verb,object\na.mp4,0,1,drop cup,train,P01,drop,cup\nb.mp4,1,2,push cup,test,P02,push,cup\n",
+        ".csv",
+        schema.read_annotations,
+    ),
+    "synonym trees": (
+        "# two verbs\nlift: {lift: [raise, hoist], raise: [lift, hoist], hoist: [lift, raise]}\n"
+        "drop:\n  drop: [release, let go]\n  release: [drop, let go]\n  let go: [drop, release]\n",
+        ".yaml",
+        lambda p: Trees.load(p, ("lift",)),
+    ),
+    "motion lists": ("a/b c.mp4 0\nd.mp4 1\ne.mp4 1\n", ".txt", lambda p: transfer.read_list(p, 2)),
     "features, csv": ("0,1,2\n0.5,1.5,2.5\n3.5,4.5,5.5\n", ".csv", features.read),
 }
 JUNK = [

@@ -67,8 +67,8 @@ def test_results_notebooks_never_need_torch():
 # The house
 ORDER = [
     "params",
-    "schema",
     "jobs",
+    "schema",
     "language",
     "metrics",
     "video",

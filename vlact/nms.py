@@ -1,16 +1,53 @@
-"""Non-maximum suppression of segments and segment voting, in numpy, for all videos and classes at once.
+"""Non-maximum suppression of segments and segment voting, for all videos and classes at once.
 
-The conventions are those of ActionFormer (and OpenTAD, where they say so). Segments that no chain of overlaps
-connects never touch each other's scores, so every video and class falls into independent pieces; pieces of
-similar size are worked on side by side, one pick of each per step.
+The conventions are those of ActionFormer (and OpenTAD, where they say so). The two loops are compiled by numba when they
+are first called and kept beside this file: as fast as the C++ that detectors bring, with nothing to build.
 """
+
+import math
 
 import numpy as np
 import pandas as pd
+from numba import njit
 
-EPS = 1e-6  # ActionFormer's length is end - start + 1e-6, in NMS but not in voting
-ELEMENTS = 1 << 15  # of a block that is worked on at once; stays in the processor's cache
-SMALL = 256  # pieces up to this size have all their factors worked out beforehand
+EPS = np.float32(1e-6)  # ActionFormer's length is end - start + 1e-6, in NMS but not in voting
+METHODS = ("gaussian", "linear", "hard")
+
+
+@njit(cache=True, error_model="numpy")
+def _pick(order, bounds, start, end, score, method, sigma, iou_threshold, min_score):
+    """Rows of `order`, group k those from bounds[k] to bounds[k + 1], to picks and lowered scores.
+
+    One pass for every pick lowers what is left, drops what fell too low, and finds the next best, the first listed
+    among equals.
+    """
+    picks, lowered, found = np.empty_like(order), np.empty_like(score), 0
+    for g in range(len(bounds) - 1):
+        rows = order[bounds[g] : bounds[g + 1]].copy()
+        s, e, p, left = start[rows], end[rows], score[rows], len(rows)
+        best = np.argmax(p)
+        while left:
+            picks[found], lowered[found] = rows[best], p[best]
+            found += 1
+            low, high, length = s[best], e[best], e[best] - s[best] + EPS
+            kept, top, taken = 0, np.float32(0), best
+            for j in range(left):
+                now = p[j]
+                inter = min(high, e[j]) - max(low, s[j])
+                if inter > 0:
+                    iou = inter / (length + (e[j] - s[j] + EPS) - inter)
+                    if method == 0:
+                        now *= math.exp(-(iou * iou) / sigma)
+                    elif iou >= iou_threshold:
+                        now *= np.float32(1) - iou if method == 1 else np.float32(0)
+                if j == taken or now < min_score or now <= 0:
+                    continue
+                if now > top:
+                    best, top = kept, now
+                rows[kept], s[kept], e[kept], p[kept] = rows[j], s[j], e[j], now
+                kept += 1
+            left = kept
+    return picks[:found], lowered[:found]
 
 
 def soft_nms(
@@ -43,95 +80,45 @@ def soft_nms(
         Row numbers of the picks and their lowered scores, groups in order and best first within each.
 
     Raises:
-        ValueError: Unknown method, other shapes, or numbers that are not finite.
+        ValueError: Unknown method, a parameter out of range, other shapes, or numbers that are not finite.
     """
-    if method not in ("gaussian", "linear", "hard"):
+    if method not in METHODS:
         raise ValueError(f"method must be 'gaussian', 'linear' or 'hard'; got {method!r}")
     segments, scores = np.asarray(segments, np.float32), np.asarray(scores, np.float32)
-    group = np.zeros(len(scores), np.int64) if group is None else np.asarray(group)
-    if segments.shape != (len(scores), 2) or group.shape != scores.shape:
-        raise ValueError(f"expected segments (N, 2), scores (N,), group (N,); got {segments.shape}, {scores.shape}, {group.shape}")
+    shape = scores.shape if group is None else np.shape(group)
+    if segments.shape != (len(scores), 2) or shape != scores.shape:
+        raise ValueError(f"expected segments (N, 2), scores (N,), group (N,); got {segments.shape}, {scores.shape}, {shape}")
+    if not (sigma > 0 and 0 < iou_threshold <= 1):
+        raise ValueError(f"sigma must be above 0 and iou_threshold in (0, 1]; got {sigma} and {iou_threshold}")
     if not (np.isfinite(segments).all() and np.isfinite(scores).all()):
         raise ValueError("segments and scores must be finite numbers")
     if not len(scores):
         return np.zeros(0, np.int64), scores
 
-    def factor(s, e, start, end):
-        inter = np.minimum(end, e) - np.maximum(start, s)
-        np.maximum(inter, 0, out=inter)
-        iou = inter / ((end - start + np.float32(EPS)) + (e - s + np.float32(EPS)) - inter)
-        if method == "gaussian":
-            iou *= iou
-            iou *= np.float32(-1 / sigma)
-            return np.exp(iou, out=iou)
-        return np.where(iou < np.float32(iou_threshold), np.float32(1), 1 - iou if method == "linear" else np.float32(0))
-
-    best = np.lexsort((np.arange(len(scores)), -scores, group))
-    best = best[np.diff(group[best], prepend=group[best[0]] - 1) != 0]
-    best = best[scores[best] < min_score]  # nothing else of their groups can be picked
-    rows = np.flatnonzero((scores >= min_score) & (scores > 0))
-    order = rows[np.lexsort((rows, segments[rows, 0], group[rows]))]
-    reach = _running_max(segments[order, 1], group[order])
-    new = np.append(len(order) > 0, (segments[order[1:], 0] >= reach[:-1]) | (group[order[1:]] != group[order[:-1]]))
-    start = np.flatnonzero(new)
-    size = np.diff(np.append(start, len(order)))
-    by_size = np.argsort(size, kind="stable")
-    picks = [best, order[start[size == 1]]]
-    lowered = [scores[p] for p in picks]
-    todo = by_size[np.searchsorted(size[by_size], 2) :]
-    while len(todo):
-        width = size[todo]
-        cost = width * np.where(width <= SMALL, width / 4, 1) * np.arange(1, len(todo) + 1)
-        count = max(1, int(np.searchsorted(cost, ELEMENTS, side="right")))
-        block, todo = todo[:count], todo[count:]
-        column = np.arange(size[block[-1]])
-        there = column < size[block][:, None]
-        index = np.sort(np.where(there, order[np.minimum(start[block][:, None] + column, len(order) - 1)], len(scores)), 1)
-        found = _pick(segments, scores, index, factor, min_score)
-        good = (found[1] >= min_score) & (found[1] > 0)
-        picks.append(found[0][good])
-        lowered.append(found[1][good])
-    picks, lowered = np.concatenate(picks), np.concatenate(lowered)
-    order = np.lexsort((picks, -lowered, group[picks]))
-    return picks[order], lowered[order]
+    order, bounds = np.arange(len(scores)), np.array([0, len(scores)])
+    if group is not None:
+        order = np.argsort(group, kind="stable")
+        mine = np.asarray(group)[order]
+        bounds = np.concatenate([bounds[:1], np.flatnonzero(mine[1:] != mine[:-1]) + 1, bounds[1:]])
+    numbers = (np.float32(x) for x in (sigma, iou_threshold, min_score))
+    return _pick(order, bounds, *segments.T.copy(), scores, METHODS.index(method), *numbers)
 
 
-def _running_max(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Running maximum that starts again with every group; `group` is sorted."""
-    span = float(values.max() - values.min()) + 1.0
-    number = np.cumsum(np.diff(group, prepend=group[0]) != 0)
-    return np.maximum.accumulate(values - values.min() + span * number.astype(np.float64)) + values.min() - span * number
-
-
-def _pick(segments, scores, index, factor, min_score):
-    """Picks and lowered scores of the rows of `index` (R, M), each a piece of its own; len(scores) pads.
-
-    A finished row goes on picking what is below `min_score`, for the caller to drop.
-    """
-    padding = index == len(scores)
-    safe = np.where(padding, 0, index)
-    start, end, score = segments[safe, 0], segments[safe, 1], scores[safe]
-    start[padding], end[padding], score[padding] = 0, 0, -1
-    table = factor(start[:, :, None], end[:, :, None], start[:, None], end[:, None]) if index.shape[1] <= SMALL else None
-    line, picks, lowered = np.arange(len(index)), [], []
-    for step in range(index.shape[1]):
-        if step % 8 == 7:  # leave finished rows, and columns that no row needs any more
-            alive = (score >= min_score).sum(1)
-            if not alive.any():
-                break
-            if alive.mean() < 0.6 * score.shape[1]:
-                keep = np.flatnonzero(alive)
-                column = np.sort(np.argsort(score[keep] < min_score, axis=1, kind="stable")[:, : alive.max()], 1)
-                start, end, score, index = (np.take_along_axis(x[keep], column, 1) for x in (start, end, score, index))
-                if table is not None:
-                    table = table[keep[:, None, None], column[:, :, None], column[:, None]]
-                line = np.arange(len(keep))
-        at = line, score.argmax(1)
-        picks.append(index[at])
-        lowered.append(score[at])
-        score *= factor(start[at][:, None], end[at][:, None], start, end) if table is None else table[at]
-        score[at] = -1
-    return np.concatenate(picks), np.concatenate(lowered)
+@njit(cache=True, error_model="numpy")
+def _vote(picks, low, high, start, end, score, iou_threshold, weight_by_iou):
+    """Each pick from the candidates low[k] .. high[k]."""
+    out = picks.copy()
+    for k in range(len(picks)):
+        total, first, last, s, e = 0.0, 0.0, 0.0, picks[k, 0], picks[k, 1]
+        for i in range(low[k], high[k]):
+            inter = max(min(e, end[i]) - max(s, start[i]), 0.0)
+            iou = inter / (e - s + end[i] - start[i] - inter)
+            if iou >= iou_threshold:
+                weight = score[i] * iou if weight_by_iou else score[i]
+                total, first, last = total + weight, first + weight * start[i], last + weight * end[i]
+        if total > 0:
+            out[k, 0], out[k, 1] = first / total, last / total
+    return out
 
 
 def vote(picks: np.ndarray, segments: np.ndarray, scores: np.ndarray, iou_threshold: float, weight_by_iou: bool = True) -> np.ndarray:
@@ -152,23 +139,7 @@ def vote(picks: np.ndarray, segments: np.ndarray, scores: np.ndarray, iou_thresh
     segments, scores = segments[order], scores[order]
     reach = np.maximum.accumulate(segments[:, 1]) if len(segments) else segments[:, 1]
     low, high = np.searchsorted(reach, picks[:, 0]), np.searchsorted(segments[:, 0], picks[:, 1], side="right")
-    out, step = picks.copy(), max(1, (1 << 18) // max(1, int((high - low).max(initial=1))))
-    for first in range(0, len(picks), step):
-        part = slice(first, first + step)
-        n = np.maximum(high[part] - low[part], 0)
-        k = np.repeat(np.arange(len(n)), n)
-        i = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(low[part], n)
-        own = picks[part][k]
-        inter = np.maximum(np.minimum(own[:, 1], segments[i, 1]) - np.maximum(own[:, 0], segments[i, 0]), 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            iou = inter / (own[:, 1] - own[:, 0] + segments[i, 1] - segments[i, 0] - inter)
-        near = iou >= iou_threshold
-        k, i = k[near], i[near]
-        weight = scores[i] * (iou[near] if weight_by_iou else 1)
-        total = np.bincount(k, weight, len(n))
-        mean = np.stack([np.bincount(k, weight * segments[i, c], len(n)) for c in (0, 1)], 1)
-        out[part] = np.where(total[:, None] > 0, mean / np.where(total > 0, total, 1)[:, None], out[part])
-    return out
+    return _vote(picks, low, high, *segments.T.copy(), scores, iou_threshold, weight_by_iou)
 
 
 def suppress(

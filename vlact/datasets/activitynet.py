@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact.datasets.layout import json_object
 from vlact.jobs import write_whole
+from vlact.schema import json_object
 
 
 def ground_truth(path: str | Path, subset: str | None) -> pd.DataFrame:

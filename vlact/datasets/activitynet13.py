@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact.datasets.layout import csv, json_object, sound
+from vlact.schema import csv, json_object, sound
 
 COLUMNS = ["video", "start_s", "end_s", "label", "split", "duration_s"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact.datasets.layout import csv, sound
+from vlact.schema import csv, sound
 
 TASKS = {"verb": ["verb_class"], "noun": ["noun_class"], "action": ["verb_class", "noun_class"]}
 STAMP = re.compile(r"[0-9]+:[0-5]?[0-9]:[0-5]?[0-9](\.[0-9]+)?")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vlact.datasets.layout import csv, json_object
+from vlact.schema import csv, json_object
 
 
 def read(path: str | Path, key: str | None = None, transpose: bool = False) -> torch.Tensor:

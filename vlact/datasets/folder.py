@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact.datasets.layout import text
+from vlact import schema
 from vlact.language.tasks import Task, classes_of
 from vlact.language.trees import Trees, nearest_trees
 
@@ -23,21 +23,12 @@ def read(csv: str | Path) -> pd.DataFrame:
         ValueError: Unknown or missing columns, times that are no numbers or out of order, an unknown
             split, an empty label, no train or no test row; names the file and the line.
     """
-    csv = Path(csv)
-    if not csv.is_file():
-        raise ValueError(f"{csv}: expected a csv with columns {', '.join(COLUMNS)}, found no file")
-    text(csv)
-    try:
-        table = pd.read_csv(csv, dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas' own say what, not where
-        raise ValueError(f"{csv}: expected a csv with columns {', '.join(COLUMNS)}; {str(error).strip()}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas would shift the columns
-        raise ValueError(f"{csv}, line 2: more cells than line 1 names columns; a label with a comma needs quotes around it")
-    missing, unknown = [c for c in COLUMNS if c not in table], [c for c in table if c not in COLUMNS]
-    if missing or unknown:
-        raise ValueError(f"{csv}, line 1: expected columns {', '.join(COLUMNS)}; missing {missing or 'none'}, unknown {unknown or 'none'}")
-    if table.empty:
-        raise ValueError(f"{csv}: expected at least one row after the header, found none")
+    wanted = f"a csv with columns {', '.join(COLUMNS)}"
+    if not Path(csv).is_file():
+        raise ValueError(f"{csv}: expected {wanted}, found no file")
+    table = schema.csv(csv, COLUMNS, f"{wanted}; a label with a comma in quotes", dtype=str, keep_default_na=False)
+    if unknown := [c for c in table if c not in COLUMNS]:
+        raise ValueError(f"{csv}, line 1: unknown columns {unknown}; expected {wanted}")
 
     def fail(bad: pd.Series, what) -> None:
         if bad.any():

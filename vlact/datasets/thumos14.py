@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact.datasets.layout import csv, json_object, sound, text
+from vlact.schema import csv, json_object, sound, text
 
 COLUMNS = ["video", "start_s", "end_s"]
 

@@ -6,12 +6,14 @@
 Paths are relative to the folder of the videos.
 """
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from vlact.jobs import write_whole
 from vlact.language.motions import SETS, check
+from vlact.schema import text
 
 PARTS = ("train", "val")
 KINDS = ("coarse", "fine")
@@ -32,11 +34,11 @@ def read_list(path: Path, classes: int) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path}: expected a list of clips, found no file")
     rows, seen = [], {}
-    for i, line in enumerate(path.read_text().splitlines(), 1):
+    for i, line in enumerate(text(path).splitlines(), 1):
         if not line.strip():
             continue
         name, _, number = line.strip().rpartition(" ")
-        if not name or not number.isdecimal():
+        if not name or not re.fullmatch("[0-9]{1,9}", number):
             raise ValueError(f"{path}, line {i}: expected '<path> <class id>', got {line!r}")
         if int(number) >= classes:
             raise ValueError(f"{path}, line {i}: unknown class {number}; expected 0..{classes - 1}")

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from vlact.schema import text
+
 FOLDER = Path(__file__).parent / "trees"
 Action = tuple[str, str]  # verb, object ("" where there is none)
 
@@ -46,21 +48,26 @@ class Trees:
             raise ValueError(
                 f"{path}: expected a synonym tree file, found none; shipped are {sorted(p.stem for p in FOLDER.glob('*.yaml'))}"
             )
-        words = yaml.safe_load(path.read_text())
+        content = text(path)
+        try:
+            words = yaml.safe_load(content)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none
+            raise ValueError(f"{path}: expected yaml; {error}") from None
         if not isinstance(words, dict) or not words:
             raise ValueError(f"{path}: expected a mapping of root verbs to trees, found {type(words).__name__}")
         missing = [v for v in verbs if v not in words]
         if missing:
-            raise ValueError(f"{path}: no tree for the verbs {missing}; add them (present: {sorted(words)})")
+            raise ValueError(f"{path}: no tree for the verbs {missing}; add them (present: {list(words)})")
         sizes = set()
         for root, tree in words.items():
-            if not isinstance(tree, dict) or root not in tree:
-                raise ValueError(f"{path}, tree {root!r}: expected a mapping that lists the root's own synonyms under {root!r}")
-            for word in (root, *tree[root]):
-                children = tree.get(word)
+            if not isinstance(root, str) or not isinstance(tree, dict) or root not in tree:
+                raise ValueError(f"{path}, tree {root!r}: expected a verb and a mapping that lists the root's own synonyms under {root!r}")
+            for word in (root, *(tree[root] if isinstance(tree[root], list) else ())):
+                children = tree.get(word) if isinstance(word, str) else None
                 if not isinstance(children, list) or not children:
                     raise ValueError(f"{path}, tree {root!r}: no list of synonyms for {word!r}")
-                if len({word, *children}) != len(children) + 1 or not all(isinstance(c, str) and c.strip() for c in children):
+                sound = all(isinstance(c, str) and c.strip() for c in children)
+                if not sound or len({word, *children}) != len(children) + 1:
                     raise ValueError(f"{path}, tree {root!r}, word {word!r}: expected distinct words other than itself, found {children}")
                 sizes.add(len(children))
         if len(sizes) > 1:
