@@ -179,6 +179,48 @@ def test_vit_b16_has_the_shapes_of_the_published_file():
     assert mine == {k: v.shape for k, v in theirs.state_dict().items() if k.startswith("visual.")} and config["quick_gelu"]
 
 
+def xclip_of_transformers(tmp_path):
+    """A small X-CLIP of the library with random weights, and its file."""
+    from safetensors.torch import save_file
+    from transformers import XCLIPConfig, XCLIPModel
+
+    torch.manual_seed(0)
+    text = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 1}
+    vision = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
+    mit = {"mit_hidden_size": 64, "mit_intermediate_size": 256, "mit_num_hidden_layers": 1, "mit_num_attention_heads": 1}
+    vision |= mit | {"patch_size": 16, "num_frames": 4, "drop_path_rate": 0.0}
+    theirs = XCLIPModel(XCLIPConfig(text_config=text, vision_config=vision, projection_dim=64, prompt_num_attention_heads=1)).eval()
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, tmp_path / "x.safetensors")
+    return theirs, tmp_path / "x.safetensors"
+
+
+def test_xclip_is_that_of_transformers(tmp_path):
+    import open_clip
+    from safetensors.torch import load_file, save_file
+
+    theirs, path = xclip_of_transformers(tmp_path)
+    names = ["rising", "falling down", "spinning clockwise"]
+    ours = checkpoints.xclip(path, names)
+    clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (checkpoints.IMAGENET_MEAN, checkpoints.IMAGENET_STD))
+    ids = open_clip.get_tokenizer("ViT-B-16")(names)
+    with torch.no_grad():
+        expected = theirs(input_ids=ids, pixel_values=(clips.permute(0, 1, 4, 2, 3) / 255 - mean) / std).logits_per_video
+        found = ours.scores(ours.keep(clips), [[n] for n in names])
+    torch.testing.assert_close(found, expected / ours.logit_scale, atol=1e-5, rtol=1e-5)
+    assert found.std() > 0.001
+    lacking = {k: v for k, v in load_file(path).items() if k != "vision_model.encoder.layers.1.message_ln.bias"}
+    save_file(lacking, tmp_path / "y.safetensors")
+    with pytest.raises(ValueError, match=r"y.safetensors: missing \['messages.1.norm.bias'\]"):
+        checkpoints.xclip(tmp_path / "y.safetensors", names)
+    save_file({"x": torch.zeros(1)}, tmp_path / "z.safetensors")
+    with pytest.raises(ValueError, match="expected transformers' names of an X-CLIP; missing"):
+        checkpoints.xclip(tmp_path / "z.safetensors", names)
+
+
 def published_videomae(dim=16, depth=2, classes=5):
     """Weights under the names of the official VideoMAEv2 files."""
     torch.manual_seed(0)

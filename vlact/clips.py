@@ -1,6 +1,5 @@
 """Annotation table to arrays of clips, read from the video files."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from vlact import video
-from vlact.jobs import run
+from vlact.jobs import run, write_whole
 
 
 @dataclass
@@ -116,6 +115,9 @@ def load(
 
 def save_frames(path: Path, frames: np.ndarray) -> None:
     """Write frames as npy, all or nothing, for processes that map them instead of copying."""
-    temporary = path.with_suffix(f".{os.getpid()}.npy")
-    np.save(temporary, frames)
-    os.replace(temporary, path)
+
+    def save(data: np.ndarray, to: Path) -> None:
+        with to.open("wb") as file:  # a bare name would get a suffix
+            np.save(file, data)
+
+    write_whole(path, save, frames)

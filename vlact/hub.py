@@ -9,7 +9,6 @@ loaded can run code.
 """
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,8 @@ from vlact import video
 from vlact.clips import fit
 from vlact.features import extract
 from vlact.jobs import write_whole
-from vlact.language.prompts import Prompt
-from vlact.localizing import Clock, Localiser
+from vlact.localizing import Localiser
 from vlact.models import files
-from vlact.models.actionformer import ActionFormer, LocalizerConfig
-from vlact.models.actionvlm import Reader, ReaderConfig, tied
 from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
 from vlact.models.frames import FrameEncoder
@@ -34,7 +30,7 @@ from vlact.models.poses import PoseEncoder
 from vlact.models.text import sentence_encoder
 from vlact.models.zoo.ezclip import EZCLIP
 from vlact.training import autocast
-from vlact.vision_language import ActionVLM, Variant, VisionLanguageLocaliser, lora
+from vlact.vision_language import VisionLanguageLocaliser
 
 ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
 CONFIG = "vlact.json"
@@ -247,34 +243,7 @@ class Reasoner(Finder):
         localiser: From `vlact.vision_language`, with the prompt that it reads.
     """
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        _Citizen._save_pretrained(self, save_directory)
-        own, model = self.localiser, self.localiser.model
-        adapters = getattr(model.reader.branch.lm, "peft_config", None)
-        state = {f"localiser.{k}": v for k, v in model.localiser.state_dict().items()}
-        state |= {f"reader.{k}": v for k, v in model.reader.state_dict().items() if not tied(k)}
-        state |= {f"prompt.{k}": v for k, v in vars(own.prompt).items()}
-        state |= {"standard.mean": own.mean, "standard.std": own.std}
-        note = {"localiser": asdict(model.config), "reader": asdict(model.reader.config), "variant": asdict(model.variant)}
-        note |= {"reach": model.reach, "classes": own.classes, "clock": asdict(own.clock), "recipe": own.recipe}
-        note["rank"] = adapters["default"].r if adapters else 0  # of LoRA
-        files.save(save_directory / "reasoner.safetensors", "reasoner", note, state)
-
     @classmethod
     def _load(cls, model_id: str, config: dict, **given) -> dict:
-        path = _file(model_id, "reasoner.safetensors", **given)
-        note, state = files.read(path, "reasoner")
-
-        def part(name: str) -> dict[str, torch.Tensor]:
-            return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
-
-        variant = Variant(**note["variant"] | {"read_from": tuple(note["variant"]["read_from"])})
-        reader = Reader(ReaderConfig(**note["reader"]))
-        reader = files.fill(lora(reader, note["rank"]) if note["rank"] else reader, part("reader"), path, tied)
-        reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
-        localiser = files.fill(ActionFormer(LocalizerConfig(**note["localiser"])), part("localiser"), path)
-        mean, std = state["standard.mean"], state["standard.std"]
-        model = ActionVLM(localiser, reader, mean, std, variant, note["reach"]).eval()
-        given_by_note = (note["classes"], Clock(**note["clock"]), note["recipe"])
-        whole = VisionLanguageLocaliser(model, *given_by_note, mean, std, Prompt(**part("prompt")))
-        return super(Finder, cls)._load(model_id, config, **given) | {"localiser": whole}
+        localiser = VisionLanguageLocaliser.load(_file(model_id, "localiser.safetensors", **given))
+        return super(Finder, cls)._load(model_id, config, **given) | {"localiser": localiser}

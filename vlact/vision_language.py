@@ -6,7 +6,7 @@ with the descriptions of other classes, with a weight of one's own.
 """
 
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,9 @@ from vlact.language.prompts import Prompt, prompt_of, targets, vocabulary
 from vlact.localizing import Clock, Localiser, Sequence, draw, sequences, slide, stack, starts, steps_of, window
 from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss, aggregate, frame_classes, frame_loss, language_weight
 from vlact.losses.localization import assign, detection_loss, diou, focal, points
+from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
-from vlact.models.actionvlm import TOKENS, Reader, ReaderConfig
+from vlact.models.actionvlm import TOKENS, Reader, ReaderConfig, tied
 from vlact.training import autocast, fit
 
 TEXT_WEIGHT, ADVANTAGE_WEIGHT = 0.1, 0.1  # lambda_tg and lambda_adv of Eq. 9
@@ -388,6 +389,39 @@ class VisionLanguageLocaliser(Localiser):
             weight = torch.full_like(like, self.weight)
         return model.detect(x, mask, said, weight)
 
+    def save(self, path: str | Path) -> None:
+        """Weights, prompt and everything else as one safetensors file; of `weight` a number only."""
+        model, adapters = self.model, getattr(self.model.reader.branch.lm, "peft_config", None)
+        state = {f"localiser.{k}": v for k, v in model.localiser.state_dict().items()}
+        state |= {f"reader.{k}": v for k, v in model.reader.state_dict().items() if not tied(k)}
+        state |= {f"prompt.{k}": v for k, v in vars(self.prompt).items()}
+        state |= {"standard.mean": self.mean, "standard.std": self.std}
+        note = {"localiser": asdict(model.config), "reader": asdict(model.reader.config), "variant": asdict(model.variant)}
+        note |= {"reach": model.reach, "classes": self.classes, "clock": asdict(self.clock), "recipe": self.recipe, "weight": self.weight}
+        note["rank"] = adapters["default"].r if adapters else 0  # of LoRA
+        files.save(path, "reasoner", note, state)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "VisionLanguageLocaliser":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: Another file, or one whose weights do not fit its shape.
+        """
+        note, state = files.read(path, "reasoner")
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+
+        variant = Variant(**note["variant"] | {"read_from": tuple(note["variant"]["read_from"])})
+        reader = Reader(ReaderConfig(**note["reader"]))
+        reader = files.fill(lora(reader, note["rank"]) if note["rank"] else reader, part("reader"), path, tied)
+        reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
+        localiser = files.fill(ActionFormer(LocalizerConfig(**note["localiser"])), part("localiser"), path)
+        mean, std = state["standard.mean"], state["standard.std"]
+        model = ActionVLM(localiser, reader, mean, std, variant, note["reach"]).eval()
+        return cls(model, note["classes"], Clock(**note["clock"]), note["recipe"], mean, std, Prompt(**part("prompt")), note["weight"])
+
 
 @torch.inference_mode()
 def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: dict, selector: Selector | None = None) -> pd.DataFrame:
@@ -444,7 +478,7 @@ def prepare(
 
 def vision_language_job(
     variant: Variant, features: str, durations: dict[str, dict[str, float]], truth: str, classes: dict[str, str], clock: dict, config: dict,
-    recipe: dict, aligned: str, conditions: dict[str, list[int] | float | None], seed: int, out: str, checkpoint: str,
+    recipe: dict, aligned: str, conditions: dict[str, list[int] | float | None], seed: int, out: str, checkpoint: str, weights: str = "",
 ) -> list[dict]:  # fmt: skip
     """Train one variant and test it under several conditions.
 
@@ -458,6 +492,7 @@ def vision_language_job(
             weight that replaces the model's own; None switches language off. "own" is always tested.
         out: Detections go to `out`.parquet with the column `condition`, what `frames_of` returns to
             `out`-frames.parquet, see `Variant.watched`.
+        weights: Where to leave the trained model, if anywhere; see `VisionLanguageLocaliser.save`.
 
     Returns:
         The curve.
@@ -468,6 +503,8 @@ def vision_language_job(
     model, curve = train(setting, variant, aligned, seed, checkpoint)
     own = (prompt if variant.described else bare) if variant.reads else None
     plain = VisionLanguageLocaliser(model, list(classes), time, recipe, mean, std, own)
+    if weights:
+        plain.save(weights)
     tested = {"own": plain}
     for name, given in conditions.items() if variant.reads else ():
         if given is None:

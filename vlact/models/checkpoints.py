@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, normalize
 
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
+from vlact.models.zoo.xclip import XCLIP as XCLIPModel
 
 Rules = list[tuple[str, str]]
 
@@ -241,17 +242,47 @@ class ClipText:
 
     Args:
         tower: open_clip's `TextTransformer` with its weights.
+        unit: False leaves the vectors as long as the tower makes them.
     """
 
-    def __init__(self, tower: nn.Module):
+    def __init__(self, tower: nn.Module, unit: bool = True):
         import open_clip
 
-        self.tower, self.dim = tower.eval().requires_grad_(False), tower.text_projection.shape[1]
+        self.tower, self.dim, self.unit = tower.eval().requires_grad_(False), tower.text_projection.shape[1], unit
         self.tokenize = open_clip.get_tokenizer("ViT-B-16")
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> Tensor:
-        return normalize(self.tower(self.tokenize(list(texts))), dim=-1)
+        found = self.tower(self.tokenize(list(texts)))
+        return normalize(found, dim=-1) if self.unit else found
+
+
+def blocks_of(state: dict[str, Tensor], prefix: str) -> int:
+    """How many numbered blocks stand after a prefix."""
+    return 1 + max(int(k.removeprefix(prefix).split(".")[0]) for k in state if k.startswith(prefix))
+
+
+def image_tower(seen: dict[str, Tensor], num_frames: int, mean: tuple, std: tuple) -> tuple[OpenAIFrames, dict[str, Tensor]]:
+    """A tower of the shape that open_clip's `visual.` weights have, empty, and the weights for pixels in -1..1; text as it comes."""
+    dim, _, patch, _ = seen["visual.conv1.weight"].shape
+    side, embed = round((len(seen["visual.positional_embedding"]) - 1) ** 0.5), seen["visual.proj"].shape[1]
+    shape = side * patch, patch, num_frames, dim, blocks_of(seen, "visual.transformer.resblocks."), max(1, dim // 64), embed, embed
+    pixels, more = own_pixels(seen["visual.conv1.weight"], mean, std)
+    places = seen["visual.positional_embedding"].clone()
+    places[1:] += more  # the projection has no bias; every patch gets a position
+    seen = seen | {"visual.conv1.weight": pixels, "visual.positional_embedding": places}
+    seen |= {"text_projection.weight": torch.eye(embed), "text_projection.bias": torch.zeros(embed)}
+    return OpenAIFrames(DualConfig(*shape, "cls", motion_input=False, conv_stem=False)), seen
+
+
+def text_tower(said: dict[str, Tensor], path: str | Path) -> nn.Module:
+    """open_clip's text tower with its weights; the shape follows from them."""
+    from open_clip.model import CLIPTextCfg, _build_text_tower
+
+    words, width = said["token_embedding.weight"].shape
+    shape = {"context_length": len(said["positional_embedding"]), "vocab_size": words, "width": width, "heads": max(1, width // 64)}
+    shape = CLIPTextCfg(**shape, layers=blocks_of(said, "transformer.resblocks."))
+    return load(_build_text_tower(said["text_projection"].shape[1], shape, quick_gelu=True), said, path)
 
 
 def openai_clip(path: str | Path, num_frames: int = 8) -> tuple[OpenAIFrames, ClipText]:
@@ -264,32 +295,93 @@ def openai_clip(path: str | Path, num_frames: int = 8) -> tuple[OpenAIFrames, Cl
     Raises:
         ValueError: See `translate` and `load`; or a file without a vision transformer.
     """
-    from open_clip.model import CLIPTextCfg, _build_text_tower
-
     state = read(path)
     wanted = ("visual.conv1.weight", "token_embedding.weight")
     if not set(wanted) <= set(state):
         raise ValueError(f"{path}: expected open_clip's names, such as {wanted}; got {sorted(state)[:3]}")
-    dim, _, patch, _ = state["visual.conv1.weight"].shape
-    side, embed = round((len(state["visual.positional_embedding"]) - 1) ** 0.5), state["visual.proj"].shape[1]
-
-    def depth(prefix: str) -> int:
-        return 1 + max(int(k.removeprefix(prefix).split(".")[0]) for k in state if k.startswith(prefix))
-
-    shape = side * patch, patch, num_frames, dim, depth("visual.transformer.resblocks."), max(1, dim // 64), embed, embed
-    config = DualConfig(*shape, "cls", motion_input=False, conv_stem=False)
-    clip = OpenAIFrames(config)
     seen = translate(state, [(r"(visual\..*)", r"\1"), (r".*", "")], path)
-    seen["visual.conv1.weight"], more = own_pixels(seen["visual.conv1.weight"], OPENAI_MEAN, OPENAI_STD)
-    places = seen["visual.positional_embedding"].clone()
-    places[1:] += more  # the projection has no bias; every patch gets a position
-    seen |= {"visual.positional_embedding": places, "text_projection.weight": torch.eye(embed), "text_projection.bias": torch.zeros(embed)}
+    clip, seen = image_tower(seen, num_frames, OPENAI_MEAN, OPENAI_STD)
     said = translate(state, [(r"(visual\..*|logit_scale)", ""), (r"(.*)", r"\1")], path)
-    words, width = said["token_embedding.weight"].shape
-    heads, layers = max(1, width // 64), depth("transformer.resblocks.")
-    shape = CLIPTextCfg(context_length=len(said["positional_embedding"]), vocab_size=words, width=width, heads=heads, layers=layers)
-    tower = _build_text_tower(embed, shape, quick_gelu=True)
-    return load(clip, seen, path), ClipText(load(tower, said, path))
+    return load(clip, seen, path), ClipText(text_tower(said, path))
+
+
+# X-CLIP: transformers' layout (microsoft/xclip-base-patch16 and others)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _layer(theirs: str, ours: str) -> Rules:
+    """One transformer block of transformers' CLIP as open_clip's."""
+    return [
+        (rf"{theirs}\.layer_norm([12])\.(\w+)", rf"{ours}.ln_\2.\3"),
+        (rf"{theirs}\.self_attn\.in_proj_(\w+)", rf"{ours}.attn.in_proj_\2"),
+        (rf"{theirs}\.self_attn\.out_proj\.(\w+)", rf"{ours}.attn.out_proj.\2"),
+        (rf"{theirs}\.mlp\.fc1\.(\w+)", rf"{ours}.mlp.c_fc.\2"),
+        (rf"{theirs}\.mlp\.fc2\.(\w+)", rf"{ours}.mlp.c_proj.\2"),
+    ]
+
+
+XCLIP_TEXT: Rules = [
+    (r"text_model\.embeddings\.token_embedding\.weight", "token_embedding.weight"),
+    (r"text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
+    *_layer(r"text_model\.encoder\.layers\.(\d+)", r"transformer.resblocks.\1"),
+    (r"text_model\.final_layer_norm\.(\w+)", r"ln_final.\1"),
+    (r"text_projection\.weight", "text_projection"),
+    (r"text_model\.embeddings\.position_ids|(?!text_).*", ""),
+]
+XCLIP: Rules = [
+    (r"vision_model\.embeddings\.class_embedding", "clip.visual.class_embedding"),
+    (r"vision_model\.embeddings\.patch_embedding\.weight", "clip.visual.conv1.weight"),
+    (r"vision_model\.embeddings\.position_embedding\.weight", "clip.visual.positional_embedding"),
+    (r"vision_model\.(pre|post)_layernorm\.(\w+)", r"clip.visual.ln_\1.\2"),
+    *_layer(r"vision_model\.encoder\.layers\.(\d+)", r"clip.visual.transformer.resblocks.\1"),
+    (r"vision_model\.encoder\.layers\.(\d+)\.message_fc\.(\w+)", r"messages.\1.make.\2"),
+    (r"vision_model\.encoder\.layers\.(\d+)\.message_ln\.(\w+)", r"messages.\1.norm.\2"),
+    (r"vision_model\.encoder\.layers\.(\d+)\.message_attn\.in_proj_(\w+)", r"messages.\1.attention.in_proj_\2"),
+    (r"vision_model\.encoder\.layers\.(\d+)\.message_attn\.out_proj\.(\w+)", r"messages.\1.attention.out_proj.\2"),
+    (r"visual_projection\.weight", "clip.visual.proj"),
+    (r"mit\.position_embedding", "integrate.position"),
+    *_layer(r"mit\.encoder\.layers\.(\d+)", r"integrate.blocks.resblocks.\1"),
+    (r"prompts_visual_layernorm\.(\w+)", r"patches.0.\1"),
+    (r"prompts_visual_projection", "patches.1.weight"),
+    (r"prompts_generator\.layernorm\.(\w+)", r"seen.\1"),
+    (r"prompts_generator\.alpha", "scale"),
+    (r"prompts_generator\.decoder\.(\d+)\.cross_attn\.in_proj_weight", r"readers.\1.attention.in_proj_weight"),
+    (r"prompts_generator\.decoder\.(\d+)\.cross_attn\.proj\.(\w+)", r"readers.\1.attention.out_proj.\2"),
+    (r"prompts_generator\.decoder\.(\d+)\.norm1\.(\w+)", r"readers.\1.norm.\2"),
+    (r"prompts_generator\.decoder\.(\d+)\.norm3\.(\w+)", r"readers.\1.norm_mlp.\2"),
+    (r"prompts_generator\.decoder\.(\d+)\.mlp\.0\.(\w+)", r"readers.\1.mlp.0.\2"),
+    (r"prompts_generator\.decoder\.(\d+)\.mlp\.3\.(\w+)", r"readers.\1.mlp.2.\2"),
+    (r"text_.*|logit_scale|.*position_ids", ""),
+]
+
+
+def xclip(path: str | Path, names: list[str]) -> XCLIPModel:
+    """A published X-CLIP in transformers' layout, ready to tell `names` apart; shapes follow from the file.
+
+    Args:
+        path: Its safetensors or bin file.
+        names: The classes; their features come from the file's own text tower.
+
+    Raises:
+        ValueError: See `translate` and `load`; or a file that is no X-CLIP.
+    """
+    state = read(path)
+    wanted = ("vision_model.embeddings.patch_embedding.weight", "mit.position_embedding", "prompts_generator.alpha", "logit_scale")
+    if lacking := [k for k in wanted if k not in state]:
+        raise ValueError(f"{path}: expected transformers' names of an X-CLIP; missing {lacking}")
+    for key in [k for k in state if ".q_proj." in k]:  # queries, keys and values are one matrix here
+        parts = [state.pop(key.replace(".q_proj.", f".{x}_proj.")) for x in "qkv"]
+        state[key.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
+    said, seen = translate(state, XCLIP_TEXT, path), translate(state, XCLIP, path)
+    said["text_projection"] = said["text_projection"].T
+    for name in ("clip.visual.proj", "patches.1.weight"):
+        seen[name] = seen[name].T
+    seen["integrate.position"] = seen["integrate.position"][0]
+    visual = {k.removeprefix("clip."): v for k, v in seen.items() if k.startswith("clip.")}
+    clip, visual = image_tower(visual, len(seen["integrate.position"]), IMAGENET_MEAN, IMAGENET_STD)
+    words = ClipText(text_tower(said, path), unit=False)(names)
+    model = XCLIPModel(clip, dict(zip(names, words, strict=True)), names, float((-state["logit_scale"]).exp()))
+    return load(model, seen | {f"clip.{k}": v for k, v in visual.items()}, path)
 
 
 def language_model(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> nn.Module:

@@ -71,7 +71,7 @@ def descriptions() -> dict[str, str]:
 
 def actionvlm(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), the same of the sessions (sessions.parquet),
-    frames.parquet, answers.parquet, curves.csv.
+    frames.parquet, answers.parquet, curves.csv, and reasoner.safetensors, the first seed's localiser at a fixed λ of 1.
 
     Raises:
         ValueError: The reader did not pass its gate.
@@ -100,8 +100,8 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
         for i, s in enumerate(p.seeds if variant in rows else some):
             one = replace(variant, folds=FOLDS) if variant.name == "fixed λ = 1.0" and s in some else variant
             given = (one, features, durations[i], truth, classes, clock, shape, recipe, aligned, conditions)
-            out = str(work / f"{len(todo)}")
-            todo.append((*given, s, out, f"{out}.pt"))
+            out, kept = str(work / f"{len(todo)}"), str(folder / "reasoner.safetensors") if one.folds and not i else ""
+            todo.append((*given, s, out, f"{out}.pt", kept))
             names.append({"model": variant.name, "seed": s})
     long = []
     if p.world.source == "rendered":
@@ -111,7 +111,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
             for i, s in enumerate(p.seeds):
                 given = (variant, features, durations[i], truth, shown, clock, shape, recipe | SESSION | {"window": p.vlm.session_window})
                 out = str(work / f"session{len(long)}")
-                long.append((*given, aligned, {}, s, out, f"{out}.pt"))
+                long.append((*given, aligned, {}, s, out, f"{out}.pt", ""))
                 names.append({"model": f"{variant.name}, sessions", "seed": s})
     curves = jobs.run(vision_language_job, todo + long, p.workers, "ActionVLM")
     asked = [(*job[1:9], swaps, *job[10:11], str(work / f"answers{job[10]}"), str(work / f"answers{job[10]}.pt")) for job in todo]
@@ -121,10 +121,10 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     answers = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in asked], ignore_index=True)
     answers.to_parquet(folder / "answers.parquet", index=False)
     if long:
-        found = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in long], ignore_index=True)
+        found = pd.concat([pd.read_parquet(f"{job[-3]}.parquet") for job in long], ignore_index=True)
         found.to_parquet(folder / "sessions.parquet", index=False)
     for kind in ("", "-frames"):
-        found = [pd.read_parquet(f"{job[-2]}{kind}.parquet") for job in todo if not kind or job[0].watched(job[9])]
+        found = [pd.read_parquet(f"{job[-3]}{kind}.parquet") for job in todo if not kind or job[0].watched(job[9])]
         found = pd.concat(found, ignore_index=True)
         found.to_parquet(folder / f"{'frames' if kind else 'detections'}.parquet", index=False)
     rows = [{**n, **row} for n, curve in zip(names, curves, strict=True) for row in curve]

@@ -6,7 +6,7 @@ clip by cross attention, and what it reads, scaled, is added to it. Trained: all
 """
 
 import torch
-from open_clip.transformer import Transformer
+from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -36,20 +36,21 @@ class Integrate(nn.Module):
     def __init__(self, dim: int, frames: int):
         super().__init__()
         self.position = nn.Parameter(0.02 * torch.randn(frames, dim))
-        self.blocks = Transformer(dim, 1, max(1, dim // 64))
+        self.blocks = Transformer(dim, 1, max(1, dim // 64), act_layer=QuickGELU)
 
     def forward(self, frames: Tensor) -> Tensor:
         return (frames + self.blocks(frames + self.position)).mean(1)
 
 
 class Reads(nn.Module):
-    """Names (B, C, D) read patches (B, P, D) by cross attention without biases."""
+    """Names (B, C, D) read patches (B, P, D) by cross attention, whose queries, keys and values have no biases."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
         self.norm, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = nn.MultiheadAttention(dim, heads, bias=False, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.attention.out_proj.bias = nn.Parameter(torch.zeros(dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), QuickGELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, names: Tensor, patches: Tensor) -> Tensor:
         names = names + self.attention(self.norm(names), patches, patches, need_weights=False)[0]
@@ -71,6 +72,7 @@ class XCLIP(Recogniser):
         self.messages = nn.ModuleList(Messages(config.dim, config.heads) for _ in range(config.depth))
         self.integrate = Integrate(config.embed_dim, config.num_frames)
         self.patches = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, config.embed_dim, bias=False))
+        self.seen = nn.LayerNorm(config.embed_dim)
         self.readers = nn.ModuleList(Reads(config.embed_dim, max(1, config.embed_dim // 64)) for _ in range(READERS))
         self.scale = nn.Parameter(torch.full((config.embed_dim,), SCALE))
 
@@ -79,7 +81,16 @@ class XCLIP(Recogniser):
 
     def trained(self):
         visual = self.clip.visual
-        parts = [visual.transformer, visual.ln_post, self.messages, self.integrate, self.patches, self.readers, self.clip.text_projection]
+        parts = [
+            visual.transformer,
+            visual.ln_post,
+            self.messages,
+            self.integrate,
+            self.patches,
+            self.seen,
+            self.readers,
+            self.clip.text_projection,
+        ]
         return [pair for part in parts for pair in every(part)] + [(p.requires_grad_(), 1.0) for p in (visual.proj, self.scale)]
 
     def look(self, kept: Kept) -> Kept:
@@ -95,12 +106,13 @@ class XCLIP(Recogniser):
         return self.look(kept)["video"]
 
     def embed_texts(self, texts: list[str]) -> Tensor:
-        return self.clip.embed_text(torch.stack([self.words[t] for t in texts]))
+        """Not of unit length before a clip has added to them."""
+        return self.clip.text_projection(torch.stack([self.words[t] for t in texts]))
 
     def match(self, seen: Kept, names: list[list[str]]) -> Tensor:
         text = self.actions(names).expand(len(seen["video"]), -1, -1)
-        read = text
+        read, patches = text, self.seen(seen["patches"])
         for reader in self.readers:
-            read = reader(read, seen["patches"])
+            read = reader(read, patches)
         text = normalize((text + self.scale * read).float(), dim=-1)
         return torch.einsum("bd,bcd->bc", seen["video"], text)
