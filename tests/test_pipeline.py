@@ -36,7 +36,7 @@ def test_stages_are_announced_with_the_time_left_and_the_switch_goes_back(projec
     dvc("grep '<<: \\*smoke #' params.yaml >&2\necho \"Running stage 'worlds@smoke':\"\necho \"Running stage 'own_clips@smoke':\"\nexit 3")
     assert pipeline.repro("smoke", []) == 3
     out, err = capfd.readouterr()
-    assert re.search(r"\[1/21\] worlds: about \d+ min left in all", out) and "[7/21] own_clips" in out
+    assert re.search(r"\[1/22\] worlds: about \d+ min left in all", out) and "[7/22] own_clips" in out
     assert "*smoke" in err, "dvc must see the profile that was asked for"
     assert profile(folder) == "mini" and not (folder / "data/tmp/profile").exists()
 

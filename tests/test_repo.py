@@ -88,6 +88,7 @@ ORDER = [
     "localizing",
     "vision_language",
     "transferring",
+    "across",
     "scaling",
     "full_size",
     "plans",

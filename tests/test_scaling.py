@@ -102,6 +102,29 @@ def test_passes_of_one_update_add_up(source, tmp_path):
     assert curves[0].std() > 1e-4
 
 
+@pytest.mark.parametrize("kind, options", [("I3D", {"width": 0.13, "depth": 0.7}), ("MViTv2", {"width": 0.25, "depth": 0.4, "size": 32})])
+def test_blocks_that_are_run_again_keep_less_and_learn_the_same(kind, options):
+    from vlact.transferring import build
+
+    clips, labels = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 1])
+
+    def learn(change):
+        torch.manual_seed(0)
+        model, kept = build(kind, ["a", "b"], options | {"frames": 8}), []
+        names = list(model.state_dict())
+        task = scaling.Objective(change(model), 0.1)
+        torch.manual_seed(1)  # dropout
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x.numel()), x)[1], lambda x: x):
+            loss = task(clips, labels)
+        loss.backward()
+        assert list(model.state_dict()) == names
+        return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()]), sum(kept)
+
+    plain, again = learn(lambda m: m), learn(scaling.thrifty)
+    assert plain[0] == pytest.approx(again[0], abs=1e-6) and again[2] < 0.8 * plain[2]
+    torch.testing.assert_close(again[1], plain[1], atol=1e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (4, 2), (2, 4)])
 def test_every_clip_of_a_batch_is_seen_once(processes, accumulate):
     recipe = Recipe(steps=5, batch_size=16, accumulate=accumulate)

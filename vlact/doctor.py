@@ -73,7 +73,7 @@ NEEDS = (
          "torchvision, MViT_V2_S_Weights.KINETICS400_V1",
          "CC BY-NC 4.0", "motion transfer", "ae3be167"),
     Need("X-CLIP B/16", "data/checkpoints/xclip-base-patch16/model.safetensors", "195 M parameters",
-         "https://huggingface.co/microsoft/xclip-base-patch16; no loader here yet", "MIT", "motion transfer"),
+         "https://huggingface.co/microsoft/xclip-base-patch16", "MIT", "motion transfer"),
 )  # fmt: skip
 PUBLISHED = {  # what the papers say of the datasets: clips, classes, groups, and what a group is
     "ATA": (12000, 15, 31, "participants"),

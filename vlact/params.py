@@ -222,6 +222,14 @@ class Factors:
 
 
 @dataclass(frozen=True)
+class Across:
+    """Readers that are aligned on other wordings or text; what is not here is as in `Align`."""
+
+    steps: int
+    seeds: int
+
+
+@dataclass(frozen=True)
 class Params:
     """One profile."""
 
@@ -242,6 +250,7 @@ class Params:
     transfer: Transfer
     disentangle: Disentangle
     factors: Factors
+    across: Across
 
     @property
     def data(self) -> Path:
