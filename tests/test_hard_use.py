@@ -2,6 +2,7 @@
 
 import ast
 import json
+import multiprocessing
 import pickle
 import re
 import subprocess
@@ -15,11 +16,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from vlact import ROOT, schema
+from vlact import ROOT, jobs, schema
 from vlact.datasets import activitynet, activitynet13, epic, features, folder, thumos14, transfer
+from vlact.jobs import write_whole
 from vlact.language.trees import Trees
 from vlact.metrics.localization import evaluate
+from vlact.models import files
+from vlact.training import fit
 
 FILES = 150  # malformed files a reader
 PHASES = (Phase.explicit, Phase.generate)
@@ -318,6 +323,68 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     assert len(lines) == 5 and "no error" not in done.stdout, done.stdout + done.stderr[-500:]
     for name in ("a.txt", "b.txt", "c.npy", "d.safetensors", "e.parquet"):
         assert (tmp_path / name).read_text() == "before", name
+
+
+# Kills
+STEPS, JOBS = 900, 3
+
+
+def train_one(place: Path, number: int) -> list[dict]:
+    """A job that trains, keeps a checkpoint every few steps, and leaves weights."""
+    torch.manual_seed(number)
+    model, generator = nn.Sequential(nn.Linear(64, 256), nn.Dropout(0.2), nn.Linear(256, 8)), torch.Generator().manual_seed(number)
+
+    def loss_of(step: int) -> torch.Tensor:
+        x = torch.randn(64, 64, generator=generator)
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        return nn.functional.cross_entropy(model(x), x[:, :8].argmax(1))
+
+    curve = fit({"model": model}, loss_of, STEPS, 0.01, 0.01, generator, "kills", str(place / f"{number}.pt"), every=12)
+    files.save(place / f"{number}.safetensors", "kills", {"number": number}, model.state_dict())
+    return curve
+
+
+def stage(place: Path, at_work) -> None:
+    """Several jobs and a table of them, as stages are made."""
+    torch.set_num_threads(1)
+    at_work.set()
+    curves = [jobs.kept(place / f"{k}.json", train_one, place, k) for k in range(JOBS)]
+    write_whole(place / "curves.csv", lambda d, f: d.to_csv(f, index=False), pd.DataFrame(sum(curves, [])))
+
+
+def test_twenty_kills_at_random_change_no_byte(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "vlact.training", "vlact.models.files", "pandas"])  # else each start takes seconds
+    chance, kills = np.random.default_rng(), 0  # another moment in every run of the tests
+
+    def start(place: Path):
+        at_work = context.Event()
+        child = context.Process(target=stage, args=(place, at_work))
+        child.start()
+        assert at_work.wait(60)
+        return child
+
+    def result(place: Path) -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in sorted(place.iterdir()) if p.suffix in (".safetensors", ".csv", ".json")}
+
+    (whole := tmp_path / "whole").mkdir()
+    (killed := tmp_path / "killed").mkdir()
+    child, since = start(whole), time.monotonic()
+    child.join(120)
+    alone = time.monotonic() - since
+    while kills < 20:
+        child = start(killed)
+        time.sleep(chance.uniform(0.0, 0.07) * alone)
+        assert child.is_alive(), "it was done before it could be killed"
+        child.kill()
+        child.join()
+        kills += 1
+    left = {p.name for p in killed.iterdir()}
+    assert left and "curves.csv" not in left, left  # it had come some way, and not to the end
+    child = start(killed)
+    child.join(120)
+    assert child.exitcode == 0 and result(killed) == result(whole)
+    assert {p.suffix for p in killed.iterdir()} == {".safetensors", ".csv", ".json", ".pt"}
 
 
 def test_two_runs_of_the_pipeline_at_once_do_not_mix(tmp_path):

@@ -140,10 +140,7 @@ class Checkpoint:
 
         if _report is not None and os.getppid() != self.parent:
             raise SystemExit("the parent process is gone")  # an orphan must not write under a new run
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        torch.save(state, temporary)
-        os.replace(temporary, self.path)
+        write_whole(self.path, lambda data, to: torch.save(data, to), state)
 
 
 def _start_worker(queue, parent: int) -> None:
