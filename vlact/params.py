@@ -226,6 +226,7 @@ class Across:
     """Readers that are aligned on other wordings or text; what is not here is as in `Align`."""
 
     steps: int
+    lm_stride: int
     seeds: int
 
 

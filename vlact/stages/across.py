@@ -60,7 +60,7 @@ def across(p: Params, must_exist: bool = False) -> None:
     a, work, others = p.across, ACROSS.work(p), yaml.safe_load(OTHERS.read_text())
     drills = json.loads((p.data / "stadium" / "drills.json").read_text())
     held_out = [v for v, d in drills.items() if d["split"] == "held out"]
-    recipe, features = asdict(p.align) | {"steps": a.steps}, str(p.data / "aligned" / "features.safetensors")
+    recipe, features = asdict(p.align) | {"steps": a.steps, "lm_stride": a.lm_stride}, str(p.data / "aligned" / "features.safetensors")
     step_s, todo, rows = p.tal.stride / p.stadium.fps, [], []
     for name, (drawn, encoder) in READERS.items():
         for s in p.seeds[: a.seeds]:
