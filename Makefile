@@ -18,7 +18,8 @@ repro: .venv/.ok          ## every table and figure of PROFILE (smoke, mini, stu
 	python -m vlact.pipeline repro $(PROFILE)
 
 test: .venv/.ok           ## unit tests and notebooks
-	pytest --nbval -n 2 --dist loadgroup
+	pytest -n 2 --dist loadfile tests
+	pytest --nbval notebooks
 
 verify: .venv/.ok         ## everything again from nothing; the committed figures must come out
 	python -m vlact.pipeline repro $(PROFILE) -f

@@ -8,13 +8,6 @@ def pytest_collectstart(collector):
         collector.skip_compare += ("stderr", "text/html", "image/svg+xml")
 
 
-def pytest_collection_modifyitems(items):
-    """For several processes (`-n 2 --dist loadgroup`): notebooks stay together, as they build on each other, and so does a file."""
-    for item in items:
-        shared = item.path.suffix == ".ipynb" or item.path.name == "test_own_clips.py"
-        item.add_marker(pytest.mark.xdist_group("notebooks" if shared else item.path.name))
-
-
 @pytest.fixture
 def until_killed(monkeypatch):
     """`until_killed(function, .., saves=n)` runs it until its n-th checkpoint is written."""

@@ -229,8 +229,8 @@ HEADER = "path,start_s,end_s,label,split\n"
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("path,start_s,end_s,label\nx.mp4,0,1,take cup\n", r"line 1: .*missing \['split'\]"),
-        (HEADER.replace("split", "split,colour") + "x.mp4,0,1,take cup,train,red\n", r"unknown \['colour'\]"),
+        ("path,start_s,end_s,label\nx.mp4,0,1,take cup\n", r"line 1: missing columns \['split'\]"),
+        (HEADER.replace("split", "split,colour") + "x.mp4,0,1,take cup,train,red\n", r"unknown columns \['colour'\]"),
         (HEADER, "at least one row"),
         (HEADER + "x.mp4,0,one,take cup,train\n", "line 2: end_s must be seconds >= 0; got 'one'"),
         (HEADER + "x.mp4,0,inf,take cup,train\n", "line 2: end_s must be seconds"),
@@ -255,7 +255,7 @@ def test_bad_csv_of_own_clips_names_file_line_and_remedy(tmp_path, text, message
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("video,start_s,end_s,label,split\nx,0,1,a,train\n", r"missing \['group'\]"),
+        ("video,start_s,end_s,label,split\nx,0,1,a,train\n", r"missing columns \['group'\]"),
         ("video,start_s,end_s,label,split,group\nx,1,1,a,train,g\n", "line 2: end_s must be after"),
         ("video,start_s,end_s,label,split,group\nx,zero,1,a,train,g\n", "line 2: start_s must be seconds"),
         ("video,start_s,end_s,label,split,group\n", "at least one row"),
