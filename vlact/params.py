@@ -1,5 +1,6 @@
 """params.yaml, read once and checked: every number of every profile, and where results go."""
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -236,7 +237,8 @@ class Params:
 
     profile: str
     workspace: str
-    workers: int
+    workers: int  # processes of a stage; `VLACT_WORKERS` decides otherwise
+    lanes: int  # stages that `make repro` runs at a time, which share the workers
     seeds: list
     world: World
     model: Model
@@ -299,6 +301,7 @@ def load(profile: str = "smoke", workspace: str | None = None, path: Path = ROOT
         target[key or section] = value
     if values.pop("name", None) != profile:
         raise ValueError(f"{path}: profiles.{profile}.name must be {profile!r}")
+    values["workers"] = int(os.environ.get("VLACT_WORKERS", values["workers"]))
     return _build(Params, values | {"profile": profile, "workspace": workspace or profile}, f"{path}: profiles.{profile}")
 
 

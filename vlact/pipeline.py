@@ -4,14 +4,16 @@ nbsrc                code cells of every notebook to data/nbsrc, what stages dep
 execute [NAME ..]    run notebooks in place on their tiny default and store the outputs, normalised
 index PROFILE        gather the results map of a profile into figures/<profile>/index.csv
 docs                 write what is generated: environment.yml and README's results table
-repro PROFILE        `dvc repro` with an estimate of the time left, the profile switched for its duration
+repro PROFILE [-f]   `dvc repro` on two stages at a time, with an estimate of the time left; -f runs every stage again
 """
 
 import json
 import os
+import queue
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from vlact.report.tables import markdown, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
 PAPERS = ("ace", "actionvlm", "transfer", "beyond")
+HINTS = ("To track the changes", "\tgit add", "To enable auto staging", "\tdvc config core.autostage", "Use `dvc push`", "Updating lock file")
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 
 
@@ -162,44 +165,87 @@ def switch(profile: str) -> str:
     return re.sub(r"(?m)^  <<: \*\w+", f"  <<: *{profile}", text)
 
 
-def repro(profile: str, arguments: list[str]) -> int:
-    """Run `dvc repro`, printing before each stage how long the rest should take.
+def graph(profile: str) -> dict[str, set[str]]:
+    """Every stage of dvc.yaml by its address, and the stages whose outputs it reads."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
-    Estimates start from `stage_minutes` in params.yaml (measured on two cores) and are scaled by how
-    long the stages of this run took against theirs.
+    def paths(stage: dict, what: str) -> list[str]:
+        return [(x if isinstance(x, str) else next(iter(x))).replace("${item.profile}", profile) for x in stage.get(what, ())]
+
+    address = {name: f"{name}@{profile}" if "matrix" in stage else name for name, stage in stages.items()}
+    made = {out: address[name] for name, stage in stages.items() for out in paths(stage, "outs")}
+    return {
+        address[name]: {by for out, by in made.items() for d in paths(stage, "deps") if f"{d}/".startswith(f"{out}/")}
+        for name, stage in stages.items()
+    }
+
+
+def changed(after: dict[str, set[str]]) -> set[str]:
+    """Stages that DVC would run, and all that come after them."""
+    found = subprocess.run(["dvc", "status", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    out = set(json.loads(found)) & set(after)
+    for stage in after:  # those before stand before it
+        if after[stage] & out:
+            out.add(stage)
+    return out
+
+
+def repro(profile: str, force: bool = False) -> int:
+    """Bring every stage up to date: `dvc repro --single-item` on each, `lanes` of them at a time, in an order that lasts shortest.
+
+    Before each stage it says how long the rest should take, from `stage_minutes` in params.yaml (measured on two cores)
+    and from how long the stages of this run took against theirs.
+
+    Returns:
+        0, or what the first stage that failed returned; those beside it end first. 130 after Ctrl-C.
     """
     switched, numbers = switch(profile), yaml.safe_load((ROOT / "params.yaml").read_text())
     kept = ROOT / "data" / "tmp" / "profile"  # which profile to go back to, also after a run that was killed
     if not kept.is_file():
         write_text(kept, numbers["run"]["name"])
-    minutes = numbers["stage_minutes"].get(profile, {})
+    minutes, shape, start = numbers["stage_minutes"].get(profile, {}), numbers["profiles"][profile], time.monotonic()
     write_text(ROOT / "params.yaml", switched)
-    spent = expected = 0.0
-    current, since = None, time.monotonic()
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "JUPYTER_PREFER_ENV_PATH": "1", "VLACT_PROGRESS": "lines"}
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that waits leaves its core to the other lanes
+    ended, running, failed, spent, expected = queue.SimpleQueue(), {}, 0, 0.0, 0.0
 
-    def settle():
-        nonlocal spent, expected, current
-        if current in minutes:
-            spent, expected = spent + (time.monotonic() - since) / 60, expected + minutes[current]
-        current = None
+    def begin(stage: str, workers: int) -> None:
+        command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+        with_workers = environment | {"VLACT_WORKERS": str(workers)}
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=with_workers)
+        running[stage] = time.monotonic()
+        threading.Thread(target=relay, args=(stage, child), daemon=True).start()
+
+    def relay(stage: str, child: subprocess.Popen) -> None:
+        for line in child.stdout:
+            if line.strip() and not line.startswith(HINTS):
+                print(f"{stage.split('@')[0]} | {line}", end="", flush=True)
+        ended.put((stage, child.wait()))
 
     try:
-        order = list(minutes)
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", "JUPYTER_PREFER_ENV_PATH": "1", "VLACT_PROGRESS": "lines"}
-        child = subprocess.Popen(["dvc", "repro", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
-        for line in child.stdout:
-            found = re.match(r"(?:Running stage|Stage) '([\w-]+)(?:@\w+)?'(.*)", line)
-            if found:
-                settle()
-                if line.startswith("Running") and found[1] in minutes:
-                    current, since = found[1], time.monotonic()
-                    rest = sum(minutes[s] for s in order[order.index(current) :]) * (spent / expected if expected > 0.2 else 1)
-                    print(f"[{order.index(current) + 1}/{len(order)}] {current}: about {rest:.0f} min left in all", flush=True)
-            print(line, end="", flush=True)
-        settle()
-        return child.wait()
+        after = graph(profile)
+        todo = set(after) if force else changed(after)
+        cost = {stage: minutes.get(stage.split("@")[0], 0.1) for stage in after}
+        chain = {}  # minutes from the start of a stage to the end of all that wait for it
+        for stage in reversed(after):
+            chain[stage] = cost[stage] + max((chain[s] for s in after if stage in after[s]), default=0.0)
+        count = len(todo)
+        while running or (todo and not failed):
+            ready = sorted((s for s in todo if not after[s] & (todo | set(running))), key=lambda s: -chain[s]) if not failed else []
+            for stage in ready[: shape["lanes"] - len(running)]:
+                left = max([chain[s] for s in todo] + [sum(cost[s] for s in todo | set(running)) / shape["lanes"]])
+                left *= spent / expected if expected > 0.2 else 1
+                print(f"[{count - len(todo) + 1}/{count}] {stage.split('@')[0]}: about {left:.0f} min left in all", flush=True)
+                alone = len(ready) == 1 and not running
+                begin(stage, shape["workers"] if alone else max(1, shape["workers"] // shape["lanes"]))
+                todo.remove(stage)
+            stage, code = ended.get()
+            spent, expected, failed = spent + (time.monotonic() - running.pop(stage)) / 60, expected + cost[stage], failed or code
+        print(f"{profile}: {'stopped' if failed else 'up to date'} after {(time.monotonic() - start) / 60:.1f} min", flush=True)
+        return failed
     except KeyboardInterrupt:
-        child.wait()  # it got the signal too, and stops its stage
+        while running:  # they got the signal too, and stop their stages
+            running.pop(ended.get()[0])
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
     finally:
@@ -209,9 +255,9 @@ def repro(profile: str, arguments: list[str]) -> int:
 
 def main(arguments: list[str]) -> int:
     command, *rest = arguments or [""]
-    if command == "repro" and rest:
+    if command == "repro" and rest and rest[1:] in ([], ["-f"]):
         try:
-            return repro(rest[0], rest[1:])
+            return repro(rest[0], rest[1:] == ["-f"])
         except ValueError as error:  # an unknown profile
             print(error, file=sys.stderr)
             return 2

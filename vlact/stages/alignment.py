@@ -27,6 +27,7 @@ ALIGNMENT = Stage(
     STADIUM,
 )  # fmt: skip
 
+PARTS = 8  # of what is extracted, each kept
 REAL = ("features.safetensors", "reader.safetensors", "clauses.safetensors", "words.json")  # what real data must have
 
 
@@ -34,7 +35,7 @@ def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str]
     """Features of videos, many at once; what an earlier run left in `work` is taken."""
     from vlact.features import extract_job
 
-    parts = [list(x) for x in np.array_split(names, max(1, 4 * p.workers)) if len(x)]
+    parts = [list(x) for x in np.array_split(names, PARTS) if len(x)]
     todo = [(kind, str(encoder), str(folder), x, fps, p.tal.stride, str(work / f"features.{i}")) for i, x in enumerate(parts)]
     return {k: v for f in jobs.run(extract_job, todo, p.workers, "features") for k, v in load_file(f).items()}
 
