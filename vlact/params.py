@@ -1,6 +1,5 @@
 """params.yaml, read once and checked: every number of every profile, and where results go."""
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -103,6 +102,7 @@ class Stadium:
 class Kitchen:
     """Untrimmed egocentric sequences; size, rate and seed are the world's."""
 
+    seeds: int  # how many of the profile's
     train: int  # recordings for each seed
     test: int
     actions: int  # of a recording
@@ -162,6 +162,7 @@ class Vlm:
     rank: int  # of LoRA
     warm_epochs: int  # with language, at a fixed weight
     ablation_seeds: int  # of the rows that are no headline
+    session_seeds: int  # of the longer recordings
     session_window: int  # features; a whole multiple of `Tal.window`, which the language model reads at once
 
 
@@ -237,8 +238,8 @@ class Params:
 
     profile: str
     workspace: str
-    workers: int  # processes of a stage; `VLACT_WORKERS` decides otherwise
-    lanes: int  # stages that `make repro` runs at a time, which share the workers
+    workers: int  # processes of a stage
+    lanes: int  # stages that `make repro` runs at a time
     seeds: list
     world: World
     model: Model
@@ -301,7 +302,6 @@ def load(profile: str = "smoke", workspace: str | None = None, path: Path = ROOT
         target[key or section] = value
     if values.pop("name", None) != profile:
         raise ValueError(f"{path}: profiles.{profile}.name must be {profile!r}")
-    values["workers"] = int(os.environ.get("VLACT_WORKERS", values["workers"]))
     return _build(Params, values | {"profile": profile, "workspace": workspace or profile}, f"{path}: profiles.{profile}")
 
 

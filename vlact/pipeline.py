@@ -25,7 +25,14 @@ from vlact.report.tables import markdown, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
 PAPERS = ("ace", "actionvlm", "transfer", "beyond")
-HINTS = ("To track the changes", "\tgit add", "To enable auto staging", "\tdvc config core.autostage", "Use `dvc push`", "Updating lock file")
+HINTS = (
+    "To track the changes",
+    "\tgit add",
+    "To enable auto staging",
+    "\tdvc config core.autostage",
+    "Use `dvc push`",
+    "Updating lock file",
+)
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 
 
@@ -209,10 +216,9 @@ def repro(profile: str, force: bool = False) -> int:
     environment["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that waits leaves its core to the other lanes
     ended, running, failed, spent, expected = queue.SimpleQueue(), {}, 0, 0.0, 0.0
 
-    def begin(stage: str, workers: int) -> None:
+    def begin(stage: str) -> None:
         command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
-        with_workers = environment | {"VLACT_WORKERS": str(workers)}
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=with_workers)
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
         running[stage] = time.monotonic()
         threading.Thread(target=relay, args=(stage, child), daemon=True).start()
 
@@ -236,8 +242,7 @@ def repro(profile: str, force: bool = False) -> int:
                 left = max([chain[s] for s in todo] + [sum(cost[s] for s in todo | set(running)) / shape["lanes"]])
                 left *= spent / expected if expected > 0.2 else 1
                 print(f"[{count - len(todo) + 1}/{count}] {stage.split('@')[0]}: about {left:.0f} min left in all", flush=True)
-                alone = len(ready) == 1 and not running
-                begin(stage, shape["workers"] if alone else max(1, shape["workers"] // shape["lanes"]))
+                begin(stage)
                 todo.remove(stage)
             stage, code = ended.get()
             spent, expected, failed = spent + (time.monotonic() - running.pop(stage)) / 60, expected + cost[stage], failed or code

@@ -108,7 +108,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
         features, durations, truth, clock, shape = common(p, work, "sessions")
         shown = {k: classes[k] for k in SESSIONS}
         for variant in headline()[:3]:
-            for i, s in enumerate(p.seeds):
+            for i, s in enumerate(p.seeds[: p.vlm.session_seeds]):
                 given = (variant, features, durations[i], truth, shown, clock, shape, recipe | SESSION | {"window": p.vlm.session_window})
                 out = str(work / f"session{len(long)}")
                 long.append((*given, aligned, {}, s, out, f"{out}.pt", ""))

@@ -81,7 +81,8 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
 
     pretraining(p, must_exist=True)
     k, w, work = p.kitchen, p.world, KITCHENS.work(p)
-    counts = {f"train{i}": k.train for i in range(len(p.seeds))} | {"test": k.test}
+    seeds = p.seeds[: k.seeds]
+    counts = {f"train{i}": k.train for i in range(len(seeds))} | {"test": k.test}
     todo = [(r, str(folder), str(work / "films"), w.size, w.fps, w.step_s) for r in planned(counts, k.actions, w.seed)]
     rows = pd.DataFrame(sum(jobs.run(film_job, todo, p.workers, "filming kitchens"), []))
     rows["duration_s"] = rows.groupby("video")["end_s"].transform("max")
@@ -122,7 +123,7 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
         path = work / f"{task}.parquet"
         truth.drop(columns="split").to_parquet(path, index=False)
         called = {c.replace(" ", "-"): describe([c], None, told[task][2]) for c in classes}
-        for i, s in enumerate(p.seeds):
+        for i, s in enumerate(seeds):
             durations = {"train": durations_of(rows, f"train{i}"), "test": durations_of(rows, "test")}
             given, made, out = (durations, str(path)), shape | {"classes": len(classes)}, str(work / f"{task}{s}")
             alone.append(("ActionFormer", features, *given, list(called), clock, made, recipe_of(p), s, out, f"{out}.pt"))
