@@ -90,6 +90,7 @@ ORDER = [
     "transferring",
     "across",
     "scaling",
+    "scaling_localisers",
     "full_size",
     "plans",
     "measuring",

@@ -43,16 +43,16 @@ def source(tmp_path_factory):
     return folder / "a.csv", folder
 
 
-def command(source, out, processes: int, *more: str) -> list[str]:
+def command(source, out, processes: int, *more: str, module: str = "vlact.scaling", options: list[str] = OPTIONS) -> list[str]:
     start = [sys.executable, "-m"] + (["torch.distributed.run", "--nproc_per_node", str(processes), "-m"] if processes > 1 else [])
-    return [*start, "vlact.scaling", *map(str, source), str(out), *OPTIONS, *more]
+    return [*start, module, *map(str, source), str(out), *options, *more]
 
 
 ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def run(*given) -> str:
-    done = subprocess.run(command(*given), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+def run(*given, **more) -> str:
+    done = subprocess.run(command(*given, **more), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -97,9 +97,80 @@ def test_passes_of_one_update_add_up(source, tmp_path):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), Floats(), nn.Linear(8 * 16 * 16 * 3, 3))
         recipe = Recipe(steps=4, batch_size=8, accumulate=accumulate, lr=1e-4)
-        curves.append(scaling.train(model, clips, recipe, tmp_path / str(accumulate))["loss"])
+        curves.append(scaling.train(scaling.Objective(model, 0.1), clips, recipe, tmp_path / str(accumulate))["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 1e-4
+
+
+def test_ace_on_two_processes_learns_as_on_one_and_leaves_an_encoder(source, tmp_path):
+    """Its draws of synonyms are the same in every process."""
+    from vlact.models.dual import DualConfig, DualEncoder
+
+    torch.manual_seed(0)
+    start = DualEncoder(DualConfig(image_size=32, patch_size=16, num_frames=4, dim=24, depth=2, heads=2, embed_dim=16, text_dim=384))
+    start.save(tmp_path / "start.safetensors")
+    table = pd.read_csv(source[0]).replace({"label": {"right": "push block", "left": "pull block", "still": "hold block"}})
+    table.to_csv(tmp_path / "named.csv", index=False)
+    options = f"--kind ACE --clip {tmp_path / 'start.safetensors'} --frames 4 --size 32".split()
+    options += "--batch-size 8 --steps 6 --every 3 --workers 0".split() + [
+        "--lr",
+        "0.05",
+        "--momentum",
+        "0.9",
+        "--weight-decay",
+        "0",
+        "--options",
+        '{"blocks": 1, "tau": 0.1}',
+    ]
+    curves, given = [], (tmp_path / "named.csv", source[1])
+    for processes in (1, 2):
+        run(given, tmp_path / str(processes), processes, options=options)
+        curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
+    np.testing.assert_allclose(*curves, atol=1e-5)
+    assert curves[0].std() > 1e-3
+    trained = DualEncoder.load(tmp_path / "2" / "encoder.safetensors")
+    moved = {k for k, v in trained.state_dict().items() if not torch.equal(v, start.state_dict()[k])}
+    assert any("layer.1." in k for k in moved) and not any("layer.0." in k for k in moved) and "text_projection.weight" in moved
+
+
+def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(tmp_path):
+    """Its loss is divided by a count over all processes."""
+    from safetensors.torch import save_file
+
+    from vlact.datasets import activitynet
+    from vlact.localizing import Localiser
+
+    chance, features, rows = torch.Generator().manual_seed(0), {}, []
+    for i in range(8):
+        x, start = 0.3 * torch.randn(60 + i, 6, generator=chance), 6 + 3 * i
+        x[start : start + 12, i % 2] += 3
+        features[f"v{i}"] = x
+        rows.append((f"v{i}", 0.5 * start, 0.5 * (start + 12), ("jump", "run")[i % 2], "training", 0.5 * len(x)))
+    save_file(features, tmp_path / "features.safetensors")
+    columns = ["video", "start_s", "end_s", "label", "split", "duration_s"]
+    activitynet.write_ground_truth(pd.DataFrame(rows, columns=columns), tmp_path / "truth.json")
+    options = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6 --workers 0 --lr 5e-3 --ema 0.9".split()
+    curves, given = [], (tmp_path / "truth.json", tmp_path / "features.safetensors")
+    for processes in (1, 2):
+        run(given, tmp_path / str(processes), processes, module="vlact.scaling_localisers", options=options)
+        curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
+    np.testing.assert_allclose(*curves, atol=1e-5)
+    assert curves[0].std() > 0.02
+    localiser = Localiser.load(tmp_path / "2" / "localiser.safetensors")
+    found = localiser.detect(features, {v: 0.5 * len(x) for v, x in features.items()})
+    assert set(found["label"]) <= {"jump", "run"} and len(found)
+
+
+def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
+    from vlact import scaling_localisers
+
+    (tmp_path / "features").mkdir()
+    (tmp_path / "truth.json").write_text('{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}')
+    given = [str(tmp_path / "truth.json"), str(tmp_path / "features"), str(tmp_path / "out"), "--step-s", "0.5", "--profile", "smoke"]
+    assert scaling_localisers.main(given) == 1
+    assert "features: no features of the 1 videos of" in capsys.readouterr().err
+    assert scaling_localisers.main([*given, "--accumulate", "2"]) == 1
+    assert "the loss counts positive points of whole batches; expected 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind, options", [("I3D", {"width": 0.13, "depth": 0.7}), ("MViTv2", {"width": 0.25, "depth": 0.4, "size": 32})])
@@ -156,11 +227,12 @@ def test_averaged_weights_need_whole_ones(tmp_path):
         distributed_type = "FSDP"
 
     with pytest.raises(ValueError, match="ema 0.9 needs whole weights in every process; FSDP shares them out, DDP does not"):
-        scaling.train(nn.Linear(2, 2), [], Recipe(steps=1, ema=0.9), tmp_path, Shared())
+        scaling.train(scaling.Objective(nn.Linear(2, 2), 0.1), [], Recipe(steps=1, ema=0.9), tmp_path, Shared())
 
 
 def test_another_recipe_in_the_same_folder(tmp_path):
     scaling.agree(tmp_path, Recipe(steps=5))
+    (tmp_path / "recipe.json").write_text('{"steps": 5, "lr": 0.001}')  # of a time with fewer options
     scaling.agree(tmp_path, Recipe(steps=5))
     with pytest.raises(ValueError, match=r"recipe.json: the run there has another recipe, \{'lr': \(0.001, 0.01\)\} \(there, here\)"):
         scaling.agree(tmp_path, Recipe(steps=5, lr=0.01))
@@ -177,7 +249,7 @@ def test_a_loss_that_is_no_number_stops_the_run(source, tmp_path):
 
     clips = Moments(source[1], pd.read_csv(source[0]), np.arange(12) % 3, 8, 32, None, 0)
     with pytest.raises(FloatingPointError, match=r"step 0: the loss is nan; lower lr \(0.001\)"):
-        scaling.train(Broken(), clips, Recipe(steps=2, batch_size=4), tmp_path)
+        scaling.train(scaling.Objective(Broken(), 0.1), clips, Recipe(steps=2, batch_size=4), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "deepspeed"])

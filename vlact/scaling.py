@@ -1,10 +1,12 @@
-"""Training a classifier of clips over many processes: what `vlact.transferring` does on a laptop, at the scale of real data.
+"""Training over many processes: what `vlact.transferring` and ACE's fine-tuning do on a laptop, at the scale of real data.
 
 Clips are decoded while they are needed, batches are shared out over processes, and everything drawn by chance follows from
 the seed, the step and the clip. So a run does not depend on how many processes it has, up to the order of sums, nor on
 where it was killed: it goes on from its last checkpoint on any number of them.
 
     accelerate launch --config_file vlact/launch/ddp.yaml -m vlact.scaling annotations.csv videos runs/i3d --kind I3D --steps 20000
+
+`vlact.scaling_localisers` puts localisers through the same loop.
 """
 
 import argparse
@@ -12,12 +14,13 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
@@ -25,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from vlact import schema, video
 from vlact.clips import fit as square
 from vlact.jobs import track, write_whole
+from vlact.models import files
 from vlact.training import warmup_cosine
 from vlact.transferring import recolour
 
@@ -38,6 +42,7 @@ class Recipe:
         batch_size: Clips of an update, over all processes and accumulated passes.
         accumulate: Passes of an update; each sees `batch_size / accumulate / processes` clips.
         lr: Highest rate, after a tenth of the steps; half a cosine follows.
+        momentum: Of SGD at a constant rate, as ACE is fine-tuned; 0 takes AdamW.
         weight_decay: On all parameters.
         smoothing: Of labels.
         ema: Decay of a running mean of the weights, which is what is saved at the end; 0 keeps none.
@@ -51,6 +56,7 @@ class Recipe:
     batch_size: int = 40
     accumulate: int = 1
     lr: float = 1e-3
+    momentum: float = 0.0
     weight_decay: float = 0.05
     smoothing: float = 0.1
     ema: float = 0.0
@@ -129,7 +135,7 @@ class Shares:
 
 
 class Objective(nn.Module):
-    """A model as one call from clips to the loss, which is what processes share.
+    """A model as one call from a batch to the loss, which is what processes share.
 
     Args:
         model: uint8 clips (B, T, H, W, 3) to logits, or with a method `loss(clips, labels, smoothing)`.
@@ -162,13 +168,14 @@ def thrifty(model: nn.Module) -> nn.Module:
 
 
 def train(
-    model: nn.Module, clips: Dataset, recipe: Recipe, out: Path, accelerator=None, workers: int = 0, stop: int | None = None
+    task: nn.Module, items: Dataset, recipe: Recipe, out: Path, accelerator=None, workers: int = 0, stop: int | None = None
 ) -> pd.DataFrame:
     """Train, keeping `out`/state-<step> to go on from, and `out`/model.safetensors and curve.csv at the end.
 
     Args:
-        model: See `Objective`. Its batch norms see the whole batch on GPUs; on CPUs each process has statistics of its own.
-        clips: Items (clip, label) by (step, row), such as `Moments`.
+        task: A batch to its mean loss, with the `model` that is kept, such as `Objective`. Batch norms see the whole batch
+            on GPUs; on CPUs each process has statistics of its own.
+        items: Tuples of tensors by (step, row), such as `Moments`; batches of them are what `task` is called with.
         recipe: See `Recipe`.
         out: Folder of the run; a run that is there is gone on with.
         accelerator: From `accelerate launch`; made here if not given.
@@ -194,31 +201,33 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     agree(out, recipe)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    task = Objective(thrifty(model) if recipe.recompute else model, recipe.smoothing)
-    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], recipe.lr, weight_decay=recipe.weight_decay)
+        task.model = nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
+    if recipe.recompute:
+        thrifty(task.model)
+    parameters, kind = [p for p in task.parameters() if p.requires_grad], {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **kind) if recipe.momentum else torch.optim.AdamW(parameters, **kind)
     wrapped, optimizer = accelerator.prepare(torch.compile(task) if recipe.compile else task, optimizer)
     mean = (
-        torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema))
+        torch.optim.swa_utils.AveragedModel(task.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema))
         if recipe.ema
         else None
     )
     start, curve = resume(accelerator, out, mean)
-    shares = Shares(len(clips), recipe, accelerator.process_index, accelerator.num_processes, start)
+    shares = Shares(len(items), recipe, accelerator.process_index, accelerator.num_processes, start)
     loader = DataLoader(
-        clips, batch_sampler=shares, num_workers=workers, pin_memory=accelerator.device.type == "cuda", persistent_workers=workers > 0
+        items, batch_sampler=shares, num_workers=workers, pin_memory=accelerator.device.type == "cuda", persistent_workers=workers > 0
     )
     batches, end = iter(loader), min(recipe.steps, stop or recipe.steps)
     wrapped.train()
     for step in track(range(start, end), end, f"training, process {accelerator.process_index}"):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * warmup_cosine(step, recipe.steps)
+            group["lr"] = recipe.lr * (1 if recipe.momentum else warmup_cosine(step, recipe.steps))
         total = torch.zeros((), device=accelerator.device)
         for _ in range(recipe.accumulate):
-            frames, labels = (x.to(accelerator.device, non_blocking=True) for x in next(batches))
+            batch = [x.to(accelerator.device, non_blocking=True) for x in next(batches)]
             torch.manual_seed(hash((recipe.seed, step)) % 2**63)  # what a method draws is the same in every process
             with accelerator.accumulate(wrapped):
-                loss = wrapped(frames, labels)
+                loss = wrapped(*batch)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
@@ -226,10 +235,10 @@ def train(
                 optimizer.zero_grad()
             total += loss.detach() / recipe.accumulate
         if mean is not None:
-            mean.update_parameters(model)
+            mean.update_parameters(task.model)
         loss = accelerator.reduce(total, "mean").item()
         if not np.isfinite(loss):
-            raise FloatingPointError(f"step {step}: the loss is {loss}; lower lr ({recipe.lr:g}), or look at the clips of this batch")
+            raise FloatingPointError(f"step {step}: the loss is {loss}; lower lr ({recipe.lr:g}), or look at what is in this batch")
         curve.append({"step": step + 1, "loss": loss})
         if (step + 1) % recipe.every == 0 or step + 1 == end:
             keep(accelerator, out, step + 1, curve, mean)
@@ -241,9 +250,9 @@ def train(
 
 def agree(out: Path, recipe: Recipe) -> None:
     """Note the recipe of a run, or find the same one there."""
-    path, mine = out / "recipe.json", asdict(recipe)
-    if path.is_file() and (other := json.loads(path.read_text())) != mine:
-        changed = {k: (other.get(k), mine[k]) for k in mine if other.get(k) != mine[k]}
+    path, mine, usual = out / "recipe.json", asdict(recipe), {f.name: f.default for f in fields(Recipe)}
+    other = usual | json.loads(path.read_text()) if path.is_file() else mine
+    if changed := {k: (other[k], mine[k]) for k in mine if other[k] != mine[k]}:
         raise ValueError(f"{path}: the run there has another recipe, {changed} (there, here); choose another folder or the same recipe")
     if not path.is_file():
         write_whole(path, lambda text, f: f.write_text(text), json.dumps(mine, indent=1) + "\n")
@@ -282,8 +291,6 @@ def resume(accelerator, out: Path, mean: nn.Module | None) -> tuple[int, list[di
 
 def finish(accelerator, wrapped: nn.Module, mean: nn.Module | None, out: Path, curve: pd.DataFrame) -> None:
     """Write the weights (their running mean, if there is one) and the curve."""
-    from safetensors.torch import save_file
-
     weights = accelerator.get_state_dict(wrapped)  # gathers shards, so every process takes part
     if not accelerator.is_main_process:
         return
@@ -294,48 +301,94 @@ def finish(accelerator, wrapped: nn.Module, mean: nn.Module | None, out: Path, c
     write_whole(out / "curve.csv", lambda d, f: d.to_csv(f, index=False, lineterminator="\n"), curve)
 
 
+def by_name(
+    kind: str, table: pd.DataFrame, clip: str | None, options: dict, trees: str | None, device: torch.device
+) -> tuple[nn.Module, dict[str, int]]:
+    """ACE or ProcVLR on the training rows of a table: the model, and the number of each label.
+
+    Args:
+        kind: "ACE" or "ProcVLR".
+        table: See `vlact.schema`; a label is a verb and what it acts on.
+        clip: File of the `DualEncoder` to start from.
+        options: `tau` (0.02), `blocks` (last ones to train, 3), and the options of `vlact.models.zoo.ace.ACE` but for trees.
+        trees: A tree file; None makes trees of nearest words, see `vlact.datasets.folder.task`.
+        device: Where features of words go.
+
+    Raises:
+        ValueError: No encoder file, or a tree file that lacks a verb.
+    """
+    from vlact.datasets.folder import task
+    from vlact.language.trees import ActionTexts, phrase
+    from vlact.models.dual import DualEncoder
+    from vlact.models.text import sentence_encoder
+    from vlact.models.zoo.ace import ACE, LITERAL
+    from vlact.models.zoo.procvlr import ProcVLR
+    from vlact.transferring import ByName
+
+    if clip is None:
+        raise ValueError(f"--clip: {kind} starts from a pretrained encoder; name the file of one (vlact.models.checkpoints makes them)")
+    encode = sentence_encoder()
+    chosen, options = task(table, encode, trees), {"tau": 0.02, "blocks": 3} | options
+    plan, names = ActionTexts(list(chosen.base), chosen.trees), [phrase(*action) for action in chosen.base]
+    words = dict(zip(texts := [*dict.fromkeys([*names, *plan.texts])], encode(texts).to(device), strict=True))
+    given = (DualEncoder.load(clip), words, names, options.pop("tau"), options.pop("blocks"))
+    method = ACE(*given, plan, **LITERAL | options, seed=0) if kind == "ACE" else ProcVLR(*given, **options)
+    return ByName(method, names), {label: i for i, label in enumerate(dict.fromkeys(table["label"]))}
+
+
+def options_of(parser: argparse.ArgumentParser, **usual) -> None:
+    """Every field of `Recipe` as an option, with its default or another one from `usual`; those without must be given."""
+    for field in fields(Recipe):
+        default = usual.get(field.name, None if field.default is MISSING else field.default)
+        option = {"action": "store_true"} if field.type is bool else {"type": field.type, "default": default, "required": default is None}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **option)
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="vlact.scaling", description=__doc__.split("\n\n")[0])
     parser.add_argument("table", type=Path, help="annotation table (csv); rows of split 'train' are taken")
     parser.add_argument("videos", type=Path, help="folder of its videos")
     parser.add_argument("out", type=Path, help="folder of the run")
-    parser.add_argument("--kind", default="I3D", help="model of vlact.transferring.build")
+    parser.add_argument("--kind", default="I3D", help="model of vlact.transferring.build; ACE and ProcVLR leave encoder.safetensors too")
     parser.add_argument("--options", type=json.loads, default={}, help="its options, as json")
-    parser.add_argument("--clip", help="FrameEncoder file, for models that start from CLIP")
+    parser.add_argument("--clip", help="FrameEncoder file, for models that start from CLIP; DualEncoder file for ACE and ProcVLR")
+    parser.add_argument("--trees", help="synonym trees (yaml) of ACE; nearest words if not given")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="pixels of a side")
     parser.add_argument("--window-s", type=float, help="seconds of a clip; whole segments if not given")
     parser.add_argument("--workers", type=int, default=4, help="decoding processes for each training process")
     parser.add_argument("--stop", type=int, help="end early, after so many steps")
-    for name, kind in Recipe.__annotations__.items():
-        default = getattr(Recipe, name, None)
-        option = {"action": "store_true"} if kind is bool else {"type": kind, "default": default, "required": default is None}
-        parser.add_argument(f"--{name.replace('_', '-')}", **option)
+    options_of(parser)
     given = parser.parse_args(arguments)
     from accelerate import Accelerator
 
     from vlact.models.text import sentence_encoder
     from vlact.models.zoo.actionclip import TEMPLATES
-    from vlact.transferring import BY_NAME, build
+    from vlact.transferring import BY_NAME, TIMESFORMER, build
 
     try:
-        recipe = Recipe(**{name: getattr(given, name) for name in Recipe.__annotations__})
+        recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
         table = schema.read_annotations(given.table).query("split == 'train'")
         names = sorted(table["label"].unique())
         if not names:
             raise ValueError(f"{given.table}: expected rows of split 'train', found none")
-        texts = [t.format(n) for n in names for t in (*TEMPLATES, "{}")] if given.kind in (*BY_NAME, "CIR") else []
-        words = dict(zip(texts, sentence_encoder()(texts), strict=True)) if texts else None
-        torch.manual_seed(recipe.seed)  # the same start in every process
-        model = build(given.kind, names, given.options, given.clip, words)
-        labels = table["label"].map({n: i for i, n in enumerate(names)}).to_numpy()
-        clips = Moments(given.videos, table, labels, given.frames, given.size, given.window_s, recipe.seed)
         accelerator = Accelerator()
-        curve = train(model, clips, recipe, given.out, accelerator, given.workers, given.stop)
+        torch.manual_seed(recipe.seed)  # the same start in every process
+        if given.kind in TIMESFORMER:
+            model, number = by_name(given.kind, table, given.clip, given.options, given.trees, accelerator.device)
+        else:
+            texts = [t.format(n) for n in names for t in (*TEMPLATES, "{}")] if given.kind in (*BY_NAME, "CIR") else []
+            words = dict(zip(texts, sentence_encoder()(texts).to(accelerator.device), strict=True)) if texts else None
+            model, number = build(given.kind, names, given.options, given.clip, words), {n: i for i, n in enumerate(names)}
+        labels = table["label"].map(number).to_numpy()
+        clips = Moments(given.videos, table, labels, given.frames, given.size, given.window_s, recipe.seed)
+        curve = train(Objective(model, recipe.smoothing), clips, recipe, given.out, accelerator, given.workers, given.stop)
     except (ValueError, FloatingPointError, video.VideoError) as error:
         print(error, file=sys.stderr)
         return 1
     if accelerator.is_main_process:
+        if given.kind in TIMESFORMER and (whole := given.out / "model.safetensors").is_file():
+            files.fill(model, load_file(whole), whole).method.encoder.save(given.out / "encoder.safetensors")
         print(f"{len(curve)} steps, loss {curve['loss'].iloc[-1]:.4f}; {given.out}")
     return 0
 
