@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from reference.internvideo2 import internvideo2 as slow_internvideo2
 from reference.timesformer import timesformer as slow
 from reference.videomae import videomae as slow_videomae
 
@@ -259,6 +260,69 @@ def test_videomae_has_the_published_sizes(dim, depth, millions, monkeypatch):
         model = checkpoints.videomae("meta")
     trunk = sum(p.numel() for name, p in model.named_parameters() if "classifier" not in name)
     assert trunk / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def published_internvideo2(dim=16, depth=2, frames=2, patch=56, hidden=24, out=12):
+    """Weights under the names of the authors' code."""
+    torch.manual_seed(0)
+    shapes = {"patch_embed.proj.weight": (dim, 3, 1, patch, patch), "patch_embed.proj.bias": (dim,)}
+    shapes |= {"cls_token": (1, 1, dim), "pos_embed": (1, 1 + frames * (224 // patch) ** 2, dim)}
+    for i in range(depth):
+        at = f"blocks.{i}"
+        shapes |= {f"{at}.{n}": (dim,) for n in ("norm1.weight", "norm2.weight", "ls1.gamma", "ls2.gamma")}
+        shapes |= {f"{at}.attn.{n}_norm.weight": (dim,) for n in "qk"}
+        shapes |= {f"{at}.attn.qkv.weight": (3 * dim, dim), f"{at}.attn.proj.weight": (dim, dim), f"{at}.attn.proj.bias": (dim,)}
+        shapes |= {f"{at}.mlp.fc1.weight": (hidden, dim), f"{at}.mlp.fc1.bias": (hidden,)}
+        shapes |= {f"{at}.mlp.fc2.weight": (dim, hidden), f"{at}.mlp.fc2.bias": (dim,)}
+    at = "clip_projector"
+    shapes |= {f"{at}.norm1_{n}.{k}": (dim,) for n in "qkv" for k in ("weight", "bias")}
+    shapes |= {f"{at}.cross_attn.{n}.weight": (dim, dim) for n in "qkv"} | {f"{at}.cross_attn.{n}_bias": (dim,) for n in "qkv"}
+    shapes |= {f"{at}.cross_attn.proj.weight": (out, dim), f"{at}.cross_attn.proj.bias": (out,)}
+    shapes |= {"clip_decoder.0.head.weight": (9, dim), "final_clip_decoder.norm.weight": (9,), "clip_pos_embed": (1, 3, dim)}
+    return {k: 0.3 * torch.randn(s) for k, s in shapes.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "vision_encoder."])
+def test_internvideo2_sees_what_it_is_written_to(tmp_path, prefix):
+    state = published_internvideo2()
+    torch.save({"module": {prefix + k: v for k, v in state.items()}}, tmp_path / "i.pth")
+    model = checkpoints.internvideo2(tmp_path / "i.pth", 2, heads=2, pool_heads=4)
+    clip = torch.randint(0, 255, (2, 224, 224, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(clip[None])[0], slow_internvideo2(state, clip, 2, 4), atol=2e-5, rtol=1e-4)
+        longer = checkpoints.internvideo2(tmp_path / "i.pth", 4, heads=2, pool_heads=4)
+        assert longer(clip[None].repeat_interleave(2, 1)).shape == (1, 12)
+    torch.testing.assert_close(longer.pos_embed[:, 1:].unflatten(1, (4, 16))[:, ::3], state["pos_embed"][:, 1:].unflatten(1, (2, 16)))
+    for lost, message in (("blocks.1.ls2.gamma", r"missing \['blocks.1.ls2.gamma'\]"), ("pos_embed", "expected the names of InternVideo2")):
+        torch.save({k: v for k, v in state.items() if k != lost}, tmp_path / "j.pth")
+        with pytest.raises(ValueError, match=message):
+            checkpoints.internvideo2(tmp_path / "j.pth", 2, 2, 4)
+    torch.save(state | {"text_encoder.x": torch.zeros(1)}, tmp_path / "k.pth")
+    with pytest.raises(ValueError, match="1 unexpected keys, for example"):
+        checkpoints.internvideo2(tmp_path / "k.pth", 2, 2, 4)
+
+
+def test_internvideo2_has_the_size_of_a_base_transformer(monkeypatch, tmp_path):
+    with torch.device("meta"):
+        state = published_internvideo2(768, 12, 8, 14, 3072, 768)
+        monkeypatch.setattr(checkpoints, "read", lambda path: dict(state))
+        model = checkpoints.internvideo2("meta")
+    parts = {n: sum(p.numel() for p in m.parameters()) / 1e6 for n, m in model.named_children()}
+    assert parts["blocks"] == pytest.approx(85, rel=0.01)
+    assert model.config.heads == 12 and model.pos_embed.shape == (1, 1 + 8 * 256, 768)
+
+
+def test_features_of_a_video_by_internvideo2(tmp_path):
+    """What localisers are trained on at paper scale comes out of it as out of any encoder here."""
+    import numpy as np
+
+    from vlact import features, video
+
+    torch.save(published_internvideo2(), tmp_path / "i.pth")
+    video.write(tmp_path / "v.mp4", np.random.default_rng(0).integers(0, 255, (12, 32, 32, 3), dtype=np.uint8), 8)
+    model = checkpoints.internvideo2(tmp_path / "i.pth", 2, heads=2, pool_heads=4)
+    found = features.extract(model, tmp_path / "v.mp4", 8, 4)
+    assert found.shape == (3, 12) and found.isfinite().all()
 
 
 def qwen(**more):

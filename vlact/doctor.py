@@ -61,7 +61,7 @@ NEEDS = (
     Need("VideoMAEv2-B", "data/checkpoints/vit_b_k710_dl_from_giant.pth", "86 M parameters",
          "https://huggingface.co/OpenGVLab/VideoMAE2, distill/", "Apache-2.0", "ActionVLM"),
     Need("InternVideo2-B", "data/checkpoints/internvideo2_b14.pth", "ViT-B/14",
-         "https://huggingface.co/OpenGVLab (collection InternVideo2); no loader here yet", "see its card", "ActionVLM, Table 8"),
+         "https://huggingface.co/OpenGVLab (collection InternVideo2)", "see its card", "ActionVLM, Table 8"),
     Need("Qwen2.5-1.5B", "data/checkpoints/Qwen2.5-1.5B-Instruct/config.json", "1.5 B parameters", "https://huggingface.co/Qwen/Qwen2.5-1.5B-Instruct",
          "Apache-2.0", "ActionVLM"),
     Need("Qwen2.5-3B", "data/checkpoints/Qwen2.5-3B-Instruct/config.json", "3.1 B parameters", "https://huggingface.co/Qwen/Qwen2.5-3B-Instruct",

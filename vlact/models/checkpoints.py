@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, normalize
 
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
+from vlact.models.internvideo2 import InternVideo2, InternVideo2Config, other_frames
 from vlact.models.zoo.xclip import XCLIP as XCLIPModel
 
 Rules = list[tuple[str, str]]
@@ -217,6 +218,46 @@ def videomae(path: str | Path, num_frames: int = 16, image_size: int = 224, head
         num_labels=len(state["head.weight"]),
     )  # fmt: skip
     return load(VideoMAEForVideoClassification(config), translate(state, VIDEOMAE, path), path)
+
+
+# InternVideo2: what only teaches or classifies is left out
+INTERNVIDEO2: Rules = [
+    (r"((?:patch_embed|blocks|clip_projector)\..+)", r"\1"),
+    (r"(cls_token|pos_embed)", r"\1"),
+    (r"(?:clip_decoder|final_clip_decoder|clip_pos_embed|img_pos_embed|fc_norm|head)(?:\..+)?", ""),
+]
+
+
+def internvideo2(path: str | Path, num_frames: int = 8, heads: int | None = None, pool_heads: int = 16) -> InternVideo2:
+    """InternVideo2's video tower (B/14 and its larger sisters); shapes follow from the file.
+
+    Names are those of the authors' code as known here; no published file was at hand to try, and a file with others is refused.
+
+    Args:
+        path: Such as the released B/14, distilled.
+        num_frames: Of a clip; positions of another number are interpolated.
+        heads, pool_heads: Of attention, channels / 64 if not given, and of the pooling.
+
+    Raises:
+        ValueError: See `translate` and `load`; or a file without InternVideo2's names.
+    """
+    raw = {k.removeprefix("vision_encoder."): v for k, v in read(path).items()}
+    wanted = ("patch_embed.proj.weight", "blocks.0.attn.q_norm.weight", "blocks.0.ls1.gamma", "clip_projector.cross_attn.proj.weight")
+    if lacking := [k for k in (*wanted, "pos_embed") if k not in raw]:
+        raise ValueError(f"{path}: expected the names of InternVideo2; missing {lacking}")
+    state = translate(raw, INTERNVIDEO2, path)
+    dim, _, tubelet, patch, _ = state["patch_embed.proj.weight"].shape
+    if tubelet != 1:
+        raise ValueError(f"{path}: patches span {tubelet} frames; expected 1, as in the released files")
+    places, side = state["pos_embed"].shape[1] - 1, 224 // patch
+    if places % side**2:
+        raise ValueError(f"{path}: {places} positions are no whole number of frames of 224 pixels ({side**2} patches)")
+    state["pos_embed"] = other_frames(state["pos_embed"], side**2, num_frames)
+    config = InternVideo2Config(
+        224, patch, num_frames, dim, blocks_of(state, "blocks."), heads or dim // 64, len(state["blocks.0.mlp.fc1.bias"]), pool_heads,
+        len(state["clip_projector.cross_attn.proj.bias"]),
+    )  # fmt: skip
+    return load(InternVideo2(config), state, path)
 
 
 # CLIP: open_clip's files of OpenAI's weights
