@@ -1,5 +1,6 @@
-"""`make repro` round DVC: the switch, the estimate of the time left, and what a killed run leaves."""
+"""`make repro` round DVC: what runs and in which order, the switch, the estimate of the time left, and what a killed run leaves."""
 
+import json
 import os
 import re
 
@@ -8,20 +9,26 @@ import yaml
 
 from vlact import pipeline
 
+WAIT_FOR_ALIGNMENT = "alignment localisers actionvlm encoders own_localisation across claims index speed".split()
 PARAMS = (pipeline.ROOT / "params.yaml").read_text()
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project with this repository's params.yaml and a `dvc` that only talks."""
+    """A project with this repository's params.yaml and graph, and a `dvc` that notes which stages it was asked for.
+
+    `dvc(changed, then)`: what `dvc status` says has changed, and what the script does with a stage, `$stage`.
+    """
     (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "dvc.yaml").write_text((pipeline.ROOT / "dvc.yaml").read_text())
     (tmp_path / "bin").mkdir()
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
-    def dvc(script):
-        path = tmp_path / "bin" / "dvc"
-        path.write_text(f"#!/bin/sh\n{script}\n")
+    def dvc(changed=(), then=""):
+        path, found = tmp_path / "bin" / "dvc", json.dumps({stage: [] for stage in changed})
+        note = 'for stage; do :; done\necho "begin $stage $*" >> log'
+        path.write_text(f"#!/bin/sh\n[ $1 = status ] && echo '{found}' && exit\n{note}\n{then}\necho \"end $stage\" >> log\n")
         path.chmod(0o755)
 
     return tmp_path, dvc
@@ -31,14 +38,49 @@ def profile(folder):
     return yaml.safe_load((folder / "params.yaml").read_text())["run"]["name"]
 
 
-def test_stages_are_announced_with_the_time_left_and_the_switch_goes_back(project, capfd):
+def begun(folder):
+    return [line.split()[1] for line in (folder / "log").read_text().splitlines() if line.startswith("begin")]
+
+
+def test_what_changed_and_what_comes_after_runs_two_at_a_time_after_its_inputs(project, capfd):
     folder, dvc = project
-    dvc("grep '<<: \\*smoke #' params.yaml >&2\necho \"Running stage 'worlds@smoke':\"\necho \"Running stage 'own_clips@smoke':\"\nexit 3")
-    assert pipeline.repro("smoke", []) == 3
-    out, err = capfd.readouterr()
-    assert re.search(r"\[1/22\] worlds: about \d+ min left in all", out) and "[7/22] own_clips" in out
-    assert "*smoke" in err, "dvc must see the profile that was asked for"
+    dvc(["alignment@smoke", "speed@smoke"], "grep -q '<<: \\*smoke #' params.yaml || exit 9\necho \"Running stage '$stage':\"\nsleep 0.02")
+    assert pipeline.repro("smoke") == 0
+    out, ran, after = capfd.readouterr().out, begun(folder), pipeline.graph("smoke")
+    assert sorted(ran) == sorted(f"{s}@smoke" for s in WAIT_FOR_ALIGNMENT)
+    running, done, most = set(), set(), 0
+    for line in (folder / "log").read_text().splitlines():
+        what, stage = line.split()[:2]
+        if what == "begin":
+            assert after[stage] & set(ran) <= done
+            running.add(stage)
+            most = max(most, len(running))
+        else:
+            running.remove(stage)
+            done.add(stage)
+    assert most == 2
+    assert re.search(r"\[1/9\] alignment: about \d+ min left in all", out) and "alignment | Running stage 'alignment@smoke':" in out
+    assert re.search(r"smoke: up to date after 0.\d min", out)
     assert profile(folder) == "mini" and not (folder / "data/tmp/profile").exists()
+
+
+def test_nothing_changed_runs_nothing_and_force_runs_all(project, capfd):
+    folder, dvc = project
+    dvc()
+    assert pipeline.repro("smoke") == 0 and not (folder / "log").exists()
+    assert "up to date" in capfd.readouterr().out
+    assert pipeline.main(["repro", "smoke", "-f"]) == 0
+    lines = [x for x in (folder / "log").read_text().splitlines() if x.startswith("begin")]
+    assert len(lines) == len(pipeline.graph("smoke")) == 24
+    assert lines[0] == "begin nbsrc --wait-for-lock repro --single-item --force nbsrc"
+
+
+def test_a_stage_that_fails_stops_what_comes_after_it(project, capfd):
+    folder, dvc = project
+    dvc(["worlds@smoke", "stadium@smoke"], "[ $stage = worlds@smoke ] && exit 3")
+    assert pipeline.repro("smoke") == 3
+    assert set(begun(folder)) <= {"worlds@smoke", "stadium@smoke", "alignment@smoke"}
+    assert "smoke: stopped after" in capfd.readouterr().out and profile(folder) == "mini"
 
 
 def test_a_killed_run_leaves_no_wrong_switch_behind_and_edits_survive(project):
@@ -47,8 +89,8 @@ def test_a_killed_run_leaves_no_wrong_switch_behind_and_edits_survive(project):
     (folder / "data/tmp/profile").write_text("mini")  # as a run killed while on smoke leaves things
     edited = pipeline.switch("smoke").replace("tau: 0.02", "tau: 0.05")
     (folder / "params.yaml").write_text(edited)
-    dvc("exit 0")
-    assert pipeline.repro("mini", []) == 0
+    dvc()
+    assert pipeline.repro("mini") == 0
     assert profile(folder) == "mini" and "tau: 0.05" in (folder / "params.yaml").read_text()
 
 
@@ -61,8 +103,6 @@ def test_an_unknown_profile_changes_nothing_and_says_which_there_are(project, ca
 
 
 def test_index_gathers_the_map_of_every_stage(project):
-    import json
-
     folder, _ = project
     (folder / "figures/mini/map").mkdir(parents=True)
     row = {"paper": "ace", "item": "table1", "title": "t", "files": "a.csv b.md", "notebook": "12_x.ipynb", "stage": "s"}

@@ -54,6 +54,13 @@ def drills(videos=4, seed=0, length=96, step_s=0.25):
     return Drills(features, events, NAMES, SAID, WORDS, step_s, WINDOW)
 
 
+def test_too_few_drills_for_ten_candidates():
+    few = drills(1)
+    few.events["v00"]["routines"] = few.events["v00"]["routines"][:2]
+    with pytest.raises(ValueError, match="4 different drills, either way round, in 1 recordings; expected 10 or more"):
+        Drills(few.features, few.events, NAMES, SAID, WORDS, 0.25, WINDOW)
+
+
 # Prompts
 def test_a_description_falls_into_its_clauses():
     text = describe(["run left", "leap", "sit in sand"])

@@ -5,6 +5,7 @@ read descriptions in words that it never met? And ActionVLM's question put to cl
 only pixels listen to one that goes by names?
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch.nn.functional import cross_entropy
 from vlact.aligning import Drills, alignment_loss, reading_gate
 from vlact.jobs import write_whole
 from vlact.language.descriptions import WORDS, describe
-from vlact.language.prompts import clauses, prompt_of, tokenizer
+from vlact.language.prompts import clauses, prompt_of, tokenizer, vocabulary
 from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss, language_weight
+from vlact.models import files
 from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.models.convnet3d import spread
 from vlact.models.dual import DualEncoder
@@ -98,16 +100,13 @@ def rename_localiser(path: str, features: str, durations: dict[str, float], pose
     Returns:
         Detections with the column `run`; -1 is language switched off.
     """
-    from vlact.language.prompts import vocabulary
-
     localiser, given = VisionLanguageLocaliser.load(path), load_file(features)
     words, _ = vocabulary(str(Path(features).with_name("words.json")))
     said, found = clause_features([WORDS, *runs]), []
     for i, run in enumerate([None, *runs], -1):
         told = None if run is None else [describe(poses[k], None, run) for k in localiser.classes]
-        localiser.prompt = None if told is None else prompt_of(words, localiser.classes, told, said)
-        localiser.heard = {}
-        found.append(localiser.detect(given, durations).assign(run=i))
+        prompt = None if told is None else prompt_of(words, localiser.classes, told, said)
+        found.append(replace(localiser, prompt=prompt, heard={}).detect(given, durations).assign(run=i))
     return pd.concat(found, ignore_index=True)
 
 
@@ -187,8 +186,6 @@ def weigh_job(
         kind, options, frames, table, taxonomy, trained_on, seed, start, words, weights: See `vlact.transferring.rename_job`.
         out: Answers go there: `video, set, label, way, predicted, weight, model, trained_on, seed`.
     """
-    from vlact.models import files
-
     bench, known = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy), load_file(words)
     names = bench.names("coarse", trained_on)
     model = files.fill(build(kind, names, options, start, known), files.read(weights, "transfer")[1], weights).eval()

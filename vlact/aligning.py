@@ -119,6 +119,9 @@ class Drills:
         told: Wordings of every pose.
         bias: Share of the drills against the alphabet (of their first and last pose) whose description is given the
             wrong way round, as captions that name the usual order do; 0 is honest.
+
+    Raises:
+        ValueError: Fewer different drills than candidates.
     """
 
     features: dict[str, Tensor]
@@ -130,6 +133,12 @@ class Drills:
     window: int
     told: dict[str, list[str]] = field(default_factory=lambda: WORDS)
     bias: float = 0.0
+
+    def __post_init__(self):
+        shown = [self.events[v]["routines"] for v in self.features]
+        known = {x for rows in shown for r in rows for x in (r["label"], backwards(r["label"]))}
+        if len(known := known | set(self.told if not all(shown) else ())) < CANDIDATES:
+            raise ValueError(f"{len(known)} different drills, either way round, in {len(shown)} recordings; expected {CANDIDATES} or more")
 
     @property
     def poses(self) -> list[str]:
