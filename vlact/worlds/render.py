@@ -138,14 +138,17 @@ def _background(batch: dict, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     t = torch.minimum(t_floor, t_wall).clamp(max=FAR)
     point = eye + rays * t[..., None]
     colour = torch.empty_like(rays)
-    for i, scene in enumerate(batch["surfaces"]):
-        on_floor = t_floor[i] <= t_wall[i]
+    first = 0
+    for _, views in itertools.groupby(batch["surfaces"], key=id):  # all views of a scene at once
+        scene, *more = views
+        at = slice(first, first := first + 1 + len(more))
+        on_floor = t_floor[at] <= t_wall[at]
         for surface, mask, axes in ((scene.floor, on_floor, (0, 2)), (scene.wall, ~on_floor, (0, 1))):
-            p = point[i, mask]
+            p = point[at][mask]
             mix = _texture(surface, p[:, axes[0]].clamp(-50, 50), p[:, axes[1]].clamp(-50, 50))
             c1, c2 = (torch.tensor(c, dtype=torch.float32, device=p.device) for c in (surface.colour, surface.colour2))
-            colour[i, mask] = c1 + mix[:, None] * (c2 - c1)
-        colour[i] *= torch.where(on_floor, 1.0, 0.92)[:, None]
+            colour[at][mask] = c1 + mix[:, None] * (c2 - c1)
+        colour[at] *= torch.where(on_floor, 1.0, 0.92)[..., None]
     return colour, point, t
 
 
