@@ -5,7 +5,7 @@ All fractions 0..1. Conventions are those of ACE, section 4.1.
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 
 def top1(labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -92,7 +92,7 @@ def paired_interval(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> dict[s
         raise ValueError(f"paired_interval needs two arrays of the same length >= 2; got {a.shape} and {b.shape}")
     d = a - b
     error = d.std(ddof=1) / np.sqrt(len(d))
-    half = stats.t.ppf(0.5 + level / 2, len(d) - 1) * error
+    half = stdtrit(len(d, 0.5 + level / 2) - 1) * error
     p = float(2 * stats.t.sf(abs(d.mean() / error), len(d) - 1)) if error > 0 else float(d.mean() == 0)
     return {
         "mean": float(d.mean()),
