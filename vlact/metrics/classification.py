@@ -5,7 +5,7 @@ All fractions 0..1. Conventions are those of ACE, section 4.1.
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 
 def top1(labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -92,8 +92,8 @@ def paired_interval(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> dict[s
         raise ValueError(f"paired_interval needs two arrays of the same length >= 2; got {a.shape} and {b.shape}")
     d = a - b
     error = d.std(ddof=1) / np.sqrt(len(d))
-    half = stdtrit(len(d, 0.5 + level / 2) - 1) * error
-    p = float(2 * stats.t.sf(abs(d.mean() / error), len(d) - 1)) if error > 0 else float(d.mean() == 0)
+    half = stdtrit(len(d) - 1, 0.5 + level / 2) * error
+    p = float(2 * stdtr(len(d) - 1, -abs(d.mean() / error))) if error > 0 else float(d.mean() == 0)
     return {
         "mean": float(d.mean()),
         "low": float(d.mean() - half),
