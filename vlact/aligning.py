@@ -30,7 +30,6 @@ POSES = sorted(WORDS)
 CANDIDATES = 10
 IGNORE = -100
 JITTER = 0.15  # of colours
-THREADS = 2  # of a job that runs alone; with another number results differ in the last digits
 
 
 def pose_labels(poses: list[dict], times: np.ndarray, known: list[str] = POSES) -> np.ndarray:
@@ -93,7 +92,7 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
             right.append((model.head(model.see(clips(name, at))).argmax(1) == wanted)[wanted != IGNORE].float())
         return {"held_out_pose_accuracy": torch.cat(right).mean().item()}
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(recipe["threads"])
     curve = fit({"model": model}, loss_of, recipe["pose_steps"], recipe["pose_lr"], 0.05, generator, "poses", checkpoint, validate, 200)
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -310,7 +309,7 @@ def align_job(
             (words.json) go beside it.
         checkpoint: See `vlact.training.fit`.
         start_from: Another reader, to go on from for `bias_steps`.
-        threads: See `THREADS`.
+        threads: With another number results differ in the last digits.
 
     Returns:
         The curve, and the gate's rows: `descriptions` ("right" or "blank") and what `reading_gate` returns.

@@ -137,6 +137,7 @@ class Tal:
 class Align:
     """The stadium's pose encoder, and the language model that reads what it sees, see `vlact.aligning`."""
 
+    threads: int  # of each of its jobs, which run one after the other; 2 where nothing runs beside them
     pose_steps: int
     pose_batch_size: int  # frames
     pose_lr: float

@@ -59,7 +59,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         return
     if not ALIGNMENT.must_run(p, folder, must_exist):
         return
-    from vlact.aligning import THREADS, align_job, pose_job
+    from vlact.aligning import align_job, pose_job
     from vlact.language.descriptions import WORDS
     from vlact.models.poses import PoseEncoder
     from vlact.worlds.stadium import ACTIONS
@@ -83,7 +83,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         ("biased language", "biased_reader", recipe["bias"]),
     ):  # one goes on from the other
         out = str(work / f"{stem}.safetensors")
-        job = (*given, bias, out, str(work / f"{stem}.pt"), first, THREADS)
+        job = (*given, bias, out, str(work / f"{stem}.pt"), first, p.align.threads)
         curves[name], gate = jobs.kept(work / f"{stem}.json", lambda job=job: jobs.run(align_job, [job], 1, "alignment")[0])
         gates, first = gates + [{"reader": name, **row} for row in gate], out
     pd.DataFrame(gates).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
