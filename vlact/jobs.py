@@ -40,7 +40,7 @@ class Progress:
             self.bar = tqdm(total=total, desc=label, bar_format="{l_bar}{bar}| {elapsed}<{remaining}")
 
     def update(self, amount: float = 1.0) -> None:
-        self.done += amount
+        self.done = min(self.total, self.done + amount)  # a job of several trainings reports more than one
         if self.bar is not None:
             self.bar.update(amount)
         elif time.monotonic() - self.last > self.every_s and self.done:
