@@ -15,9 +15,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def spread(values, scale: float = 100, digits: int = 1) -> str:
-    """Mean ± standard deviation (ddof 1) of fractions, in percent."""
+    """Mean ± standard deviation (ddof 1) of fractions, in percent; a single one has no spread."""
     values = scale * pd.Series(list(values), dtype=float)
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+    return f"{values.mean():.{digits}f}" + (f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else "")
 
 
 def markdown(table: pd.DataFrame) -> str:
