@@ -281,7 +281,7 @@ def test_both_are_trained_from_recordings_and_a_killed_run_goes_on(tmp_path, mon
     monkeypatch.setattr("vlact.training.CHECKPOINT_EVERY", 2)
     found = [film(b, tmp_path, 32, 8.0) for b in planned(3, 6.0, 1)]
     events = {f["video"]: {"poses": f["poses"], "routines": f["annotations"]} for f in found}
-    recipe = {"pose_steps": 4, "pose_batch_size": 16, "pose_lr": 1e-3}
+    recipe = {"threads": 1, "pose_steps": 4, "pose_batch_size": 16, "pose_lr": 1e-3}
     held_out = [found[-1]["video"]]
     curve = aligning.pose_job(str(tmp_path), events, held_out, 32, 8.0, recipe, str(tmp_path / "eye"), str(tmp_path / "eye.pt"))
     assert 0 <= curve[-1]["held_out_pose_accuracy"] <= 1
