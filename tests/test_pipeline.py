@@ -83,6 +83,13 @@ def test_a_stage_that_fails_stops_what_comes_after_it(project, capfd):
     assert "smoke: stopped after" in capfd.readouterr().out and profile(folder) == "mini"
 
 
+def test_a_status_that_fails_is_handed_on_and_the_switch_goes_back(project):
+    folder, dvc = project
+    dvc()
+    (folder / "bin" / "dvc").write_text("#!/bin/sh\nexit 251\n")
+    assert pipeline.repro("smoke") == 251 and profile(folder) == "mini"
+
+
 def test_a_killed_run_leaves_no_wrong_switch_behind_and_edits_survive(project):
     folder, dvc = project
     (folder / "data/tmp").mkdir(parents=True)

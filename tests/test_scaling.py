@@ -112,16 +112,8 @@ def test_ace_on_two_processes_learns_as_on_one_and_leaves_an_encoder(source, tmp
     table = pd.read_csv(source[0]).replace({"label": {"right": "push block", "left": "pull block", "still": "hold block"}})
     table.to_csv(tmp_path / "named.csv", index=False)
     options = f"--kind ACE --clip {tmp_path / 'start.safetensors'} --frames 4 --size 32".split()
-    options += "--batch-size 8 --steps 6 --every 3 --workers 0".split() + [
-        "--lr",
-        "0.05",
-        "--momentum",
-        "0.9",
-        "--weight-decay",
-        "0",
-        "--options",
-        '{"blocks": 1, "tau": 0.1}',
-    ]
+    options += "--batch-size 8 --steps 6 --every 3 --workers 0 --lr 0.05 --momentum 0.9 --weight-decay 0".split()
+    options += ["--options", '{"blocks": 1, "tau": 0.1}']
     curves, given = [], (tmp_path / "named.csv", source[1])
     for processes in (1, 2):
         run(given, tmp_path / str(processes), processes, options=options)
@@ -168,7 +160,11 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
     (tmp_path / "truth.json").write_text('{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}')
     given = [str(tmp_path / "truth.json"), str(tmp_path / "features"), str(tmp_path / "out"), "--step-s", "0.5", "--profile", "smoke"]
     assert scaling_localisers.main(given) == 1
-    assert "features: no features of the 1 videos of" in capsys.readouterr().err
+    assert "features: no features of 1 of 1 videos, for example 'a'; extract them first" in capsys.readouterr().err
+    (tmp_path / "broken.safetensors").write_bytes(b"no features")
+    for name, message in (("nowhere", "found nothing"), ("broken.safetensors", "expected a safetensors file with an array")):
+        assert scaling_localisers.main([given[0], str(tmp_path / name), *given[2:]]) == 1
+        assert f"{name}: " in (said := capsys.readouterr().err) and message in said
     assert scaling_localisers.main([*given, "--accumulate", "2"]) == 1
     assert "the loss counts positive points of whole batches; expected 1" in capsys.readouterr().err
 

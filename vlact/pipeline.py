@@ -248,6 +248,8 @@ def repro(profile: str, force: bool = False) -> int:
             spent, expected, failed = spent + (time.monotonic() - running.pop(stage)) / 60, expected + cost[stage], failed or code
         print(f"{profile}: {'stopped' if failed else 'up to date'} after {(time.monotonic() - start) / 60:.1f} min", flush=True)
         return failed
+    except subprocess.CalledProcessError as error:  # `dvc status`, which has said why
+        return error.returncode
     except KeyboardInterrupt:
         while running:  # they got the signal too, and stop their stages
             running.pop(ended.get()[0])

@@ -4,8 +4,8 @@
         --subset validation --batch-size 8 --step-s 0.1333 --offset-s 0.2667
 
 Shape, window and numbers of training are those of a profile (`--profile paper`: ActionFormer on THUMOS14). An epoch shows each
-video once, a random window of it; which one follows from seed, step and video. `runs/../localiser.safetensors` is what
-`vlact.localizing.Localiser` loads and `vlact.hub.Finder` takes.
+video once, a random window of it; which one follows from seed, step and video. The run's localiser.safetensors is
+what `vlact.localizing.Localiser` loads and `vlact.hub.Finder` takes.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -24,6 +25,8 @@ from vlact.localizing import KINDS, Clock, Localiser, Sequence, sequences, windo
 from vlact.losses.localization import assign, detection_loss, points
 from vlact.models import files
 from vlact.scaling import Recipe, options_of, train
+
+SUFFIXES = (".npy", ".pt", ".pth", ".h5", ".hdf5", ".csv")
 
 
 class Windows(Dataset):
@@ -61,11 +64,12 @@ class Located(nn.Module):
     Args:
         model: One of `KINDS`.
         reg_weight: Of the boundaries.
+        smoothing: Of labels.
     """
 
-    def __init__(self, model: nn.Module, reg_weight: float):
+    def __init__(self, model: nn.Module, reg_weight: float, smoothing: float):
         super().__init__()
-        self.model, self.reg_weight = model, reg_weight
+        self.model, self.reg_weight, self.smoothing = model, reg_weight, smoothing
 
     def forward(self, x: Tensor, mask: Tensor, target: Tensor, offset: Tensor) -> Tensor:
         logits, distances, valid = self.model(x, mask)
@@ -75,7 +79,7 @@ class Located(nn.Module):
             processes = torch.distributed.get_world_size()
         self.model.positives.lerp_(positive, 0.1)
         count = self.model.positives.clamp(min=1) / processes  # the mean over processes is then the whole batch's sum / M
-        found = detection_loss(logits, distances, target, offset, valid, count)
+        found = detection_loss(logits, distances, target, offset, valid, count, self.smoothing)
         return found["cls"] + self.reg_weight * found["reg"]
 
 
@@ -83,18 +87,27 @@ def features_of(path: Path, videos: list[str]) -> dict[str, Tensor]:
     """Features (T, F) by video: from one safetensors file, or from a folder of files that `vlact.datasets.features.read` knows.
 
     Raises:
-        ValueError: A video without features, or a file that cannot be read.
+        ValueError: Nothing at `path`, a video without features, or a file that cannot be read.
     """
+    if not path.exists():
+        raise ValueError(f"{path}: expected a safetensors file, or a folder with one file of features a video; found nothing")
     if path.is_file():
-        found = load_file(path)
-        return {v: found[v].float() for v in videos if v in found}
-    by_name = {f.stem.removeprefix("v_"): f for f in sorted(path.iterdir()) if f.suffix in (".npy", ".pt", ".pth", ".h5", ".hdf5", ".csv")}
-    return {v: features.read(by_name[v]) for v in videos if v in by_name}
+        try:
+            there = {k: x.float() for k, x in load_file(path).items()}
+        except SafetensorError as error:
+            raise ValueError(f"{path}: expected a safetensors file with an array (T, F) a video; {error}") from None
+    else:
+        there = {f.stem.removeprefix("v_"): f for f in sorted(path.iterdir()) if f.suffix in SUFFIXES}
+    if missing := [v for v in videos if v not in there]:
+        raise ValueError(f"{path}: no features of {len(missing)} of {len(videos)} videos, for example {missing[0]!r}; extract them first")
+    return {v: there[v] if path.is_file() else features.read(there[v]) for v in videos}
 
 
 def main(arguments: list[str]) -> int:
     profile = argparse.ArgumentParser(add_help=False)
-    profile.add_argument("--profile", default="paper", help="of params.yaml, whose section `tal` gives the numbers")
+    profile.add_argument(
+        "--profile", default="paper", choices=params.PROFILES, help="of params.yaml, whose section `tal` gives the numbers"
+    )
     tal = params.load(profile.parse_known_args(arguments)[0].profile).tal
     parser = argparse.ArgumentParser(prog="vlact.scaling_localisers", description=__doc__.split("\n\n")[0], parents=[profile])
     parser.add_argument("truth", type=Path, help="ground truth in ActivityNet's layout (json)")
@@ -106,7 +119,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--offset-s", type=float, default=0.0, help="seconds that the first feature stands for")
     parser.add_argument("--workers", type=int, default=2, help="processes that cut windows, for each training process")
     parser.add_argument("--stop", type=int, help="end early, after so many steps")
-    options_of(parser, steps=0, batch_size=tal.batch_size, lr=tal.lr, weight_decay=tal.weight_decay, ema=tal.ema)
+    options_of(parser, steps=0, batch_size=tal.batch_size, lr=tal.lr, weight_decay=tal.weight_decay, smoothing=0.0, ema=tal.ema)
     given = parser.parse_args(arguments)
     from accelerate import Accelerator
 
@@ -115,12 +128,10 @@ def main(arguments: list[str]) -> int:
             raise ValueError(f"--accumulate {given.accumulate}: the loss counts positive points of whole batches; expected 1")
         truth = activitynet.ground_truth(given.truth, given.subset)
         found = features_of(given.features, list(truth["video"].unique()))
-        if not found:
-            raise ValueError(f"{given.features}: no features of the {truth['video'].nunique()} videos of {given.truth}")
         every = torch.cat(list(found.values()))
         mean, std, clock = every.mean(0), every.std(0).clamp(min=1e-3), Clock(given.step_s, given.offset_s)
         classes = sorted(truth["label"].unique())
-        durations = {v: float(clock.seconds(len(found[v]) - 1) + clock.step_s) if v in found else 0.0 for v in truth["video"].unique()}
+        durations = {v: float(clock.seconds(len(x))) for v, x in found.items()}
         videos = sequences({v: (x - mean) / std for v, x in found.items()}, durations, truth, classes, clock)
         given.steps = given.steps or max(1, round(tal.epochs * len(videos) / given.batch_size))
         recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
@@ -129,7 +140,7 @@ def main(arguments: list[str]) -> int:
         kind, config = KINDS[given.kind]
         model = kind(config(feature_dim=len(mean), classes=len(classes), **shape))
         windows, accelerator = Windows(videos, tal.window, tal.levels, len(classes), tal.noise, recipe.seed), Accelerator()
-        curve = train(Located(model, tal.reg_weight), windows, recipe, given.out, accelerator, given.workers, given.stop)
+        curve = train(Located(model, tal.reg_weight, recipe.smoothing), windows, recipe, given.out, accelerator, given.workers, given.stop)
     except (ValueError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -222,8 +222,7 @@ def videomae(path: str | Path, num_frames: int = 16, image_size: int = 224, head
 
 # InternVideo2: what only teaches or classifies is left out
 INTERNVIDEO2: Rules = [
-    (r"((?:patch_embed|blocks|clip_projector)\..+)", r"\1"),
-    (r"(cls_token|pos_embed)", r"\1"),
+    (r"((?:patch_embed|blocks|clip_projector)\..+|cls_token|pos_embed)", r"\1"),
     (r"(?:clip_decoder|final_clip_decoder|clip_pos_embed|img_pos_embed|fc_norm|head)(?:\..+)?", ""),
 ]
 

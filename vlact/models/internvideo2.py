@@ -46,6 +46,8 @@ def split(x: Tensor, heads: int) -> Tensor:
 
 
 class Attention(nn.Module):
+    """Self-attention on tokens (B, N, D); queries and keys are normalised over all heads together."""
+
     def __init__(self, dim: int, heads: int):
         super().__init__()
         self.heads, self.qkv, self.proj = heads, nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim)
@@ -58,6 +60,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two layers on every token."""
+
     def __init__(self, dim: int, hidden: int):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
@@ -67,6 +71,8 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
+    """Pre-norm attention and MLP on tokens (B, N, D), each residual scaled by channel."""
+
     def __init__(self, dim: int, heads: int, hidden: int):
         super().__init__()
         self.norm1, self.attn, self.ls1 = nn.RMSNorm(dim, 1e-6), Attention(dim, heads), Scale(dim)
