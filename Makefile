@@ -3,7 +3,7 @@ PROFILE ?= mini
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test verify site lab lock execute lint doctor
+.PHONY: repro test notebooks verify site lab lock execute lint doctor
 .DEFAULT_GOAL := repro
 
 .venv/.ok: requirements.lock
@@ -19,6 +19,9 @@ repro: .venv/.ok          ## every table and figure of PROFILE (smoke, mini, stu
 
 test: .venv/.ok           ## unit tests and notebooks
 	pytest -n 2 --dist loadfile tests
+	python -m vlact.warm serve $(MAKE) --no-print-directory notebooks
+
+notebooks: .venv/.ok      ## every notebook on its tiny default, against its stored outputs
 	pytest --nbval notebooks/0*.ipynb
 	pytest --nbval notebooks/1*.ipynb notebooks/3[0-3]*.ipynb & pytest --nbval notebooks/2*.ipynb notebooks/4[12]*.ipynb && wait $$!
 	pytest --nbval notebooks/34*.ipynb notebooks/40*.ipynb

@@ -66,6 +66,7 @@ def test_results_notebooks_never_need_torch():
 
 # The house
 ORDER = [
+    "warm",
     "params",
     "jobs",
     "schema",

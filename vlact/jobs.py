@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+from vlact import warm
+
 _report: Callable[[float], None] | None = None  # in a worker: how to tell the parent of progress
 _tracked = False  # in a worker: the job reports its own inner progress
 
@@ -128,7 +130,6 @@ class Checkpoint:
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self.parent = os.getppid()
 
     def load(self):
         import torch
@@ -138,12 +139,12 @@ class Checkpoint:
     def save(self, state) -> None:
         import torch
 
-        if _report is not None and os.getppid() != self.parent:
+        if _report is not None and not multiprocessing.parent_process().is_alive():
             raise SystemExit("the parent process is gone")  # an orphan must not write under a new run
         write_whole(self.path, lambda data, to: torch.save(data, to), state)
 
 
-def _start_worker(queue, parent: int) -> None:
+def _start_worker(queue) -> None:
     global _report
     import signal
 
@@ -155,8 +156,7 @@ def _start_worker(queue, parent: int) -> None:
     _report = queue.put
 
     def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -176,8 +176,10 @@ def _workers(count: int) -> tuple[ProcessPoolExecutor, object]:
     if _pool is None or _pool[0] != count:
         close()
         context = multiprocessing.get_context("spawn")
+        if warm.ADDRESS in os.environ:
+            context.set_executable(str(warm.LAUNCH / "python"))
         queue = context.SimpleQueue()
-        _pool = (count, ProcessPoolExecutor(count, context, _start_worker, (queue, os.getpid())), queue)
+        _pool = (count, ProcessPoolExecutor(count, context, _start_worker, (queue,)), queue)
     return _pool[1:]
 
 

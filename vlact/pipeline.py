@@ -1,26 +1,32 @@
 """The machinery round the notebooks, for `make` and DVC: `python -m vlact.pipeline COMMAND`.
 
-nbsrc                code cells of every notebook to data/nbsrc, what stages depend on instead of the .ipynb
+nbsrc                code cells of every notebook, and hashes of all that they import, to data/nbsrc: what stages depend on
 execute [NAME ..]    run notebooks in place on their tiny default and store the outputs, normalised
 index PROFILE        gather the results map of a profile into figures/<profile>/index.csv
 docs                 write what is generated: environment.yml and README's results table
 repro PROFILE [-f]   `dvc repro` on two stages at a time, with an estimate of the time left; -f runs every stage again
 """
 
+import ast
+import hashlib
 import json
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from vlact import ROOT
+from vlact import ROOT, warm
 from vlact.report.tables import markdown, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -33,6 +39,7 @@ HINTS = (
     "Use `dvc push`",
     "Updating lock file",
 )
+NO_RESULT = ("vlact/__init__.py", "vlact/jobs.py", "vlact/params.py")  # numbers are DVC's own to watch; how jobs are run changes none
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 
 
@@ -44,9 +51,43 @@ def code_of(notebook: Path) -> str:
     return "\n\n".join(f"# %% {' '.join(tags)}".rstrip() + f"\n{source}" for tags, source in code) + "\n"
 
 
+@cache
+def names_in(source: str) -> tuple[list[str], set[str]]:
+    """Modules that a text of Python imports, anywhere in it, and its strings of one word."""
+    modules, words = [], set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules += [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+            words.add(node.value)
+    return modules, words
+
+
+def library(source: str) -> Iterator[Path]:
+    """Files of this project that a text of Python depends on: modules that it imports, theirs, and files that any of them names."""
+    todo, seen, said = [source], set(), set()
+    while todo:
+        modules, words = names_in(todo.pop())
+        said |= words
+        for place in (
+            root / m.replace(".", "/") for m in modules for root in (ROOT, ROOT / "tests") if m.startswith(("vlact", "reference"))
+        ):
+            file = place.with_suffix(".py") if place.with_suffix(".py").is_file() else place / "__init__.py"
+            if file.is_file() and file not in seen:
+                seen.add(file)
+                todo.append(file.read_text())
+    data = [f for f in (ROOT / "vlact").rglob("*") if f.suffix in (".csv", ".txt", ".yaml")]
+    named = {f for f in (*data, *(ROOT / "tests" / "reference").glob("*.py")) if {f.name, f.stem} & said}
+    yield from sorted(f for f in seen | named if str(f.relative_to(ROOT)) not in NO_RESULT)
+
+
 def nbsrc() -> None:
     for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
-        write_text(ROOT / "data" / "nbsrc" / f"{notebook.stem}.py", code_of(notebook))
+        code = code_of(notebook)
+        hashes = [f"# {hashlib.md5(f.read_bytes()).hexdigest()} {f.relative_to(ROOT)}\n" for f in library(code)]
+        write_text(ROOT / "data" / "nbsrc" / f"{notebook.stem}.py", code + "\n" + "".join(hashes))
 
 
 def normalise(notebook: dict) -> dict:
@@ -214,11 +255,13 @@ def repro(profile: str, force: bool = False) -> int:
     write_text(ROOT / "params.yaml", switched)
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "JUPYTER_PREFER_ENV_PATH": "1", "VLACT_PROGRESS": "lines"}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that waits leaves its core to the other lanes
-    ended, running, failed, spent, expected = queue.SimpleQueue(), {}, 0, 0.0, 0.0
+    ended, running, children, failed, spent, expected = queue.SimpleQueue(), {}, {}, 0, 0.0, 0.0
+    before, ready_made = signal.signal(signal.SIGTERM, signal.default_int_handler), ExitStack()  # a kill is a Ctrl-C
 
     def begin(stage: str) -> None:
         command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        child = children[stage] = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
         running[stage] = time.monotonic()
         threading.Thread(target=relay, args=(stage, child), daemon=True).start()
 
@@ -236,6 +279,8 @@ def repro(profile: str, force: bool = False) -> int:
         for stage in reversed(after):
             chain[stage] = cost[stage] + max((chain[s] for s in after if stage in after[s]), default=0.0)
         count = len(todo)
+        if todo:
+            environment = ready_made.enter_context(warm.serving(environment))
         while running or (todo and not failed):
             ready = sorted((s for s in todo if not after[s] & (todo | set(running))), key=lambda s: -chain[s]) if not failed else []
             for stage in ready[: shape["lanes"] - len(running)]:
@@ -251,11 +296,15 @@ def repro(profile: str, force: bool = False) -> int:
     except subprocess.CalledProcessError as error:  # `dvc status`, which has said why
         return error.returncode
     except KeyboardInterrupt:
-        while running:  # they got the signal too, and stop their stages
+        for stage in running:
+            os.killpg(children[stage].pid, signal.SIGINT)
+        while running:  # they stop their stages
             running.pop(ended.get()[0])
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
     finally:
+        signal.signal(signal.SIGTERM, before)
+        ready_made.close()
         write_text(ROOT / "params.yaml", switch(kept.read_text() if kept.is_file() else numbers["run"]["name"]))
         kept.unlink(missing_ok=True)
 
