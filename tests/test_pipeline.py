@@ -23,6 +23,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "dvc.yaml").write_text((pipeline.ROOT / "dvc.yaml").read_text())
     (tmp_path / "bin").mkdir()
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    monkeypatch.setattr(pipeline, "DVC", ["dvc"])
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
     def dvc(changed=(), then=""):

@@ -39,6 +39,7 @@ HINTS = (
     "Use `dvc push`",
     "Updating lock file",
 )
+DVC = [sys.executable, "-m", "vlact.warm", "-m", "dvc"]
 NO_RESULT = ("vlact/__init__.py", "vlact/jobs.py", "vlact/params.py")  # numbers are DVC's own to watch; how jobs are run changes none
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 
@@ -230,7 +231,7 @@ def graph(profile: str) -> dict[str, set[str]]:
 
 def changed(after: dict[str, set[str]]) -> set[str]:
     """Stages that DVC would run, and all that come after them."""
-    found = subprocess.run(["dvc", "status", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = subprocess.run([*DVC, "status", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     out = set(json.loads(found)) & set(after)
     for stage in after:  # those before stand before it
         if after[stage] & out:
@@ -259,7 +260,7 @@ def repro(profile: str, force: bool = False) -> int:
     before, ready_made = signal.signal(signal.SIGTERM, signal.default_int_handler), ExitStack()  # a kill is a Ctrl-C
 
     def begin(stage: str) -> None:
-        command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+        command = [*DVC, "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         child = children[stage] = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
         running[stage] = time.monotonic()
@@ -272,6 +273,7 @@ def repro(profile: str, force: bool = False) -> int:
         ended.put((stage, child.wait()))
 
     try:
+        environment = ready_made.enter_context(warm.serving(environment))
         after = graph(profile)
         todo = set(after) if force else changed(after)
         cost = {stage: minutes.get(stage.split("@")[0], 0.1) for stage in after}
@@ -279,8 +281,6 @@ def repro(profile: str, force: bool = False) -> int:
         for stage in reversed(after):
             chain[stage] = cost[stage] + max((chain[s] for s in after if stage in after[s]), default=0.0)
         count = len(todo)
-        if todo:
-            environment = ready_made.enter_context(warm.serving(environment))
         while running or (todo and not failed):
             ready = sorted((s for s in todo if not after[s] & (todo | set(running))), key=lambda s: -chain[s]) if not failed else []
             for stage in ready[: shape["lanes"] - len(running)]:

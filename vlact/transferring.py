@@ -121,13 +121,20 @@ def build(kind: str, names: list[str], options: dict, clip: str | None = None, w
     Args:
         kind: One of `SCRATCH`, `OVER_CLIP`, `BY_NAME`, `TIMESFORMER`, `DOMAINS`; `TIMESFORMER` on coarse motions of Syn-TA only.
         names: The classes.
-        options: Of its class.
+        options: Of its class; and `bf16` for any, see `precision`.
         clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for `TIMESFORMER`.
         words: Frozen features of every string that they may meet.
 
     Raises:
         ValueError: No such kind.
     """
+    model = _build(kind, names, {k: v for k, v in options.items() if k != "bf16"}, clip, words)
+    if "bf16" in options:
+        model.bf16 = options["bf16"]
+    return model
+
+
+def _build(kind: str, names: list[str], options: dict, clip: str | None, words: dict[str, Tensor] | None) -> nn.Module:
     start = {k: v for k, v in options.items() if k in ("motion", "frames")}
     over = {k: v for k, v in options.items() if k not in start}
     if kind in SCRATCH:

@@ -32,7 +32,7 @@ ADDRESS = "VLACT_WARM"  # of the socket, in the environment of whatever runs wit
 LAUNCH = Path(__file__).parent / "launch"
 MOST_FILES = 64  # that a program is handed
 IMPORTED = (
-    "papermill.cli", "papermill.execute", "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel",
+    "dvc.cli", "dvc.repo.reproduce", "dvc.commands.repro", "papermill.cli", "papermill.execute", "nbclient", "ipykernel.kernelapp",
     "pandas", "pyarrow.parquet", "scipy.optimize", "numba", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "seaborn",
     "decord", "av", "torch", "torch.utils.data", "torchvision", "safetensors.torch", "open_clip.transformer", "peft",
     "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert",

@@ -79,7 +79,7 @@ def across(p: Params, must_exist: bool = False) -> None:
     told.assign(words=told["run"].map(names)).drop(columns="run").to_parquet(folder / "wordings.parquet", index=False)
 
     classes = taxonomy("Syn-TA")
-    source, words = prepared(p, work, "realistic"), words_of(coarse_names(classes), work / "words.safetensors")
+    source, words = prepared(p, work, "realistic"), words_of(p, coarse_names(classes), work / "words.safetensors")
     start, s = str(p.data / "pretrained" / f"frames{p.seeds[0]}.safetensors"), p.seeds[0]
     todo = []
     for kind in (k for k in p.transfer.models if k in BY_NAME):

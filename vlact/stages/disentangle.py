@@ -53,7 +53,7 @@ def disentangle(p: Params, must_exist: bool = False) -> None:
     synta(p, must_exist=True)
     pretraining(p, must_exist=True)
     d, work, classes = p.disentangle, DISENTANGLE.work(p), taxonomy("Syn-TA")
-    words = words_of([*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))], work / "words.safetensors")
+    words = words_of(p, [*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))], work / "words.safetensors")
     trunk, todo = p.transfer.models[BASE] | {"frames": d.frames}, []
     source = prepared(p, work, "realistic")
     for seed in range(d.seeds):

@@ -76,7 +76,7 @@ def factors(p: Params, must_exist: bool = False) -> None:
     f, work, classes = p.factors, FACTORS.work(p), taxonomy("Syn-TA")
     runs, own = other_names(classes), coarse_names(classes)
     plan = ActionTexts([(n, "") for n in own], Trees.load(MOTION_TREES, tuple(own)))
-    words = words_of([*{n for run in runs for n in run} | set(plan.texts)], work / "words.safetensors")
+    words = words_of(p, [*{n for run in runs for n in run} | set(plan.texts)], work / "words.safetensors")
 
     todo, source = [], filmed(p, work, classes)
     for kind in f.kinds:

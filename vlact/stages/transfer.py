@@ -41,15 +41,15 @@ def prepared(p: Params, work: Path, background: str, whole: bool = False) -> tup
     return str(path), str(tables[whole])
 
 
-def words_of(names: list[str], path: Path) -> str:
-    """Frozen features of names, alone and in ActionCLIP's sentences, as one file."""
+def words_of(p: Params, names: list[str], path: Path) -> str:
+    """Frozen features of names as one file; where ActionCLIP is among the models, in its sentences, too."""
     from safetensors.torch import save_file
 
     from vlact.models.text import sentence_encoder
     from vlact.models.zoo.actionclip import TEMPLATES
 
     if not path.is_file():
-        texts = sorted({t.format(n) for n in names for t in TEMPLATES})
+        texts = sorted({t.format(n) for n in names for t in (TEMPLATES if "ActionCLIP" in p.transfer.models else ("{}",))})
         save_file(dict(zip(texts, sentence_encoder()(texts), strict=True)), path)
     return str(path)
 
@@ -77,7 +77,7 @@ def transfer(p: Params, must_exist: bool = False) -> None:
     pretraining(p, must_exist=True)
     t, work, classes = p.transfer, TRANSFER.work(p), taxonomy("Syn-TA")
     (folder / "weights").mkdir(exist_ok=True)
-    words = words_of([*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))], work / "words.safetensors")
+    words = words_of(p, [*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))], work / "words.safetensors")
     wanted = [("realistic", k, "coarse", t.epochs, False) for k in t.models]
     wanted += [("realistic", k, "coarse", e, True) for k, e in t.more.items()]
     wanted += [("realistic", k, "fine", t.epochs, False) for k in t.models if k in BY_NAME]
