@@ -33,10 +33,10 @@ LAUNCH = Path(__file__).parent / "launch"
 MOST_FILES = 64  # that a program is handed
 IMPORTED = (
     "dvc.cli", "dvc.repo.reproduce", "dvc.commands.repro", "papermill.cli", "papermill.execute", "nbclient", "ipykernel.kernelapp",
-    "pandas", "pyarrow.parquet", "scipy.optimize", "numba", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "seaborn",
-    "decord", "av", "torch", "torch.utils.data", "torchvision", "safetensors.torch", "open_clip.transformer", "peft",
-    "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert",
-    "transformers.models.qwen2.modeling_qwen2", "transformers.models.timesformer.modeling_timesformer",
+    "ipykernel.ipkernel", "pandas", "torch", "torch.utils.data", "av", "decord", "matplotlib.pyplot", "matplotlib_inline.backend_inline",
+    "seaborn", "pyarrow.parquet", "safetensors.torch", "scipy.optimize", "numba", "torchvision", "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert", "transformers.models.qwen2.modeling_qwen2",
+    "transformers.models.timesformer.modeling_timesformer", "open_clip.transformer", "peft",
 )  # fmt: skip
 
 
@@ -56,23 +56,24 @@ def serving(environment: dict[str, str]) -> Iterator[dict[str, str]]:
 
 
 def listen(listener: socket.socket) -> list[str]:
-    """Import, then fork for every program until stdin closes; returns in the forks only, with what to run."""
+    """Import, and fork for every program until stdin closes; returns in the forks only, with what to run."""
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # matplotlib reads it once; a kernel would set it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the programs
-    with warnings.catch_warnings(action="ignore"):
-        for name in IMPORTED:
-            with contextlib.suppress(ImportError):  # decord is not everywhere
-                importlib.import_module(name)
-    os.environ.pop("MPLBACKEND")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for minders
+    todo = list(IMPORTED)
     while True:
-        if 0 in select.select([listener, 0], [], [])[0]:
+        ready, *_ = select.select([listener, 0], [], [], 0 if todo else None)
+        if 0 in ready:
             os._exit(0)  # stdin is closed
-        client, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            return mind(client)
-        client.close()
+        if ready:  # a fork in the midst of it has imported so much, and imports the rest if it needs it
+            client, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                return mind(client)
+            client.close()
+        elif todo:
+            with contextlib.suppress(ImportError), warnings.catch_warnings(action="ignore"):  # decord is not everywhere
+                importlib.import_module(todo.pop(0))
 
 
 def mind(client: socket.socket) -> list[str]:
