@@ -32,11 +32,11 @@ ADDRESS = "VLACT_WARM"  # of the socket, in the environment of whatever runs wit
 LAUNCH = Path(__file__).parent / "launch"
 MOST_FILES = 64  # that a program is handed
 IMPORTED = (
-    "dvc.cli", "dvc.repo.reproduce", "dvc.commands.repro", "papermill.cli", "papermill.execute", "nbclient", "ipykernel.kernelapp",
-    "ipykernel.ipkernel", "pandas", "torch", "torch.utils.data", "av", "decord", "matplotlib.pyplot", "matplotlib_inline.backend_inline",
-    "seaborn", "pyarrow.parquet", "safetensors.torch", "scipy.optimize", "numba", "torchvision", "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert", "transformers.models.qwen2.modeling_qwen2",
-    "transformers.models.timesformer.modeling_timesformer", "open_clip.transformer", "peft",
+    "dvc.cli", "dvc.repo.reproduce", "dvc.commands.repro", "papermill.cli", "papermill.execute", "nbclient", "ipykernel.ipkernel",
+    "ipykernel.iostream", "ipykernel.heartbeat", "pandas", "torch", "torch.utils.data", "av", "decord", "matplotlib.pyplot",
+    "matplotlib_inline.backend_inline", "seaborn", "pyarrow.parquet", "safetensors.torch", "scipy.optimize", "numba", "torchvision",
+    "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert",
+    "transformers.models.qwen2.modeling_qwen2", "transformers.models.timesformer.modeling_timesformer", "open_clip.transformer", "peft",
 )  # fmt: skip
 
 
@@ -167,8 +167,9 @@ def run_and_leave(arguments: list[str]) -> None:
         status = 1
     threading._shutdown()
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for file in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError, OSError):  # closed
+            file.flush()
     os._exit(status)
 
 
@@ -179,17 +180,18 @@ def main(arguments: list[str]) -> None:
         sys.exit(status)
     if arguments[:1] == ["listen"]:
         run_and_leave(listen(socket.socket(fileno=int(arguments[1]))))
-    elif arguments[:1] not in (["-m"], ["-c"]) or not arguments[1:]:
+    while arguments and arguments[0] not in ("-m", "-c"):  # options of Python itself, which a fork has from `serve`
+        arguments = arguments[1:]
+    if not arguments[1:]:
         print(__doc__, file=sys.stderr)
         sys.exit(2)
-    elif address := os.environ.get(ADDRESS):
+    if address := os.environ.get(ADDRESS):
         status = stand_for(address, arguments)
         if status < 0:  # end as the program ended
             signal.signal(-status, signal.SIG_DFL)
             os.kill(os.getpid(), -status)
         sys.exit(status)
-    else:
-        run(arguments)
+    run(arguments)
 
 
 if __name__ == "__main__":
