@@ -125,12 +125,12 @@ def test_ace_on_two_processes_learns_as_on_one_and_leaves_an_encoder(source, tmp
     assert any("layer.1." in k for k in moved) and not any("layer.0." in k for k in moved) and "text_projection.weight" in moved
 
 
-def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(tmp_path):
-    """Its loss is divided by a count over all processes."""
+@pytest.fixture
+def recordings(tmp_path):
+    """Features of eight recordings with an action each, as a file, and their ground truth."""
     from safetensors.torch import save_file
 
     from vlact.datasets import activitynet
-    from vlact.localizing import Localiser
 
     chance, features, rows = torch.Generator().manual_seed(0), {}, []
     for i in range(8):
@@ -141,16 +141,90 @@ def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(tmp_path):
     save_file(features, tmp_path / "features.safetensors")
     columns = ["video", "start_s", "end_s", "label", "split", "duration_s"]
     activitynet.write_ground_truth(pd.DataFrame(rows, columns=columns), tmp_path / "truth.json")
-    options = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6 --workers 0 --lr 5e-3 --ema 0.9".split()
-    curves, given = [], (tmp_path / "truth.json", tmp_path / "features.safetensors")
+    return tmp_path / "truth.json", tmp_path / "features.safetensors", features
+
+
+LOCALISING = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6 --workers 0 --lr 5e-3 --ema 0.9".split()
+
+
+def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp_path):
+    """Its loss is divided by a count over all processes."""
+    from vlact.localizing import Localiser
+
+    curves, (*given, features) = [], recordings
     for processes in (1, 2):
-        run(given, tmp_path / str(processes), processes, module="vlact.scaling_localisers", options=options)
+        run(given, tmp_path / str(processes), processes, module="vlact.scaling_localisers", options=LOCALISING)
         curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
     localiser = Localiser.load(tmp_path / "2" / "localiser.safetensors")
     found = localiser.detect(features, {v: 0.5 * len(x) for v, x in features.items()})
     assert set(found["label"]) <= {"jump", "run"} and len(found)
+
+
+@pytest.fixture
+def aligned(tmp_path):
+    """A reader of two classes, never trained, as the alignment stage leaves one, and descriptions."""
+    from safetensors.torch import save_file
+
+    from vlact.language.prompts import clauses, tokenizer
+    from vlact.models.actionvlm import Reader, ReaderConfig
+
+    torch.manual_seed(0)
+    folder, texts = tmp_path / "aligned", {"jump": "the person first runs, then leaps", "run": "the person first bends, then runs"}
+    folder.mkdir()
+    words = tokenizer(list(texts), 33)
+    language = {"feature_dim": 6, "numbers": words.convert_tokens_to_ids("0")}
+    Reader(ReaderConfig(len(words), 3, 8, 16, 2, 2, 4, language)).save(folder / "reader.safetensors")
+    save_file({c: torch.randn(8) for t in texts.values() for c in clauses(t)}, folder / "clauses.safetensors")
+    (folder / "words.json").write_text(json.dumps({"names": list(texts), "steps": 32}))
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    return ["--kind", "ActionVLM", "--aligned", str(folder), "--descriptions", str(tmp_path / "texts.json")]
+
+
+def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, aligned, tmp_path):
+    """Class means, advantages and words are counted over all processes; every other epoch language rests."""
+    from vlact.vision_language import VisionLanguageLocaliser
+
+    curves, (*given, features) = [], recordings
+    for processes in (1, 2):
+        run(given, tmp_path / str(processes), processes, module="vlact.scaling_localisers", options=[*LOCALISING, *aligned])
+        curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
+    np.testing.assert_allclose(*curves, atol=1e-5)
+    assert curves[0].std() > 0.02
+    trained = VisionLanguageLocaliser.load(tmp_path / "2" / "reasoner.safetensors")
+    moved = trained.model.reader.branch.advantage.weight
+    assert moved.abs().sum() > 0  # it starts from zero, and L_adv is all that moves it
+    found = trained.detect(features, {v: 0.5 * len(x) for v, x in features.items()})
+    assert set(found["label"]) <= {"jump", "run"} and len(found)
+
+
+@pytest.mark.parametrize("weight", ["eq1", "paired"])
+def test_actionvlm_goes_on_where_it_was_killed(weight, recordings, aligned, tmp_path):
+    """Means of an epoch that was cut in two are kept, too."""
+    from vlact import scaling_localisers
+
+    *given, _ = map(str, recordings)
+    for out, more in (("whole", []), ("halves", ["--stop", "5"]), ("halves", [])):
+        assert scaling_localisers.main([*given, str(tmp_path / out), *LOCALISING, *aligned, "--weight", weight, *more]) == 0
+    curves = [pd.read_csv(tmp_path / out / "curve.csv")["loss"] for out in ("whole", "halves")]
+    np.testing.assert_allclose(*curves, atol=1e-6)
+
+
+def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, capsys):
+    from vlact import scaling_localisers
+
+    *given, _ = map(str, recordings)
+    (tmp_path / "short.json").write_text('{"jump": "the person leaps"}')
+    for more, message in (
+        (aligned[:4], "expected --aligned, the folder of the alignment stage, and --descriptions"),
+        ([*aligned, "--weight", "much"], "--weight 'much': expected eq1, paired, learned or a number"),
+        ([*aligned, "--aligned", str(tmp_path)], "reader.safetensors: no such file; expected reader.safetensors, clauses.safetensors"),
+        ([*aligned, "--descriptions", str(tmp_path / "short.json")], "short.json: no description of 'run', a class of the ground truth"),
+        ([*aligned, "--descriptions", str(recordings[1])], "features.safetensors: expected json, a description by class"),
+    ):
+        assert scaling_localisers.main([*given, str(tmp_path / "out"), *LOCALISING, *more]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):

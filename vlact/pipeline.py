@@ -67,7 +67,10 @@ def names_in(source: str) -> tuple[list[str], set[str]]:
 
 
 def library(source: str) -> Iterator[Path]:
-    """Files of this project that a text of Python depends on: modules that it imports, theirs, and files that any of them names."""
+    """Files of this project that a text of Python depends on: modules that it imports, theirs, and data that any of them names.
+
+    Data is named by file or stem, or its folder by the path below vlact.
+    """
     todo, seen, said = [source], set(), set()
     while todo:
         modules, words = names_in(todo.pop())
@@ -79,8 +82,8 @@ def library(source: str) -> Iterator[Path]:
             if file.is_file() and file not in seen:
                 seen.add(file)
                 todo.append(file.read_text())
-    data = [f for f in (ROOT / "vlact").rglob("*") if f.suffix in (".csv", ".txt", ".yaml")]
-    named = {f for f in (*data, *(ROOT / "tests" / "reference").glob("*.py")) if {f.name, f.stem} & said}
+    data = [f for f in (ROOT / "vlact").rglob("*") if f.suffix in (".csv", ".txt", ".yaml")] + [*(ROOT / "tests/reference").glob("*.py")]
+    named = {f for f in data if {f.name, f.stem, str(f.relative_to(ROOT).parent).removeprefix("vlact/")} & said}
     yield from sorted(f for f in seen | named if str(f.relative_to(ROOT)) not in NO_RESULT)
 
 

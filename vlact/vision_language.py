@@ -6,6 +6,7 @@ with the descriptions of other classes, with a weight of one's own.
 """
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -80,7 +81,12 @@ class ActionVLM(nn.Module):
         mean, std: Of the localiser's standardisation (D,), undone for the reader.
         variant: How the two come together.
         reach: Steps that the language model reads at once; of a longer window it reads one part after the other.
+
+    Attributes:
+        half: Whether it reads in bf16; otherwise as whoever calls it does.
     """
+
+    half = True
 
     def __init__(self, localiser: ActionFormer, reader: Reader | None, mean: Tensor, std: Tensor, variant: Variant, reach: int):
         super().__init__()
@@ -97,7 +103,7 @@ class ActionVLM(nn.Module):
         parts = x.shape[1] // self.reach
         raw = ((x * self.std + self.mean) * mask[..., None]).unflatten(1, (parts, -1)).flatten(0, 1)
         mask = mask.unflatten(1, (parts, -1)).flatten(0, 1)
-        with autocast(x.device.type):
+        with autocast(x.device.type) if self.half else nullcontext():
             said = self.reader(raw, mask, prompt.expand(len(raw)), target, self.variant.ground)
         whole = {k: said[k].float().unflatten(0, (-1, parts)).flatten(1, 2) for k in ("hidden", "pointer", "cls", "loc", "advantage")}
         return whole | ({} if target is None else {"text_loss": said["text_loss"]})

@@ -23,9 +23,9 @@ def frame_classes(segments: Tensor, labels: Tensor, length: int, classes: int) -
         `label` (T,) in [0, C] and `owner` (T,), the action, -1 for background. Where several actions cover a
         frame it belongs to the shortest, as points do.
     """
-    t = torch.arange(length, dtype=segments.dtype)
+    t = torch.arange(length, dtype=segments.dtype, device=segments.device)
     if not len(segments):
-        return torch.full((length,), classes), torch.full((length,), -1)
+        return torch.full_like(t, classes, dtype=torch.long), torch.full_like(t, -1, dtype=torch.long)
     inside = (t[:, None] >= segments[:, 0]) & (t[:, None] <= segments[:, 1])
     span = (segments[:, 1] - segments[:, 0]).expand(length, -1).masked_fill(~inside, torch.inf)
     shortest, owner = span.min(1)
@@ -50,7 +50,7 @@ def frame_loss(point_loss: Tensor, point_owner: Tensor, frame_owner: Tensor, at:
         (T,), >= 0.
     """
     length = len(frame_owner)
-    covered, t = torch.zeros(length, dtype=point_loss.dtype), torch.arange(length)
+    covered, t = point_loss.new_zeros(length), torch.arange(length, device=point_loss.device)
     levels = at.stride.unique()
     for stride in levels:
         covered = covered + point_loss[at.stride == stride][(t // stride.long())]
@@ -58,7 +58,7 @@ def frame_loss(point_loss: Tensor, point_owner: Tensor, frame_owner: Tensor, at:
     n = int(max(point_owner.max(), frame_owner.max())) + 1
     if n > 0:
         positive = point_owner >= 0
-        total = torch.zeros(n, dtype=point_loss.dtype).index_add(0, point_owner[positive], point_loss[positive])
+        total = point_loss.new_zeros(n).index_add(0, point_owner[positive], point_loss[positive])
         count = torch.bincount(point_owner[positive], minlength=n)
         of_action = total / count.clamp(min=1)
         found = (frame_owner >= 0) & (count[frame_owner.clamp(min=0)] > 0)

@@ -1,0 +1,143 @@
+"""The process that has imported everything: programs in its forks behave as they do in a Python of their own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vlact import warm
+
+PYTHON = [sys.executable, "-m", "vlact.warm"]
+COLD = {k: v for k, v in os.environ.items() if k != warm.ADDRESS}
+
+
+@pytest.fixture(scope="module")
+def served():
+    """An environment in which programs are forked."""
+    with warm.serving(COLD) as environment:
+        yield environment
+
+
+@pytest.fixture(params=["forked", "plain"])
+def environment(request):
+    return request.getfixturevalue("served") if request.param == "forked" else COLD
+
+
+def run(environment, *arguments, **more):
+    return subprocess.run([*PYTHON, *arguments], env=environment, capture_output=True, text=True, timeout=120, **more)
+
+
+def test_a_program_has_its_arguments_folder_environment_and_files(environment, tmp_path):
+    code = "import os, sys; print(sys.argv, os.getcwd(), os.environ['WHO'], sys.stdin.read()); print('said', file=sys.stderr); sys.exit(7)"
+    done = run(environment | {"WHO": "me"}, "-c", code, "a", "b c", cwd=tmp_path, input="given")
+    assert done.stdout == f"['-c', 'a', 'b c'] {tmp_path} me given\n" and done.stderr == "said\n" and done.returncode == 7
+
+
+def test_a_module_runs_as_main(environment):
+    done = run(environment, "-m", "json.tool", "--compact", input='{"a": [1, 2]}')
+    assert done.stdout == '{"a":[1,2]}\n' and done.returncode == 0
+
+
+def test_other_open_files_are_handed_on_by_their_numbers(environment):
+    end, start = os.pipe()
+    with os.fdopen(end) as reader:
+        code = f"import os; os.write({start}, b'through the pipe')"
+        assert subprocess.run([*PYTHON, "-c", code], env=environment, pass_fds=[start], timeout=120).returncode == 0
+        os.close(start)
+        assert reader.read() == "through the pipe"
+
+
+def test_what_goes_wrong_is_said_as_python_says_it(environment):
+    done = run(environment, "-c", "import atexit; atexit.register(print, 'the end'); raise ValueError('wrong')")
+    assert done.returncode == 1 and done.stdout == "the end\n" and done.stderr.rstrip().endswith("ValueError: wrong")
+    done = run(environment, "-c", "import sys; sys.exit('no such thing')")
+    assert done.returncode == 1 and done.stderr == "no such thing\n"
+
+
+SLEEPS = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
+
+
+def begin(environment, code=SLEEPS):
+    child = subprocess.Popen([*PYTHON, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    return child, int(child.stdout.readline())
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, or ends in five seconds."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+            if open(f"/proc/{pid}/stat").read().split()[2] == "Z":
+                return True
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("code", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_program_is_gone(environment, code):
+    child, pid = begin(environment)
+    child.send_signal(code)
+    assert child.wait(10) == -code and gone(pid)
+
+
+def test_an_interrupt_reaches_the_program_once(environment):
+    caught = (
+        "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('caught', flush=True)"
+    )
+    child, pid = begin(environment, f"import os; print(os.getpid(), flush=True)\n{caught}")
+    for _ in range(2):
+        time.sleep(0.2)  # it sleeps again
+        child.send_signal(signal.SIGINT)
+        assert child.stdout.readline() == "caught\n"
+    child.kill()
+    assert child.stdout.read() == "" and gone(pid)
+
+
+def test_what_serves_ends_with_whoever_started_it():
+    body = "    print(e[warm.ADDRESS], flush=True)\n    os.kill(os.getpid(), 9)"
+    code = f"import os\nfrom vlact import warm\nwith warm.serving(dict(os.environ)) as e:\n{body}"
+    address = subprocess.run([sys.executable, "-c", code], env=COLD, capture_output=True, text=True, timeout=60).stdout.strip()
+    until = time.time() + 60
+    while served_by(address) and time.time() < until:
+        time.sleep(0.1)
+    assert os.path.exists(address) and not served_by(address)
+
+
+def served_by(address: str) -> bool:
+    """Whether anybody listens there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(address)
+        except OSError:
+            return False
+        return True
+
+
+def test_serve_returns_what_its_command_returned():
+    assert run(COLD, "serve", sys.executable, "-c", "import os, sys; sys.exit(9 if os.environ['VLACT_WARM'] else 1)").returncode == 9
+    assert run(COLD).returncode == 2 and "python -m vlact.warm serve COMMAND" in run(COLD).stderr
+
+
+def test_workers_are_forked_and_their_errors_come_back(served, tmp_path):
+    script = tmp_path / "many.py"
+    script.write_text(
+        "import math, sys\nfrom vlact import jobs\nif __name__ == '__main__':\n"
+        "    print(jobs.run(math.sqrt, [(4.0,), (9.0,)], 2, 'roots'))\n    jobs.run(math.sqrt, [(4.0,), (-1.0,)], 2, 'roots')\n"
+    )
+    done = subprocess.run([sys.executable, script], env=served, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[2.0, 3.0]\n" and "ValueError: " in done.stderr
+
+
+def test_its_kernel_is_found_under_the_usual_name(served):
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    code = "from jupyter_client.kernelspec import get_kernel_spec; print(get_kernel_spec('python3').argv)"
+    argv = ["python", "-m", "vlact.warm", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    assert run(served, "-c", code).stdout == f"{argv}\n"
+    assert KernelSpecManager().get_kernel_spec("python3").argv != argv
