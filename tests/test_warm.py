@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -97,6 +98,26 @@ def test_an_interrupt_reaches_the_program_once(environment):
         assert child.stdout.readline() == "caught\n"
     child.kill()
     assert child.stdout.read() == "" and gone(pid)
+
+
+def test_an_interrupt_before_the_program_began_is_not_lost(served):
+    """Whoever stands for it has asked, and waits."""
+    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as folder:
+        listener.bind(f"{folder}/socket")
+        listener.listen()
+        child = subprocess.Popen([*PYTHON, "-c", SLEEPS], env=served | {warm.ADDRESS: f"{folder}/socket"})
+        asking, _ = listener.accept()
+        head, sent, *_ = asking.recvmsg(8, 4096)
+        text = asking.recv(int.from_bytes(head), socket.MSG_WAITALL)
+        child.send_signal(signal.SIGINT)
+        assert asking.recv(1, socket.MSG_PEEK) == bytes([signal.SIGINT])
+        with socket.socket(socket.AF_UNIX) as server:  # all at once, as if the server had been busy
+            server.connect(served[warm.ADDRESS])
+            server.sendmsg([head], [(level, kind, data) for level, kind, data in sent])
+            server.sendall(text + asking.recv(1))
+            assert int.from_bytes(server.recv(2), signed=True) == 1
+        child.kill()
+        child.wait()
 
 
 def test_what_serves_ends_with_whoever_started_it():

@@ -82,21 +82,28 @@ def mind(client: socket.socket) -> list[str]:
     head, messages, *_ = client.recvmsg(8, socket.CMSG_LEN(MOST_FILES * sizes.itemsize))
     for *_, data in messages:
         sizes.frombytes(data)
-    files, given = list(sizes), json.loads(client.makefile("rb").read(int.from_bytes(head)))
+    files, given = list(sizes), json.loads(client.recv(int.from_bytes(head), socket.MSG_WAITALL))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    listens, tell = os.pipe()
     program = os.fork()
     if program == 0:
+        os.setsid()  # signals reach it by whom it stands for, once
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(tell, b"!")
+        os.close(tell)
+        os.close(listens)
         become(client, files, given)
         return given["arguments"]
-    for file in (0, 1, 2, *files):
+    os.read(listens, 1)  # from now on it can be interrupted
+    for file in (0, 1, 2, listens, tell, *files):
         os.close(file)
 
     def watch():
-        while code := client.recv(1):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(program, code[0])
-        os.kill(program, signal.SIGKILL)  # whom it stood for is gone
+        code = b"first"
+        while code:
+            code = client.recv(1)
+            with contextlib.suppress(ProcessLookupError):  # to all that it started, as a terminal does; whom it stood for is gone: all end
+                os.killpg(program, code[0] if code else signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
     _, status = os.waitpid(program, 0)
@@ -114,7 +121,6 @@ def become(client: socket.socket, files: list[int], given: dict) -> None:
     for file, number in zip(high, given["files"], strict=True):
         os.dup2(file, number, inheritable=True)
         os.close(file)
-    os.setsid()  # Ctrl-C reaches it by whom it stands for, once
     os.chdir(given["folder"])
     os.environ.clear()
     os.environ.update(given["environment"])
