@@ -40,7 +40,12 @@ HINTS = (
     "Updating lock file",
 )
 DVC = [sys.executable, "-m", "vlact.warm", "-m", "dvc"]
-NO_RESULT = ("vlact/__init__.py", "vlact/jobs.py", "vlact/params.py")  # numbers are DVC's own to watch; how jobs are run changes none
+NO_RESULT = (
+    "vlact/__init__.py",
+    "vlact/jobs.py",
+    "vlact/params.py",
+    "vlact/warm.py",
+)  # numbers are DVC's own to watch; how jobs are run changes none
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 
 
@@ -249,7 +254,7 @@ def repro(profile: str, force: bool = False) -> int:
     and from how long the stages of this run took against theirs.
 
     Returns:
-        0, or what the first stage that failed returned; those beside it end first. 130 after Ctrl-C.
+        0, or what the first stage that failed returned; those beside it end first. 130 after Ctrl-C or a kill.
     """
     switched, numbers = switch(profile), yaml.safe_load((ROOT / "params.yaml").read_text())
     kept = ROOT / "data" / "tmp" / "profile"  # which profile to go back to, also after a run that was killed
