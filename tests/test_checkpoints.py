@@ -8,6 +8,7 @@ from reference.videomae import videomae as slow_videomae
 
 from vlact.models import checkpoints
 from vlact.models.dual import DualConfig, DualEncoder
+from vlact.models.frames import FrameEncoder
 from vlact.models.zoo.mvitv2 import MViTv2
 
 
@@ -38,7 +39,8 @@ def encoder(frames=4, **more):
 def test_timesformer_sees_what_its_paper_says(tmp_path, prefix):
     state = published_timesformer(prefix=prefix)
     torch.save({"epoch": 15, "model_state": state, "cfg": "TRAIN:\n"}, tmp_path / "t.pyth")
-    found = checkpoints.timesformer(tmp_path / "t.pyth", encoder())
+    found = encoder()
+    assert not checkpoints.timesformer(tmp_path / "t.pyth", found)  # a head of 400 classes is no projection
     clip = torch.randint(0, 255, (4, 16, 16, 3), dtype=torch.uint8)
     pixels = (clip.permute(0, 3, 1, 2) / 255 - 0.45) / 0.225  # as its authors feed it
     expected = slow({k.removeprefix(prefix): v for k, v in state.items()}, pixels, heads=2)
@@ -50,7 +52,8 @@ def test_timesformer_sees_what_its_paper_says(tmp_path, prefix):
 def test_another_number_of_frames_takes_the_nearest_times(tmp_path):
     state = published_timesformer()
     torch.save({"model_state": state}, tmp_path / "t.pyth")
-    times = checkpoints.timesformer(tmp_path / "t.pyth", encoder(8)).trunk.embeddings.time_embeddings
+    checkpoints.timesformer(tmp_path / "t.pyth", found := encoder(8))
+    times = found.trunk.embeddings.time_embeddings
     assert torch.equal(times[:, ::2], state["model.time_embed"]) and torch.equal(times[:, 1::2], state["model.time_embed"])
 
 
@@ -175,7 +178,7 @@ def test_vit_b16_has_the_shapes_of_the_published_file():
     config = get_model_config("ViT-B-16-quickgelu")
     with torch.device("meta"):
         theirs = CLIP(config["embed_dim"], CLIPVisionCfg(**config["vision_cfg"]), CLIPTextCfg(**config["text_cfg"]), quick_gelu=True)
-        ours = checkpoints.OpenAIFrames(DualConfig(224, 16, 8, 768, 12, 12, 512, 512, "cls", motion_input=False, conv_stem=False))
+        ours = FrameEncoder(DualConfig(224, 16, 8, 768, 12, 12, 512, 512, "cls", motion_input=False, conv_stem=False, quick_gelu=True))
     mine = {k: v.shape for k, v in ours.state_dict().items() if k.startswith("visual.")}
     assert mine == {k: v.shape for k, v in theirs.state_dict().items() if k.startswith("visual.")} and config["quick_gelu"]
 
@@ -384,3 +387,78 @@ def test_a_language_model_that_does_not_fit_says_what(tmp_path):
     (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
     with pytest.raises(ValueError, match="asks for code of its own"):
         checkpoints.language_model(tmp_path)
+
+
+def test_the_benchmark_starts_from_published_weights(tmp_path):
+    """X-CLIP and MViTv2 as `paper` builds them: the file's weights, trainable, and other names after training."""
+    from vlact.transferring import build
+
+    _, path = xclip_of_transformers(tmp_path)
+    words = {n: torch.zeros(64) for n in ("rising", "falling down", "spinning")}
+    model = build("X-CLIP", ["rising", "spinning"], {"weights": str(path)}, None, words)
+    clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    assert model.frames == 4 and not model.method.clip.visual.conv1.weight.requires_grad
+    model.loss(clips, torch.tensor([0, 1])).backward()
+    assert model.method.clip.visual.proj.grad.abs().sum() > 0
+    model.names = ["falling down", "rising", "spinning"]
+    with torch.no_grad():
+        assert model.eval()(clips).shape == (2, 3)
+    with pytest.raises(ValueError, match="X-CLIP without other options"):
+        build("I3D", ["a", "b"], {"weights": str(path)})
+    with pytest.raises(FileNotFoundError, match="make doctor"):
+        build("MViTv2", ["a", "b"], {"weights": str(tmp_path / "none.pth")})
+
+
+def test_the_ladder_begins_with_published_weights(tmp_path, monkeypatch):
+    """`pretrain` as `paper` runs it, on small files with the published names: CLIP's towers, ProcedureVRL's trunk and projection."""
+    from dataclasses import replace
+
+    import numpy as np
+    import pandas as pd
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+    from safetensors.torch import save_file
+
+    from vlact import params
+    from vlact.models.text import sentence_encoder
+    from vlact.stages import pretrain
+
+    torch.manual_seed(0)
+    towers = CLIPVisionCfg(layers=2, width=64, patch_size=8, image_size=16), CLIPTextCfg(width=64, heads=1, layers=2)
+    theirs, clip = CLIP(32, *towers, quick_gelu=True), str(tmp_path / "clip.safetensors")
+    save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, clip)
+    trunk = published_timesformer(dim=64)
+    torch.save({"model_state": trunk}, tmp_path / "classes.pyth")
+    trunk |= {"model.head.weight": torch.randn(32, 64), "model.head.bias": torch.randn(32)}
+    torch.save({"model_state": trunk}, tmp_path / "projection.pyth")
+
+    rows = {"caption": ["pick up the cup", "spin the disc", "lay down the block", "spin the cup"], "verb": ["a", "b", "c", "b"]}
+    table = pd.DataFrame(rows | {"object": ["cup", "disc", "block", "cup"], "split": ["train", "train", "train", "val"]})
+    rng = np.random.default_rng(0)
+
+    def frames_of(p, name, *_):
+        path = tmp_path / f"{name}{rng.integers(1 << 30)}.npy"
+        np.save(path, rng.integers(0, 255, (4, 1, 4, 16, 16, 3), dtype=np.uint8))
+        return table, path
+
+    monkeypatch.setattr(pretrain, "frames_of", frames_of)
+    monkeypatch.setattr(pretrain, "worlds", lambda *_, **__: None)
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    sentence_encoder.cache_clear()
+    shape = {"image_size": 16, "patch_size": 8, "num_frames": 4, "dim": 64, "heads": 1, "embed_dim": 32, "text_dim": 32}
+    shape |= {"pool": "cls", "motion_input": False, "conv_stem": False, "quick_gelu": True, "text": clip}
+    for name in ("classes", "projection"):
+        p = params.load("smoke", name)
+        steps = {"align_steps": 3, "vlog_steps": 2, "checkpoints": {"frames": clip, "trunk": str(tmp_path / f"{name}.pyth")}}
+        p = replace(p, model=replace(p.model, **shape), pretrain=replace(p.pretrain, **steps))
+        pretrain.pretraining(p)
+        folder = p.data / "pretrained"
+        seen, aligned = FrameEncoder.load(folder / "frames1.safetensors"), DualEncoder.load(folder / "seed1.safetensors")
+        assert torch.equal(seen.visual.proj, theirs.visual.proj) and seen.config.quick_gelu and seen.config.text == clip
+        assert torch.equal(aligned.trunk.layernorm.weight, trunk["model.norm.weight"])
+        stages = set(pd.read_csv(folder / "curves.csv")["stage"])
+        known = torch.equal(aligned.video_projection.weight, trunk["model.head.weight"])
+        assert (stages, known) == (({"vlog"}, True) if name == "projection" else ({"align", "vlog"}, False))
+    said = sentence_encoder(clip)(["spin the disc"])
+    torch.testing.assert_close(aligned.embed_text(said), said)  # CLIP's own space
+    with pytest.raises(ValueError, match="its shape is not that of params.yaml.*dim 64, there 48"):
+        pretrain.pretraining(replace(p, workspace="other", model=replace(p.model, dim=48)))

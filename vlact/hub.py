@@ -129,7 +129,7 @@ class Namer(_Citizen):
         clip = _clip(path, start_s, end_s, self.encoder.config.num_frames, self.encoder.config.image_size)
         with autocast():
             seen = self.encoder(clip)[0].float()
-        return _ranked(names, self.encoder.embed_text(sentence_encoder()(names)) @ seen / self.tau)
+        return _ranked(names, self.encoder.embed_text(sentence_encoder(self.encoder.config.text)(names)) @ seen / self.tau)
 
 
 def _clip(path: str | Path, start_s: float, end_s: float | None, num_frames: int, size: int) -> torch.Tensor:
@@ -168,7 +168,7 @@ class Mover(_Citizen):
         own = {k: v for k, v in trunk.items() if k not in ("motion", "frames")}
         clip = MovingFrames.start(path, trunk.get("motion", False), trunk.get("frames"))
         texts = [*names, *fine]
-        words = dict(zip(texts, sentence_encoder()(texts), strict=True))
+        words = dict(zip(texts, sentence_encoder(clip.config.text)(texts), strict=True))
         model = Disentangled(EZCLIP(clip, words, names, **own), fine, torch.tensor(parent), **options)
         return cls(FrameEncoder.load(path), model, trunk, options)
 

@@ -1,6 +1,6 @@
 """params.yaml, read once and checked: every number of every profile, and where results go."""
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin
@@ -44,6 +44,8 @@ class Model:
     pool: str
     motion_input: bool
     conv_stem: bool
+    quick_gelu: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Pretrain:
     align_lr: float
     align_noise: float  # share of captions that name another clip
     vlog_steps: int
+    checkpoints: dict = field(default_factory=dict)  # `frames` and `trunk`: published files in place of the first two rungs
 
 
 @dataclass(frozen=True)
@@ -308,7 +311,8 @@ def load(profile: str = "smoke", workspace: str | None = None, path: Path = ROOT
 
 def _build(kind: type, values: dict, where: str):
     known = {f.name: f.type for f in fields(kind)}
-    unknown, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    unknown, missing = sorted(set(values) - set(known)), sorted(needed - set(values))
     if unknown or missing:
         raise ValueError(f"{where}: unknown parameters {unknown or 'none'}, missing {missing or 'none'}; expected {sorted(known)}")
     out = {}

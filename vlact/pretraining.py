@@ -1,10 +1,11 @@
 """The pretraining ladder: CLIP on frames, the video trunk, both projections, and LaViLa's narrations.
 
-Every function here but `pool` is a job (`vlact.jobs.run`): files and plain values in, an encoder as
+Published weights can stand in for the first two rungs (`published`). Every function here but `pool` is a job (`vlact.jobs.run`): files and plain values in, an encoder as
 safetensors and its curve out. Supervision of each rung is declared in its docstring.
 """
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -42,6 +43,38 @@ def pool(encoder: DualEncoder, clips: Tensor, batch_size: int = 64) -> Tensor:
     """Pooled features (N, dim) of uint8 clips (N, T, H, W, 3)."""
     with autocast():
         return torch.cat([encoder.last(encoder.first(part, 0), 0).float() for part in clips.split(batch_size)])
+
+
+def published(kind: str, path: str, model: dict, out: str) -> bool:
+    """A published file in place of a rung.
+
+    Args:
+        kind: "frames", OpenAI's CLIP in open_clip's format; "trunk", a TimeSformer, ProcedureVRL's or another.
+        path: The file.
+        model: `DualConfig` as a dict.
+        out: Where the encoder goes (safetensors).
+
+    Returns:
+        Whether its projections are set.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: A file of another model, or of another shape than `model`.
+    """
+    from vlact.models import checkpoints
+
+    config, ready = DualConfig(**model), True
+    if kind == "frames":
+        encoder, _ = checkpoints.openai_clip(path, config.num_frames)
+        found, wanted = asdict(encoder.config) | {"text": config.text}, asdict(config)
+        if odd := {k: (v, wanted[k]) for k, v in found.items() if v != wanted[k]}:
+            raise ValueError(f"{path}: its shape is not that of params.yaml (model): {', '.join(f'{k} {a}, there {b}' for k, (a, b) in odd.items())}")
+        encoder.config = config
+    else:
+        torch.manual_seed(0)  # of projections that it lacks
+        ready = checkpoints.timesformer(path, encoder := DualEncoder(config))
+    encoder.save(out)
+    return ready
 
 
 def pretrain_frames(

@@ -106,6 +106,7 @@ def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) 
 
     torch.manual_seed(seed)
     blocks = ace["trained_blocks"] if trial.blocks is None else trial.blocks
+    say = sentence_encoder(encoder.config.text)
     common = {"words": words, "base": [phrase(*a) for a in task.base], "tau": ace["tau"]}
     match "vifi" if trial.start == "clip" and not trial.trained else trial.method:
         case "procvlr" | "zero_shot":
@@ -114,18 +115,18 @@ def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) 
             return LaViLa(encoder, blocks=blocks, **common, **trial.options)
         case "ace":
             strings = sorted({*task.texts(), *plan_texts(task)})
-            tower = TextTower(sentence_encoder(), strings, trial.text_blocks) if trial.text_blocks else None
+            tower = TextTower(say, strings, trial.text_blocks) if trial.text_blocks else None
             plan = ActionTexts(list(task.base), task.trees)
             return ACE(encoder, blocks=blocks, plan=plan, seed=seed, tower=tower, **common, **trial.options)
         case "vifi":
-            return ViFi(encoder, TextTower(sentence_encoder(), task.texts(any(trial.leaf)), trial.text_blocks), blocks=blocks, **common)
+            return ViFi(encoder, TextTower(say, task.texts(any(trial.leaf)), trial.text_blocks), blocks=blocks, **common)
         case "vifi_prompts":
-            tower = TextTower(sentence_encoder(), task.texts(any(trial.leaf)), TEXT_BLOCKS, PROMPTS)
+            tower = TextTower(say, task.texts(any(trial.leaf)), TEXT_BLOCKS, PROMPTS)
             return ViFiPrompts(encoder, tower, **common)
         case "text4vis":
             return Text4Vis(encoder, blocks=blocks, **common)
         case "bike":
-            return BIKE(encoder, blocks=blocks, lexicon=ace["lexicon"], encode=sentence_encoder(), **common)
+            return BIKE(encoder, blocks=blocks, lexicon=ace["lexicon"], encode=say, **common)
     raise ValueError(f"method must be a file of vlact/models/zoo; got {trial.method!r}")
 
 

@@ -121,12 +121,14 @@ def build(kind: str, names: list[str], options: dict, clip: str | None = None, w
     Args:
         kind: One of `SCRATCH`, `OVER_CLIP`, `BY_NAME`, `TIMESFORMER`, `DOMAINS`; `TIMESFORMER` on coarse motions of Syn-TA only.
         names: The classes.
-        options: Of its class; and `bf16` for any, see `precision`.
+        options: Of its class; and `bf16` for any, see `precision`; `weights` for MViTv2 and X-CLIP, a published file (a path from
+            the repository's root), which settles the temperature and the frames of X-CLIP.
         clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for `TIMESFORMER`.
         words: Frozen features of every string that they may meet.
 
     Raises:
-        ValueError: No such kind.
+        FileNotFoundError: No such file of weights.
+        ValueError: No such kind, weights of a kind that has none, or of another model.
     """
     model = _build(kind, names, {k: v for k, v in options.items() if k != "bf16"}, clip, words)
     if "bf16" in options:
@@ -137,6 +139,15 @@ def build(kind: str, names: list[str], options: dict, clip: str | None = None, w
 def _build(kind: str, names: list[str], options: dict, clip: str | None, words: dict[str, Tensor] | None) -> nn.Module:
     start = {k: v for k, v in options.items() if k in ("motion", "frames")}
     over = {k: v for k, v in options.items() if k not in start}
+    if "weights" in options:
+        from vlact.models import checkpoints
+
+        path, rest = ROOT / options["weights"], {k: v for k, v in options.items() if k != "weights"}
+        if kind == "MViTv2":
+            return checkpoints.mvitv2(path, MViTv2(len(names), **rest)).train()
+        if kind != "X-CLIP" or rest:
+            raise ValueError(f"{kind}: weights are read for MViTv2, and for X-CLIP without other options; got {options}")
+        return ByName(checkpoints.xclip(path, names, words or ()), names).train()
     if kind in SCRATCH:
         return SCRATCH[kind](len(names), **options)
     if kind in OVER_CLIP:

@@ -6,15 +6,18 @@ weight it has, or the error lists what is missing and what is left.
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate
 
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
 from vlact.models.internvideo2 import InternVideo2, InternVideo2Config, other_frames
+from vlact.models.moving import MovingFrames
+from vlact.models.text import ClipText
 from vlact.models.zoo.xclip import XCLIP as XCLIPModel
 
 Rules = list[tuple[str, str]]
@@ -117,30 +120,42 @@ TIMESFORMER: Rules = [
     (r"blocks\.(\d+)\.mlp\.fc1\.(\w+)", r"encoder.layer.\1.intermediate.dense.\2"),
     (r"blocks\.(\d+)\.mlp\.fc2\.(\w+)", r"encoder.layer.\1.output.dense.\2"),
     (r"norm\.(weight|bias)", r"layernorm.\1"),
-    (r"head\.(weight|bias)", ""),  # of its own classes
+    (r"head\.(weight|bias)", r"head.\1"),
 ]
 
 
-def timesformer(path: str | Path, encoder: DualEncoder, rules: Rules = TIMESFORMER) -> DualEncoder:
+def timesformer(path: str | Path, encoder: DualEncoder, rules: Rules = TIMESFORMER) -> bool:
     """Published weights into the trunk of a `DualEncoder`; another number of frames is stretched.
 
     Args:
-        path: A .pyth file of TimeSformer (divided space-time attention).
-        encoder: With `conv_stem=False, motion_input=False`; its projections stay as they are.
+        path: A .pyth file of TimeSformer (divided space-time attention) or ProcedureVRL.
+        encoder: With `conv_stem=False, motion_input=False`.
         rules: Of the names; more may be added in front, for heads of other models.
+
+    Returns:
+        Whether its projections are set, too: a head with as many rows as the shared space has dimensions leads into
+        CLIP's space (ProcedureVRL), where the text's projection is the identity. A head of classes is left out and the
+        projections stay as they are.
 
     Raises:
         ValueError: See `translate` and `load`.
     """
     bare = {k.removeprefix("module.").removeprefix("model."): v for k, v in read(path).items()}
     state = translate(bare, rules, path)
+    head = {k: state.pop(f"head.{k}") for k in ("weight", "bias") if f"head.{k}" in state}
     if (times := "embeddings.time_embeddings") in state:
         state[times] = stretch(state[times], encoder.config.num_frames)
     if (patch := "embeddings.patch_embeddings.projection") + ".weight" in state:
         state[f"{patch}.weight"], more = own_pixels(state[f"{patch}.weight"], (0.45,) * 3, (0.225,) * 3)
         state[f"{patch}.bias"] = state[f"{patch}.bias"] + more
     load(encoder.trunk, state, path)
-    return encoder.eval()
+    encoder.eval()
+    config = encoder.config
+    if set(head) != {"weight", "bias"} or len(head["weight"]) != config.embed_dim or config.text_dim != config.embed_dim:
+        return False
+    load(encoder.video_projection, head, path)
+    load(encoder.text_projection, {"weight": torch.eye(config.embed_dim), "bias": torch.zeros(config.embed_dim)}, path)
+    return True
 
 
 # MViTv2: torchvision's mvit_v2_s (KINETICS400_V1)
@@ -263,47 +278,16 @@ def internvideo2(path: str | Path, num_frames: int = 8, heads: int | None = None
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class OpenAIFrames(FrameEncoder):
-    """`FrameEncoder` with the activation that OpenAI's weights were trained with, x sigmoid(1.702 x).
-
-    Its text features are those of `ClipText`, already in the shared space: the projection starts as the identity.
-    """
-
-    def __init__(self, config: DualConfig):
-        super().__init__(config)
-        from open_clip.transformer import QuickGELU
-
-        for block in self.visual.transformer.resblocks:
-            block.mlp.gelu = QuickGELU()
-
-
-class ClipText:
-    """CLIP's text tower, frozen: strings to unit vectors, as `vlact.models.text.SentenceEncoder` gives them.
-
-    Args:
-        tower: open_clip's `TextTransformer` with its weights.
-        unit: False leaves the vectors as long as the tower makes them.
-    """
-
-    def __init__(self, tower: nn.Module, unit: bool = True):
-        import open_clip
-
-        self.tower, self.dim, self.unit = tower.eval().requires_grad_(False), tower.text_projection.shape[1], unit
-        self.tokenize = open_clip.get_tokenizer("ViT-B-16")
-
-    @torch.no_grad()
-    def __call__(self, texts: list[str]) -> Tensor:
-        found = self.tower(self.tokenize(list(texts)))
-        return normalize(found, dim=-1) if self.unit else found
-
-
 def blocks_of(state: dict[str, Tensor], prefix: str) -> int:
     """How many numbered blocks stand after a prefix."""
     return 1 + max(int(k.removeprefix(prefix).split(".")[0]) for k in state if k.startswith(prefix))
 
 
-def image_tower(seen: dict[str, Tensor], num_frames: int, mean: tuple, std: tuple) -> tuple[OpenAIFrames, dict[str, Tensor]]:
-    """A tower of the shape that open_clip's `visual.` weights have, empty, and the weights for pixels in -1..1; text as it comes."""
+def image_tower(seen: dict[str, Tensor], num_frames: int, mean: tuple, std: tuple, text: str = "") -> tuple[FrameEncoder, dict[str, Tensor]]:
+    """A tower of the shape that open_clip's `visual.` weights have, empty, and the weights for pixels in -1..1.
+
+    Its text features are already in the shared space: the projection starts as the identity.
+    """
     dim, _, patch, _ = seen["visual.conv1.weight"].shape
     side, embed = round((len(seen["visual.positional_embedding"]) - 1) ** 0.5), seen["visual.proj"].shape[1]
     shape = side * patch, patch, num_frames, dim, blocks_of(seen, "visual.transformer.resblocks."), max(1, dim // 64), embed, embed
@@ -312,7 +296,8 @@ def image_tower(seen: dict[str, Tensor], num_frames: int, mean: tuple, std: tupl
     places[1:] += more  # the projection has no bias; every patch gets a position
     seen = seen | {"visual.conv1.weight": pixels, "visual.positional_embedding": places}
     seen |= {"text_projection.weight": torch.eye(embed), "text_projection.bias": torch.zeros(embed)}
-    return OpenAIFrames(DualConfig(*shape, "cls", motion_input=False, conv_stem=False)), seen
+    config = DualConfig(*shape, "cls", motion_input=False, conv_stem=False, quick_gelu=True, text=text)
+    return FrameEncoder(config), seen
 
 
 def text_tower(said: dict[str, Tensor], path: str | Path) -> nn.Module:
@@ -325,7 +310,7 @@ def text_tower(said: dict[str, Tensor], path: str | Path) -> nn.Module:
     return load(_build_text_tower(said["text_projection"].shape[1], shape, quick_gelu=True), said, path)
 
 
-def openai_clip(path: str | Path, num_frames: int = 8) -> tuple[OpenAIFrames, ClipText]:
+def openai_clip(path: str | Path, num_frames: int = 8) -> tuple[FrameEncoder, ClipText]:
     """Both towers of an OpenAI ViT in open_clip's format (`open_clip_model.safetensors`); shapes follow from the file.
 
     Args:
@@ -340,7 +325,7 @@ def openai_clip(path: str | Path, num_frames: int = 8) -> tuple[OpenAIFrames, Cl
     if not set(wanted) <= set(state):
         raise ValueError(f"{path}: expected open_clip's names, such as {wanted}; got {sorted(state)[:3]}")
     seen = translate(state, [(r"(visual\..*)", r"\1"), (r".*", "")], path)
-    clip, seen = image_tower(seen, num_frames, OPENAI_MEAN, OPENAI_STD)
+    clip, seen = image_tower(seen, num_frames, OPENAI_MEAN, OPENAI_STD, str(path))
     said = translate(state, [(r"(visual\..*|logit_scale)", ""), (r"(.*)", r"\1")], path)
     return load(clip, seen, path), ClipText(text_tower(said, path))
 
@@ -395,12 +380,13 @@ XCLIP: Rules = [
 ]
 
 
-def xclip(path: str | Path, names: list[str]) -> XCLIPModel:
+def xclip(path: str | Path, names: list[str], others: Iterable[str] = ()) -> XCLIPModel:
     """A published X-CLIP in transformers' layout, ready to tell `names` apart; shapes follow from the file.
 
     Args:
         path: Its safetensors or bin file.
         names: The classes; their features come from the file's own text tower.
+        others: Further strings that it may be asked for.
 
     Raises:
         ValueError: See `translate` and `load`; or a file that is no X-CLIP.
@@ -419,8 +405,9 @@ def xclip(path: str | Path, names: list[str]) -> XCLIPModel:
     seen["integrate.position"] = seen["integrate.position"][0]
     visual = {k.removeprefix("clip."): v for k, v in seen.items() if k.startswith("clip.")}
     clip, visual = image_tower(visual, len(seen["integrate.position"]), IMAGENET_MEAN, IMAGENET_STD)
-    words = ClipText(text_tower(said, path), unit=False)(names)
-    model = XCLIPModel(clip, dict(zip(names, words, strict=True)), names, float((-state["logit_scale"]).exp()))
+    texts = list(dict.fromkeys([*names, *others]))
+    words = dict(zip(texts, ClipText(text_tower(said, path), unit=False)(texts), strict=True))
+    model = XCLIPModel(MovingFrames(clip.config), words, names, float((-state["logit_scale"]).exp()))
     return load(model, seen | {f"clip.{k}": v for k, v in visual.items()}, path)
 
 

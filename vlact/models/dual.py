@@ -36,6 +36,8 @@ class DualConfig:
     pool: str = "mean"  # "mean" over all tokens, or "cls"
     motion_input: bool = True
     conv_stem: bool = True
+    quick_gelu: bool = False  # of an image tower: x sigmoid(1.702 x), which OpenAI's weights were trained with
+    text: str = ""  # whose features of texts it takes, see `vlact.models.text.sentence_encoder`
 
     def __post_init__(self):
         if self.pool not in ("cls", "mean"):

@@ -20,7 +20,7 @@ class FrameEncoder(nn.Module):
 
     def __init__(self, config: DualConfig):
         super().__init__()
-        from open_clip.transformer import VisionTransformer
+        from open_clip.transformer import QuickGELU, VisionTransformer
 
         self.config = config
         self.visual = VisionTransformer(
@@ -33,6 +33,7 @@ class FrameEncoder(nn.Module):
             output_dim=config.embed_dim,
             no_ln_pre=config.conv_stem,
             pool_type="avg" if config.pool == "mean" else "tok",
+            act_layer=QuickGELU if config.quick_gelu else nn.GELU,
         )
         if config.conv_stem:
             self.visual.conv1 = conv_stem(3, config.dim, config.patch_size)

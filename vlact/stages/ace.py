@@ -192,7 +192,7 @@ class Bench:
             words = sorted(words | set(self.ace["lexicon"]))
             path = work / f"{d}-words.safetensors"
             if not path.is_file():
-                write_whole(path, save_file, dict(zip(words, sentence_encoder()(words), strict=True)))
+                write_whole(path, save_file, dict(zip(words, sentence_encoder(p.model.text)(words), strict=True)))
             for verb_only in sorted({t.verb_only for t in mine}):
                 task = next(iter(self.tests[self.id(next(t for t in mine if t.verb_only == verb_only))].values()))
                 for i, s in enumerate(p.seeds):

@@ -44,13 +44,14 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
     for split in ("train", "test"):
         if split not in set(found.table["split"]):
             raise ValueError(f"{csv}: no usable row is left in split {split!r}; skipped: {'; '.join(found.skipped)}")
-    task = own.task(found.table, sentence_encoder(), trees)
+    say = sentence_encoder(p.model.text)
+    task = own.task(found.table, say, trees)
     kept = clip_table(found.table, task, (("train", "base"),))
     work = p.scratch / "own" / jobs.key(ACE.key(p), csv, str(folder), str(trees), lr, epochs, found.table.to_csv())
     work.mkdir(parents=True, exist_ok=True)
     clips.save_frames(work / "clips.npy", found.frames)
     words = sorted({*task.texts(), *plan_texts(task)})
-    save_file(dict(zip(words, sentence_encoder()(words), strict=True)), work / "words.safetensors")
+    save_file(dict(zip(words, say(words), strict=True)), work / "words.safetensors")
     kept.to_parquet(work / "clips.parquet", index=False)
     model, ace, todo = asdict(p.model), asdict(p.ace), []
     for s in p.seeds:

@@ -50,7 +50,7 @@ def words_of(p: Params, names: list[str], path: Path) -> str:
 
     if not path.is_file():
         texts = sorted({t.format(n) for n in names for t in (TEMPLATES if "ActionCLIP" in p.transfer.models else ("{}",))})
-        save_file(dict(zip(texts, sentence_encoder()(texts), strict=True)), path)
+        save_file(dict(zip(texts, sentence_encoder(p.model.text)(texts), strict=True)), path)
     return str(path)
 
 
