@@ -81,7 +81,7 @@ def test_a_prompt_holds_instruction_names_and_clauses_and_says_where_each_candid
     made, n = prompts(WORDS, rows, SAID), len(INSTRUCTION.split())
     assert made.ids.shape == (2, n + 5) and made.mask.sum(1).tolist() == [n + 5, n + 3]
     assert made.at.tolist() == [[n + 1, n + 4], [n, n + 2]]
-    assert WORDS.convert_ids_to_tokens(made.names[1].tolist()) == ["SportC", "SportA"]
+    assert WORDS.convert_ids_to_tokens(made.names[1, :, 0].tolist()) == ["SportC", "SportA"]
     assert WORDS.decode(made.ids[0, n:]).split() == ["SportA", "<clause>", "SportB", "<clause>", "<clause>"]
     assert torch.equal(made.clauses[0, n + 1], SAID["runs"]) and not made.clauses[0, n].any() and not made.blank().clauses.any()
 

@@ -211,6 +211,29 @@ def test_actionvlm_goes_on_where_it_was_killed(weight, recordings, aligned, tmp_
     np.testing.assert_allclose(*curves, atol=1e-6)
 
 
+def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path):
+    """Its weights stay in their folder: the run's reasoner holds LoRA and what is new, and finds as it did."""
+    from safetensors.torch import load_file
+    from test_vision_language import publish
+
+    from vlact import scaling_localisers
+    from vlact.models.actionvlm import Reader
+    from vlact.vision_language import VisionLanguageLocaliser
+
+    *given, features = recordings
+    folder = tmp_path / "aligned"
+    (folder / "clauses.safetensors").unlink()
+    Reader.over(lm := publish(tmp_path / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
+    (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}))
+    assert scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 0
+    path = tmp_path / "out" / "reasoner.safetensors"
+    assert not [k for k in load_file(path) if "base_layer" in k] and any("lora_B" in k for k in load_file(path))
+    found = VisionLanguageLocaliser.load(path).detect(features, {v: 0.5 * len(x) for v, x in features.items()})
+    assert set(found["label"]) <= {"jump", "run"} and len(found)
+    (folder / "words.json").write_text("{}")
+    assert scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 1
+
+
 def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, capsys):
     from vlact import scaling_localisers
 
@@ -219,7 +242,7 @@ def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, caps
     for more, message in (
         (aligned[:4], "expected --aligned, the folder of the alignment stage, and --descriptions"),
         ([*aligned, "--weight", "much"], "--weight 'much': expected eq1, paired, learned or a number"),
-        ([*aligned, "--aligned", str(tmp_path)], "reader.safetensors: no such file; expected reader.safetensors, clauses.safetensors"),
+        ([*aligned, "--aligned", str(tmp_path)], "reader.safetensors: no such file; expected reader.safetensors, words.json"),
         ([*aligned, "--descriptions", str(tmp_path / "short.json")], "short.json: no description of 'run', a class of the ground truth"),
         ([*aligned, "--descriptions", str(recordings[1])], "features.safetensors: expected json, a description by class"),
     ):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from vlact import vision_language as vl
 from vlact.language.descriptions import WORDS, describe
-from vlact.language.prompts import encode_clauses, prompt_of, tokenizer
+from vlact.language.prompts import INSTRUCTION, encode_clauses, language_of, prompt_of, targets, tokenizer
 from vlact.localizing import Clock, Sequence, window
 from vlact.losses.actionvlm import ClassMeans, frame_classes, frame_loss
 from vlact.losses.localization import assign, diou, focal, points
@@ -337,12 +337,140 @@ def test_no_result_counts_before_the_reader_reads(monkeypatch, tmp_path):
         stage.actionvlm(p)
 
 
-def test_real_data_says_what_it_needs():
-    from vlact import params
+# Published language models, as `paper` has them: small ones with the real layout
+def publish(folder):
+    """A transformers folder: a Qwen2 of random weights, in bf16 as published ones are, and a tokenizer that cuts words into pieces."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    whole, ends = Tokenizer(models.BPE()), ["<|endoftext|>", "<|im_end|>"]
+    whole.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
+    whole.decoder = decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    whole.train_from_iterator(CLASSES.values(), trainers.BpeTrainer(vocab_size=320, special_tokens=ends, initial_alphabet=letters))
+    PreTrainedTokenizerFast(tokenizer_object=whole, pad_token=ends[0], eos_token=ends[1]).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    Qwen2ForCausalLM(Qwen2Config(vocab_size=whole.get_vocab_size(), **shape, tie_word_embeddings=True)).bfloat16().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """The folder that the alignment stage leaves of one."""
+    torch.manual_seed(0)
+    Reader.over(lm := publish(tmp_path / "lm"), 6).save(tmp_path / "reader.safetensors")
+    (tmp_path / "words.json").write_text(json.dumps({"folder": lm, "steps": LENGTH}))
+    return tmp_path
+
+
+def test_a_published_model_is_asked_in_words(published):
+    words, steps, said = language_of(published)
+    prompt = prompt_of(words, list(CLASSES), list(CLASSES.values()), said)
+    assert (steps, said, prompt.clauses.shape[-1]) == (LENGTH, {}, 0)
+    first, second = prompt.at[0].tolist()
+    assert words.decode(prompt.ids[0, : first + 1]) == f"{INSTRUCTION} Leap: {CLASSES['Leap']}."
+    assert words.decode(prompt.ids[0, first + 1 : second + 1]) == f" Squat: {CLASSES['Squat']}." and second + 1 == prompt.ids.shape[1]
+    assert [words.decode([i for i in own if i >= 0]) for own in prompt.names[0].tolist()] == [" Leap", " Squat"]
+    assert len(targets(words, ["Leap 3 17"])[0]) > 5 and targets(words, ["Leap"])[0, -1] == words.eos_token_id
+
+
+def setting_of(folder):
+    words, _, said = language_of(folder)
+    prompt, bare = (prompt_of(words, list(CLASSES), list(CLASSES.values()), said, x) for x in (True, False))
+    return replace(setting(), prompt=prompt, bare=bare, words=words)
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.reads and v.lm != "biased"], ids=lambda v: v.name)
+def test_every_row_trains_over_a_published_model(published, variant):
+    """LoRA and all that is new learn; the model's own weights stay as they are and in their folder."""
+    from safetensors.torch import load_file
+
+    own = load_file(published / "lm" / "model.safetensors")
+    start = Reader.load(published / "reader.safetensors")
+    model, curve = vl.train(setting_of(published), variant, str(published), 0)
+    lm, name = model.reader.branch.causal_lm(), "model.layers.0.mlp.up_proj"
+    kept = torch.equal(lm.get_submodule(name).base_layer.weight.cpu(), own[f"{name}.weight"])
+    assert kept == (variant.lm != "random") and np.isfinite([row["loss"] for row in curve]).all()
+    moved = {k for k, v in model.reader.named_parameters() if v.requires_grad}
+    assert any("lora_A" in k for k in moved) and "branch.take_in.1.weight" in moved and not any("base_layer" in k for k in moved)
+    assert not torch.equal(model.reader.branch.take_in[1].weight, start.branch.take_in[1].weight)
+    x, mask = torch.randn(2, LENGTH, 6), torch.ones(2, LENGTH, dtype=torch.bool)
+    with torch.inference_mode():
+        weight = model.weight(model.read(x, mask, setting_of(published).prompt))
+    assert ((weight >= 0) & (weight <= 1)).all()
+
+
+def test_a_published_model_is_not_in_the_files_of_what_was_trained_over_it(published):
+    assert (published / "reader.safetensors").stat().st_size < 120_000
+    model, _ = vl.train(setting_of(published), Variant("fixed", 0.7), str(published), 0)
+    whole = localiser(model, prompt=setting_of(published).prompt)
+    whole.save(published / "r.safetensors")
+    found, features = VisionLanguageLocaliser.load(published / "r.safetensors"), {v.name: v.features for v in videos(2, 9)}
+    from safetensors.torch import load_file
+
+    assert not [k for k in load_file(published / "r.safetensors") if "base_layer" in k or "embed_tokens" in k]
+    durations = {v: 10.0 for v in features}
+    pd.testing.assert_frame_equal(found.detect(features, durations), whole.detect(features, durations))
+
+
+def test_a_published_model_answers(published, tmp_path):
+    vl.answer_job(*files(tmp_path), str(published), {"deranged 0": [1, 0]}, 0, str(tmp_path / "a"), str(tmp_path / "a.pt"))
+    assert len(pd.read_parquet(tmp_path / "a.parquet")) == 12
+
+
+def test_what_a_published_model_must_be(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make doctor PROFILE=paper"):
+        Reader.over(str(tmp_path / "nowhere"), 6)
+
+
+def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
+    """`paper`'s stages on THUMOS14's layout: features by VideoMAE, a reader over a language model, localisers, every row of ActionVLM."""
+    from test_checkpoints import published_videomae
+
+    from vlact import params, video
+    from vlact.datasets import activitynet
+    from vlact.stages.actionvlm import actionvlm, descriptions
     from vlact.stages.alignment import alignment
+    from vlact.stages.localisers import localisers
+
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    small, p = params.load("smoke"), params.load("paper", "films")
+    p = replace(p, seeds=[0], workers=1, stadium=replace(p.stadium, fps=8), tal=replace(small.tal, epochs=2), vlm=replace(small.vlm, epochs=2))
+    torch.save(published_videomae(64) | {"patch_embed.proj.weight": torch.randn(64, 3, 2, 56, 56)}, tmp_path / "v.pth")
+    given = {"encoder": str(tmp_path / "v.pth"), "language": publish(tmp_path / "lm"), "reach": 32, "lm_stride": 4}
+    p = replace(p, align=replace(p.align, **given))
+    with pytest.raises(FileNotFoundError, match="ground_truth.json: profile 'paper' reads real data"):
+        alignment(p)
+    source = p.data / "stadium"
+    source.mkdir(parents=True)
+    rng, rows = np.random.default_rng(0), []
+    film = rng.integers(0, 255, (64, 32, 32, 3), dtype=np.uint8)
+    for name in ("a", "b", "c", "d", "two"):
+        shown = {"video": name, "split": "test" if name == "two" else "train", "duration_s": 8.0}
+        rows += [shown | {"start_s": i * 0.4, "end_s": i * 0.4 + 0.4, "label": c} for i, c in enumerate(descriptions())]
+        if name != "two":
+            video.write(source / f"v_{name}.mp4", film, 8)
+    activitynet.write_ground_truth(pd.DataFrame(rows), source / "ground_truth.json")
+    with pytest.raises(FileNotFoundError, match="1 of 5 videos of the ground truth are not there, for example 'two'"):
+        alignment(p)
+    video.write(source / "two.mp4", film[::-1], 8)
+    (source / "descriptions.json").write_text(json.dumps({c: f"someone shows {c}" for c in descriptions()}))
+    assert descriptions(p)["Diving"] == "someone shows Diving"
+    alignment(p)
+    made = (p.data / "aligned" / "reader.safetensors").stat().st_mtime_ns
+    alignment(p)
+    assert (p.data / "aligned" / "reader.safetensors").stat().st_mtime_ns == made
+    localisers(p)
+    actionvlm(p)
+    frames, curves = pd.read_parquet(p.data / "actionvlm" / "frames.parquet"), pd.read_csv(p.data / "actionvlm" / "curves.csv")
+    assert {"full (Eq. 1)", "LM-generated λ"} <= set(frames["model"]) and curves["loss"].notna().all()
+    assert not curves["model"].str.contains("biased|sessions").any() and set(frames["video"]) == {"two"}
+
+
+def test_kitchens_of_real_data_are_read_elsewhere():
+    from vlact import params
     from vlact.stages.kitchens import kitchens
 
-    with pytest.raises(FileNotFoundError, match="expected features.safetensors, .* missing"):
-        alignment(params.load("paper"))
     with pytest.raises(FileNotFoundError, match="vlact.datasets.epic"):
         kitchens(params.load("paper"))

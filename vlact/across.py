@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from vlact.aligning import Drills, alignment_loss, reading_gate
 from vlact.jobs import write_whole
 from vlact.language.descriptions import WORDS, describe
-from vlact.language.prompts import clauses, prompt_of, tokenizer, vocabulary
+from vlact.language.prompts import clauses, language_of, prompt_of, tokenizer
 from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss, language_weight
 from vlact.models import files
 from vlact.models.actionvlm import Reader, ReaderConfig
@@ -101,7 +101,7 @@ def rename_localiser(path: str, features: str, durations: dict[str, float], pose
         Detections with the column `run`; -1 is language switched off.
     """
     localiser, given = VisionLanguageLocaliser.load(path), load_file(features)
-    words, _ = vocabulary(str(Path(features).with_name("words.json")))
+    words, *_ = language_of(Path(features).parent)
     said, found = clause_features([WORDS, *runs]), []
     for i, run in enumerate([None, *runs], -1):
         told = None if run is None else [describe(poses[k], None, run) for k in localiser.classes]

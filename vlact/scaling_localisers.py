@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 
 from vlact import params
 from vlact.datasets import activitynet, features
-from vlact.language.prompts import Prompt, prompt_of, targets, vocabulary
+from vlact.language.prompts import Prompt, language_of, prompt_of, targets
 from vlact.localizing import KINDS, Clock, Localiser, Sequence, sequences, window
 from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss
 from vlact.losses.localization import Points, assign, detection_loss, points
@@ -34,7 +34,6 @@ from vlact.models.actionvlm import tied
 from vlact.scaling import Recipe, options_of, train
 from vlact.vision_language import (
     ADVANTAGE_WEIGHT,
-    MOST_WORDS,
     ActionVLM,
     Variant,
     VisionLanguageLocaliser,
@@ -84,26 +83,27 @@ class ToldWindows(Windows):
         names: Of the classes.
         reach: Steps that it reads at once; a window is a multiple of it.
         epoch_steps: Steps of an epoch.
+        most_words: Tokens of an answer that are kept.
         more: Of `Windows`.
 
     Raises:
         ValueError: A window that is no multiple.
     """
 
-    def __init__(self, words, names: list[str], reach: int, epoch_steps: int, *more):
+    def __init__(self, words, names: list[str], reach: int, epoch_steps: int, most_words: int, *more):
         super().__init__(*more)
         if self.length % reach:
             raise ValueError(f"a window of {self.length} steps is no multiple of the {reach} that the language model reads at once")
-        self.words, self.names, self.reach, self.epoch_steps = words, names, reach, epoch_steps
+        self.words, self.names, self.reach, self.epoch_steps, self.most_words = words, names, reach, epoch_steps, most_words
         self.most = max(len(one.labels) for one in self.videos)
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, ...]:
         """As `Windows`, then the actions' points (P,), segments (N, 2) and classes (N,), -1 where there is none, text (parts, M),
-        of each part its first `MOST_WORDS` tokens, and the step's epoch and whether it opens it.
+        of each part its first `most_words` tokens, and the step's epoch and whether it opens it.
         """
         x, mask, segments, labels = self.cut(*at)
-        said = targets(self.words, answers([(x, mask, segments, labels)], self.names, self.reach))[:, :MOST_WORDS]
-        text = said.new_full((len(said), MOST_WORDS), -100)
+        said = targets(self.words, answers([(x, mask, segments, labels)], self.names, self.reach))[:, : self.most_words]
+        text = said.new_full((len(said), self.most_words), -100)
         text[:, : said.shape[1]] = said
         spans, kinds = segments.new_zeros(self.most, 2), labels.new_full((self.most,), -1)
         spans[: len(labels)], kinds[: len(labels)] = segments, labels
@@ -248,7 +248,7 @@ def reasoner(
             weight = float(weight)
         except ValueError:
             raise ValueError(f"--weight {weight!r}: expected eq1, paired, learned or a number") from None
-    needed = [given.aligned / name for name in ("reader.safetensors", "clauses.safetensors", "words.json")] + [given.descriptions]
+    needed = [given.aligned / name for name in ("reader.safetensors", "words.json")] + [given.descriptions]
     if missing := [str(f) for f in needed if not f.is_file()]:
         raise ValueError(f"{missing[0]}: no such file; expected {', '.join(f.name for f in needed)}")
     try:
@@ -257,8 +257,10 @@ def reasoner(
         raise ValueError(f"{given.descriptions}: expected json, a description by class; {error}") from None
     if lacking := [c for c in classes if not isinstance(texts, dict) or not isinstance(texts.get(c), str)]:
         raise ValueError(f"{given.descriptions}: no description of {lacking[0]!r}, a class of the ground truth")
-    words, reach = vocabulary(given.aligned / "words.json")
-    said = load_file(given.aligned / "clauses.safetensors")
+    try:
+        words, reach, said = language_of(given.aligned)
+    except (FileNotFoundError, KeyError, SafetensorError) as error:
+        raise ValueError(f"{given.aligned}: expected what the alignment stage leaves there; {error}") from None
     prompt, variant = prompt_of(words, classes, [texts[c] for c in classes], said), Variant(f"ActionVLM, {weight}", weight)
     torch.manual_seed(given.seed)
     return ActionVLM(localiser, make_reader(str(given.aligned), variant, rank), mean, std, variant, reach), prompt, words
@@ -277,7 +279,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("out", type=Path, help="folder of the run")
     parser.add_argument("--subset", default="training", help="of the ground truth")
     parser.add_argument("--kind", default="ActionFormer", choices=[*KINDS, "ActionVLM"])
-    parser.add_argument("--aligned", type=Path, help="of ActionVLM: folder with reader and clauses (safetensors) and words.json")
+    parser.add_argument("--aligned", type=Path, help="of ActionVLM: folder of the alignment stage")
     parser.add_argument("--descriptions", type=Path, help="of ActionVLM: json, class to description")
     parser.add_argument("--weight", default="eq1", help="of language: eq1, paired, learned, or a number")
     parser.add_argument("--step-s", type=float, required=True, help="seconds from one feature to the next")
@@ -307,7 +309,8 @@ def main(arguments: list[str]) -> int:
         model = kind(config(feature_dim=len(mean), classes=len(classes), **shape))
         if given.kind == "ActionVLM":
             model, prompt, words = reasoner(model, given, classes, mean, std, vlm.rank)
-            windows = ToldWindows(words, classes, model.reach, max(1, round(len(videos) / given.batch_size)), *cut)
+            told = (words, classes, model.reach, max(1, round(len(videos) / given.batch_size)), model.reader.most_words)
+            windows = ToldWindows(*told, *cut)
             task = Reasoned(model, prompt, vlm.warm_epochs, tal.window, tal.reg_weight, recipe.smoothing)
         else:
             windows, task = Windows(*cut), Located(model, tal.reg_weight, recipe.smoothing)

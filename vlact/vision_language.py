@@ -18,19 +18,18 @@ from torch import Tensor, nn
 
 from vlact.jobs import write_whole
 from vlact.language.descriptions import NOTHING, SEPARATOR
-from vlact.language.prompts import Prompt, prompt_of, targets, vocabulary
+from vlact.language.prompts import Prompt, language_of, prompt_of, targets
 from vlact.localizing import Clock, Localiser, Sequence, draw, sequences, slide, stack, starts, steps_of, window
 from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss, aggregate, frame_classes, frame_loss, language_weight
 from vlact.losses.localization import assign, detection_loss, diou, focal, points
 from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
-from vlact.models.actionvlm import TOKENS, Reader, ReaderConfig, tied
+from vlact.models.actionvlm import TOKENS, Reader, ReaderConfig
 from vlact.training import autocast, fit
 
 TEXT_WEIGHT, ADVANTAGE_WEIGHT = 0.1, 0.1  # lambda_tg and lambda_adv of Eq. 9
 WARMUP = 0.4  # weight of language in the first vision-language epochs; without it F_lang never gets a gradient
-MOST_WORDS = 48  # of an answer, over twice the longest one in training
-TENTHS = range(11)  # numbers that "generated" reads
+TENTHS = 11  # numbers that "generated" reads, 0 to 10
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,11 @@ class Variant:
         return self.reads and (isinstance(self.weight, str) or bool(conditions))
 
 
+def in_half(reader: Reader, device: str = "cpu"):
+    """bf16; what a published language model reads is too long for attention spelled out."""
+    return torch.autocast(device, torch.bfloat16) if reader.config.lm else autocast(device)
+
+
 class ActionVLM(nn.Module):
     """Localiser and reader.
 
@@ -103,7 +107,7 @@ class ActionVLM(nn.Module):
         parts = x.shape[1] // self.reach
         raw = ((x * self.std + self.mean) * mask[..., None]).unflatten(1, (parts, -1)).flatten(0, 1)
         mask = mask.unflatten(1, (parts, -1)).flatten(0, 1)
-        with autocast(x.device.type) if self.half else nullcontext():
+        with in_half(self.reader, x.device.type) if self.half else nullcontext():
             said = self.reader(raw, mask, prompt.expand(len(raw)), target, self.variant.ground)
         whole = {k: said[k].float().unflatten(0, (-1, parts)).flatten(1, 2) for k in ("hidden", "pointer", "cls", "loc", "advantage")}
         return whole | ({} if target is None else {"text_loss": said["text_loss"]})
@@ -122,9 +126,11 @@ class ActionVLM(nn.Module):
     @torch.no_grad()
     def _generated(self, said: dict[str, Tensor], length: int) -> Tensor:
         branch = self.reader.branch
-        logits = branch.causal_lm().lm_head(said["hidden"][:, :, TOKENS.index("adv")])
-        tenths = logits[..., branch.config.numbers + torch.tensor(TENTHS)].float().softmax(-1)
-        return branch._spread((tenths @ torch.tensor(TENTHS, dtype=torch.float32) / 10)[..., None], length)[..., 0]
+        head, numbers = branch.causal_lm().lm_head, branch.config.tenths or tuple(branch.config.numbers + i for i in range(TENTHS))
+        logits = head(said["hidden"][:, :, TOKENS.index("adv")].to(head.weight.dtype))
+        likely = logits[..., torch.tensor(numbers, device=logits.device)].float().softmax(-1)
+        worth = torch.arange(len(numbers), device=logits.device, dtype=torch.float32)
+        return branch._spread((likely @ worth / (len(numbers) - 1))[..., None], length)[..., 0]
 
     def detect(self, x: Tensor, mask: Tensor, said: dict[str, Tensor] | None, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The localiser on Eq. 5's features; without `said` on vision alone."""
@@ -188,10 +194,16 @@ class Setting:
 
 
 def lora(reader: Reader, rank: int) -> Reader:
-    """The reader with LoRA in its language model; what speaks of frames is trained whole, all else is frozen."""
+    """The reader with LoRA in its language model; what speaks of frames is trained whole, all else is frozen.
+
+    Over a published language model, which nothing was aligned with, all else is trained, too.
+    """
     from peft import LoraConfig, get_peft_model
 
-    reader.requires_grad_(False)
+    reader.requires_grad_(bool(reader.config.lm))
+    reader.branch.lm.requires_grad_(False)
+    if reader.config.lm:
+        reader.branch.lm.gradient_checkpointing_enable({"use_reentrant": False})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft reads a name that transformers has renamed
         reader.branch.lm = get_peft_model(reader.branch.lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
@@ -204,7 +216,7 @@ def make_reader(folder: str, variant: Variant, rank: int) -> Reader:
     """The language model of a variant, from the folder of the alignment stage."""
     reader = Reader.load(f"{folder}/{'biased_reader' if variant.lm == 'biased' else 'reader'}.safetensors")
     if variant.lm == "random":
-        reader = Reader(ReaderConfig(**vars(reader.config)))
+        reader = Reader(ReaderConfig(**vars(reader.config)), taught=False)
     reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
     return lora(reader, rank)
 
@@ -399,7 +411,7 @@ class VisionLanguageLocaliser(Localiser):
         """Weights, prompt and everything else as one safetensors file; of `weight` a number only."""
         model, adapters = self.model, getattr(self.model.reader.branch.lm, "peft_config", None)
         state = {f"localiser.{k}": v for k, v in model.localiser.state_dict().items()}
-        state |= {f"reader.{k}": v for k, v in model.reader.state_dict().items() if not tied(k)}
+        state |= {f"reader.{k}": v for k, v in model.reader.state_dict().items() if not model.reader.elsewhere(k)}
         state |= {f"prompt.{k}": v for k, v in vars(self.prompt).items()}
         state |= {"standard.mean": self.mean, "standard.std": self.std}
         note = {"localiser": asdict(model.config), "reader": asdict(model.reader.config), "variant": asdict(model.variant)}
@@ -421,7 +433,7 @@ class VisionLanguageLocaliser(Localiser):
 
         variant = Variant(**note["variant"] | {"read_from": tuple(note["variant"]["read_from"])})
         reader = Reader(ReaderConfig(**note["reader"]))
-        reader = files.fill(lora(reader, note["rank"]) if note["rank"] else reader, part("reader"), path, tied)
+        reader = files.fill(lora(reader, note["rank"]) if note["rank"] else reader, part("reader"), path, reader.elsewhere)
         reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
         localiser = files.fill(ActionFormer(LocalizerConfig(**note["localiser"])), part("localiser"), path)
         mean, std = state["standard.mean"], state["standard.std"]
@@ -476,7 +488,7 @@ def prepare(
         names, mine = durations[part], table[table["video"].isin(durations[part])]
         return sequences({v: (found[v].float() - mean) / std for v in names}, names, mine, list(classes), Clock(**clock))
 
-    said, (words, reach) = load_file(f"{aligned}/clauses.safetensors"), vocabulary(f"{aligned}/words.json")
+    words, reach, said = language_of(aligned)
     prompt, bare = (prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False))
     setting = Setting(standard("train"), prompt, bare, words, list(classes), LocalizerConfig(**config), recipe, reach, mean, std)
     return setting, standard("test"), said
@@ -558,14 +570,15 @@ def answer_job(
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
     torch.manual_seed(seed)
     reader, generator = Reader.load(f"{aligned}/reader.safetensors"), torch.Generator().manual_seed(seed)
-    length = recipe["window"]
+    reader = lora(reader, recipe["rank"]) if reader.config.lm else reader
+    length, most = recipe["window"], reader.most_words
 
     def loss_of(step: int) -> Tensor:
         cut = draw(setting.train, recipe["batch_size"], length, generator)
         x, mask = stack(cut)
         raw = (x + recipe["noise"] * torch.randn(x.shape, generator=generator)) * setting.std + setting.mean
         text = targets(setting.words, answers(cut, setting.classes, length))
-        with autocast():
+        with in_half(reader):
             return reader(raw * mask[..., None], mask, setting.prompt.expand(len(x)), text)["text_loss"]
 
     steps = steps_of(setting.train, recipe, recipe["epochs"])
@@ -580,10 +593,10 @@ def answer_job(
             x, mask = torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part])
             raw, asked = (x * setting.std + setting.mean) * mask[..., None], prompt.expand(len(part))
             with torch.inference_mode():
-                said_ = reader.branch.generate(raw, mask, reader.embed(asked), asked.mask, setting.words.eos_token_id, MOST_WORDS)
+                said_ = reader.branch.generate(raw, mask, reader.embed(asked), asked.mask, setting.words.eos_token_id, most)
             for (video, start, *_), ids in zip(part, said_, strict=True):
                 text = setting.words.decode(ids)
-                rows.append({"video": video, "start": start, "condition": name, "text": text, "ended": len(ids) < MOST_WORDS})
+                rows.append({"video": video, "start": start, "condition": name, "text": text, "ended": len(ids) < most})
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), pd.DataFrame(rows).assign(seed=seed))
     return curve
 

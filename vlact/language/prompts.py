@@ -2,7 +2,8 @@
 
 A description is cut into its clauses ("the person first runs, then leaps, and ends when .." has three), and each
 clause is one token: a frozen sentence encoder's features of it, which the model projects. Twenty descriptions are
-then 60 tokens instead of 400, and the order of the clauses is the order of the tokens. The paper feeds words.
+then 60 tokens instead of 400, and the order of the clauses is the order of the tokens. The paper feeds words, and so
+does a published language model here, with the tokenizer that it comes with.
 """
 
 import json
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from vlact import ROOT
 from vlact.language.descriptions import NOTHING, SEPARATOR
 
 INSTRUCTION = "find the start and end frames of each action , the surest first . the candidate actions include :"
@@ -51,10 +54,37 @@ def tokenizer(names: list[str], numbers: int):
     return PreTrainedTokenizerFast(tokenizer_object=whole, pad_token="<pad>", eos_token="<end>", additional_special_tokens=["<clause>"])
 
 
-def vocabulary(path: str | Path) -> tuple[object, int]:
-    """Tokenizer and steps read at once of a language model that was aligned with both; json with `names` and `steps`."""
-    found = json.loads(Path(path).read_text())
-    return tokenizer(found["names"], found["steps"] + 1), found["steps"]
+def published_tokenizer(folder: str | Path):
+    """The tokenizer that a published language model comes with; no code of the folder is run and nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: No such folder.
+        ValueError: It has no token that ends a text, or none to pad with.
+    """
+    from transformers import AutoTokenizer
+
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: expected a transformers folder; `make doctor PROFILE=paper` says where to get it")
+    words = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if words.eos_token_id is None or words.pad_token_id is None:
+        raise ValueError(f"{folder}: its tokenizer has no eos_token or no pad_token")
+    return words
+
+
+def language_of(folder: str | Path) -> tuple[object, int, dict[str, Tensor]]:
+    """What a reader's folder says of its language.
+
+    Args:
+        folder: With words.json, which has `steps`, and the `names` that the reader was aligned with or the `folder` of a
+            published language model, a path from the repository's root; with names, clauses.safetensors beside it.
+
+    Returns:
+        Tokenizer, steps that the language model reads at once, and features of clauses, none of a published one.
+    """
+    found = json.loads((Path(folder) / "words.json").read_text())
+    if "folder" in found:
+        return published_tokenizer(ROOT / found["folder"]), found["steps"], {}
+    return tokenizer(found["names"], found["steps"] + 1), found["steps"], load_file(Path(folder) / "clauses.safetensors")
 
 
 @dataclass
@@ -63,10 +93,10 @@ class Prompt:
 
     Attributes:
         ids: Tokens (B, N).
-        clauses: Features (B, N, F) where the token is <clause>, zero elsewhere.
+        clauses: Features (B, N, F) where the token is <clause>, zero elsewhere; F is 0 where descriptions are words.
         mask: Valid tokens (B, N), bool.
         at: The last token of every candidate (B, K).
-        names: Token of every candidate's name (B, K).
+        names: Tokens of every candidate's name (B, K, L), -1 where padded.
     """
 
     ids: Tensor
@@ -88,31 +118,43 @@ def prompts(words, candidates: list[list[tuple[str, list[str]]]], features: dict
     """Instruction and candidates as a batch.
 
     Args:
-        words: From `tokenizer`.
+        words: From `tokenizer` or `published_tokenizer`.
         candidates: Of each row: name and clauses of each candidate; as many candidates in every row.
-        features: Of every clause (F,).
+        features: Of every clause (F,); none where the tokenizer is a published one, whose words they become.
 
     Raises:
         ValueError: A name that is no token, a clause without features, or rows of different numbers of candidates.
     """
     if len({len(row) for row in candidates}) != 1:
         raise ValueError(f"every row needs as many candidates; got {sorted({len(row) for row in candidates})}")
-    known, clause = words.get_vocab(), words.convert_tokens_to_ids("<clause>")
-    first, zero = words(INSTRUCTION)["input_ids"], torch.zeros_like(next(iter(features.values())))
+    known = words.get_vocab()
+    clause, zero = known.get("<clause>"), torch.zeros_like(next(iter(features.values()), torch.zeros(0)))
+
+    def plain(text: str) -> list[tuple[int, Tensor]]:
+        return [(i, zero) for i in words(text, add_special_tokens=False)["input_ids"]]
+
+    def candidate(name: str, said: list[str]) -> tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]:
+        """Tokens of a name and of what is said of it."""
+        if clause is None:
+            return plain(f" {name}"), [t for text in said for t in plain(f": {text}.")]
+        if name not in known:
+            raise ValueError(f"the language model's tokenizer lacks the name {name!r}; make it with `tokenizer(names, ..)`")
+        if missing := [c for c in said if c not in features]:
+            raise ValueError(f"{name}: no features of the clause {missing[0]!r}")
+        return [(known[name], zero)], [(clause, features[c]) for c in said]
+
     rows, at, names = [], [], []
     for row in candidates:
-        tokens, place = [(i, zero) for i in first], []
+        tokens, place, called = plain(INSTRUCTION), [], []
         for name, said in row:
-            if name not in known:
-                raise ValueError(f"the language model's tokenizer lacks the name {name!r}; make it with `tokenizer(names, ..)`")
-            if missing := [c for c in said if c not in features]:
-                raise ValueError(f"{name}: no features of the clause {missing[0]!r}")
-            tokens += [(known[name], zero), *((clause, features[c]) for c in said)]
+            own, more = candidate(name, said)
+            tokens += own + more
             place.append(len(tokens) - 1)
+            called.append([i for i, _ in own])
         rows.append(tokens)
         at.append(place)
-        names.append([known[name] for name, _ in row])
-    n = max(map(len, rows))
+        names.append(called)
+    n, longest = max(map(len, rows)), max(len(own) for row in names for own in row)
     pad = [[*row, *[(words.pad_token_id, zero)] * (n - len(row))] for row in rows]
     mask = np.arange(n) < np.array([len(row) for row in rows])[:, None]
     return Prompt(
@@ -120,13 +162,14 @@ def prompts(words, candidates: list[list[tuple[str, list[str]]]], features: dict
         torch.stack([torch.stack([f for _, f in row]) for row in pad]),
         torch.from_numpy(mask),
         torch.tensor(at),
-        torch.tensor(names),
+        torch.tensor([[own + [-1] * (longest - len(own)) for own in row] for row in names]),
     )
 
 
 def prompt_of(words, classes: list[str], descriptions: list[str], said: dict[str, Tensor], described: bool = True) -> Prompt:
     """One row: every class with its description, or with its name only."""
-    return prompts(words, [[(name, clauses(d) if described else []) for name, d in zip(classes, descriptions, strict=True)]], said)
+    told = [(clauses(d) if said else [d]) if described else [] for d in descriptions]
+    return prompts(words, [list(zip(classes, told, strict=True))], said)
 
 
 def encode_clauses(descriptions: list[str], encode) -> dict[str, Tensor]:
@@ -150,7 +193,7 @@ def targets(words, answers: list[str]) -> Tensor:
     """
     rows = []
     for answer in answers:
-        ids = words(answer)["input_ids"]
+        ids = words(answer, add_special_tokens=False)["input_ids"]
         if words.pad_token_id in ids:
             raise ValueError(f"the language model's tokenizer lacks a word of {answer!r}")
         rows.append([*ids, words.eos_token_id])

@@ -10,6 +10,7 @@ frames, instruction and descriptions see each other (`attention="prefix"`) and o
 
 `Reader` adds what a small language model needs to be seen reading, and to pass on what it read: a pointer from every
 frame to the candidate whose description it fits, and the grounding readout, the names pointed at as part of F_lang.
+Its language model is a small one of its own, or a published one whose weights stay where they are.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,7 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vlact.language.prompts import Prompt
+from vlact import ROOT
+from vlact.language.prompts import Prompt, published_tokenizer
 from vlact.models import files
 
 ATTENTION = ("prefix", "descriptions first", "causal")
@@ -36,6 +38,8 @@ class LanguageConfig:
         first_advantage: Bias of Eq. 2, so that language starts with weight 2 sigmoid(0.5) - 1 = 0.245.
         numbers: Id of the token "0" where every [vis] is to carry the word of its frame's number, as TimeMarker
             marks times; -1 for none, as in the paper.
+        tenths: Ids of evenly spaced numbers from 0 to 1 as the model's words, for a lambda that it generates; empty for the
+            eleven from `numbers` on.
         read_from: Tokens whose states become F_lang,cls, F_lang,loc and the advantage; Table 9b changes them.
     """
 
@@ -44,6 +48,7 @@ class LanguageConfig:
     lm_stride: int = 1
     first_advantage: float = 0.5
     numbers: int = -1
+    tenths: tuple[int, ...] = ()
     read_from: tuple[str, str, str] = ("cls", "loc", "adv")
 
     def __post_init__(self):
@@ -149,14 +154,13 @@ class LanguageBranch(nn.Module):
         text = None if target is None else target[:, :-1]
         x, attend, frames, words = self._tokens(features[:, ::stride], mask[:, ::stride], prompt, prompt_mask, text)
         position = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-        found = lm.model(
-            inputs_embeds=x, attention_mask=self._mask(attend), position_ids=position, use_cache=False, output_hidden_states=True
-        )
-        hidden, middle = found.last_hidden_state, found.hidden_states[-2]
+        seen, own = self._mask(attend), lm.get_input_embeddings().weight.dtype  # a published model may be in bf16
+        found = lm.model(inputs_embeds=x.to(own), attention_mask=seen, position_ids=position, use_cache=False, output_hidden_states=True)
+        hidden, middle = (states.to(x.dtype) for states in (found.last_hidden_state, found.hidden_states[-2]))
         out = {"hidden": hidden[:, frames].unflatten(1, (-1, len(TOKENS))), "middle": middle[:, frames].unflatten(1, (-1, len(TOKENS)))}
         out["prompt"] = middle[:, words]
         if target is not None:
-            logits = lm.lm_head(hidden[:, -target.shape[1] :]).float()
+            logits = lm.lm_head(found.last_hidden_state[:, -target.shape[1] :]).float()
             out["text_loss"] = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100)
         return out
 
@@ -204,6 +208,7 @@ class LanguageBranch(nn.Module):
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for step in range(most):
             seen = self._mask(attend)
+            x = x.to(lm.get_input_embeddings().weight.dtype)
             found = lm.model(inputs_embeds=x, attention_mask=seen, position_ids=position, past_key_values=cache, use_cache=True)
             token = lm.lm_head(found.last_hidden_state[:, -1]).argmax(-1).masked_fill(done, end)
             rows.append(token)
@@ -219,15 +224,16 @@ class LanguageBranch(nn.Module):
 
 @dataclass(frozen=True)
 class ReaderConfig:
-    """Shape of a reader with a language model of its own.
+    """Shape of a reader.
 
     Attributes:
         vocabulary: Words of the tokenizer.
-        poses: Poses that alignment names.
-        clause_dim: Features of a clause.
-        hidden, layers, heads: Of the Qwen2 decoder.
+        poses: Poses that alignment names; 0 for no heads that name them.
+        clause_dim: Features of a clause; 0 where descriptions are words.
+        hidden, layers, heads: Of the Qwen2 decoder; a published one has its own.
         pointer_dim: Of queries and keys of the pointer.
         language: Options of the branch, as a dict.
+        lm: Folder of a published language model, a path from the repository's root; "" for a small Qwen2 of its own.
     """
 
     vocabulary: int
@@ -238,6 +244,7 @@ class ReaderConfig:
     heads: int = 2
     pointer_dim: int = 32
     language: dict | None = None
+    lm: str = ""
 
 
 class Reader(nn.Module):
@@ -246,10 +253,35 @@ class Reader(nn.Module):
     The pointer compares states of the layer before the last, [cls] of a frame with the last token of a candidate;
     one more key stands for "none of them". First and last pose are asked of frames and candidates through the
     same heads, which is what makes the pointer emerge. Small heads lose positions: at most 2 of 64 dimensions.
+
+    Args:
+        config: Its shape.
+        taught: Whether a published language model comes with its weights.
+
+    Raises:
+        FileNotFoundError, ValueError: See `vlact.models.checkpoints.language_model`.
     """
 
-    def __init__(self, config: ReaderConfig):
+    def __init__(self, config: ReaderConfig, taught: bool = True):
         super().__init__()
+        self.config, language = config, dict(config.language or {})
+        language |= {k: tuple(language[k]) for k in ("read_from", "tenths") if k in language}
+        if config.lm:
+            from vlact.models.checkpoints import language_model
+
+            lm = language_model(ROOT / config.lm, taught=taught)
+        else:
+            lm = self._small(config)
+        h = lm.config.hidden_size
+        self.branch = LanguageBranch(lm, LanguageConfig(**language))
+        self.clause = nn.Sequential(nn.Linear(config.clause_dim, 2 * h), nn.GELU(), nn.Linear(2 * h, h)) if config.clause_dim else None
+        self.query, self.key = nn.Linear(h, config.pointer_dim), nn.Linear(h, config.pointer_dim)
+        self.none = nn.Parameter(torch.zeros(config.pointer_dim))
+        self.value = nn.LayerNorm(h)
+        self.now, self.first, self.last = (nn.Linear(h, config.poses) for _ in range(3)) if config.poses else (None,) * 3
+
+    @staticmethod
+    def _small(config: ReaderConfig) -> nn.Module:
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
         h = config.hidden
@@ -264,20 +296,40 @@ class Reader(nn.Module):
             rope_theta=1e6,
             tie_word_embeddings=True,
         )
-        self.config = config
-        language = dict(config.language or {})
-        language["read_from"] = tuple(language.get("read_from", ("cls", "loc", "adv")))
-        self.branch = LanguageBranch(Qwen2ForCausalLM._from_config(shape, attn_implementation="eager"), LanguageConfig(**language))
-        self.clause = nn.Sequential(nn.Linear(config.clause_dim, 2 * h), nn.GELU(), nn.Linear(2 * h, h))
-        self.query, self.key = nn.Linear(h, config.pointer_dim), nn.Linear(h, config.pointer_dim)
-        self.none = nn.Parameter(torch.zeros(config.pointer_dim))
-        self.value = nn.LayerNorm(h)
-        self.now, self.first, self.last = (nn.Linear(h, config.poses) for _ in range(3))
+        return Qwen2ForCausalLM._from_config(shape, attn_implementation="eager")
+
+    @classmethod
+    def over(cls, lm: str, feature_dim: int, lm_stride: int = 1) -> "Reader":
+        """One that was not aligned yet, over a published language model (see `ReaderConfig.lm`), which reads words.
+
+        Its lambda is generated as a digit: 0 to 9 ninths.
+
+        Raises:
+            FileNotFoundError, ValueError: See `vlact.models.checkpoints.language_model`; or a tokenizer without single digits.
+        """
+        words = published_tokenizer(ROOT / lm)
+        digits = [words(str(i), add_special_tokens=False)["input_ids"] for i in range(10)]
+        if any(len(ids) != 1 for ids in digits):
+            raise ValueError(f"{lm}: expected a tokenizer that has every digit as one token")
+        language = {"feature_dim": feature_dim, "lm_stride": lm_stride, "tenths": [ids[0] for ids in digits]}
+        return cls(ReaderConfig(len(words), poses=0, clause_dim=0, language=language, lm=lm))
+
+    @property
+    def most_words(self) -> int:
+        """Tokens of an answer: over twice the longest one in the stadium; a published tokenizer cuts names and numbers into pieces."""
+        return 384 if self.config.lm else 48
+
+    def elsewhere(self, name: str) -> bool:
+        """Whether a weight is not in this reader's files: it is another one's, or stays in the published model's folder."""
+        return tied(name) or (bool(self.config.lm) and name.startswith("branch.lm.") and "lora_" not in name)
 
     def embed(self, prompt: Prompt) -> Tensor:
         """Embeddings of a prompt (B, N, H)."""
+        words = self.branch.causal_lm().get_input_embeddings()(prompt.ids)
+        if self.clause is None:
+            return words
         said = prompt.clauses.abs().sum(-1, keepdim=True) > 0
-        return self.branch.causal_lm().get_input_embeddings()(prompt.ids) + said * self.clause(prompt.clauses)
+        return words + said * self.clause(prompt.clauses)
 
     def forward(
         self, features: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None, ground: bool | str = True
@@ -297,7 +349,9 @@ class Reader(nn.Module):
         states = torch.gather(out["prompt"], 1, prompt.at[..., None].expand(-1, -1, out["prompt"].shape[-1]))
         keys = torch.cat([self.key(states), self.none.expand(len(states), 1, -1)], 1)
         pointer = self.query(out["middle"][:, :, TOKENS.index("cls")]) @ keys.transpose(1, 2) / 4
-        names = self.value(self.branch.causal_lm().get_input_embeddings()(prompt.names))
+        known = (prompt.names >= 0)[..., None]
+        names = self.branch.causal_lm().get_input_embeddings()(prompt.names.clamp(min=0)) * known
+        names = self.value((names.sum(2) / known.sum(2)).to(states.dtype))
         said = pointer.softmax(-1)[..., :-1] @ names if ground else 0.0
         hidden = out["hidden"]
         if ground == "only":
@@ -306,7 +360,7 @@ class Reader(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Weights and shape as one safetensors file."""
-        files.save(path, "reader", asdict(self.config), {k: v for k, v in self.state_dict().items() if not tied(k)})
+        files.save(path, "reader", asdict(self.config), {k: v for k, v in self.state_dict().items() if not self.elsewhere(k)})
 
     @classmethod
     def load(cls, path: str | Path) -> "Reader":
@@ -316,7 +370,8 @@ class Reader(nn.Module):
             ValueError: Another file, or one whose weights do not fit its shape.
         """
         note, state = files.read(path, "reader")
-        return files.fill(cls(ReaderConfig(**note)), state, path, tied)
+        self = cls(ReaderConfig(**note))
+        return files.fill(self, state, path, self.elsewhere)
 
 
 def tied(name: str) -> bool:

@@ -235,6 +235,36 @@ def videomae(path: str | Path, num_frames: int = 16, image_size: int = 224, head
     return load(VideoMAEForVideoClassification(config), translate(state, VIDEOMAE, path), path)
 
 
+class VideoMAE(nn.Module):
+    """A fine-tuned VideoMAE as an encoder of clips, for `vlact.features.extract`: the mean of its tokens after the norm.
+
+    Args:
+        model: From `videomae`.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.config = model, model.config  # which has num_frames and image_size
+
+    @classmethod
+    def load(cls, path: str | Path, **shape) -> "VideoMAE":
+        """From a published file; `shape` as in `videomae`.
+
+        Raises:
+            ValueError: See `videomae`.
+        """
+        return cls(videomae(path, **shape)).eval()
+
+    def first(self, clips: Tensor, frozen_blocks: int) -> Tensor:
+        """uint8 clips (B, T, H, W, 3) to tokens (B, N, dim); all blocks or none, as `frozen_blocks` is 0."""
+        mean, std = (torch.tensor(x, device=clips.device).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+        return self.model.videomae((clips.permute(0, 1, 4, 2, 3) / 255 - mean) / std).last_hidden_state
+
+    def last(self, tokens: Tensor, frozen_blocks: int) -> Tensor:
+        """Tokens from `first` to features (B, dim)."""
+        return self.model.fc_norm(tokens.mean(1))
+
+
 # InternVideo2: what only teaches or classifies is left out
 INTERNVIDEO2: Rules = [
     (r"((?:patch_embed|blocks|clip_projector)\..+|cls_token|pos_embed)", r"\1"),
@@ -411,7 +441,7 @@ def xclip(path: str | Path, names: list[str], others: Iterable[str] = ()) -> XCL
     return load(model, seen | {f"clip.{k}": v for k, v in visual.items()}, path)
 
 
-def language_model(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
+def language_model(folder: str | Path, dtype: torch.dtype = torch.bfloat16, taught: bool = True) -> nn.Module:
     """The causal language model of a transformers folder, for `vlact.models.actionvlm.LanguageBranch`.
 
     Takes Qwen2.5 (or any causal model with `model` and `lm_head`) and InternVL in transformers' own layout, of which only
@@ -420,6 +450,7 @@ def language_model(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> n
     Args:
         folder: With config.json and safetensors.
         dtype: Of the weights.
+        taught: False for its shape with random weights.
 
     Raises:
         FileNotFoundError: No such folder, or one without config or safetensors.
@@ -436,6 +467,8 @@ def language_model(folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> n
     if "auto_map" in json.loads((folder / "config.json").read_text()):
         raise ValueError(f"{folder}: its config asks for code of its own (auto_map), which is not run; take the same model in '-hf' layout")
     whole = AutoConfig.from_pretrained(folder)
+    if not taught:
+        return AutoModelForCausalLM.from_config(getattr(whole, "text_config", whole), attn_implementation="sdpa", dtype=dtype)
     kind = AutoModelForImageTextToText if hasattr(whole, "text_config") and hasattr(whole, "vision_config") else AutoModelForCausalLM
     given = {"dtype": dtype, "attn_implementation": "sdpa", "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
     model, found = kind.from_pretrained(folder, ignore_mismatched_sizes=True, **given)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vlact import jobs
+from vlact import ROOT, jobs
 from vlact.jobs import write_whole
 from vlact.params import Params
 from vlact.stages import READING, Stage
@@ -28,7 +30,8 @@ ALIGNMENT = Stage(
 )  # fmt: skip
 
 PARTS = 8  # of what is extracted, each kept
-REAL = ("features.safetensors", "reader.safetensors", "clauses.safetensors", "words.json")  # what real data must have
+FILES = ("features.safetensors", "reader.safetensors", "clauses.safetensors", "words.json")
+FILMS = [start + "{}" + end for start in ("", "v_") for end in ("", ".mp4", ".mkv", ".webm", ".avi")]  # names of a video's file
 
 
 def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str], fps: float, work: Path) -> dict:
@@ -40,23 +43,53 @@ def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str]
     return {k: v for f in jobs.run(extract_job, todo, p.workers, "features") for k, v in load_file(f).items()}
 
 
+def published(p: Params, folder: Path) -> None:
+    """What real videos are read with, each unless it is there: their features by a published encoder, and a reader over a
+    published language model, which no drill has taught.
+
+    features.safetensors may as well come from elsewhere, one array (T, F) a video.
+
+    Raises:
+        FileNotFoundError: A video, or published weights, that are not there.
+    """
+    from vlact.models.actionvlm import Reader
+    from vlact.models.checkpoints import VideoMAE
+
+    stadium(p, must_exist=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    features, source, a = folder / "features.safetensors", p.data / "stadium", p.align
+    if not features.is_file():
+        sets = [n for n in ("ground_truth", "sessions") if (source / f"{n}.json").is_file()]
+        names = list(dict.fromkeys(v for n in sets for v in truth_of(p, n)["video"]))
+        there = {v: next((f.format(v) for f in FILMS if (source / f.format(v)).is_file()), "") for v in names}
+        if missing := [v for v, file in there.items() if not file]:
+            raise FileNotFoundError(
+                f"{source}: {len(missing)} of {len(names)} videos of the ground truth are not there, for example {missing[0]!r}; put them "
+                f"there, or their features into {features}"
+            )
+        found = extract(p, VideoMAE, ROOT / a.encoder, source, list(there.values()), float(p.stadium.fps), ALIGNMENT.work(p))
+        write_whole(features, lambda d, f: save_file(d, f), {v: found[file] for v, file in there.items()})
+    if not (folder / "reader.safetensors").is_file():
+        with safe_open(str(features), "pt") as file:
+            dim = file.get_slice(next(iter(file.keys()))).get_shape()[1]
+        words = {"folder": a.language, "steps": a.reach}
+        write_whole(folder / "words.json", lambda d, f: f.write_text(json.dumps(d)), words)
+        torch.manual_seed(0)
+        Reader.over(a.language, dim, a.lm_stride).save(folder / "reader.safetensors")
+
+
 def alignment(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/aligned`: eye, reader, biased_reader, clauses and features (by video) as safetensors, words.json (of the
     reader's tokenizer), gate.csv, curves.csv.
 
-    With `world.source: folder` nothing is trained: the folder must hold them.
+    With `world.source: folder` nothing is trained, see `published`.
 
     Raises:
-        FileNotFoundError: Real data asked for and not there.
+        FileNotFoundError: Of real data, videos or published weights that are not there.
     """
     folder = p.data / "aligned"
     if p.world.source == "folder":
-        if missing := [n for n in REAL if not (folder / n).is_file()]:
-            raise FileNotFoundError(
-                f"{folder}: profile {p.profile!r} reads real data; expected {', '.join(REAL)} (features: one array (T, F) a video), "
-                f"missing {missing}"
-            )
-        return
+        return published(p, folder)
     if not ALIGNMENT.must_run(p, folder, must_exist):
         return
     from vlact.aligning import align_job, pose_job
@@ -89,6 +122,6 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     pd.DataFrame(gates).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
     rows = [{"what": k, **row} for k, curve in curves.items() for row in curve]
     pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
-    for name in ("eye.safetensors", "biased_reader.safetensors", *REAL):
+    for name in ("eye.safetensors", "biased_reader.safetensors", *FILES):
         shutil.copy(work / name, folder / name)
     ALIGNMENT.finish(p, folder)
