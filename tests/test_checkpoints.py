@@ -9,6 +9,7 @@ from reference.videomae import videomae as slow_videomae
 from vlact.models import checkpoints
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
+from vlact.models.text import TextTower
 from vlact.models.zoo.mvitv2 import MViTv2
 
 
@@ -158,6 +159,15 @@ def test_openai_s_clip_is_open_clip_s(tmp_path):
         said = normalize(theirs.encode_text(text.tokenize(words)), dim=-1)
         torch.testing.assert_close(text(words), said, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(clip.embed_text(text(words)), said, atol=1e-5, rtol=1e-5)
+    texts = [*words, "rising slowly and then falling down"]
+    for blocks in (0, 1, 2):  # its last blocks, to be trained, begin as the tower itself; padding makes no difference
+        tower = TextTower(text, texts, blocks)
+        torch.testing.assert_close(tower(texts), text(texts), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(tower(words), text(words), atol=1e-5, rtol=1e-5)
+        assert sum(p.numel() for p in tower.parameters()) == sum(p.numel() for b in list(text.layers)[2 - blocks :] for p in b.parameters())
+    prompted = TextTower(text, texts, 2, prompts=3)
+    prompted(words).sum().backward()
+    assert prompted.prompts.grad.abs().sum() > 0 and not any(p.requires_grad for p in prompted.layers.parameters())
     assert clip.config.embed_dim == text.dim == 32 and clip.config.num_frames == 3
     gelu = [type(b.mlp.gelu).__name__ for b in clip.visual.transformer.resblocks]
     assert gelu == ["QuickGELU"] * 2

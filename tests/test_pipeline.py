@@ -120,3 +120,13 @@ def test_index_gathers_the_map_of_every_stage(project):
         folder / "figures/mini/index.csv"
     ).read_text() == "paper,item,title,files,notebook,stage\nace,table1,t,a.csv b.md,12_x.ipynb,s\n"
     assert "| ACE | Table 1 | t | [md](figures/mini/b.md) | [12](notebooks/12_x.ipynb) | `s` |" in pipeline.results_table("mini")
+
+
+def test_every_stage_runs_by_its_name():
+    import importlib
+
+    from vlact.stages.__main__ import HOMES, STAGES
+
+    files = {f.stem for f in (ROOT / "vlact" / "stages").glob("*.py")} - {"__init__", "__main__", "own"}
+    assert {HOMES.get(s, s) for s in STAGES} == files
+    assert all(callable(getattr(importlib.import_module(f"vlact.stages.{HOMES.get(s, s)}"), s)) for s in STAGES)

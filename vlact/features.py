@@ -22,7 +22,7 @@ def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: 
     """Pooled features (T, dim) of clips centred on every `stride`-th frame; frames beyond an end repeat the last.
 
     Args:
-        encoder: Sees some frames of `image_size` pixels; other sizes are fitted, see `vlact.clips.fit`.
+        encoder: Sees some frames of `image_size` pixels, where it lies; other sizes are fitted, see `vlact.clips.fit`.
         path: A video.
         fps: Rate at which its frames are taken, whatever its own.
         stride: Frames at that rate from one feature to the next.
@@ -38,7 +38,7 @@ def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: 
     else:
         clip = encoder.config.num_frames
         around, embed = np.arange(clip) - (clip - 1) // 2, lambda clips: encoder.last(encoder.first(clips, 0), 0)
-    frame = video.nearest_frames(info, np.arange(max(1, round(info.duration_s * fps))) / fps)
+    frame, device = video.nearest_frames(info, np.arange(max(1, round(info.duration_s * fps))) / fps), next(encoder.parameters()).device
     centres, out = np.arange(0, len(frame), stride), []
     for first in range(0, len(centres), max(1, CHUNK // stride)):
         part = centres[first : first + max(1, CHUNK // stride)]
@@ -46,8 +46,8 @@ def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: 
         needed = np.unique(wanted)
         frames = fit(video.read(path, needed, info), encoder.config.image_size)
         for rows in np.array_split(np.searchsorted(needed, wanted), -(-len(wanted) // batch_size)):
-            with autocast():
-                out.append(embed(torch.from_numpy(frames[rows])).float())
+            with autocast(device.type):
+                out.append(embed(torch.from_numpy(frames[rows]).to(device)).float().cpu())
     return torch.cat(out)
 
 
@@ -69,9 +69,12 @@ def frames(path: Path, fps: float, stride: int, multiple: int, size: int) -> tor
 
 
 def extract_job(kind: type, encoder: str, folder: str, names: list[str], fps: float, stride: int, out: str) -> str:
-    """Features of some videos as one safetensors file, unless an earlier run left it there; `kind` is the encoder's class."""
+    """Features of some videos as one safetensors file, unless an earlier run left it there; `kind` is the encoder's class.
+
+    The encoder runs on a GPU if there is one.
+    """
     if not Path(out).is_file():
-        model = kind.load(encoder).eval()
+        model = kind.load(encoder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
         found = {name: extract(model, Path(folder) / name, fps, stride).contiguous() for name in names}
         write_whole(Path(out), lambda data, path: save_file(data, path), found)
     return out

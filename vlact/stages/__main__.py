@@ -1,0 +1,31 @@
+"""`python -m vlact.stages STAGE PROFILE`: one stage without its notebook; what it reads must be there, as for `make repro`."""
+
+import argparse
+import importlib
+import sys
+
+from vlact import params
+
+HOMES = {"pretraining": "pretrain", "ace_sweeps": "ace"}  # stages whose file has another name
+STAGES = ("worlds", "pretraining", "ace", "ace_sweeps", "stadium", "alignment", "localisers", "actionvlm", "encoders", "kitchens", "synta",
+          "transfer", "disentangle", "factors", "across")  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m vlact.stages", description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("profile", choices=params.PROFILES)
+    given = parser.parse_args(arguments)
+    p = params.load(given.profile)
+    run = getattr(importlib.import_module(f"vlact.stages.{HOMES.get(given.stage, given.stage)}"), given.stage)
+    try:
+        run(p)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{given.stage}: {p.data}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
