@@ -18,6 +18,9 @@ from vlact.language import providers, tasks
 from vlact.language.trees import Trees
 from vlact.stages.ace import clip_table, fold
 
+REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
+needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason=f"{REALDATA} with real annotations is not here")
+
 
 def film(path, frames, fps):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +172,43 @@ def test_the_command_writes_a_table_the_pipeline_reads(kitchen, capsys):
     assert command.main(["gtea", str(kitchen)]) == 2 and "S1_Tea_C1.txt" in capsys.readouterr().err
 
 
+def test_the_command_writes_ground_truth_that_localisers_read(tmp_path, capsys):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "Diving_val.txt").write_text("video_validation_1 0.5 1.5\n")
+    (tmp_path / "Diving_test.txt").write_text("video_test_1 0.5 1.5\nvideo_test_1 2.0 2.5\n")
+    (tmp_path / "Ambiguous_test.txt").write_text("video_test_1 3.0 3.5\n")
+    out = tmp_path / "truth.json"
+    assert command.main(["thumos14", str(tmp_path), str(out)]) == 0 and "3 segments of 1 classes" in capsys.readouterr().out
+    found = activitynet.ground_truth(out, "test")
+    assert found["end_s"].tolist() == [1.5, 2.5] and found["duration_s"].tolist() == [2.5, 2.5]
+    assert activitynet.ground_truth(out, "train")["video"].tolist() == ["video_validation_1"]
+    films = tmp_path / "films"
+    films.mkdir()
+    for name in ("video_validation_1.mkv", "v_video_test_1.mp4"):
+        assert command.main(["thumos14", str(tmp_path), str(out), "--videos", str(films)]) == 2
+        assert "films: " in (said := capsys.readouterr().err) and "videos are not there, for example" in said
+        video.write(films / name, np.zeros((16, 16, 16, 3), np.uint8), 4)
+    assert command.main(["thumos14", str(tmp_path), str(out), "--videos", str(films)]) == 0
+    assert activitynet.ground_truth(out, None)["duration_s"].tolist() == [4.0, 4.0, 4.0]
+    head = "video_id,start_timestamp,stop_timestamp,verb_class,noun_class\n"
+    for name, kitchen in (("train", "P01_01"), ("validation", "P02_01")):
+        (tmp_path / f"EPIC_100_{name}.csv").write_text(head + f"{kitchen},00:00:01.00,00:00:02.50,3,7\n")
+    assert command.main(["epic", str(tmp_path), str(out), "--task", "noun"]) == 0
+    assert activitynet.ground_truth(out, "test")["label"].tolist() == ["7"]
+    (tmp_path / "EPIC_100_train.csv").unlink()
+    assert command.main(["epic", str(tmp_path), str(out)]) == 2 and "EPIC_100_train.csv" in capsys.readouterr().err
+    for given in (["epic", str(tmp_path)], ["gtea", str(tmp_path), str(out)]):
+        with pytest.raises(SystemExit):
+            command.main(given)
+
+
+@needs_realdata
+def test_thumos14_s_own_files_as_the_command_writes_them(tmp_path):
+    assert command.main(["thumos14", str(REALDATA / "thumos14"), str(tmp_path / "t.json")]) == 0
+    counts = activitynet.ground_truth(tmp_path / "t.json", None)["split"].value_counts()
+    assert counts.to_dict() == {"test": 3358, "train": 3007}
+
+
 # The doctor
 def test_doctor_checks_the_hash_that_a_publisher_states(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
@@ -295,8 +335,6 @@ def test_a_made_tree_can_be_saved_and_loaded_as_a_hand_edited_file(server, tmp_p
 
 
 # Localisation: others' layouts, features and scores
-REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
-needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason=f"{REALDATA} with real annotations is not here")
 SMALL = [("v1", 0.5, 2.0, "HighJump"), ("v1", 3.0, 4.5, "Diving"), ("v2", 1.0, 9.0, "HighJump")]
 
 

@@ -127,6 +127,6 @@ def test_every_stage_runs_by_its_name():
 
     from vlact.stages.__main__ import HOMES, STAGES
 
-    files = {f.stem for f in (ROOT / "vlact" / "stages").glob("*.py")} - {"__init__", "__main__", "own"}
+    files = {f.stem for f in (pipeline.ROOT / "vlact" / "stages").glob("*.py")} - {"__init__", "__main__", "own"}
     assert {HOMES.get(s, s) for s in STAGES} == files
     assert all(callable(getattr(importlib.import_module(f"vlact.stages.{HOMES.get(s, s)}"), s)) for s in STAGES)

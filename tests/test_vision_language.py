@@ -436,7 +436,9 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
 
     monkeypatch.setattr(params, "ROOT", tmp_path)
     small, p = params.load("smoke"), params.load("paper", "films")
-    p = replace(p, seeds=[0], workers=1, stadium=replace(p.stadium, fps=8), tal=replace(small.tal, epochs=2), vlm=replace(small.vlm, epochs=2))
+    p = replace(
+        p, seeds=[0], workers=1, stadium=replace(p.stadium, fps=8), tal=replace(small.tal, epochs=2), vlm=replace(small.vlm, epochs=2)
+    )
     torch.save(published_videomae(64) | {"patch_embed.proj.weight": torch.randn(64, 3, 2, 56, 56)}, tmp_path / "v.pth")
     given = {"encoder": str(tmp_path / "v.pth"), "language": publish(tmp_path / "lm"), "reach": 32, "lm_stride": 4}
     p = replace(p, align=replace(p.align, **given))
@@ -452,7 +454,7 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
         if name != "two":
             video.write(source / f"v_{name}.mp4", film, 8)
     activitynet.write_ground_truth(pd.DataFrame(rows), source / "ground_truth.json")
-    with pytest.raises(FileNotFoundError, match="1 of 5 videos of the ground truth are not there, for example 'two'"):
+    with pytest.raises(FileNotFoundError, match="1 of 5 videos are not there, for example 'two'"):
         alignment(p)
     video.write(source / "two.mp4", film[::-1], 8)
     (source / "descriptions.json").write_text(json.dumps({c: f"someone shows {c}" for c in descriptions()}))

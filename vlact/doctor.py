@@ -47,7 +47,7 @@ NEEDS = (
     Need("TimeSformer HowTo100M", "data/checkpoints/TimeSformer_divST_8x32_224_HowTo100M.pyth", "about 0.5 GB",
          "https://github.com/facebookresearch/TimeSformer (by hand)", "CC BY-NC 4.0", "ACE, if ProcedureVRL's is not there"),
     Need("THUMOS14", "{data}/stadium/ground_truth.json", "413 test and validation videos, 20 classes",
-         "https://www.crcv.ucf.edu/THUMOS14; converted by vlact.datasets.thumos14", "research", "ActionVLM"),
+         "https://www.crcv.ucf.edu/THUMOS14; converted by `python -m vlact.datasets thumos14`", "research", "ActionVLM"),
     Need("ActivityNet-1.3", "{data}/stadium/sessions.json", "19,994 videos, 200 classes; about 7 % are gone",
          "http://activity-net.org; BMN's and TSP's tables are read by vlact.datasets.activitynet13", "research", "ActionVLM"),
     Need("EPIC-Kitchens-100", "{data}/kitchens/EPIC_100_validation.csv", "csv of 67,217 training and 9,668 validation segments",

@@ -1,7 +1,7 @@
 """The pretraining ladder: CLIP on frames, the video trunk, both projections, and LaViLa's narrations.
 
-Published weights can stand in for the first two rungs (`published`). Every function here but `pool` is a job (`vlact.jobs.run`): files and plain values in, an encoder as
-safetensors and its curve out. Supervision of each rung is declared in its docstring.
+Published weights can stand in for the first two rungs (`published`). The rungs are jobs (`vlact.jobs.run`): files and plain
+values in, an encoder as safetensors and its curve out. Supervision of each is declared in its docstring.
 """
 
 import math
@@ -68,7 +68,8 @@ def published(kind: str, path: str, model: dict, out: str) -> bool:
         encoder, _ = checkpoints.openai_clip(path, config.num_frames)
         found, wanted = asdict(encoder.config) | {"text": config.text}, asdict(config)
         if odd := {k: (v, wanted[k]) for k, v in found.items() if v != wanted[k]}:
-            raise ValueError(f"{path}: its shape is not that of params.yaml (model): {', '.join(f'{k} {a}, there {b}' for k, (a, b) in odd.items())}")
+            said = ", ".join(f"{k} {a}, there {b}" for k, (a, b) in odd.items())
+            raise ValueError(f"{path}: its shape is not that of params.yaml (model): {said}")
         encoder.config = config
     else:
         torch.manual_seed(0)  # of projections that it lacks

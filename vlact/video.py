@@ -7,6 +7,7 @@ Frame times come from the container's packets, so variable frame rates are handl
 
 import importlib.util
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from vlact.jobs import write_whole
 
 CONTAINERS = {".mkv": "matroska", ".mov": "mov", ".avi": "avi"}  # others are mp4
+ENDINGS = ("", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4")  # that a video's file may have where its name has none
 
 
 class VideoError(ValueError):
@@ -173,6 +175,19 @@ def clip_times(start_s: float, end_s: float, n_frames: int, window_s: float | No
 def nearest_frames(info: VideoInfo, times_s: np.ndarray) -> np.ndarray:
     """Numbers of the frames on screen at the given times (seconds from the first frame)."""
     return np.clip(np.searchsorted(info.times, np.asarray(times_s) + 1e-6, side="right") - 1, 0, len(info.times) - 1)
+
+
+def files(folder: str | Path, names: Iterable[str]) -> dict[str, Path]:
+    """The file of every video, by name: with or without "v_" before it and an ending after it.
+
+    Raises:
+        FileNotFoundError: Some are not in the folder; says how many, and names one.
+    """
+    names, forms = list(names), [start + "{}" + end for start in ("", "v_") for end in ENDINGS]
+    there = {name: next((path for f in forms if (path := Path(folder) / f.format(name)).is_file()), None) for name in names}
+    if missing := [name for name, path in there.items() if path is None]:
+        raise FileNotFoundError(f"{folder}: {len(missing)} of {len(names)} videos are not there, for example {missing[0]!r}")
+    return there
 
 
 def write(path: str | Path, frames: np.ndarray, fps: float, crf: int = 10) -> None:

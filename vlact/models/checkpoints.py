@@ -313,7 +313,9 @@ def blocks_of(state: dict[str, Tensor], prefix: str) -> int:
     return 1 + max(int(k.removeprefix(prefix).split(".")[0]) for k in state if k.startswith(prefix))
 
 
-def image_tower(seen: dict[str, Tensor], num_frames: int, mean: tuple, std: tuple, text: str = "") -> tuple[FrameEncoder, dict[str, Tensor]]:
+def image_tower(
+    seen: dict[str, Tensor], num_frames: int, mean: tuple, std: tuple, text: str = ""
+) -> tuple[FrameEncoder, dict[str, Tensor]]:
     """A tower of the shape that open_clip's `visual.` weights have, empty, and the weights for pixels in -1..1.
 
     Its text features are already in the shared space: the projection starts as the identity.

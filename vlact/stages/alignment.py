@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vlact import ROOT, jobs
+from vlact import ROOT, jobs, video
 from vlact.jobs import write_whole
 from vlact.params import Params
 from vlact.stages import READING, Stage
@@ -31,7 +31,6 @@ ALIGNMENT = Stage(
 
 PARTS = 8  # of what is extracted, each kept
 FILES = ("features.safetensors", "reader.safetensors", "clauses.safetensors", "words.json")
-FILMS = [start + "{}" + end for start in ("", "v_") for end in ("", ".mp4", ".mkv", ".webm", ".avi")]  # names of a video's file
 
 
 def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str], fps: float, work: Path) -> dict:
@@ -61,12 +60,7 @@ def published(p: Params, folder: Path) -> None:
     if not features.is_file():
         sets = [n for n in ("ground_truth", "sessions") if (source / f"{n}.json").is_file()]
         names = list(dict.fromkeys(v for n in sets for v in truth_of(p, n)["video"]))
-        there = {v: next((f.format(v) for f in FILMS if (source / f.format(v)).is_file()), "") for v in names}
-        if missing := [v for v, file in there.items() if not file]:
-            raise FileNotFoundError(
-                f"{source}: {len(missing)} of {len(names)} videos of the ground truth are not there, for example {missing[0]!r}; put them "
-                f"there, or their features into {features}"
-            )
+        there = {v: file.name for v, file in video.files(source, names).items()}
         found = extract(p, VideoMAE, ROOT / a.encoder, source, list(there.values()), float(p.stadium.fps), ALIGNMENT.work(p))
         write_whole(features, lambda d, f: save_file(d, f), {v: found[file] for v, file in there.items()})
     if not (folder / "reader.safetensors").is_file():
@@ -89,7 +83,8 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     """
     folder = p.data / "aligned"
     if p.world.source == "folder":
-        return published(p, folder)
+        published(p, folder)
+        return
     if not ALIGNMENT.must_run(p, folder, must_exist):
         return
     from vlact.aligning import align_job, pose_job
