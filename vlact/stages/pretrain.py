@@ -100,7 +100,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     curves = [
         {"stage": stage, "seed": s, **row}
         for stage, found in (("frames", looks), ("trunk", trunks), ("align", aligned), ("vlog", narrated))
-        for s, curve in zip(p.seeds, found)  # none of a rung that a published file stands in for
+        for s, curve in zip(p.seeds, found, strict=False)  # none of a rung that a published file stands in for
         for row in curve
     ]
     pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False, lineterminator="\n")
