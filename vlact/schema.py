@@ -109,19 +109,25 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
     table = csv(path, ANNOTATION, wanted, dtype={c: str for c in (*ANNOTATION, *OPTIONAL)}, keep_default_na=False)
     if unknown := [c for c in table if c not in (*ANNOTATION, *OPTIONAL)]:
         raise ValueError(f"{path}, line 1: unknown columns {unknown}; expected {wanted}")
+    return spans(table, path)
+
+
+def spans(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """The rows of a csv with `start_s` and `end_s` as numbers.
+
+    Raises:
+        ValueError: One that is no number or below 0, or an end that is not after its start; names the line.
+    """
     for column in ("start_s", "end_s"):
         number = pd.to_numeric(table[column], errors="coerce")
-        bad = ~np.isfinite(number) | (number < 0)
-        if bad.any():
+        if (bad := ~np.isfinite(number) | (number < 0)).any():
             row = int(bad.idxmax())
             raise ValueError(f"{path}, line {row + 2}: {column} must be seconds >= 0; got {table[column][row]!r}")
-        table[column] = number.astype(float)
-    bad = table["end_s"] <= table["start_s"]
-    if bad.any():
+        table = table.assign(**{column: number.astype(float)})
+    if (bad := table["end_s"] <= table["start_s"]).any():
         row = int(bad.idxmax())
-        raise ValueError(
-            f"{path}, line {row + 2}: end_s must be after start_s; got start_s={table['start_s'][row]:g}, end_s={table['end_s'][row]:g}"
-        )
+        start, end = table.loc[row, ["start_s", "end_s"]]
+        raise ValueError(f"{path}, line {row + 2}: end_s must be after start_s; got start_s={start:g}, end_s={end:g}")
     return table
 
 

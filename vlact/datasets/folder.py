@@ -5,7 +5,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from vlact import schema
@@ -35,11 +34,7 @@ def read(csv: str | Path) -> pd.DataFrame:
             row = int(bad.idxmax())
             raise ValueError(f"{csv}, line {row + 2}: {what(table.loc[row])}")
 
-    for column in ("start_s", "end_s"):
-        number = pd.to_numeric(table[column], errors="coerce")
-        fail(number.isna() | (number < 0) | np.isinf(number), lambda r, c=column: f"{c} must be seconds >= 0; got {r[c]!r}")
-        table[column] = number.astype(float)
-    fail(table["end_s"] <= table["start_s"], lambda r: f"end_s must be after start_s; got start_s={r['start_s']:g}, end_s={r['end_s']:g}")
+    table = schema.spans(table, csv)
     fail(
         table["label"].str.strip() == "",
         lambda r: f"label must be a verb and what it is done to, such as 'pick up cup'; got {r['label']!r}",
