@@ -257,6 +257,12 @@ def test_videomae_sees_what_its_paper_says(tmp_path):
     clip = torch.randn(4, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(model(clip[None]).logits[0], slow_videomae(state, clip, 2), atol=1e-5, rtol=1e-4)
+        encoder = checkpoints.VideoMAE.load(tmp_path / "v.pth", num_frames=4, image_size=16, heads=2)  # as features are extracted with it
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (checkpoints.IMAGENET_MEAN, checkpoints.IMAGENET_STD))
+        pixels = (255 * (0.05 * clip * std + mean)).clamp(0, 255).to(torch.uint8)
+        seen = encoder.last(encoder.first(pixels.permute(0, 2, 3, 1)[None], 0), 0)
+        expected = slow_videomae(state, (pixels / 255 - mean) / std, 2)
+        torch.testing.assert_close(model.classifier(seen)[0], expected, atol=1e-5, rtol=1e-4)
     torch.save({"module": {k: v for k, v in state.items() if k != "fc_norm.bias"}}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w.pth: missing \['fc_norm.bias'\]"):
         checkpoints.videomae(tmp_path / "w.pth", 4, 16, 2)
