@@ -102,6 +102,41 @@ def test_a_killed_run_leaves_no_wrong_switch_behind_and_edits_survive(project):
     assert profile(folder) == "mini" and "tau: 0.05" in (folder / "params.yaml").read_text()
 
 
+def test_real_data_is_never_given_to_dvc_to_make(project, monkeypatch, capfd):
+    """DVC empties a stage's folder before it runs it: data/paper/worlds is the user's."""
+    folder, dvc = project
+    dvc(["worlds@paper", "claims@paper", "trees@paper"])
+    monkeypatch.setattr(pipeline, "BY_NAME", ["sh", "-c", "echo by name $0 $1 >> log"])
+    (film := folder / "data" / "paper" / "worlds" / "ata" / "p01.mp4").parent.mkdir(parents=True)
+    film.write_text("hours of filming")
+    assert pipeline.repro("paper") == 0 and begun(folder) == ["trees@paper"]
+    assert sorted(x for x in (folder / "log").read_text().splitlines() if x.startswith("by")) == [
+        f"by name {stage} paper" for stage in ("alignment", "stadium", "worlds")
+    ]
+    assert "left out are stages of the rendered worlds: own_clips, " in capfd.readouterr().out
+    assert pipeline.repro("paper", force=True) == 0 and film.read_text() == "hours of filming"
+    ran, known = {s.split("@")[0] for s in begun(folder)}, yaml.safe_load(PARAMS)["real_data"]
+    assert "pretrain" in ran and not ran & {*known["by_name"], *known["left_out"]}
+
+
+def test_plain_dvc_does_not_empty_folders_of_real_data():
+    """`dvc repro` with `run: *paper` goes round `make`; folders outlive their stage, and a forced run starts from nothing."""
+    outs = {name: stage.get("outs", []) for name, stage in yaml.safe_load((pipeline.ROOT / "dvc.yaml").read_text())["stages"].items()}
+    kept = {
+        next(iter(o)).split("/")[-1] for stage in outs.values() for o in stage if isinstance(o, dict) and o[next(iter(o))].get("persist")
+    }
+    assert kept == set(pipeline.PERSISTENT)
+
+
+def test_a_forced_run_renders_again(project):
+    folder, dvc = project
+    dvc()
+    (old := folder / "data" / "smoke" / "worlds" / "made_by.json").parent.mkdir(parents=True)
+    old.write_text("{}")
+    assert pipeline.repro("smoke") == 0 and old.is_file()
+    assert pipeline.repro("smoke", force=True) == 0 and not old.parent.exists()
+
+
 def test_an_unknown_profile_changes_nothing_and_says_which_there_are(project, capsys):
     folder, _ = project
     assert pipeline.main(["repro", "huge"]) == 2

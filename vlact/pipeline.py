@@ -13,6 +13,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,8 @@ HINTS = (
     "Updating lock file",
 )
 DVC = [sys.executable, "-m", "vlact.warm", "-m", "dvc"]
+BY_NAME = [sys.executable, "-m", "vlact.stages"]
+PERSISTENT = ("worlds", "stadium", "aligned", "kitchens")  # folders that DVC does not empty, see dvc.yaml
 NO_RESULT = (
     "vlact/__init__.py",
     "vlact/jobs.py",
@@ -250,6 +253,8 @@ def changed(after: dict[str, set[str]]) -> set[str]:
 def repro(profile: str, force: bool = False) -> int:
     """Bring every stage up to date: `dvc repro --single-item` on each, `lanes` of them at a time, in an order that lasts shortest.
 
+    Real data is never given to DVC to make: see `real_data` in params.yaml.
+
     Before each stage it says how long the rest should take, from `stage_minutes` in params.yaml (measured on two cores)
     and from how long the stages of this run took against theirs.
 
@@ -269,6 +274,8 @@ def repro(profile: str, force: bool = False) -> int:
 
     def begin(stage: str) -> None:
         command = [*DVC, "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+        if stage in by_name:
+            command = [*BY_NAME, stage.split("@")[0], profile]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         child = children[stage] = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
         running[stage] = time.monotonic()
@@ -282,8 +289,17 @@ def repro(profile: str, force: bool = False) -> int:
 
     try:
         environment = ready_made.enter_context(warm.serving(environment))
-        after = graph(profile)
-        todo = set(after) if force else changed(after)
+        after, by_name = graph(profile), set()
+        if shape["world"]["source"] == "rendered":
+            for stage in PERSISTENT if force else ():
+                shutil.rmtree(ROOT / "data" / profile / stage, ignore_errors=True)
+        else:
+            by_name = {f"{stage}@{profile}" for stage in numbers["real_data"]["by_name"]}
+            left_out = {stage: f"{stage}@{profile}" for stage in numbers["real_data"]["left_out"]}
+            print(f"{profile}: left out are stages of the rendered worlds: {', '.join(left_out)}", flush=True)
+            after = {stage: before - set(left_out.values()) for stage, before in after.items() if stage not in left_out.values()}
+        rest = {stage: before - by_name for stage, before in after.items() if stage not in by_name}  # DVC watches the data itself
+        todo = (set(rest) if force else changed(rest)) | by_name
         cost = {stage: minutes.get(stage.split("@")[0], 0.1) for stage in after}
         chain = {}  # minutes from the start of a stage to the end of all that wait for it
         for stage in reversed(after):

@@ -16,6 +16,7 @@ from vlact.jobs import write_whole
 from vlact.params import Params
 
 READING = ("video.py", "clips.py", "schema.py")
+BEGUN = "begun_by.json"  # of a folder that is not finished
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,18 @@ class Stage:
 
     def finish(self, p: Params, folder: Path) -> None:
         """Sign the stage's output and throw its checkpoints away."""
-        text = json.dumps({"stage": self.name, "key": self.key(p)}) + "\n"
-        write_whole(folder / "made_by.json", lambda t, f: f.write_text(t), text)
+        self._sign(p, folder / "made_by.json")
+        (folder / BEGUN).unlink(missing_ok=True)
         shutil.rmtree(p.scratch / self.name, ignore_errors=True)
+
+    def _sign(self, p: Params, note: Path) -> None:
+        text = json.dumps({"stage": self.name, "key": self.key(p)}) + "\n"
+        write_whole(note, lambda t, f: f.write_text(t), text)
 
     def must_run(self, p: Params, folder: Path, must_exist: bool) -> bool:
         """Whether the stage has to run; `must_exist` asks on behalf of a later stage.
+
+        What other code or parameters left in the folder is thrown away; what a killed run left is kept.
 
         Raises:
             FileNotFoundError: A later stage of a pipeline workspace finds its input missing or stale.
@@ -69,5 +76,9 @@ class Stage:
                 f"{folder}: expected the output of stage '{self.name}' made by this code and these parameters; "
                 f"run `make repro PROFILE={p.profile}`"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        begun = folder / BEGUN
+        if not begun.is_file() or json.loads(begun.read_text())["key"] != self.key(p):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self._sign(p, begun)
         return True
