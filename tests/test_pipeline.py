@@ -137,6 +137,22 @@ def test_a_forced_run_renders_again(project):
     assert pipeline.repro("smoke", force=True) == 0 and not old.parent.exists()
 
 
+def test_a_stage_keeps_what_a_killed_run_left_and_nothing_of_other_parameters(tmp_path, monkeypatch):
+    from vlact import params
+    from vlact.stages import Stage
+
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    stage, p = Stage("films", (), ("seeds",)), params.load("smoke", "films")
+    (folder := p.data / "films").mkdir(parents=True)
+    for seeds, there in (([0], []), ([0], ["a.mp4"]), ([1], [])):  # first run, the same after a kill, other parameters
+        p = params.load("smoke", "films", seeds=seeds)
+        assert stage.must_run(p, folder, False)
+        assert sorted(f.name for f in folder.glob("*.mp4")) == there
+        (folder / "a.mp4").write_text("film")
+    stage.finish(p, folder)
+    assert sorted(f.name for f in folder.iterdir()) == ["a.mp4", "made_by.json"] and not stage.must_run(p, folder, False)
+
+
 def test_an_unknown_profile_changes_nothing_and_says_which_there_are(project, capsys):
     folder, _ = project
     assert pipeline.main(["repro", "huge"]) == 2
