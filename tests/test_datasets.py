@@ -182,6 +182,8 @@ def test_the_command_writes_ground_truth_that_localisers_read(tmp_path, capsys):
     found = activitynet.ground_truth(out, "test")
     assert found["end_s"].tolist() == [1.5, 2.5] and found["duration_s"].tolist() == [2.5, 2.5]
     assert activitynet.ground_truth(out, "train")["video"].tolist() == ["video_validation_1"]
+    (shown,) = json.loads((tmp_path / "events.json").read_text())["video_test_1"]["distractors"]
+    assert (shown["start_s"], shown["end_s"], shown["what"]) == (3.0, 3.5, "ambiguous")
     films = tmp_path / "films"
     films.mkdir()
     for name in ("video_validation_1.mkv", "v_video_test_1.mp4"):

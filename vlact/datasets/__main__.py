@@ -2,10 +2,11 @@
 
 `python -m vlact.datasets ata|ikea|gtea FOLDER` writes FOLDER/annotations.csv. `python -m vlact.datasets thumos14|epic FOLDER OUT` writes
 ground truth in ActivityNet's layout, subsets "train" and "test": THUMOS14's validation and test sets, EPIC-Kitchens-100's
-training and validation csv.
+training and validation csv. THUMOS14's ambiguous intervals go into events.json beside it.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -13,17 +14,24 @@ import pandas as pd
 
 from vlact import schema, video
 from vlact.datasets import activitynet, ata, epic, gtea, ikea, thumos14
+from vlact.jobs import write_whole
 
 CLIPS = {"ata": ata.read, "ikea": ikea.read, "gtea": gtea.read}
 
 
-def thumos(folder: Path) -> pd.DataFrame:
-    """Both sets: `video, start_s, end_s, label, split`; their text files lie in the folder or below it."""
-    parts = []
+def thumos(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
+    """Both sets: `video, start_s, end_s, label, split`, and events, see `vlact.stages.stadium.events_of`; their text files lie in the
+    folder or below it.
+    """
+    parts, events = [], {}
     for name, split in (("val", "train"), ("test", "test")):
         found = next(iter(sorted(folder.rglob(f"*_{name}.txt"))), folder / name)
-        parts.append(thumos14.ground_truth(found.parent, name)[0].assign(split=split))
-    return pd.concat(parts, ignore_index=True)
+        clear, ambiguous = thumos14.ground_truth(found.parent, name)
+        parts.append(clear.assign(split=split))
+        for i, row in enumerate(ambiguous.itertuples()):  # each by a name of its own, so that none is taken for another's like
+            shown = {"start_s": row.start_s, "end_s": row.end_s, "what": "ambiguous", "label": f"ambiguous {i}"}
+            events.setdefault(row.video, {"distractors": [], "poses": []})["distractors"].append(shown)
+    return pd.concat(parts, ignore_index=True), events
 
 
 def kitchens(folder: Path, task: str) -> pd.DataFrame:
@@ -60,8 +68,10 @@ def main(arguments: list[str]) -> int:
             table = CLIPS[given.dataset](given.folder, **({"idle": not given.no_idle} if given.dataset == "ata" else {}))
             schema.write_annotations(out := given.folder / "annotations.csv", table)
         else:
-            table = thumos(given.folder) if given.dataset == "thumos14" else kitchens(given.folder, given.task)
+            table, events = thumos(given.folder) if given.dataset == "thumos14" else (kitchens(given.folder, given.task), None)
             activitynet.write_ground_truth(lasting(table, given.videos), out := given.out)
+            if events is not None:
+                write_whole(out.with_name("events.json"), lambda d, f: f.write_text(json.dumps(d) + "\n"), events)
     except (ValueError, FileNotFoundError, video.VideoError) as error:
         print(error, file=sys.stderr)
         return 2

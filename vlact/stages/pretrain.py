@@ -31,6 +31,8 @@ PRETRAIN = Stage(
     WORLDS,
 )
 
+CURVE = ["stage", "seed", "step", "loss", "val_caption", "val_verb", "val_object"]  # of rungs that were trained here
+
 
 def frames_of(p: Params, name: str, window_s: float | None, views: int) -> tuple[pd.DataFrame, Path]:
     """Clips of one corpus, decoded from its files once and kept as npy in the scratch folder."""
@@ -103,7 +105,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
         for s, curve in zip(p.seeds, found, strict=False)  # none of a rung that a published file stands in for
         for row in curve
     ]
-    pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False, lineterminator="\n")
+    pd.DataFrame(curves, columns=CURVE).to_csv(folder / "curves.csv", index=False, lineterminator="\n")
     frames.unlink()
     vlog_frames.unlink()
     PRETRAIN.finish(p, folder)

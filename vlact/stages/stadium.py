@@ -4,6 +4,7 @@ Seed number i trains on a set of recordings of its own; all are tested on the sa
 """
 
 import json
+from collections import defaultdict
 
 import pandas as pd
 
@@ -19,6 +20,8 @@ STADIUM = Stage(
      "language/descriptions.py", "language/poses.yaml", "video.py"),
     ("stadium", "seeds"),
 )  # fmt: skip
+
+EVENT = ["start_s", "end_s", "what", "label"]
 
 
 def stadium(p: Params, must_exist: bool = False) -> None:
@@ -64,6 +67,15 @@ def stadium(p: Params, must_exist: bool = False) -> None:
 def truth_of(p: Params, name: str = "ground_truth") -> pd.DataFrame:
     """Ground truth of the stadium, or of its "sessions", all splits."""
     return activitynet.ground_truth(p.data / "stadium" / f"{name}.json", None)
+
+
+def events_of(p: Params) -> dict[str, dict]:
+    """What recordings show beside their actions, by video: `distractors` (rows with `EVENT`) and `poses`.
+
+    Of real data the distractors are THUMOS14's ambiguous intervals, where events.json stands beside the ground truth.
+    """
+    path = p.data / "stadium" / "events.json"
+    return defaultdict(lambda: {"distractors": [], "poses": []}, json.loads(path.read_text()) if path.is_file() else {})
 
 
 def durations_of(truth: pd.DataFrame, split: str) -> dict[str, float]:
