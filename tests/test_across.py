@@ -108,6 +108,7 @@ def test_a_localiser_under_other_words(tmp_path):
     model.save(tmp_path / "r.safetensors")
     features = {"a": torch.randn(40, 8)}
     save_file(features, tmp_path / "features.safetensors")
+    save_file(said, tmp_path / "clauses.safetensors")
     (tmp_path / "words.json").write_text(json.dumps({"names": list(poses), "steps": 16}))
     runs = [{k: [w[0]] for k, w in WORDS.items()}, {k: [w[1]] for k, w in OTHERS.items()}]
     given = (str(tmp_path / "r.safetensors"), str(tmp_path / "features.safetensors"), {"a": 10.0}, poses)
