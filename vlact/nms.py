@@ -15,6 +15,15 @@ METHODS = ("gaussian", "linear", "hard")
 
 
 @njit(cache=True, error_model="numpy")
+def _finite(segments, scores):
+    """Whether all are finite numbers, in one pass and without arrays between."""
+    for i in range(len(scores)):
+        if not (np.isfinite(segments[i, 0]) and np.isfinite(segments[i, 1]) and np.isfinite(scores[i])):
+            return False
+    return True
+
+
+@njit(cache=True, error_model="numpy")
 def _pick(order, bounds, start, end, score, method, sigma, iou_threshold, min_score):
     """Rows of `order`, group k those from bounds[k] to bounds[k + 1], to picks and lowered scores.
 
@@ -84,13 +93,13 @@ def soft_nms(
     """
     if method not in METHODS:
         raise ValueError(f"method must be 'gaussian', 'linear' or 'hard'; got {method!r}")
-    segments, scores = np.asarray(segments, np.float32), np.asarray(scores, np.float32)
+    segments, scores = np.ascontiguousarray(segments, np.float32), np.ascontiguousarray(scores, np.float32)
     shape = scores.shape if group is None else np.shape(group)
     if segments.shape != (len(scores), 2) or shape != scores.shape:
         raise ValueError(f"expected segments (N, 2), scores (N,), group (N,); got {segments.shape}, {scores.shape}, {shape}")
     if not (sigma > 0 and 0 < iou_threshold <= 1):
         raise ValueError(f"sigma must be above 0 and iou_threshold in (0, 1]; got {sigma} and {iou_threshold}")
-    if not (np.isfinite(segments).all() and np.isfinite(scores).all()):
+    if not _finite(segments, scores):
         raise ValueError("segments and scores must be finite numbers")
     if not len(scores):
         return np.zeros(0, np.int64), scores
