@@ -197,6 +197,20 @@ def test_the_command_writes_ground_truth_that_localisers_read(tmp_path, capsys):
         (tmp_path / f"EPIC_100_{name}.csv").write_text(head + f"{kitchen},00:00:01.00,00:00:02.50,3,7\n")
     assert command.main(["epic", str(tmp_path), str(out), "--task", "noun"]) == 0
     assert activitynet.ground_truth(out, "test")["label"].tolist() == ["7"]
+    (names := tmp_path / "EPIC_100_noun_classes.csv").write_text("id,key,instances\n7,board:chopping,\"['board']\"\n")
+    assert command.main(["epic", str(tmp_path), str(out), "--task", "noun"]) == 0
+    assert activitynet.ground_truth(out, "train")["label"].tolist() == ["board:chopping"]
+    for text, said in (("6,tap,", "no class '7'"), ("7,tap,\n7,cup,", "line 3: id '7' occurs twice")):
+        names.write_text(f"id,key,instances\n{text}\n")
+        assert command.main(["epic", str(tmp_path), str(out), "--task", "noun"]) == 2 and said in capsys.readouterr().err
+    assert command.main(["activitynet13", str(tmp_path), str(out)]) == 2
+    assert "expected TSP's csv or ActivityNet's activity_net.v1-3.min.json" in capsys.readouterr().err
+    entry = {"duration": 9.5, "annotations": [{"segment": [1, 2], "label": "Walking the dog"}]}
+    official = {"database": {k: entry | {"subset": s} for k, s in (("a", "training"), ("b", "validation"), ("c", "testing"))}}
+    (tmp_path / "activity_net.v1-3.min.json").write_text(json.dumps(official))
+    assert command.main(["activitynet13", str(tmp_path), str(out)]) == 0
+    found = activitynet.ground_truth(out, None)
+    assert found["split"].tolist() == ["train", "test"] and found["duration_s"].tolist() == [9.5, 9.5]
     (tmp_path / "EPIC_100_train.csv").unlink()
     assert command.main(["epic", str(tmp_path), str(out)]) == 2 and "EPIC_100_train.csv" in capsys.readouterr().err
     for given in (["epic", str(tmp_path)], ["gtea", str(tmp_path), str(out)]):
@@ -424,16 +438,21 @@ def test_activitynet_reads_alike_from_bmn_and_tsp(tmp_path):
 
 
 @needs_realdata
-def test_activitynet_counts_are_the_published_ones():
+def test_activitynet_counts_are_the_published_ones(tmp_path):
     folder = REALDATA / "activitynet13"
     bmn = activitynet13.bmn(folder / "anet_anno_action.json", folder / "video_info_new.csv", "validation")
     assert len(bmn) == 7293 and len(bmn.attrs["videos"]) == 4728
+    assert command.main(["activitynet13", str(folder), str(tmp_path / "sessions.json")]) == 0
     valid = activitynet13.tsp(folder / "activitynet_v1-3_valid_tsp_groundtruth.csv")
     train = activitynet13.tsp(folder / "activitynet_v1-3_train_tsp_groundtruth.csv")
     assert (len(valid), len(train), valid["label"].nunique()) == (7654, 15410, 200)
+    sessions = activitynet.ground_truth(tmp_path / "sessions.json", None)
+    assert sessions["split"].value_counts().to_dict() == {"train": 15410, "test": 7654}
     official = activitynet.results(folder / "sample_detection_prediction.json")
     assert len(official) == len(valid) and set(official["video"]) == set(valid["video"])
     epic = REALDATA / "epic_kitchens_100" / "EPIC_100_validation.csv"
+    assert len(epic_kitchens.names(epic.with_name("EPIC_100_verb_classes.csv"))) == 97
+    assert len(epic_kitchens.names(epic.with_name("EPIC_100_noun_classes.csv"))) == 300
     assert len(epic_kitchens.ground_truth(epic)) == 9668 and epic_kitchens.ground_truth(epic, "noun")["label"].nunique() == 211
 
 

@@ -113,10 +113,13 @@ def test_real_data_is_never_given_to_dvc_to_make(project, monkeypatch, capfd):
     assert sorted(x for x in (folder / "log").read_text().splitlines() if x.startswith("by")) == [
         f"by name {stage} paper" for stage in ("alignment", "stadium", "worlds")
     ]
-    assert "left out are stages of the rendered worlds: own_clips, " in capfd.readouterr().out
+    assert "left out are stages of the rendered worlds: own_clips, " in (said := capfd.readouterr().out)
+    assert "paper: kitchens is left out, data/paper/worlds/epic is not there" in said
     assert pipeline.repro("paper", force=True) == 0 and film.read_text() == "hours of filming"
     ran, known = {s.split("@")[0] for s in begun(folder)}, yaml.safe_load(PARAMS)["real_data"]
-    assert "pretrain" in ran and not ran & {*known["by_name"], *known["left_out"]}
+    assert "pretrain" in ran and not ran & {*known["by_name"], *known["left_out"], *known["if_there"]}
+    (film.parents[1] / "epic").mkdir()
+    assert pipeline.repro("paper", force=True) == 0 and "kitchens@paper" in begun(folder)
 
 
 def test_plain_dvc_does_not_empty_folders_of_real_data():

@@ -357,12 +357,12 @@ def test_teleporting_takes_no_time():
 
 # Pictures and lists
 def test_clips_are_written_under_their_published_names_and_a_second_run_films_nothing(tmp_path, monkeypatch):
-    found = synta.film_job(2, "bouncing", 5, [1, 31], "plain", str(tmp_path / "v"), str(tmp_path / "n"), 32, 8.0, 3, "cpu")
+    found = synta.film_job(2, "bouncing", 5, [1, 31], "plain", str(tmp_path / "v"), str(tmp_path / "n"), 32, 8.0, 3)
     assert found[:2] == ["bouncing/bouncing5_id_1.mp4", "bouncing/bouncing5_front_id_1.mp4"] and len(found) == 4
     info = video.probe(tmp_path / "v" / found[0])
     assert len(info.times) == 20 and (info.height, info.width) == (32, 32)
     monkeypatch.setattr(synta, "film", None)
-    assert synta.film_job(2, "bouncing", 5, [1, 31], "plain", str(tmp_path / "v"), str(tmp_path / "n"), 32, 8.0, 3, "cpu") == found
+    assert synta.film_job(2, "bouncing", 5, [1, 31], "plain", str(tmp_path / "v"), str(tmp_path / "n"), 32, 8.0, 3) == found
 
 
 def test_backgrounds_change_the_place_and_not_the_motion():

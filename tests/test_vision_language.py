@@ -1,6 +1,7 @@
 """ActionVLM's training: what each row of the tables trains and reads, and the cross-fitted selector."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -425,13 +426,15 @@ def test_what_a_published_model_must_be(tmp_path):
 
 
 def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
-    """`paper`'s stages on THUMOS14's layout: features by VideoMAE, a reader over a language model, localisers, every row of ActionVLM."""
+    """`paper`'s stages on the layouts of THUMOS14, ActivityNet and EPIC-Kitchens: features by VideoMAE, a reader over a language model,
+    localisers, every row of ActionVLM."""
     from test_checkpoints import published_videomae
 
     from vlact import params, video
     from vlact.datasets import activitynet
     from vlact.stages.actionvlm import actionvlm, descriptions
     from vlact.stages.alignment import alignment
+    from vlact.stages.kitchens import kitchens
     from vlact.stages.localisers import localisers
 
     monkeypatch.setattr(params, "ROOT", tmp_path)
@@ -457,8 +460,14 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="1 of 5 videos are not there, for example 'two'"):
         alignment(p)
     video.write(source / "two.mp4", film[::-1], 8)
-    (source / "descriptions.json").write_text(json.dumps({c: f"someone shows {c}" for c in descriptions()}))
-    assert descriptions(p)["Diving"] == "someone shows Diving"
+    (source / "descriptions.json").write_text(json.dumps({c: f"someone shows {c}" for c in reversed(descriptions())}))
+    assert descriptions(p)["Diving"] == "someone shows Diving" and list(descriptions(p)) == list(descriptions())
+    long = [r | {"label": "Walking the dog" if r["label"] == "Diving" else r["label"]} for r in rows]
+    activitynet.write_ground_truth(pd.DataFrame(long), source / "sessions.json")
+    with pytest.raises(ValueError, match="descriptions.json: no description of 'Walking the dog', one of 1 classes of sessions.json"):
+        descriptions(p, "sessions")
+    (source / "descriptions.json").unlink()
+    assert descriptions(p, "sessions")["Walking the dog"] == "Walking the dog" and len(descriptions(p, "sessions")) == 20
     alignment(p)
     made = (p.data / "aligned" / "reader.safetensors").stat().st_mtime_ns
     alignment(p)
@@ -467,11 +476,17 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     actionvlm(p)
     frames, curves = pd.read_parquet(p.data / "actionvlm" / "frames.parquet"), pd.read_csv(p.data / "actionvlm" / "curves.csv")
     assert {"full (Eq. 1)", "LM-generated λ"} <= set(frames["model"]) and curves["loss"].notna().all()
-    assert not curves["model"].str.contains("biased|sessions").any() and set(frames["video"]) == {"two"}
-
-
-def test_kitchens_of_real_data_are_read_elsewhere(capsys):
-    from vlact.stages.__main__ import main
-
-    assert main(["kitchens", "paper"]) == 1
-    assert "vlact.datasets.epic" in capsys.readouterr().err
+    assert not curves["model"].str.contains("biased").any() and set(frames["video"]) == {"two"}
+    sessions = pd.read_parquet(p.data / "actionvlm" / "sessions.parquet")
+    assert "full (Eq. 1)" in set(sessions["model"]) and "Walking the dog" in set(sessions["label"])
+    with pytest.raises(FileNotFoundError, match="verb.json: profile 'paper' reads real data; expected .* vlact.datasets epic"):
+        kitchens(p)
+    epic = p.data / "worlds" / "epic"
+    shutil.copytree(source, epic, ignore=shutil.ignore_patterns("*.json"))
+    for task, labels in (("verb", ("take", "put")), ("noun", ("tap", "board:chopping"))):
+        named = [r | {"label": labels[i % 2]} for i, r in enumerate(rows)]
+        activitynet.write_ground_truth(pd.DataFrame(named), epic / f"{task}.json")
+    kitchens(p)
+    found = pd.read_parquet(p.data / "kitchens" / "detections.parquet")
+    assert set(found["model"]) == {"ActionFormer", "fixed λ = 1.0", "full (Eq. 1)"} and set(found["video"]) == {"two"}
+    assert set(found["label"]) == {"take", "put", "tap", "board:chopping"} and (epic / "features.safetensors").is_file()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from vlact.aligning import Drills, alignment_loss, reading_gate
+from vlact.device import beside, put
 from vlact.jobs import write_whole
 from vlact.language.descriptions import WORDS, describe
 from vlact.language.prompts import clauses, language_of, prompt_of, tokenizer
@@ -74,7 +75,7 @@ def reading_job(
     generator = torch.Generator().manual_seed(seed)
     language = {"feature_dim": next(iter(given.values())).shape[1], "numbers": common["words"].convert_tokens_to_ids("0")}
     shape = {k: recipe[k] for k in ("hidden", "layers", "heads")} | {"clause_dim": len(next(iter(said.values())))}
-    reader = Reader(ReaderConfig(len(common["words"]), len(WORDS), **shape, language=language | {"lm_stride": recipe["lm_stride"]}))
+    reader = put(Reader(ReaderConfig(len(common["words"]), len(WORDS), **shape, language=language | {"lm_stride": recipe["lm_stride"]})))
 
     def loss_of(step: int) -> Tensor:
         batch = seen.batch(recipe["batch_size"], np.random.default_rng((seed, step)))
@@ -186,9 +187,9 @@ def weigh_job(
         kind, options, frames, table, taxonomy, trained_on, seed, start, words, weights: See `vlact.transferring.rename_job`.
         out: Answers go there: `video, set, label, way, predicted, weight, model, trained_on, seed`.
     """
-    bench, known = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy), load_file(words)
+    bench, known = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy), put(load_file(words))
     names = bench.names("coarse", trained_on)
-    model = files.fill(build(kind, names, options, start, known), files.read(weights, "transfer")[1], weights).eval()
+    model = put(files.fill(build(kind, names, options, start, known), files.read(weights, "transfer")[1], weights).eval())
     label = torch.from_numpy(bench.table["coarse_id"].to_numpy())
 
     @torch.no_grad()
@@ -196,10 +197,10 @@ def weigh_job(
         parts = []
         for k in range(0, len(rows), 64):
             with precision(model):
-                kept = model.method.keep(spread(bench.clips(rows[k : k + 64]), model.frames))
+                kept = model.method.keep(beside(model, spread(bench.clips(rows[k : k + 64]), model.frames)))
                 found = model.method.look(kept)
                 said = model.method.logit_scale * model.method.match(found, [[n] for n in names])
-                parts.append((found["video"].float(), said.float()))
+                parts.append((found["video"].float().cpu(), said.float().cpu()))
         return *(torch.cat(x) for x in zip(*parts, strict=True)), label[rows]
 
     train, held_out = bench.rows(trained_on, "train"), bench.rows(trained_on, "more")

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from vlact import video
+from vlact.device import beside, put
 from vlact.jobs import write_whole
 from vlact.language.descriptions import NOTHING, SEPARATOR, WORDS, describe
 from vlact.language.prompts import clauses, encode_clauses, prompts, targets, tokenizer
@@ -61,7 +62,7 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
         frames[name] = torch.from_numpy(video.read(info.path, np.arange(len(info.times)), info)).permute(0, 3, 1, 2).contiguous()
         labels[name] = torch.from_numpy(pose_labels(event["poses"], np.arange(len(info.times)) / fps))
     torch.manual_seed(0)
-    model, generator = PoseEncoder(PoseConfig(image_size=size, poses=len(POSES))), torch.Generator().manual_seed(0)
+    model, generator = put(PoseEncoder(PoseConfig(image_size=size, poses=len(POSES)))), torch.Generator().manual_seed(0)
     seen, around = [n for n in events if n not in set(held_out)], torch.tensor(OFFSETS)
 
     def clips(name: str, at: Tensor) -> Tensor:  # in -2..2
@@ -80,8 +81,8 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
             found.append((mix.T @ x.flatten(3)).clamp_(-2, 127 / 64).view(x.shape))
             wanted.append(labels[seen[i]][at])
         with autocast():
-            logits = model.head(model.look(torch.cat(found)))
-        return cross_entropy(logits.float(), torch.cat(wanted), ignore_index=IGNORE)
+            logits = model.head(model.look(beside(model, torch.cat(found))))
+        return cross_entropy(logits.float(), beside(model, torch.cat(wanted)), ignore_index=IGNORE)
 
     @torch.no_grad()
     def validate() -> dict:
@@ -89,14 +90,15 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
         for name in held_out:
             at = torch.arange(0, len(frames[name]), 4)
             wanted = labels[name][at]
-            right.append((model.head(model.look(clips(name, at))).argmax(1) == wanted)[wanted != IGNORE].float())
+            said = model.head(model.look(beside(model, clips(name, at)))).argmax(1).cpu()
+            right.append((said == wanted)[wanted != IGNORE].float())
         return {"held_out_pose_accuracy": torch.cat(right).mean().item()}
 
     torch.set_num_threads(recipe["threads"])
     curve = fit({"model": model}, loss_of, recipe["pose_steps"], recipe["pose_lr"], 0.05, generator, "poses", checkpoint, validate, 200)
     torch.set_num_threads(1)
     with torch.no_grad():
-        some = torch.cat([model.eval().look(clips(name, torch.arange(0, len(frames[name]), 16))) for name in seen])
+        some = torch.cat([model.eval().look(beside(model, clips(name, torch.arange(0, len(frames[name]), 16)))) for name in seen])
     model.mean.copy_(some.mean(0))
     model.std.copy_(some.std(0).clamp(min=1e-3))
     model.save(out)
@@ -213,6 +215,7 @@ def backwards(label: str) -> str:
 
 def alignment_loss(reader: Reader, batch: dict, text_weight: float) -> Tensor:
     """Pointer, poses of frames, first and last pose of candidates and of frames, and the answer as text."""
+    batch = beside(reader, batch)
     with autocast():
         out = reader(batch["features"], batch["mask"], batch["prompt"], batch["answer"] if text_weight else None)
     out = {k: v.float() for k, v in out.items()}
@@ -244,7 +247,7 @@ def reading_gate(reader: Reader, drills: Drills, batches: int = 12, batch_size: 
     """
     rng, right = np.random.default_rng(seed), {"pointer": [], "none": [], "pose": []}
     for _ in range(batches):
-        batch = drills.batch(batch_size, rng)
+        batch = beside(reader, drills.batch(batch_size, rng))
         with autocast():
             out = reader(batch["features"], batch["mask"], batch["prompt"].blank() if blank else batch["prompt"])
         out = {k: v.float() for k, v in out.items()}
@@ -280,7 +283,8 @@ def pointing(reader: Reader, features: dict[str, Tensor], truth, prompt, classes
         padded = pad(x, (0, 0, 0, -n % window)).unflatten(0, (-1, window))
         mask = (torch.arange(len(padded) * window) < n).view(-1, window)
         with autocast():
-            pointer = reader(padded, mask, prompt.expand(len(padded)))["pointer"][..., :-1].argmax(-1)
+            given = beside(reader, (padded, mask, prompt.expand(len(padded))))
+            pointer = reader(*given)["pointer"][..., :-1].argmax(-1).cpu()
         pointer = pointer.repeat_interleave(reader.branch.config.lm_stride, 1)[:, :window].flatten()[:n].numpy()
         at = np.arange(n) * step_s
         inside = (at[:, None] >= part["start_s"].to_numpy()) & (at[:, None] <= part["end_s"].to_numpy())
@@ -325,7 +329,7 @@ def align_job(
     dim = next(iter(features.values())).shape[1]
     language = {"feature_dim": dim, "numbers": words.convert_tokens_to_ids("0"), "lm_stride": recipe["lm_stride"]}
     shape = {k: recipe[k] for k in ("hidden", "layers", "heads")}
-    reader = Reader.load(start_from) if start_from else Reader(ReaderConfig(len(words), len(told), **shape, language=language))
+    reader = put(Reader.load(start_from) if start_from else Reader(ReaderConfig(len(words), len(told), **shape, language=language)))
     steps = recipe["bias_steps" if start_from else "steps"]
     generator = torch.Generator().manual_seed(0)
 

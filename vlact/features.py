@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlact import video
+from vlact import device, video
 from vlact.clips import fit
 from vlact.jobs import write_whole
 from vlact.models.dual import DualEncoder
@@ -38,7 +38,7 @@ def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: 
     else:
         clip = encoder.config.num_frames
         around, embed = np.arange(clip) - (clip - 1) // 2, lambda clips: encoder.last(encoder.first(clips, 0), 0)
-    frame, device = video.nearest_frames(info, np.arange(max(1, round(info.duration_s * fps))) / fps), next(encoder.parameters()).device
+    frame, place = video.nearest_frames(info, np.arange(max(1, round(info.duration_s * fps))) / fps), device.of(encoder)
     centres, out = np.arange(0, len(frame), stride), []
     for first in range(0, len(centres), max(1, CHUNK // stride)):
         part = centres[first : first + max(1, CHUNK // stride)]
@@ -46,8 +46,8 @@ def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: 
         needed = np.unique(wanted)
         frames = fit(video.read(path, needed, info), encoder.config.image_size)
         for rows in np.array_split(np.searchsorted(needed, wanted), -(-len(wanted) // batch_size)):
-            with autocast(device.type):
-                out.append(embed(torch.from_numpy(frames[rows]).to(device)).float().cpu())
+            with autocast(place.type):
+                out.append(embed(torch.from_numpy(frames[rows]).to(place)).float().cpu())
     return torch.cat(out)
 
 
@@ -71,10 +71,10 @@ def frames(path: Path, fps: float, stride: int, multiple: int, size: int) -> tor
 def extract_job(kind: type, encoder: str, folder: str, names: list[str], fps: float, stride: int, out: str) -> str:
     """Features of some videos as one safetensors file, unless an earlier run left it there; `kind` is the encoder's class.
 
-    The encoder runs on a GPU if there is one.
+    The encoder runs where `vlact.device` says.
     """
     if not Path(out).is_file():
-        model = kind.load(encoder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        model = device.put(kind.load(encoder).eval())
         found = {name: extract(model, Path(folder) / name, fps, stride).contiguous() for name in names}
         write_whole(Path(out), lambda data, path: save_file(data, path), found)
     return out

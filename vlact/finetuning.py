@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from vlact.device import beside
 from vlact.models.zoo import Kept, Recogniser
 from vlact.training import autocast
 
@@ -18,16 +19,16 @@ def take(kept: Kept, rows) -> Kept:
 def keep(method: Recogniser, clips: Tensor, batch_size: int = 64) -> Kept:
     """`Recogniser.keep` of many clips (N, T, H, W, 3), activations in bf16."""
     with autocast():
-        parts = [method.keep(part) for part in clips.split(batch_size)]
-    return {k: torch.cat([p[k] for p in parts]).to(torch.bfloat16) for k in parts[0]}
+        parts = [{k: x.to("cpu", torch.bfloat16) for k, x in method.keep(beside(method, part)).items()} for part in clips.split(batch_size)]
+    return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
 
 @torch.no_grad()
 def look(method: Recogniser, kept: Kept, batch_size: int = 64) -> Kept:
-    """`Recogniser.look` at many clips, batch by batch."""
+    """`Recogniser.look` at many clips, batch by batch; what it saw lies where the method does."""
     n = len(next(iter(kept.values())))
     with autocast():
-        parts = [method.look(take(kept, slice(i, i + batch_size))) for i in range(0, n, batch_size)]
+        parts = [method.look(beside(method, take(kept, slice(i, i + batch_size)))) for i in range(0, n, batch_size)]
     return {k: torch.cat([p[k].float() for p in parts]) for k in parts[0]}
 
 
@@ -37,7 +38,7 @@ def finetune(method: Recogniser, views: list[Kept], labels: Tensor, ace: dict, l
     SGD at a constant rate (the ACE paper prints none), so one run passes through every listed epoch.
 
     Args:
-        method: Trained in place, the parameters it names with their factors on the rate.
+        method: Trained in place, where it lies: the parameters it names with their factors on the rate.
         views: What was kept of each of several fixed views of the clips (plain and mirrored).
         labels: Base classes (N,).
         ace: `Ace` as a dict.
@@ -60,7 +61,7 @@ def finetune(method: Recogniser, views: list[Kept], labels: Tensor, ace: dict, l
         for rows in torch.randperm(len(labels), generator=generator).split(ace["batch_size"]):
             view = torch.randint(len(views), (len(rows),), generator=generator)
             with autocast():
-                loss = method.loss({k: v[view, rows] for k, v in stacked.items()}, labels[rows])
+                loss = method.loss(*beside(method, ({k: v[view, rows] for k, v in stacked.items()}, labels[rows])))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 5.0)

@@ -26,7 +26,7 @@ def predict(method: Recogniser, task: Task, seen: Kept, views: int, mode: str, l
     out = []
     for run in range(1 if mode == "base" else len(task.srt)):
         scores = method.match(seen, task.names(mode, run, leaf))
-        out.append(scores.unflatten(0, (-1, views)).mean(1).argmax(-1).numpy().astype(np.int8))
+        out.append(scores.unflatten(0, (-1, views)).mean(1).argmax(-1).cpu().numpy().astype(np.int8))
     return np.stack(out)
 
 

@@ -134,7 +134,7 @@ class Checkpoint:
     def load(self):
         import torch
 
-        return torch.load(self.path, weights_only=True) if self.path.is_file() else None
+        return torch.load(self.path, map_location="cpu", weights_only=True) if self.path.is_file() else None
 
     def save(self, state) -> None:
         import torch
@@ -144,12 +144,17 @@ class Checkpoint:
         write_whole(self.path, lambda data, to: torch.save(data, to), state)
 
 
-def _start_worker(queue) -> None:
+def _start_worker(queue, counter, place: str) -> None:
     global _report
     import signal
 
     import torch
 
+    from vlact import device
+
+    with counter.get_lock():
+        counter.value += 1
+        device.choose(place, counter.value - 1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
 
     torch.set_num_threads(1)
@@ -168,18 +173,22 @@ def _work(function: Callable, job: tuple):
     return function(*job)
 
 
-_pool: tuple[int, ProcessPoolExecutor, object] | None = None  # workers, pool, queue: imports are paid once
+_pool: tuple[tuple[int, str], ProcessPoolExecutor, object] | None = None  # workers and device, pool, queue: imports are paid once
 
 
 def _workers(count: int) -> tuple[ProcessPoolExecutor, object]:
     global _pool
-    if _pool is None or _pool[0] != count:
+    from vlact import device
+
+    wanted = count, device.wanted()
+    if _pool is None or _pool[0] != wanted:
         close()
         context = multiprocessing.get_context("spawn")
         if warm.ADDRESS in os.environ:
             context.set_executable(str(warm.LAUNCH / "python"))
         queue = context.SimpleQueue()
-        _pool = (count, ProcessPoolExecutor(count, context, _start_worker, (queue,)), queue)
+        given = queue, context.Value("i", 0), device.wanted()
+        _pool = (wanted, ProcessPoolExecutor(count, context, _start_worker, given), queue)
     return _pool[1:]
 
 

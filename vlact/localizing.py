@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlact.detection import candidates
+from vlact.device import beside, put
 from vlact.features import frames
 from vlact.jobs import write_whole
 from vlact.losses.localization import assign, detection_loss, points
@@ -149,7 +150,7 @@ def train(
 
     Args:
         sequences: Training videos.
-        model: One of `KINDS`, or an `EndToEnd` on frames.
+        model: One of `KINDS`, or an `EndToEnd` on frames; it moves to where `vlact.device` says.
         recipe: `Tal` as a dict; noise is added to features only.
         seed: Windows, noise.
         checkpoint: See `vlact.training.fit`.
@@ -157,7 +158,7 @@ def train(
     Returns:
         The model with averaged weights (EMA), in evaluation mode, and the curve.
     """
-    generator, config = torch.Generator().manual_seed(seed), model.config
+    generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
     at = points(recipe["window"], config.levels)
     mean = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
 
@@ -172,6 +173,7 @@ def train(
             int(torch.randint(2**31, (), generator=generator))
         )  # paths are dropped from the global state, which no checkpoint has
         target, offset = (torch.stack(t) for t in list(zip(*(assign(at, s, k, config.classes) for *_, s, k in cut), strict=True))[:2])
+        x, mask, target, offset = beside(model, (x, mask, target, offset))
         logits, distances, valid = model(x, mask)
         model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
         found = detection_loss(logits, distances, target, offset, valid, model.positives.clamp(min=1))
@@ -205,7 +207,7 @@ class Localiser:
 
     def run(self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         """The model on windows, see `window`; `first` is the video and the first step of the first one."""
-        return self.model(*stack(cut))
+        return self.model(*beside(self.model, stack(cut)))
 
     def actions(self, video: str) -> tuple[Tensor, Tensor]:
         """What is known to happen in a video, segments (N, 2) in steps and labels (N,): nothing, unless one asks an oracle."""
@@ -231,7 +233,7 @@ class Localiser:
             videos.append(Sequence(video, seconds, (x.float() - self.mean) / self.std, *self.actions(video)))
         found = (one for where, cut in slide(videos, length) for one in zip(where, *self.run(where[0], cut), strict=True))
         for (video, start), *one in found:
-            part = candidates(*one, at, start, top_k=self.recipe["pre_nms_topk"])
+            part = candidates(*(x.cpu() for x in one), at, start, top_k=self.recipe["pre_nms_topk"])
             seconds = self.clock.seconds(part["segment"]).clip(0, durations[video])
             columns = {"start_s": seconds[:, 0], "end_s": seconds[:, 1], "label": np.array(self.classes, object)[part["label"]]}
             tables.append(pd.DataFrame({"video": video, **columns, "score": part["score"].astype(np.float64)}))
@@ -317,7 +319,7 @@ def end_to_end_job(
     torch.manual_seed(seed)
     model, curve = train(mine, EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride), recipe, seed, checkpoint)
     with torch.inference_mode():
-        seen = {v: model.features(found[v].flatten(0, 1)[None])[0].float() for v in durations["test"]}
+        seen = {v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu() for v in durations["test"]}
     localiser = Localiser(model.localiser, classes, time, recipe, torch.zeros(config["feature_dim"]), torch.ones(config["feature_dim"]))
     detections = localiser.detect(seen, durations["test"]).assign(model="AdaTAD", seed=seed)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)

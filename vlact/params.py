@@ -182,7 +182,6 @@ class Synta:
     fps: float
     train_ids: int  # at most 30
     val_ids: int  # at most 20
-    device: str  # that draws: "cpu", "cuda", or "auto", the latter where there is one
 
 
 @dataclass(frozen=True)
@@ -247,6 +246,7 @@ class Params:
     workspace: str
     workers: int  # processes of a stage
     lanes: int  # stages that `make repro` runs at a time
+    device: str  # where models are trained and run, see `vlact.device.choose`
     seeds: list
     world: World
     model: Model

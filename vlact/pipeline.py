@@ -296,7 +296,13 @@ def repro(profile: str, force: bool = False) -> int:
         else:
             by_name = {f"{stage}@{profile}" for stage in numbers["real_data"]["by_name"]}
             left_out = {stage: f"{stage}@{profile}" for stage in numbers["real_data"]["left_out"]}
+            lacking = {
+                s: folder for s, folder in numbers["real_data"]["if_there"].items() if not (ROOT / "data" / profile / folder).is_dir()
+            }
             print(f"{profile}: left out are stages of the rendered worlds: {', '.join(left_out)}", flush=True)
+            for stage, folder in lacking.items():
+                print(f"{profile}: {stage} is left out, data/{profile}/{folder} is not there", flush=True)
+            left_out |= {stage: f"{stage}@{profile}" for stage in lacking}
             after = {stage: before - set(left_out.values()) for stage, before in after.items() if stage not in left_out.values()}
         rest = {stage: before - by_name for stage, before in after.items() if stage not in by_name}  # DVC watches the data itself
         todo = (set(rest) if force else changed(rest)) | by_name

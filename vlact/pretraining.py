@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vlact.device import beside, put
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder, inflate
 from vlact.training import augment, autocast, batches, fit
@@ -40,9 +41,9 @@ def caption_bank(captions: list[str], texts: str) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def pool(encoder: DualEncoder, clips: Tensor, batch_size: int = 64) -> Tensor:
-    """Pooled features (N, dim) of uint8 clips (N, T, H, W, 3)."""
+    """Pooled features (N, dim) of uint8 clips (N, T, H, W, 3), where the encoder lies."""
     with autocast():
-        return torch.cat([encoder.last(encoder.first(part, 0), 0).float() for part in clips.split(batch_size)])
+        return torch.cat([encoder.last(encoder.first(beside(encoder, part), 0), 0).float() for part in clips.split(batch_size)])
 
 
 def published(kind: str, path: str, model: dict, out: str) -> bool:
@@ -105,22 +106,24 @@ def pretrain_frames(
     train, val = torch.tensor(rows["train"]), torch.tensor(rows["val"])
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    encoder, steps = FrameEncoder(DualConfig(**model)), config["frame_steps"]
-    scale = nn.ParameterDict({"logit": nn.Parameter(torch.tensor(math.log(1 / 0.07)))})
+    encoder, steps = put(FrameEncoder(DualConfig(**model))), config["frame_steps"]
+    scale = put(nn.ParameterDict({"logit": nn.Parameter(torch.tensor(math.log(1 / 0.07)))}))
     plan = list(batches(len(train), config["frame_batch_size"], steps, generator))
 
     def loss_of(step: int) -> Tensor:
         own = train[plan[step]]
         one = clips[own, torch.randint(clips.shape[1], (len(own),), generator=generator)]
         with autocast():
-            images = encoder(augment(one[:, None], generator))
+            images = encoder(beside(encoder, augment(one[:, None], generator)))
         candidates, which = torch.unique(target[own], return_inverse=True)
-        return cross_entropy(scale["logit"].clamp(max=math.log(100)).exp() * images @ encoder.embed_text(text[candidates]).T, which)
+        said, which = encoder.embed_text(beside(encoder, text[candidates])), beside(encoder, which)
+        return cross_entropy(scale["logit"].clamp(max=math.log(100)).exp() * images @ said.T, which)
 
     @torch.no_grad()
     def validate() -> dict:
         with autocast():
-            found = torch.cat([encoder(part) for part in clips[val].split(64)]) @ encoder.embed_text(text[target[val]]).T
+            seen = torch.cat([encoder(beside(encoder, part)) for part in clips[val].split(64)])
+            found = seen @ encoder.embed_text(beside(encoder, text[target[val]])).T
         return {"val_caption": float((found.diagonal() > found.roll(1, 1).diagonal()).float().mean())}
 
     modules = {"encoder": encoder, "scale": scale}
@@ -162,21 +165,22 @@ def pretrain(
     if start_from:
         inflate(encoder, FrameEncoder.load(start_from))
     heads = nn.ModuleDict({k: nn.Linear(model["dim"], int(t.max()) + 1) for k, t in target.items()})
+    encoder, heads = put(encoder), put(heads)
     plan = list(batches(len(train), config["batch_size"], config["steps"], generator))
 
     def loss_of(step: int) -> Tensor:
         rows = train[plan[step]]
         with autocast():
-            features = encoder.last(encoder.first(augment(clips[rows], generator), 0), 0)
+            features = encoder.last(encoder.first(beside(encoder, augment(clips[rows], generator)), 0), 0)
             logits = {k: head(features).float() for k, head in heads.items()}
-        losses = {k: cross_entropy(logits[k], target[k][rows]) for k in target}
+        losses = {k: cross_entropy(logits[k], beside(encoder, target[k][rows])) for k in target}
         return losses["verb"] + config["object_weight"] * losses["object"]
 
     def validate() -> dict:
         pooled, hits = pool(encoder, clips[val]), {}
         for k, head in heads.items():
             named = target[k][val] != NOTHING
-            hits[f"val_{k}"] = float((head(pooled).argmax(1) == target[k][val])[named].float().mean())
+            hits[f"val_{k}"] = float((head(pooled).argmax(1).cpu() == target[k][val])[named].float().mean())
         return hits
 
     modules = {"trunk": encoder.trunk, "heads": heads}
@@ -205,7 +209,7 @@ def align(config: dict, start_from: str, frames: str, captions: list[str], rows:
     Returns:
         The curve.
     """
-    encoder = DualEncoder.load(start_from)
+    encoder = put(DualEncoder.load(start_from))
     features, (text, target) = pool(encoder, clips_of(frames, rows)), caption_bank(captions, texts)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -219,7 +223,8 @@ def align(config: dict, start_from: str, frames: str, captions: list[str], rows:
     def loss_of(step: int) -> Tensor:
         own = plan[step]
         candidates, which = torch.unique(target[own], return_inverse=True)
-        return cross_entropy(encoder.embed_video(features[own]) @ encoder.embed_text(text[candidates]).T / 0.05, which)
+        said, which = encoder.embed_text(beside(encoder, text[candidates])), beside(encoder, which)
+        return cross_entropy(encoder.embed_video(features[own]) @ said.T / 0.05, which)
 
     curve = fit(modules, loss_of, config["align_steps"], config["align_lr"], 0.01, generator, "alignment", every=50)
     encoder.save(out)
@@ -239,7 +244,7 @@ def narrate(
     Returns:
         The curve.
     """
-    encoder = DualEncoder.load(start_from)
+    encoder = put(DualEncoder.load(start_from))
     clips, (text, target) = clips_of(frames, rows), caption_bank(captions, texts)
     generator = torch.Generator().manual_seed(seed)
     plan = list(batches(len(target), config["batch_size"], config["vlog_steps"], generator))
@@ -247,9 +252,9 @@ def narrate(
     def loss_of(step: int) -> Tensor:
         own = plan[step]
         with autocast():
-            features = encoder.last(encoder.first(augment(clips[own], generator), 0), 0)
-        logits = encoder.embed_video(features.float()) @ encoder.embed_text(text[target[own]]).T / 0.05
-        same = (target[own][:, None] == target[own]).float()
+            features = encoder.last(encoder.first(beside(encoder, augment(clips[own], generator)), 0), 0)
+        logits = encoder.embed_video(features.float()) @ encoder.embed_text(beside(encoder, text[target[own]])).T / 0.05
+        same = beside(encoder, (target[own][:, None] == target[own]).float())
         same = same / same.sum(1, keepdim=True)
         return (cross_entropy(logits, same) + cross_entropy(logits.T, same)) / 2
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
+from vlact.device import put
 from vlact.finetuning import clone, finetune, halfway, keep, look, take
 from vlact.inference import predict, rows
 from vlact.jobs import write_whole
@@ -150,11 +151,11 @@ def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, see
     path = kept_file(trial, files, ace)
     if path.is_file():
         return
-    words, table = load_file(files.words), pd.read_parquet(files.table)
+    words, table = put(load_file(files.words)), pd.read_parquet(files.table)
     shared = replace(trial, text_blocks=0)
     if trial.start == "clip" and trial.method != "vifi_prompts":  # what BIKE keeps serves all of them
         shared = Trial(trial.dataset, trial.name, "bike", "clip", blocks=trial.blocks)
-    method = build(shared, encoder_of(trial, files, model, seed), task, words, ace, seed)
+    method = put(build(shared, encoder_of(trial, files, model, seed), task, words, ace, seed))
     clips = torch.from_numpy(np.load(files.frames, mmap_mode="c"))
     train, test = (torch.tensor(table["clip"][table["part"] == part].to_numpy()) for part in ("train", "test"))
     centre = clips[train][:, clips.shape[1] // 2]
@@ -201,7 +202,7 @@ def tune_job(
     note = path.with_suffix(".json")
     if note.is_file() and (model_out is None or Path(model_out).is_file()):
         return json.loads(note.read_text())
-    words, table = load_file(files.words), pd.read_parquet(files.table)
+    words, table = put(load_file(files.words)), pd.read_parquet(files.table)
     task, views = next(iter(tests.values())), ace["views"]
     train, test = table[table["part"] == "train"], table[table["part"] == "test"].reset_index(drop=True)
     parts = [(*key, part, _views_of(part, views)) for key, part in test.groupby(["split", "mode"], sort=False)]
@@ -209,7 +210,7 @@ def tune_job(
     kept = kept_of(source, "test")
 
     def fresh() -> Recogniser:
-        return build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed)
+        return put(build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed))
 
     def note_epoch(method: Recogniser, name: str, lr: float, epoch: int) -> Kept:
         seen = look(method, kept)
@@ -309,20 +310,20 @@ def concept_job(models: dict[str, tuple[str, bool]], files: Files, source: str, 
     """
     from vlact.models.zoo.procvlr import ProcVLR
 
-    table, words, kept = pd.read_parquet(files.table), load_file(files.words), kept_of(Path(source), "test")
+    table, words, kept = pd.read_parquet(files.table), put(load_file(files.words)), kept_of(Path(source), "test")
     test = table[table["part"] == "test"].reset_index(drop=True)
     nodes, concepts, similar = task.nodes(), [], []
     for name, (path, leaf) in models.items():
-        method = ProcVLR(DualEncoder.load(path), words, [phrase(*a) for a in task.base], tau, blocks)
+        method = put(ProcVLR(DualEncoder.load(path), words, [phrase(*a) for a in task.base], tau, blocks))
         with torch.inference_mode():
-            embedded = method.embed_texts([t for *_, t in nodes]).numpy()
+            embedded = method.embed_texts([t for *_, t in nodes]).cpu().numpy()
             video = look(method, kept)["video"].unflatten(0, (-1, views)).mean(1)
         about = pd.DataFrame(nodes, columns=["mode", "concept", "order", "text"])
         about.insert(0, "model", name)
         concepts.append(pd.concat([about, pd.DataFrame(embedded).add_prefix("e")], axis=1))
         for run, names in enumerate(task.srt):
             with torch.inference_mode():
-                cosine = (video @ method.actions(task.names("novel", run, leaf)).T).numpy()
+                cosine = (video @ method.actions(task.names("novel", run, leaf)).T).cpu().numpy()
             for c, (verb, obj) in enumerate(task.novel):
                 mean = cosine[((test["mode"] == "novel") & (test["label"] == c)).to_numpy()].mean(0)
                 similar += [

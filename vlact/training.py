@@ -1,7 +1,7 @@
 """What every training loop here shares: precision, augmentation, batches, schedule, and the loop itself.
 
 A loop is deterministic for its seed on one kind of CPU and one thread, and goes on from its checkpoint to
-the same bytes.
+the same bytes. On a GPU it is neither, to the last digits.
 """
 
 import math
@@ -13,21 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlact import device
 from vlact.jobs import Checkpoint, track
 
 CHECKPOINT_EVERY = 100  # steps
 
 
 @contextmanager
-def autocast(device: str = "cpu"):
-    """bf16 autocast: on CPUs with bf16 instructions twice as fast, on others correct and slower.
+def autocast(kind: str | None = None):
+    """bf16 autocast on a kind of device, that of `vlact.device` if not given: on CPUs with bf16 instructions twice as fast, on others
+    correct and slower.
 
     On CPUs attention over a few dozen tokens is also twice as fast spelled out as in the fused kernel.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with torch.autocast(device, torch.bfloat16):
-        if device != "cpu":
+    kind = kind or device.chosen().type
+    with torch.autocast(kind, torch.bfloat16):
+        if kind != "cpu":
             yield
         else:
             with sdpa_kernel(SDPBackend.MATH):
@@ -82,7 +85,7 @@ def fit(
     """Train with AdamW, warm-up and cosine, the norm of the gradient clipped to 1.
 
     Args:
-        modules: Everything to train, by name; in training mode except while `validate` runs and after the end.
+        modules: Everything to train, by name, where it is to be trained; in training mode except while `validate` runs and after the end.
         loss_of: Step number (from 0) to a scalar loss.
         steps: How many.
         lr: Highest learning rate.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from vlact import ROOT
+from vlact.device import beside, of, put
 from vlact.jobs import write_whole
 from vlact.language.motions import SETS, coarse_names, fine_names
 from vlact.language.trees import ActionTexts, Trees
@@ -64,7 +65,7 @@ def recolour(clips: Tensor, generator: torch.Generator) -> Tensor:
 
 def precision(model: nn.Module):
     """bf16 for models that say `bf16 = True`; on CPUs it makes depthwise convolutions slower, and those of a few channels undefined."""
-    return autocast() if getattr(model, "bf16", False) else nullcontext()
+    return autocast(of(model).type) if getattr(model, "bf16", False) else nullcontext()
 
 
 class Known(nn.Module):
@@ -208,7 +209,8 @@ class TransferBenchmark:
         for k in range(0, len(rows), batch_size):
             clips = self.clips(rows[k : k + batch_size])
             with precision(model):
-                found.append(model(spread(clips, getattr(model, "frames", clips.shape[1]))).float().argmax(1))
+                seen = beside(model, spread(clips, getattr(model, "frames", clips.shape[1])))
+                found.append(model(seen).float().argmax(1).cpu())
         return torch.cat(found).numpy()
 
     def predict(self, model: nn.Module, task: str, trained_on: int) -> pd.DataFrame:
@@ -250,8 +252,9 @@ class TransferBenchmark:
         found = []
         for k in range(0, len(rows), batch_size):
             with precision(model):
-                seen = model.method.look(model.method.keep(spread(self.clips(rows[k : k + batch_size]), model.frames)))
-                found.append(torch.stack([model.method.match(seen, [[n] for n in names]).float().argmax(1) for names in runs]))
+                seen = beside(model, spread(self.clips(rows[k : k + batch_size]), model.frames))
+                seen = model.method.look(model.method.keep(seen))
+                found.append(torch.stack([model.method.match(seen, [[n] for n in names]).float().argmax(1).cpu() for names in runs]))
         part, answers = self.table.iloc[rows], torch.cat(found, 1).numpy()
         row = {
             "video": part["video"].to_numpy(),
@@ -279,7 +282,7 @@ class TransferBenchmark:
             The model in evaluation mode, and the curve.
         """
         torch.manual_seed(seed)
-        model, generator = make(self.names(task, trained_on)), torch.Generator().manual_seed(seed)
+        model, generator = put(make(self.names(task, trained_on))), torch.Generator().manual_seed(seed)
         rows = self.rows(trained_on, "train")
         target = torch.from_numpy(self.table[f"{task}_id"].to_numpy()[rows])
         steps = max(1, round(recipe["epochs"] * len(rows) / recipe["batch_size"]))
@@ -289,10 +292,11 @@ class TransferBenchmark:
             clips = self.clips(rows[order[step].numpy()])
             clips = recolour(spread(clips, getattr(model, "frames", clips.shape[1])), generator)
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout comes from the global state
+            clips, labels = beside(model, (clips, target[order[step]]))
             with precision(model):
                 if hasattr(model, "loss"):
-                    return model.loss(clips, target[order[step]], recipe["smoothing"])
-                return cross_entropy(model(clips).float(), target[order[step]], label_smoothing=recipe["smoothing"])
+                    return model.loss(clips, labels, recipe["smoothing"])
+                return cross_entropy(model(clips).float(), labels, label_smoothing=recipe["smoothing"])
 
         curve = fit({"model": model}, loss_of, steps, recipe["lr"], recipe["weight_decay"], generator, label, checkpoint)
         return model.eval(), curve
@@ -317,7 +321,7 @@ def transfer_job(
     from safetensors.torch import load_file
 
     bench = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy)
-    known = load_file(words) if kind in BY_NAME or kind == "CIR" else None
+    known = put(load_file(words)) if kind in BY_NAME or kind == "CIR" else None
     label = f"{kind}, {task}, set {trained_on}"
     model, curve = bench.train(lambda names: build(kind, names, options, clip, known), task, trained_on, recipe, seed, label, checkpoint)
     found = bench.predict(model, task, trained_on).assign(model=kind, seed=seed)
@@ -344,13 +348,13 @@ def rename_job(
     """
     from safetensors.torch import load_file
 
-    bench, known = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy), load_file(words)
+    bench, known = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy), put(load_file(words))
 
     def make(names: list[str]) -> nn.Module:
         return build(kind, names, options, start, known)
 
     if weights:
-        model = files.fill(make(bench.names("coarse", trained_on)), files.read(weights, "transfer")[1], weights)
+        model = put(files.fill(make(bench.names("coarse", trained_on)), files.read(weights, "transfer")[1], weights))
     else:
         model, _ = bench.train(make, "coarse", trained_on, recipe, seed, f"{kind}, set {trained_on}", checkpoint)
     found = bench.rename(model, trained_on, runs).assign(model=kind, seed=seed)
@@ -372,7 +376,7 @@ def factors_job(
     """
     from safetensors.torch import load_file
 
-    bench, known = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy), load_file(words)
+    bench, known = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy), put(load_file(words))
     model, _ = bench.train(
         lambda names: build(kind, names, options, clip, known), "coarse", 1, recipe, seed, f"{kind}, factors", checkpoint
     )
@@ -401,7 +405,7 @@ def disentangle_job(
 
     bench, known, coarse = (
         TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy),
-        load_file(words),
+        put(load_file(words)),
         coarse_names(taxonomy),
     )
     mine = taxonomy[taxonomy["set"] == trained_on].sort_values("fine_id")

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vlact.device import beside, moved, of, put
 from vlact.jobs import write_whole
 from vlact.language.descriptions import NOTHING, SEPARATOR
 from vlact.language.prompts import Prompt, language_of, prompt_of, targets
@@ -71,9 +72,10 @@ class Variant:
         return self.reads and (isinstance(self.weight, str) or bool(conditions))
 
 
-def in_half(reader: Reader, device: str = "cpu"):
+def in_half(reader: Reader):
     """bf16; what a published language model reads is too long for attention spelled out."""
-    return torch.autocast(device, torch.bfloat16) if reader.config.lm else autocast(device)
+    kind = of(reader).type
+    return torch.autocast(kind, torch.bfloat16) if reader.config.lm else autocast(kind)
 
 
 class ActionVLM(nn.Module):
@@ -107,7 +109,7 @@ class ActionVLM(nn.Module):
         parts = x.shape[1] // self.reach
         raw = ((x * self.std + self.mean) * mask[..., None]).unflatten(1, (parts, -1)).flatten(0, 1)
         mask = mask.unflatten(1, (parts, -1)).flatten(0, 1)
-        with in_half(self.reader, x.device.type) if self.half else nullcontext():
+        with in_half(self.reader) if self.half else nullcontext():
             said = self.reader(raw, mask, prompt.expand(len(raw)), target, self.variant.ground)
         whole = {k: said[k].float().unflatten(0, (-1, parts)).flatten(1, 2) for k in ("hidden", "pointer", "cls", "loc", "advantage")}
         return whole | ({} if target is None else {"text_loss": said["text_loss"]})
@@ -233,11 +235,12 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
     localiser = ActionFormer(config)
     torch.manual_seed(seed)
     language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
-    model = ActionVLM(localiser, language, setting.mean, setting.std, variant, setting.reach)
+    model = put(ActionVLM(localiser, language, setting.mean, setting.std, variant, setting.reach))
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
     epoch_steps = steps_of(setting.train, recipe, 1)
     steps = epoch_steps * max(1, round(variant.epochs * recipe["epochs"]))
-    means, prompt = ClassMeans(config.classes), setting.prompt if variant.described else setting.bare
+    means, prompt = put(ClassMeans(config.classes)), beside(model, setting.prompt if variant.described else setting.bare)
+    over = beside(model, at)
     measured = variant.weight in ("eq1", "paired")
 
     def loss_of(step: int) -> Tensor:
@@ -251,19 +254,20 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropped paths come from the global state
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
+        x, mask, wanted = beside(model, (x, mask, wanted))
         target, offset = torch.stack([w[2] for w in wanted]), torch.stack([w[3] for w in wanted])
         language = variant.reads and (epoch % 2 == 1 or not variant.vision)
         said = weight = None
         if language:
             text = targets(setting.words, answers(cut, setting.classes, setting.reach)) if variant.text_weight else None
-            said = model.read(x, mask, prompt, text)
+            said = model.read(x, mask, prompt, beside(model, text))
             weight = model.weight(said, warm=epoch < 2 * recipe["warm_epochs"])
         logits, distances, valid = model.detect(x, mask, said, weight)
         localiser.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
         found = detection_loss(logits, distances, target, offset, valid, localiser.positives.clamp(min=1))
         loss = found["cls"] + recipe["reg_weight"] * found["reg"]
         if measured:
-            each, label = frame_losses(logits.detach(), distances.detach(), wanted, at, config.classes, recipe["window"])
+            each, label = frame_losses(logits.detach(), distances.detach(), wanted, over, config.classes, recipe["window"])
             if not language:
                 means.add(each[mask], label[mask])
             else:
@@ -271,7 +275,7 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
                     gain = advantage(means.mean, label, each)
                 else:
                     with torch.no_grad():
-                        without, _ = frame_losses(*model.detect(x, mask, None, None)[:2], wanted, at, config.classes, recipe["window"])
+                        without, _ = frame_losses(*model.detect(x, mask, None, None)[:2], wanted, over, config.classes, recipe["window"])
                     gain = without - each
                 loss = loss + ADVANTAGE_WEIGHT * advantage_loss(said["advantage"], gain, mask)
         if language and variant.text_weight:
@@ -336,15 +340,17 @@ class Selector:
 
     def __call__(self, x: Tensor) -> Tensor:
         """lambda = 2 sigmoid(ReLU(3 Â / scale)) - 1 of signals (.., 15)."""
-        return language_weight(3 * ((x - self.mean) / self.std @ self.slope + self.offset) / self.scale)
+        mean, std, slope, offset, scale = moved((self.mean, self.std, self.slope, self.offset, self.scale), x.device)
+        return language_weight(3 * ((x - mean) / std @ slope + offset) / scale)
 
 
 @torch.inference_mode()
 def gains_of(model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: dict) -> tuple[Tensor, Tensor]:
     """Signals (N, 15) and paired advantages L(0) - L(1) (N,) of all frames of videos that the model was not trained on."""
     length = recipe["window"]
-    at, xs, gains = points(length, model.config.levels), [], []
+    at, xs, gains, prompt = beside(model, points(length, model.config.levels)), [], [], beside(model, prompt)
     for _, cut in slide(videos, length, 0.0):
+        cut = beside(model, cut)
         x, mask = stack(cut)
         wanted = [(s, k, *assign(at, s, k, model.config.classes)) for *_, s, k in cut]
         said = model.read(x, mask, prompt)
@@ -352,8 +358,8 @@ def gains_of(model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: d
             frame_losses(*model.detect(x, mask, *given)[:2], wanted, at, model.config.classes, length)[0]
             for given in ((None, None), (said, torch.ones_like(said["advantage"])))
         )
-        xs.append(signals(model, x, mask, said, at)[mask])
-        gains.append((alone - full)[mask])
+        xs.append(signals(model, x, mask, said, at)[mask].cpu())
+        gains.append((alone - full)[mask].cpu())
     return torch.cat(xs), torch.cat(gains)
 
 
@@ -387,13 +393,14 @@ class VisionLanguageLocaliser(Localiser):
         return super().actions(video) if self.known is None else (self.known[video].segments, self.known[video].labels)
 
     def run(self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        model, (x, mask) = self.model, stack(cut)
+        model, cut = self.model, beside(self.model, cut)
+        x, mask = stack(cut)
         if self.prompt is None:
             return model.detect(x, mask, None, None)
         if (said := self.heard.get(first)) is None:
-            said = self.heard[first] = model.read(x, mask, self.prompt)
+            said = self.heard[first] = model.read(x, mask, beside(model, self.prompt))
         length, classes, like = x.shape[1], model.config.classes, said["advantage"]
-        at = points(length, model.config.levels)
+        at = beside(model, points(length, model.config.levels))
         if self.weight is None:
             weight = model.weight(said)
         elif isinstance(self.weight, Selector):
@@ -450,9 +457,10 @@ def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: di
         advantage L(0) - L(lambda) at the same weights, `loss`, L(lambda), `pointer`, the candidate pointed at, K for none,
         and with a selector `selected`, its lambda.
     """
-    config, length = model.config, recipe["window"]
-    at, rows, stride = points(length, config.levels), [], model.reader.branch.config.lm_stride
+    config, length, prompt = model.config, recipe["window"], beside(model, prompt)
+    at, rows, stride = beside(model, points(length, config.levels)), [], model.reader.branch.config.lm_stride
     for where, cut in slide(test, length, 0.0):
+        cut = beside(model, cut)
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
         x, mask = stack(cut)
         said = model.read(x, mask, prompt)
@@ -470,6 +478,7 @@ def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: di
         }
         if selector:
             columns["selected"] = selector(signals(model, x, mask, said, at))
+        columns, mask = {k: v.cpu() for k, v in columns.items()}, mask.cpu()
         step = torch.tensor([s for _, s in where])[:, None] + torch.arange(length)
         name = np.repeat([v for v, _ in where], mask.sum(1).numpy())
         rows.append(pd.DataFrame({"video": name, "step": step[mask].numpy()} | {k: v[mask].numpy() for k, v in columns.items()}))
@@ -570,16 +579,17 @@ def answer_job(
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
     torch.manual_seed(seed)
     reader, generator = Reader.load(f"{aligned}/reader.safetensors"), torch.Generator().manual_seed(seed)
-    reader = lora(reader, recipe["rank"]) if reader.config.lm else reader
+    reader = put(lora(reader, recipe["rank"]) if reader.config.lm else reader)
+    whole, mean, std = beside(reader, (setting.prompt, setting.mean, setting.std))
     length, most = recipe["window"], reader.most_words
 
     def loss_of(step: int) -> Tensor:
         cut = draw(setting.train, recipe["batch_size"], length, generator)
         x, mask = stack(cut)
-        raw = (x + recipe["noise"] * torch.randn(x.shape, generator=generator)) * setting.std + setting.mean
-        text = targets(setting.words, answers(cut, setting.classes, length))
+        x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
+        x, mask, text = beside(reader, (x, mask, targets(setting.words, answers(cut, setting.classes, length))))
         with in_half(reader):
-            return reader(raw * mask[..., None], mask, setting.prompt.expand(len(x)), text)["text_loss"]
+            return reader((x * std + mean) * mask[..., None], mask, whole.expand(len(x)), text)["text_loss"]
 
     steps = steps_of(setting.train, recipe, recipe["epochs"])
     curve = fit({"reader": reader}, loss_of, steps, recipe["lr"], 0.01, generator, "answers", checkpoint)
@@ -587,11 +597,11 @@ def answer_job(
     texts, rows = list(classes.values()), []
     where = [(one.name, s, *window(one, s, length)[:2]) for one in test for s in starts(len(one.features), length, 0.0)]
     for name, order in ({"own": list(range(len(texts)))} | orders).items():
-        prompt = prompt_of(setting.words, list(classes), [texts[i] for i in order], said)
+        prompt = beside(reader, prompt_of(setting.words, list(classes), [texts[i] for i in order], said))
         for k in range(0, len(where), 32):
             part = where[k : k + 32]
-            x, mask = torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part])
-            raw, asked = (x * setting.std + setting.mean) * mask[..., None], prompt.expand(len(part))
+            x, mask = beside(reader, (torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part])))
+            raw, asked = (x * std + mean) * mask[..., None], prompt.expand(len(part))
             with torch.inference_mode():
                 said_ = reader.branch.generate(raw, mask, reader.embed(asked), asked.mask, setting.words.eos_token_id, most)
             for (video, start, *_), ids in zip(part, said_, strict=True):

@@ -24,6 +24,19 @@ def seconds(stamp: str) -> float:
     return 3600 * int(hours) + 60 * int(minutes) + float(rest)
 
 
+def names(path: str | Path) -> dict[str, str]:
+    """Class number, as text, to name: `EPIC_100_verb_classes.csv` or `EPIC_100_noun_classes.csv`.
+
+    Raises:
+        ValueError: Missing columns, or a number or a name that occurs twice.
+    """
+    table = csv(path, ("id", "key"), "EPIC-Kitchens-100's list of classes", dtype=str)
+    for column in ("id", "key"):
+        if (twice := table[column].duplicated()).any():
+            raise ValueError(f"{path}, line {int(twice.idxmax()) + 2}: {column} {table[column][twice.idxmax()]!r} occurs twice")
+    return dict(zip(table["id"], table["key"], strict=True))
+
+
 def ground_truth(path: str | Path, task: str = "verb") -> pd.DataFrame:
     """Actions as `video, start_s, end_s, label, group`, in file order; `group` is the participant.
 

@@ -304,6 +304,19 @@ def internvideo2(path: str | Path, num_frames: int = 8, heads: int | None = None
     return load(InternVideo2(config), state, path)
 
 
+class VideoEncoder:
+    """A published encoder of clips, for `vlact.features.extract`, whichever the file is of."""
+
+    @staticmethod
+    def load(path: str | Path) -> nn.Module:
+        """VideoMAE's or InternVideo2's, told apart by the names in the file.
+
+        Raises:
+            FileNotFoundError, ValueError: See `read`, `videomae` and `internvideo2`.
+        """
+        return internvideo2(path).eval() if any("clip_projector" in k for k in read(path)) else VideoMAE.load(path)
+
+
 # CLIP: open_clip's files of OpenAI's weights
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

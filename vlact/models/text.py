@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import layer_norm, normalize
 
 from vlact import ROOT
 
@@ -66,7 +66,7 @@ def find_minilm(folder: str | Path | None = None) -> Path:
 class TextEncoder:
     """Strings to unit vectors, each distinct string encoded once in the life of the object.
 
-    What `TextTower` needs of one: `layers`, `tokens`, `embed`, `mask`, `run` and `pool`.
+    It lies on the CPU, wherever models are. What `TextTower` needs of one: `layers`, `tokens`, `embed`, `mask`, `run` and `pool`.
 
     Attributes:
         dim: Of the vectors.
@@ -165,14 +165,15 @@ class ClipText(TextEncoder):
 
     def mask(self, keep: Tensor) -> Tensor:
         n = keep.shape[1]  # padding stands after the end and is seen by nothing that counts
-        return torch.full((n, n), -torch.inf).triu(1)
+        return torch.full((n, n), -torch.inf, device=keep.device).triu(1)
 
     def run(self, layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
         return layer(hidden, attn_mask=mask)
 
     def pool(self, hidden: Tensor, keep: Tensor) -> Tensor:
-        last = hidden[torch.arange(len(hidden)), keep.sum(1).long() - 1]
-        return self.tower.ln_final(last) @ self.tower.text_projection
+        last, norm = hidden[torch.arange(len(hidden)), keep.sum(1).long() - 1], self.tower.ln_final
+        weight, bias, project = (x.to(last.device) for x in (norm.weight, norm.bias, self.tower.text_projection))
+        return layer_norm(last, norm.normalized_shape, weight, bias, norm.eps) @ project
 
     @torch.no_grad()
     def encode(self, texts: list[str], batch_size: int = 256) -> Tensor:

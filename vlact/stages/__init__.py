@@ -11,7 +11,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vlact import jobs
+from vlact import device, jobs
 from vlact.jobs import write_whole
 from vlact.params import Params
 
@@ -69,6 +69,7 @@ class Stage:
         Raises:
             FileNotFoundError: A later stage of a pipeline workspace finds its input missing or stale.
         """
+        device.choose(p.device)
         if self.done(p, folder):
             return False
         if must_exist and p.workspace == p.profile:

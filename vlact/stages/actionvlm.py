@@ -16,6 +16,7 @@ from vlact.params import Params
 from vlact.stages import Stage
 from vlact.stages.alignment import alignment
 from vlact.stages.localisers import LOCALISERS, common, recipe_of
+from vlact.stages.stadium import truth_of
 
 ACTIONVLM = Stage(
     "actionvlm",
@@ -63,15 +64,27 @@ def ablations():
     return out
 
 
-def descriptions(p: Params | None = None) -> dict[str, str]:
-    """Class to description: of real data from descriptions.json beside the ground truth, if it is there; else from the poses of
-    its beats in the stadium, whose classes are those of THUMOS14.
+def descriptions(p: Params | None = None, name: str = "ground_truth") -> dict[str, str]:
+    """Class to description, of the ground truth or of "sessions".
+
+    Of real data from descriptions.json beside the ground truth, if it is there; else from the poses of its beats in the stadium,
+    whose classes are those of THUMOS14 and come first; a class that the stadium lacks goes by its name.
+
+    Raises:
+        ValueError: descriptions.json lacks a class; names it.
     """
+    from vlact.worlds.broadcast import SESSIONS
     from vlact.worlds.stadium import ACTIONS
 
-    if p and p.world.source == "folder" and (own := p.data / "stadium" / "descriptions.json").is_file():
-        return json.loads(own.read_text())
-    return {k: describe([b.pose for b in a.beats]) for k, a in ACTIONS.items()}
+    known = {k: describe([b.pose for b in a.beats]) for k, a in ACTIONS.items()}
+    classes = list(known) if name == "ground_truth" else SESSIONS
+    if p and p.world.source == "folder":
+        there, own = set(truth_of(p, name)["label"]), p.data / "stadium" / "descriptions.json"
+        classes = [k for k in known if k in there] + sorted(there - set(known))
+        known = json.loads(own.read_text()) if own.is_file() else {k: known.get(k, k) for k in classes}
+        if missing := [k for k in classes if k not in known]:
+            raise ValueError(f"{own}: no description of {missing[0]!r}, one of {len(missing)} classes of {name}.json that it lacks")
+    return {k: known[k] for k in classes}
 
 
 def actionvlm(p: Params, must_exist: bool = False) -> None:
@@ -85,7 +98,6 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     if not ACTIONVLM.must_run(p, folder, must_exist):
         return
     from vlact.vision_language import answer_job, vision_language_job
-    from vlact.worlds.broadcast import SESSIONS
 
     alignment(p, must_exist=True)
     gate, biased = (p.data / "aligned" / name for name in ("gate.csv", "biased_reader.safetensors"))  # real data has none
@@ -110,9 +122,9 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
             todo.append((*given, s, out, f"{out}.pt", kept))
             names.append({"model": variant.name, "seed": s})
     long = []
-    if p.world.source == "rendered":
+    if (p.data / "stadium" / "sessions.json").is_file():  # real data need not have any
         features, durations, truth, clock, shape = common(p, work, "sessions")
-        shown = {k: classes[k] for k in SESSIONS}
+        shown = descriptions(p, "sessions")
         for variant in headline()[:3]:
             for i, s in enumerate(p.seeds[: p.vlm.session_seeds]):
                 given = (variant, features, durations[i], truth, shown, clock, shape, recipe | SESSION | {"window": p.vlm.session_window})

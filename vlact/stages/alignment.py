@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vlact import ROOT, jobs, video
+from vlact import ROOT, device, jobs, video
 from vlact.jobs import write_whole
 from vlact.params import Params
 from vlact.stages import READING, Stage
@@ -42,26 +42,29 @@ def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str]
     return {k: v for f in jobs.run(extract_job, todo, p.workers, "features") for k, v in load_file(f).items()}
 
 
-def published(p: Params, folder: Path) -> None:
-    """What real videos are read with, each unless it is there: their features by a published encoder, and a reader over a
-    published language model, which no drill has taught.
+def published(p: Params, folder: Path, source: Path, names: list[str], work: Path) -> None:
+    """What real videos are read with, in `folder`, each unless it is there: their features by a published encoder, and a reader
+    over a published language model, which no drill has taught.
 
     features.safetensors may as well come from elsewhere, one array (T, F) a video.
+
+    Args:
+        source: Where the videos lie, see `vlact.video.files`.
+        names: Of the videos.
+        work: For what a killed run goes on from.
 
     Raises:
         FileNotFoundError: A video, or published weights, that are not there.
     """
     from vlact.models.actionvlm import Reader
-    from vlact.models.checkpoints import VideoMAE
+    from vlact.models.checkpoints import VideoEncoder
 
-    stadium(p, must_exist=True)
+    device.choose(p.device)
     folder.mkdir(parents=True, exist_ok=True)
-    features, source, a = folder / "features.safetensors", p.data / "stadium", p.align
+    features, a = folder / "features.safetensors", p.align
     if not features.is_file():
-        sets = [n for n in ("ground_truth", "sessions") if (source / f"{n}.json").is_file()]
-        names = list(dict.fromkeys(v for n in sets for v in truth_of(p, n)["video"]))
         there = {v: file.name for v, file in video.files(source, names).items()}
-        found = extract(p, VideoMAE, ROOT / a.encoder, source, list(there.values()), float(p.stadium.fps), ALIGNMENT.work(p))
+        found = extract(p, VideoEncoder, ROOT / a.encoder, source, list(there.values()), float(p.stadium.fps), work)
         write_whole(features, lambda d, f: save_file(d, f), {v: found[file] for v, file in there.items()})
     if not (folder / "reader.safetensors").is_file():
         with safe_open(str(features), "pt") as file:
@@ -76,14 +79,17 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/aligned`: eye, reader, biased_reader, clauses and features (by video) as safetensors, words.json (of the
     reader's tokenizer), gate.csv, curves.csv.
 
-    With `world.source: folder` nothing is trained, see `published`.
+    With `world.source: folder` nothing is trained, see `published`; sessions are read where there is a sessions.json.
 
     Raises:
         FileNotFoundError: Of real data, videos or published weights that are not there.
     """
     folder = p.data / "aligned"
     if p.world.source == "folder":
-        published(p, folder)
+        stadium(p, must_exist=True)
+        sets = [n for n in ("ground_truth", "sessions") if (p.data / "stadium" / f"{n}.json").is_file()]
+        names = list(dict.fromkeys(v for n in sets for v in truth_of(p, n)["video"]))
+        published(p, folder, p.data / "stadium", names, ALIGNMENT.work(p))
         return
     if not ALIGNMENT.must_run(p, folder, must_exist):
         return

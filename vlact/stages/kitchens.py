@@ -1,14 +1,16 @@
 """Stage `kitchens`: egocentric sequences with verb and noun tasks, ActionFormer and ActionVLM on them (ActionVLM, Table 7).
 
 Seed number i trains on recordings of its own; all are tested on the same ones. The encoder is the one that ACE's
-pretraining aligned with egocentric narrations, and language is aligned on the same narrated recordings.
+pretraining aligned with egocentric narrations, and language is aligned on the same narrated recordings. Real data,
+EPIC-Kitchens-100, has one training set and is read as the stadium's is, see `vlact.stages.alignment.published`.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vlact import jobs, schema
@@ -16,7 +18,7 @@ from vlact.datasets import activitynet
 from vlact.jobs import write_whole
 from vlact.params import Params
 from vlact.stages import Stage
-from vlact.stages.alignment import extract
+from vlact.stages.alignment import extract, published
 from vlact.stages.localisers import LOCALISERS, recipe_of
 from vlact.stages.pretrain import PRETRAIN, pretraining
 from vlact.stages.stadium import durations_of
@@ -58,30 +60,56 @@ def variants() -> list:
     return [Variant("fixed λ = 1.0", 1.0), Variant("full (Eq. 1)", "eq1")]
 
 
-def kitchens(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/kitchens`: mp4 files, verb.json and noun.json (ActivityNet's layout), detections.parquet (task, model,
-    seed), gate.csv.
+@dataclass
+class Task:
+    """What is trained and tested on: "verb" or "noun".
+
+    Attributes:
+        truth: Ground truth, see `vlact.datasets.activitynet.ground_truth`.
+        called: Class to description.
+        aligned: Folder of its reader.
+    """
+
+    truth: pd.DataFrame
+    called: dict[str, str]
+    aligned: Path
+
+
+def videos_of(p: Params) -> Path:
+    """Where the recordings lie: filmed by the stage, or EPIC-Kitchens-100's own with verb.json and noun.json beside them."""
+    return p.data / "kitchens" if p.world.source == "rendered" else p.data / "worlds" / "epic"
+
+
+def read(p: Params, work: Path) -> tuple[dict[str, Task], Path, float]:
+    """The tasks of real data, the file of features of every video, and seconds of a step.
 
     Raises:
-        FileNotFoundError: Real data asked for; see `vlact.datasets.epic` for its csv.
+        FileNotFoundError: Ground truth, a video, or published weights, that are not there.
     """
-    folder = p.data / "kitchens"
-    if p.world.source == "folder":
-        raise FileNotFoundError(f"{folder}: profile {p.profile!r} reads real data; EPIC-Kitchens-100 is read by vlact.datasets.epic")
-    if not KITCHENS.must_run(p, folder, must_exist):
-        return
+    folder, tasks = videos_of(p), {}
+    for name in TASKS:
+        if not (path := folder / f"{name}.json").is_file():
+            raise FileNotFoundError(
+                f"{path}: profile {p.profile!r} reads real data; expected EPIC-Kitchens-100's {name}s in ActivityNet's layout, which "
+                f"`python -m vlact.datasets epic FOLDER {path} --task {name}` writes"
+            )
+        truth = activitynet.ground_truth(path, None)
+        tasks[name] = Task(truth, {k: k for k in sorted(truth["label"].unique())}, folder)
+    published(p, folder, folder, list(dict.fromkeys(v for t in tasks.values() for v in t.truth["video"])), work)
+    return tasks, folder / "features.safetensors", p.tal.stride / p.stadium.fps
+
+
+def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, float]:
+    """As `read`, of recordings that are filmed to `folder`; gate.csv says how well language reads."""
     from vlact.aligning import align_job
     from vlact.language.descriptions import describe
-    from vlact.localizing import localise_job
     from vlact.models.dual import DualEncoder
-    from vlact.vision_language import vision_language_job
     from vlact.worlds.corpus import film_job
     from vlact.worlds.kitchen import BARE, EPIC_NOUNS, EPIC_VERBS
     from vlact.worlds.kitchen import kitchens as planned
 
     pretraining(p, must_exist=True)
-    k, w, work = p.kitchen, p.world, KITCHENS.work(p)
-    seeds = p.seeds[: k.seeds]
+    k, w, seeds = p.kitchen, p.world, p.seeds[: p.kitchen.seeds]
     counts = {f"train{i}": k.train for i in range(len(seeds))} | {"test": k.test}
     todo = [(r, str(folder), str(work / "films"), w.size, w.fps, w.step_s) for r in planned(counts, k.actions, w.seed)]
     rows = pd.DataFrame(sum(jobs.run(film_job, todo, p.workers, "filming kitchens"), []))
@@ -102,36 +130,59 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
     mean, std = everything.mean(0), everything.std(0).clamp(min=1e-3)
     for name, part in (("features", found), ("heard", heard)):  # standardised as language will see them
         write_whole(work / f"{name}.safetensors", lambda d, f: save_file(d, f), {v: (x - mean) / std for v, x in part.items()})
-    clock, names = {"step_s": p.tal.stride / w.fps}, [x.replace(" ", "-") for x in (*EPIC_VERBS, *EPIC_NOUNS)]
+    step_s, names = p.tal.stride / w.fps, [x.replace(" ", "-") for x in (*EPIC_VERBS, *EPIC_NOUNS)]
     align = asdict(p.align) | {"steps": k.align_steps}
     todo = []
     for task, (events, held_out, words) in told.items():
         out = work / task
-        given = (str(work / "heard.safetensors"), events, held_out, names, clock["step_s"], p.tal.window, align, words, 0.0)
+        given = (str(work / "heard.safetensors"), events, held_out, names, step_s, p.tal.window, align, words, 0.0)
         todo.append((*given, str(out / "reader.safetensors"), str(out / "reader.pt")))
     read = jobs.kept(work / "readers.json", lambda: jobs.run(align_job, todo, p.workers, "alignment in kitchens"))
     gates = [{"task": task, **row} for task, (_, gate) in zip(told, read, strict=True) for row in gate]
     pd.DataFrame(gates).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
-    shape = {"feature_dim": len(mean), "dropout": p.tal.dropout}
-    shape |= {x: getattr(p.tal, x) for x in ("dim", "heads", "embeds", "stems", "levels")}
-    alone, read, features = [], [], str(work / "features.safetensors")
+    tasks = {}
     for task, classes in zip(TASKS, (EPIC_VERBS, EPIC_NOUNS), strict=True):
         truth = rows if task == "verb" else rows[~rows["verb"].isin(BARE)]
         truth = truth.assign(label=truth["verb" if task == "verb" else "object"].str.replace(" ", "-"))
         truth = truth[["video", "start_s", "end_s", "label", "split", "duration_s"]]
         activitynet.write_ground_truth(truth, folder / f"{task}.json")
-        path = work / f"{task}.parquet"
-        truth.drop(columns="split").to_parquet(path, index=False)
-        called = {c.replace(" ", "-"): describe([c], None, told[task][2]) for c in classes}
-        for i, s in enumerate(seeds):
-            durations = {"train": durations_of(rows, f"train{i}"), "test": durations_of(rows, "test")}
-            given, made, out = (durations, str(path)), shape | {"classes": len(classes)}, str(work / f"{task}{s}")
-            alone.append(("ActionFormer", features, *given, list(called), clock, made, recipe_of(p), s, out, f"{out}.pt"))
+        tasks[task] = Task(truth, {c.replace(" ", "-"): describe([c], None, told[task][2]) for c in classes}, work / task)
+    return tasks, work / "features.safetensors", step_s
+
+
+def kitchens(p: Params, must_exist: bool = False) -> None:
+    """`data/<workspace>/kitchens`: detections.parquet (task, model, seed); of rendered ones also mp4 files, verb.json and noun.json
+    (ActivityNet's layout), and gate.csv.
+
+    Raises:
+        FileNotFoundError: Real data asked for and not there.
+    """
+    folder = p.data / "kitchens"
+    if not KITCHENS.must_run(p, folder, must_exist):
+        return
+    from vlact.localizing import localise_job
+    from vlact.vision_language import vision_language_job
+
+    work = KITCHENS.work(p)
+    tasks, features, step_s = filmed(p, folder, work) if p.world.source == "rendered" else read(p, work)
+    with safe_open(str(features), "pt") as file:
+        dim = file.get_slice(next(iter(file.keys()))).get_shape()[1]
+    shape = {"feature_dim": dim, "dropout": p.tal.dropout}
+    shape |= {x: getattr(p.tal, x) for x in ("dim", "heads", "embeds", "stems", "levels")}
+    clock, alone, told, everything = {"step_s": step_s}, [], [], pd.concat([t.truth for t in tasks.values()])
+    for name, task in tasks.items():
+        path = work / f"{name}.parquet"
+        task.truth.drop(columns="split").to_parquet(path, index=False)
+        for i, s in enumerate(p.seeds[: p.kitchen.seeds]):
+            own = f"train{i}" if p.world.source == "rendered" else "train"
+            durations = {"train": durations_of(everything, own), "test": durations_of(everything, "test")}
+            given, made, out = (str(features), durations, str(path)), shape | {"classes": len(task.called)}, str(work / f"{name}{s}")
+            alone.append(("ActionFormer", *given, list(task.called), clock, made, recipe_of(p), s, out, f"{out}.pt"))
             for variant in variants():
-                out, recipe = str(work / f"{task}{s}-{len(read)}"), recipe_of(p) | asdict(p.vlm)
-                read.append((variant, features, *given, called, clock, made, recipe, str(work / task), {}, s, out, f"{out}.pt"))
+                out, recipe = str(work / f"{name}{s}-{len(told)}"), recipe_of(p) | asdict(p.vlm)
+                told.append((variant, *given, task.called, clock, made, recipe, str(task.aligned), {}, s, out, f"{out}.pt"))
     jobs.run(localise_job, alone, p.workers, "localisers in kitchens")
-    jobs.run(vision_language_job, read, p.workers, "ActionVLM in kitchens")
-    found = [pd.read_parquet(f"{job[-2]}.parquet").assign(task=Path(job[3]).stem) for job in alone + read]
+    jobs.run(vision_language_job, told, p.workers, "ActionVLM in kitchens")
+    found = [pd.read_parquet(f"{job[-2]}.parquet").assign(task=Path(job[3]).stem) for job in alone + told]
     pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)
     KITCHENS.finish(p, folder)

@@ -33,7 +33,7 @@ def synta(p: Params, must_exist: bool = False) -> None:
         for r in table.itertuples():
             for part, wanted in ids.items():
                 given = (r.coarse_id, r.coarse, int(r.number), wanted, background)
-                todo.append((*given, str(folder / background), str(work), s.size, s.fps, s.seed, s.device))
+                todo.append((*given, str(folder / background), str(work), s.size, s.fps, s.seed))
                 rows.append((background, r.set, part, r.coarse_id, r.fine_id))
     found = jobs.run(film_job, todo, p.workers, "filming Syn-TA")
     clips = [

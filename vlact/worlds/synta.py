@@ -11,9 +11,8 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from vlact import video
+from vlact import device, video
 from vlact.jobs import kept
 from vlact.worlds.render import render
 from vlact.worlds.scene import Body, Camera, Part, Scene, Surface, Track
@@ -686,10 +685,8 @@ def scene(
     return Scene(bodies, camera, floor, wall, 3.4, light, rng.uniform(0.45, 0.6))
 
 
-def film(
-    coarse: int, name: str, number: int, ids: list[int], background: str, folder: Path, size: int, fps: float, seed: int, device: str
-) -> list[str]:
-    """Clips of one fine class, every id in both styles; the same motions for every background.
+def film(coarse: int, name: str, number: int, ids: list[int], background: str, folder: Path, size: int, fps: float, seed: int) -> list[str]:
+    """Clips of one fine class, every id in both styles; the same motions for every background. Drawn where `vlact.device` says.
 
     Args:
         coarse, name, number: Coarse class, its name, the fine class's number therein.
@@ -697,7 +694,6 @@ def film(
         background: One of `BACKGROUNDS`.
         folder: Clips go to `<coarse name>/<coarse name><number>[_front]_id_<id>.mp4` below it.
         size, fps, seed: Pixels of a side, frames a second, of the world.
-        device: That draws; "auto" is a GPU where there is one.
 
     Returns:
         Their paths below the folder.
@@ -709,11 +705,10 @@ def film(
             scenes.append(scene(stage, style, background, np.random.default_rng((seed, 71, coarse, number, i, k))))
             names.append(f"{stem}/{stem}{number}{style}_id_{i}.mp4")
     times = np.arange(round(SECONDS * fps)) / fps
-    at = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     batch = max(1, round(BATCH * 64**2 / size**2))  # frames of a batch lie in memory together
     for k in range(0, len(scenes), batch):
         part = scenes[k : k + batch]
-        for one, frames in zip(names[k : k + batch], render(part, [times] * len(part), (size, size), device=at), strict=True):
+        for one, frames in zip(names[k : k + batch], render(part, [times] * len(part), (size, size), device=device.chosen()), strict=True):
             video.write(folder / one, frames, fps)
     return names
 
@@ -729,8 +724,7 @@ def film_job(
     size: int,
     fps: float,
     seed: int,
-    device: str,
 ) -> list[str]:
     """`film` that leaves what it returns in the folder `notes`, so that a killed stage films nothing twice."""
     note = Path(notes) / f"{background}-{coarse}-{number}-{ids[0]}-{ids[-1]}.json"
-    return kept(note, film, coarse, name, number, ids, background, Path(folder), size, fps, seed, device)
+    return kept(note, film, coarse, name, number, ids, background, Path(folder), size, fps, seed)

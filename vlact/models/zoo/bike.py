@@ -40,7 +40,7 @@ class BIKE(Text4Vis):
         video = normalize(normalize(self.clip.last(tokens, self.frozen).float(), dim=-1).mean(1), dim=-1)
         near = (video @ self.embed_texts(self.lexicon).T).topk(TOP).indices.tolist()
         sentences = [f"This is a video about {', '.join(self.lexicon[i] for i in row)}" for row in near]
-        return {"tokens": tokens, "attributes": self.encode(sentences)}
+        return {"tokens": tokens, "attributes": self.encode(sentences).to(tokens.device)}
 
     def look(self, kept: Kept) -> Kept:
         return {"frames": self.frames(kept), "attributes": self.clip.embed_text(kept["attributes"].float())}

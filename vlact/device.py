@@ -1,0 +1,65 @@
+"""Where models are trained and run: on CPUs, or on GPUs where a profile says `device: auto` and there are any.
+
+A model is put somewhere once; what it is given goes where it lies. Everything that is drawn by chance is drawn on the CPU,
+so that order, windows and colours are the same everywhere; on a GPU the last digits are not.
+"""
+
+from dataclasses import fields, is_dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+CPU = torch.device("cpu")
+_wanted, _place = "cpu", CPU
+
+
+def choose(wanted: str, worker: int = 0) -> None:
+    """Decide where this process, and those that it starts, put models.
+
+    Args:
+        wanted: "cpu"; "auto", a GPU where there is one; or a device's name, such as "cuda:1".
+        worker: Number of the process; with several GPUs they take turns.
+    """
+    global _wanted, _place
+    _wanted = wanted
+    if wanted == "auto":
+        wanted = f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    _place = torch.device(wanted)
+
+
+def wanted() -> str:
+    """What was last given to `choose`."""
+    return _wanted
+
+
+def chosen() -> torch.device:
+    """Where models go."""
+    return _place
+
+
+def put(given):
+    """`moved` to the chosen place."""
+    return moved(given, _place)
+
+
+def of(module: nn.Module) -> torch.device:
+    """Where a module lies: its first weight or buffer; the CPU if it has none."""
+    return next((x.device for xs in (module.parameters(), module.buffers()) for x in xs), CPU)
+
+
+def beside(module: nn.Module, given):
+    """`moved` to where the module lies."""
+    return moved(given, of(module))
+
+
+def moved(given, place: torch.device):
+    """Tensors, modules, or tuples, lists, dicts and dataclasses of them, on a device; other values as they are."""
+    if isinstance(given, Tensor | nn.Module):
+        return given.to(place)
+    if isinstance(given, dict):
+        return {k: moved(v, place) for k, v in given.items()}
+    if isinstance(given, tuple | list):
+        return type(given)(moved(v, place) for v in given)
+    if is_dataclass(given):
+        return replace(given, **{f.name: moved(getattr(given, f.name), place) for f in fields(given)})
+    return given
