@@ -18,7 +18,7 @@ repro: .venv/.ok          ## every table and figure of PROFILE (smoke, mini, stu
 	python -m vlact.pipeline repro $(PROFILE)
 
 test: .venv/.ok           ## unit tests and notebooks
-	pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests
 	python -m vlact.warm serve $(MAKE) --no-print-directory notebooks
 
 notebooks: .venv/.ok      ## every notebook on its tiny default, against its stored outputs

@@ -274,6 +274,13 @@ def test_the_pose_encoder_sees_a_frame_and_its_changes(tmp_path):
         assert torch.equal(PoseEncoder.load(tmp_path / "p.safetensors")(clips), found)
 
 
+def test_half_of_the_windows_are_seen_in_a_mirror():
+    one = drills(4)
+    turned = replace(one, mirrored={k: x + 100 for k, x in one.features.items()})
+    found = turned.batch(64, np.random.default_rng(0))["features"].amax((1, 2)) > 50
+    assert 20 < found.sum() < 44 and not (one.batch(64, np.random.default_rng(0))["features"] > 50).any()
+
+
 def test_both_are_trained_from_recordings_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     from vlact.features import extract
     from vlact.worlds.broadcast import drills as planned
@@ -289,6 +296,8 @@ def test_both_are_trained_from_recordings_and_a_killed_run_goes_on(tmp_path, mon
     eye = PoseEncoder.load(tmp_path / "eye")
     assert eye.mean.any() and (eye.std > 0).all()
     features = {v: extract(eye, tmp_path / v, 8.0, 2) for v in events}
+    turned = extract(eye, tmp_path / held_out[0], 8.0, 2, mirrored=True)
+    assert turned.shape == features[held_out[0]].shape and not torch.allclose(turned, features[held_out[0]])
     assert all(abs(len(x) - f["duration_s"] * 4) <= 1 for x, f in zip(features.values(), found, strict=True))
     assert json.loads(json.dumps(curve)) == curve
 

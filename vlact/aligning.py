@@ -120,6 +120,8 @@ class Drills:
         told: Wordings of every pose.
         bias: Share of the drills against the alphabet (of their first and last pose) whose description is given the
             wrong way round, as captions that name the usual order do; 0 is honest.
+        mirrored: Features of the same recordings with left and right exchanged; where there are any, half of the windows are
+            of them.
 
     Raises:
         ValueError: Fewer different drills than candidates.
@@ -134,6 +136,7 @@ class Drills:
     window: int
     told: dict[str, list[str]] = field(default_factory=lambda: WORDS)
     bias: float = 0.0
+    mirrored: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
         shown = [self.events[v]["routines"] for v in self.features]
@@ -163,7 +166,7 @@ class Drills:
 
     def _window(self, rng: np.random.Generator) -> dict:
         video_ = list(self.features)[rng.integers(len(self.features))]
-        whole, event = self.features[video_], self.events[video_]
+        whole, event = (self.mirrored if self.mirrored and rng.random() < 0.5 else self.features)[video_], self.events[video_]
         first = int(rng.integers(max(1, len(whole) - self.window + 1)))
         x = whole[first : first + self.window]
         n = len(x)
@@ -297,7 +300,7 @@ def pointing(reader: Reader, features: dict[str, Tensor], truth, prompt, classes
 
 def align_job(
     features: str, events: dict[str, dict], held_out: list[str], names: list[str], step_s: float, window: int, recipe: dict,
-    told: dict[str, list[str]], bias: float, out: str, checkpoint: str, start_from: str | None = None, threads: int = 1,
+    told: dict[str, list[str]], bias: float, out: str, checkpoint: str, start_from: str | None = None, threads: int = 1, mirrored: str = "",
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """Train the reader on drills, write it, and put it through the reading gate.
 
@@ -314,6 +317,7 @@ def align_job(
         checkpoint: See `vlact.training.fit`.
         start_from: Another reader, to go on from for `bias_steps`.
         threads: With another number results differ in the last digits.
+        mirrored: Of `features`, those of the drills to learn from, mirrored; see `Drills`.
 
     Returns:
         The curve, and the gate's rows: `descriptions` ("right" or "blank") and what `reading_gate` returns.
@@ -323,7 +327,8 @@ def align_job(
     words, features = tokenizer(names, window + 1), load_file(features)
     said = encode_clauses([f"the person {w}" for wordings in told.values() for w in wordings], sentence_encoder())
     common = {"names": names, "said": said, "words": words, "step_s": step_s, "window": window, "told": told}
-    seen = Drills({k: features[k] for k in events if k not in set(held_out)}, events, **common, bias=bias)
+    turned = load_file(mirrored) if mirrored else {}
+    seen = Drills({k: features[k] for k in events if k not in set(held_out)}, events, **common, bias=bias, mirrored=turned)
     rest = Drills({k: features[k] for k in held_out}, events, **common)
     torch.manual_seed(0)
     dim = next(iter(features.values())).shape[1]

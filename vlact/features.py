@@ -18,7 +18,9 @@ CHUNK = 512  # frames decoded at once; a long video never lies in memory whole
 
 
 @torch.no_grad()
-def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: float, stride: int, batch_size: int = 64) -> torch.Tensor:
+def extract(
+    encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: float, stride: int, batch_size: int = 64, mirrored: bool = False
+) -> torch.Tensor:
     """Pooled features (T, dim) of clips centred on every `stride`-th frame; frames beyond an end repeat the last.
 
     Args:
@@ -26,6 +28,8 @@ def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: 
         path: A video.
         fps: Rate at which its frames are taken, whatever its own.
         stride: Frames at that rate from one feature to the next.
+        batch_size: Clips that the encoder sees at once.
+        mirrored: Left and right exchanged.
 
     Raises:
         vlact.video.VideoError: It cannot be read.
@@ -44,7 +48,7 @@ def extract(encoder: DualEncoder | FrameEncoder | PoseEncoder, path: Path, fps: 
         part = centres[first : first + max(1, CHUNK // stride)]
         wanted = frame[np.clip(part[:, None] + around, 0, len(frame) - 1)]
         needed = np.unique(wanted)
-        frames = fit(video.read(path, needed, info), encoder.config.image_size)
+        frames = fit(video.read(path, needed, info), encoder.config.image_size)[:, :, :: -1 if mirrored else 1]
         for rows in np.array_split(np.searchsorted(needed, wanted), -(-len(wanted) // batch_size)):
             with autocast(place.type):
                 out.append(embed(torch.from_numpy(frames[rows]).to(place)).float().cpu())
@@ -68,14 +72,14 @@ def frames(path: Path, fps: float, stride: int, multiple: int, size: int) -> tor
     return torch.from_numpy(fit(video.read(path, whole, info), size)).unflatten(0, (-1, stride))
 
 
-def extract_job(kind: type, encoder: str, folder: str, names: list[str], fps: float, stride: int, out: str) -> str:
+def extract_job(kind: type, encoder: str, folder: str, names: list[str], fps: float, stride: int, out: str, mirrored: bool = False) -> str:
     """Features of some videos as one safetensors file, unless an earlier run left it there; `kind` is the encoder's class.
 
     The encoder runs where `vlact.device` says.
     """
     if not Path(out).is_file():
         model = device.put(kind.load(encoder).eval())
-        found = {name: extract(model, Path(folder) / name, fps, stride).contiguous() for name in names}
+        found = {name: extract(model, Path(folder) / name, fps, stride, mirrored=mirrored).contiguous() for name in names}
         write_whole(Path(out), lambda data, path: save_file(data, path), found)
     return out
 

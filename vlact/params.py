@@ -155,8 +155,9 @@ class Align:
     lm_stride: int
     bias: float  # of a second reader, see `vlact.aligning.Drills`; the first is honest
     bias_steps: int  # that the second one takes from the first
+    mirrored: bool  # whether language learns from drills seen in a mirror, too
     gate: float  # share of held-out frames that must point to the right description before any result counts
-    encoder: str = ""  # of real videos: a published VideoMAE, which sees them in place of the eye
+    encoder: str = ""  # of real videos: a published VideoMAE or InternVideo2, which sees them in place of the eye
     language: str = ""  # a published language model's folder, in place of the one that learns from drills
     reach: int = 0  # steps that it reads at once
 

@@ -110,9 +110,9 @@ def fit(
             part.load_state_dict(state[name])
         generator.set_state(state["generator"])
         start, curve = state["step"], state["curve"]
+    for m in modules.values():
+        m.train()
     for step in track(range(start, steps), steps, label):
-        for m in modules.values():
-            m.train()
         loss = loss_of(step)
         optimizer.zero_grad()
         loss.backward()
@@ -125,6 +125,8 @@ def fit(
                 m.eval()
             curve.append({"step": step + 1, "loss": float(np.mean(losses)), **validate()})
             losses = []
+            for m in modules.values() if step + 1 < steps else ():
+                m.train()
             if saved:
                 now = {name: part.state_dict() for name, part in parts.items()}
                 saved.save(now | {"generator": generator.get_state(), "step": step + 1, "curve": curve})

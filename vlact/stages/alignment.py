@@ -33,13 +33,14 @@ PARTS = 8  # of what is extracted, each kept
 FILES = ("features.safetensors", "reader.safetensors", "clauses.safetensors", "words.json")
 
 
-def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str], fps: float, work: Path) -> dict:
+def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str], fps: float, work: Path, mirrored: bool = False) -> dict:
     """Features of videos, many at once; what an earlier run left in `work` is taken."""
     from vlact.features import extract_job
 
     parts = [list(x) for x in np.array_split(names, PARTS) if len(x)]
-    todo = [(kind, str(encoder), str(folder), x, fps, p.tal.stride, str(work / f"features.{i}")) for i, x in enumerate(parts)]
-    return {k: v for f in jobs.run(extract_job, todo, p.workers, "features") for k, v in load_file(f).items()}
+    stem, given = "mirrored" if mirrored else "features", (kind, str(encoder), str(folder))
+    todo = [(*given, x, fps, p.tal.stride, str(work / f"{stem}.{i}"), mirrored) for i, x in enumerate(parts)]
+    return {k: v for f in jobs.run(extract_job, todo, p.workers, stem) for k, v in load_file(f).items()}
 
 
 def published(p: Params, folder: Path, source: Path, names: list[str], work: Path) -> None:
@@ -109,6 +110,10 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         p, PoseEncoder, eye, source, [*drills, *truth_of(p)["video"].unique(), *truth_of(p, "sessions")["video"].unique()], fps, work
     )
     write_whole(work / "features.safetensors", lambda d, f: save_file(d, f), found)
+    turned = work / "mirrored.safetensors" if p.align.mirrored else ""
+    if turned:
+        seen = extract(p, PoseEncoder, eye, source, [v for v in drills if v not in set(held_out)], fps, work, mirrored=True)
+        write_whole(turned, lambda d, f: save_file(d, f), seen)
     step_s = p.tal.stride / fps
     given = (str(work / "features.safetensors"), drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe, WORDS)
     gates, first = [], None
@@ -117,7 +122,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         ("biased language", "biased_reader", recipe["bias"]),
     ):  # one goes on from the other
         out = str(work / f"{stem}.safetensors")
-        job = (*given, bias, out, str(work / f"{stem}.pt"), first, p.align.threads)
+        job = (*given, bias, out, str(work / f"{stem}.pt"), first, p.align.threads, str(turned))
         curves[name], gate = jobs.kept(work / f"{stem}.json", lambda job=job: jobs.run(align_job, [job], 1, "alignment")[0])
         gates, first = gates + [{"reader": name, **row} for row in gate], out
     pd.DataFrame(gates).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
