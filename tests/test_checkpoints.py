@@ -137,10 +137,10 @@ def test_the_full_size_mvitv2_takes_torchvision_s_names():
     assert {k: v.shape for k, v in found.items() if k != "cls"} == {k: v.shape for k, v in ours.items() if k != "cls"}
 
 
-def test_openai_s_clip_is_open_clip_s(tmp_path):
+def published_clip(path):
+    """A small CLIP of open_clip's, and its weights in a file."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
     from safetensors.torch import save_file
-    from torch.nn.functional import normalize
 
     torch.manual_seed(0)
     given = CLIPVisionCfg(layers=2, width=128, patch_size=16, image_size=32), CLIPTextCfg(width=64, heads=1, layers=2)
@@ -148,7 +148,15 @@ def test_openai_s_clip_is_open_clip_s(tmp_path):
     with torch.no_grad():
         for p in theirs.parameters():
             p.add_(0.05 * torch.randn_like(p))
-    save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, tmp_path / "c.safetensors")
+    save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, path)
+    return theirs
+
+
+def test_openai_s_clip_is_open_clip_s(tmp_path):
+    from safetensors.torch import save_file
+    from torch.nn.functional import normalize
+
+    theirs = published_clip(tmp_path / "c.safetensors")
     clip, text = checkpoints.openai_clip(tmp_path / "c.safetensors", num_frames=3)
     frames = torch.randint(0, 255, (2, 3, 32, 32, 3), dtype=torch.uint8)
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (checkpoints.OPENAI_MEAN, checkpoints.OPENAI_STD))

@@ -252,6 +252,12 @@ def test_doctor_lists_every_need_and_compares_counts(tmp_path, monkeypatch, caps
     monkeypatch.setattr("vlact.params.load.__defaults__", ("smoke", None, tmp_path / "params.yaml"))
     table = doctor.examine("paper").set_index("name")
     assert table.loc["ATA", "found"] == "missing" and table.loc["ATA", "path"] == "data/paper/worlds/ata/annotations.csv"
+    assert table.loc["EPIC-Kitchens-100", "path"] == "data/paper/worlds/epic/verb.json" and not table.loc["THUMOS14", "counts"]
+    truth = pd.DataFrame({"video": ["a", "b"], "start_s": 0.0, "end_s": 1.0, "label": "x", "split": ["train", "test"], "duration_s": 2.0})
+    (tmp_path / "data/paper/stadium").mkdir()
+    activitynet.write_ground_truth(truth, tmp_path / "data/paper/stadium/ground_truth.json")
+    said = doctor.examine("paper").set_index("name").loc["THUMOS14", "counts"]
+    assert "training segments 1 (published 3007, DIFFERS), test segments 1 (published 3358, DIFFERS), classes 1 (published 20" in said
     assert "clips 24 (published 525, DIFFERS)" in table.loc["GTEA", "counts"] and "subjects 4 (published 4)" in table.loc["GTEA", "counts"]
     assert doctor.main(["paper"]) == 0 and "licence" in capsys.readouterr().out
     assert doctor.main(["moon"]) == 2 and "unknown profile 'moon'" in capsys.readouterr().err

@@ -78,6 +78,34 @@ def test_a_mover_comes_back_and_names_alike(stream, film, tmp_path):
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"encoder.safetensors", "mover.safetensors", "vlact.json", "README.md"}
 
 
+def test_models_take_their_text_tower_along(film, tmp_path):
+    from test_checkpoints import published_clip
+
+    from vlact.models import checkpoints
+    from vlact.models.text import sentence_encoder
+
+    published_clip(path := tmp_path / "c.safetensors")
+    clip, _ = checkpoints.openai_clip(path, 4)
+    clip.config = vl.replace(clip.config, text=str(path))
+    clip.save(tmp_path / "clip.safetensors")
+    namer = Namer(clip)
+    mover = Mover.build(tmp_path / "clip.safetensors", ["rising", "falling"], ["rising fast", "falling"], [0, 1], {"tau": 0.05}, {})
+    found = namer.predict(film, ["drop", "spin"]), mover.predict(film)
+    for name, model in (("namer", namer), ("mover", mover)):
+        model.save_pretrained(tmp_path / name)
+        assert (tmp_path / name / "text.safetensors").read_bytes() == path.read_bytes()
+    path.unlink()
+    sentence_encoder.cache_clear()
+    again = (
+        Namer.from_pretrained(tmp_path / "namer").predict(film, ["drop", "spin"]),
+        Mover.from_pretrained(tmp_path / "mover").predict(film),
+    )
+    assert all(a.equals(b) for a, b in zip(found, again, strict=True))
+    (tmp_path / "namer" / "text.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="text.safetensors: expected a file that `save_pretrained` wrote"):
+        Namer.from_pretrained(tmp_path / "namer")
+
+
 @pytest.mark.parametrize("weight", [0.7, "eq1"])
 def test_a_reasoner_comes_back_and_finds_alike(weight, film, tmp_path):
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlact import ROOT, params, schema
+from vlact.datasets import activitynet
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ NEEDS = (
     Need("THUMOS14", "{data}/stadium/ground_truth.json", "413 test and validation videos, 20 classes",
          "https://www.crcv.ucf.edu/THUMOS14; converted by `python -m vlact.datasets thumos14`", "research", "ActionVLM"),
     Need("ActivityNet-1.3", "{data}/stadium/sessions.json", "19,994 videos, 200 classes; about 7 % are gone",
-         "http://activity-net.org; BMN's and TSP's tables are read by vlact.datasets.activitynet13", "research", "ActionVLM"),
-    Need("EPIC-Kitchens-100", "{data}/kitchens/EPIC_100_validation.csv", "csv of 67,217 training and 9,668 validation segments",
-         "https://github.com/epic-kitchens/epic-kitchens-100-annotations", "CC BY-NC 4.0", "ActionVLM, Table 7"),
+         "http://activity-net.org, or TSP's csv; converted by `python -m vlact.datasets activitynet13`", "research", "ActionVLM, Table 1"),
+    Need("EPIC-Kitchens-100", "{data}/worlds/epic/verb.json", "700 videos; noun.json beside it",
+         "https://github.com/epic-kitchens/epic-kitchens-100-annotations; converted by `python -m vlact.datasets epic`", "CC BY-NC 4.0",
+         "ActionVLM, Table 7"),
     Need("VideoMAEv2-S", "data/checkpoints/vit_s_k710_dl_from_giant.pth", "22 M parameters",
          "https://huggingface.co/OpenGVLab/VideoMAE2, distill/", "Apache-2.0", "ActionVLM"),
     Need("VideoMAEv2-B", "data/checkpoints/vit_b_k710_dl_from_giant.pth", "86 M parameters",
@@ -76,6 +78,11 @@ PUBLISHED = {  # what the papers say of the datasets: clips, classes, groups, an
     "IKEA ASM": (16000, 31, 5, "environments"),
     "GTEA": (525, 10, 4, "subjects"),
 }
+SEGMENTS = {
+    "THUMOS14": (3007, 3358, 20),
+    "ActivityNet-1.3": (15410, 7654, 200),
+    "EPIC-Kitchens-100": (67217, 9668, 97),
+}  # train, test, classes
 
 
 def examine(profile: str) -> pd.DataFrame:
@@ -101,7 +108,8 @@ def examine(profile: str) -> pd.DataFrame:
         row = {"name": need.name, "found": "found" if there else "missing", "path": where, "size": size}
         row["sha256"] = checked(ROOT / where, need.sha256) if weights else need.sha256 or "none stated"
         row |= {"licence": need.licence, "used by": need.used_by, "where to get it": need.source}
-        rows.append(row | {"counts": counts(need.name, ROOT / where) if there and need.name in PUBLISHED else ""})
+        count = counts if need.name in PUBLISHED else segments if need.name in SEGMENTS else None
+        rows.append(row | {"counts": count(need.name, ROOT / where) if there and count else ""})
     return pd.DataFrame(rows)
 
 
@@ -119,9 +127,20 @@ def counts(name: str, csv: Path) -> str:
     table = schema.read_annotations(csv)
     clips, classes, groups, kind = PUBLISHED[name]
     found = {"clips": (len(table), clips), "classes": (table["label"].nunique(), classes), kind: (table["group"].nunique(), groups)}
-    text = ", ".join(f"{k} {n} (published {m}{'' if abs(n - m) <= 0.1 * m else ', DIFFERS'})" for k, (n, m) in found.items())
     per = table["label"].value_counts()
-    return f"{text}; per class {per.min()} ({per.idxmin()}) to {per.max()} ({per.idxmax()})"
+    return f"{beside(found)}; per class {per.min()} ({per.idxmin()}) to {per.max()} ({per.idxmax()})"
+
+
+def segments(name: str, path: Path) -> str:
+    """Segments of the training and the test set and classes of a ground truth, beside the published numbers."""
+    table = activitynet.ground_truth(path, None)
+    found = [int((table["split"] == split).sum()) for split in ("train", "test")] + [table["label"].nunique()]
+    return beside(dict(zip(("training segments", "test segments", "classes"), zip(found, SEGMENTS[name], strict=True), strict=True)))
+
+
+def beside(counted: dict[str, tuple[int, int]]) -> str:
+    """What was found and what is published, as text; a difference of more than a tenth is pointed out."""
+    return ", ".join(f"{k} {n} (published {m}{'' if abs(n - m) <= 0.1 * m else ', DIFFERS'})" for k, (n, m) in counted.items())
 
 
 def main(arguments: list[str]) -> int:

@@ -9,6 +9,8 @@ loaded can run code.
 """
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import pandas as pd
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
 
-from vlact import video
+from vlact import ROOT, video
 from vlact.clips import fit
 from vlact.features import extract
 from vlact.jobs import write_whole
@@ -61,6 +63,11 @@ def _file(model_id: str, name: str, **given) -> Path:
     return Path(hf_hub_download(model_id, name, **given))
 
 
+def _text_file(text: str) -> str:
+    """What a text tower, `DualConfig.text`, is called in a folder that was saved."""
+    return "text" + Path(text).suffix
+
+
 def _config(model_id: str, kind: str, **given) -> dict:
     path = _file(model_id, CONFIG, **given)
     config = json.loads(path.read_text())
@@ -70,10 +77,12 @@ def _config(model_id: str, kind: str, **given) -> dict:
 
 
 class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
-    """What all have in common: the encoder's file and a note of its kind."""
+    """What all have in common: the encoder's file, that of its text tower if it has one, and a note of its kind."""
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.encoder.save(save_directory / "encoder.safetensors")
+        if text := getattr(self.encoder.config, "text", ""):
+            shutil.copy(ROOT / text, save_directory / _text_file(text))
         note = {"kind": type(self).__name__, "encoder": type(self.encoder).__name__}
         write_whole(save_directory / CONFIG, lambda text, f: f.write_text(text), json.dumps(note, indent=1) + "\n")
 
@@ -90,7 +99,10 @@ class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
 
     @classmethod
     def _load(cls, model_id: str, config: dict, **given) -> dict:
-        return {"encoder": ENCODERS[config["encoder"]].load(_file(model_id, "encoder.safetensors", **given))}
+        encoder = ENCODERS[config["encoder"]].load(_file(model_id, "encoder.safetensors", **given))
+        if text := getattr(encoder.config, "text", ""):
+            encoder.config = replace(encoder.config, text=str(_file(model_id, _text_file(text), **given).resolve()))
+        return {"encoder": encoder}
 
     @classmethod
     def _from_pretrained(cls, *, model_id, revision, cache_dir, force_download, local_files_only, token, **kwargs):
@@ -104,7 +116,7 @@ class Namer(_Citizen):
     """Says which of some names fits a clip: ProcVLR, ACE, or CLIP on frames.
 
     Args:
-        encoder: Its text side goes by all-MiniLM-L6-v2.
+        encoder: Its text side goes by all-MiniLM-L6-v2, or by the tower that its configuration names.
         tau: Temperature of the scores.
     """
 
@@ -163,12 +175,16 @@ class Mover(_Citizen):
         self.encoder, self.model, self.trunk, self.options = encoder.eval(), model.eval(), trunk, options
 
     @classmethod
-    def build(cls, path: str | Path, names: list[str], fine: list[str], parent: list[int], trunk: dict, options: dict) -> "Mover":
-        """Before its weights: the encoder's file, coarse and fine names, the coarse class of each fine one, and both options."""
+    def build(
+        cls, path: str | Path, names: list[str], fine: list[str], parent: list[int], trunk: dict, options: dict, text: str = ""
+    ) -> "Mover":
+        """Before its weights: the encoder's file, coarse and fine names, the coarse class of each fine one, both options, and the text
+        tower's file, if it is not where the encoder's file says.
+        """
         own = {k: v for k, v in trunk.items() if k not in ("motion", "frames")}
         clip = MovingFrames.start(path, trunk.get("motion", False), trunk.get("frames"))
         texts = [*names, *fine]
-        words = dict(zip(texts, sentence_encoder(clip.config.text)(texts), strict=True))
+        words = dict(zip(texts, sentence_encoder(text or clip.config.text)(texts), strict=True))
         model = Disentangled(EZCLIP(clip, words, names, **own), fine, torch.tensor(parent), **options)
         return cls(FrameEncoder.load(path), model, trunk, options)
 
@@ -188,9 +204,10 @@ class Mover(_Citizen):
     def _load(cls, model_id: str, config: dict, **given) -> dict:
         path = _file(model_id, "mover.safetensors", **given)
         note, state = files.read(path, "mover")
-        made = cls.build(_file(model_id, "encoder.safetensors", **given), **note)
+        encoder = super()._load(model_id, config, **given)["encoder"]
+        made = cls.build(_file(model_id, "encoder.safetensors", **given), **note, text=encoder.config.text)
         files.fill(made.model, state, path)
-        return {"encoder": made.encoder, "model": made.model, "trunk": made.trunk, "options": made.options}
+        return {"encoder": encoder, "model": made.model, "trunk": made.trunk, "options": made.options}
 
     @torch.inference_mode()
     def predict(self, path: str | Path, start_s: float = 0.0, end_s: float | None = None) -> pd.DataFrame:
