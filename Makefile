@@ -45,6 +45,6 @@ execute: .venv/.ok        ## run the notebooks on their tiny default and store t
 lint: .venv/.ok           ## ruff
 	ruff check . && ruff format --check .
 
-lock: .venv/.ok           ## after a change of pyproject.toml or of the results map
+lock: .venv/.ok           ## after a change of pyproject.toml, of the results map or of stage_minutes
 	uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 	python -m vlact.pipeline docs

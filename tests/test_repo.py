@@ -324,6 +324,16 @@ def test_committed_figures_were_made_by_the_committed_code():
                 assert hashlib.md5(path.read_bytes()).hexdigest() == dep["md5"], f"{name}: {dep['path']} changed since; run `make repro`"
 
 
+def test_notebooks_say_what_they_cost():
+    known = pipeline.costs()
+    assert set(known) == set((ROOT / "notebooks").glob("*.ipynb"))
+    for path, minutes in known.items():
+        text = path.read_text()
+        assert text.count("**Cost**") == 1 and pipeline.costed(text, minutes) == text, f"{path.name}: run `make lock`"
+    said = "tiny 12 s · `mini` 1 min (on one of two cores) · `study` 12 min (on both)"
+    assert pipeline.costed('"**Cost** long\\n"', {"smoke": 0.2, "mini": 1.0, "study": 12.34}) == f'"**Cost** {said}\\n"'
+
+
 def test_readme_shows_the_results_map_and_names_files_that_exist():
     text = (ROOT / "README.md").read_text()
     assert pipeline.readme(text) == text, "run `make lock`"

@@ -149,6 +149,40 @@ def test_batches_cover_every_row_once_an_epoch():
 
 
 # The encoder
+def test_a_moving_average_is_the_one_of_the_whole_model_and_goes_on_from_a_checkpoint(tmp_path):
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    def made():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+        model[0].weight.requires_grad_(False)
+        return model, torch.Generator().manual_seed(0)
+
+    def fitted(steps, seen=lambda model: None, checkpoint=None, stop=None, ema=0.9):
+        model, generator = made()
+
+        def loss_of(step):
+            if step == stop:
+                raise KeyboardInterrupt
+            if step:
+                seen(model)
+            return model(torch.randn(8, 3, generator=generator)).square().mean()
+
+        training.fit({"model": model}, loss_of, steps, 0.1, 0.5, generator, "test", checkpoint, every=5, ema=ema)
+        return model
+
+    slow = AveragedModel(made()[0], multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    slow.update_parameters(last := fitted(12, slow.update_parameters, ema=0.0))
+    mean = fitted(12)
+    for name, value in mean.state_dict().items():
+        assert torch.equal(value, (last if "running" in name or "num_" in name else slow.module).state_dict()[name]), name
+    assert torch.equal(mean[0].weight, made()[0][0].weight) and not torch.equal(mean[2].weight, last[2].weight)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(12, checkpoint=str(tmp_path / "state.pt"), stop=7)
+    again = fitted(12, checkpoint=str(tmp_path / "state.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), mean.state_dict().values(), strict=True))
+
+
 def test_encoder_file_round_trip_and_strangers_are_refused(tmp_path):
     encoder = DualEncoder(DualConfig(**SMALL)).eval()
     clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)

@@ -160,11 +160,8 @@ def train(
     """
     generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
     at = points(recipe["window"], config.levels)
-    mean = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
 
     def loss_of(step: int) -> Tensor:
-        if step:
-            mean.update_parameters(model)
         cut = draw(sequences, recipe["batch_size"], recipe["window"], generator)
         x, mask = stack(cut)
         if x.is_floating_point():
@@ -179,11 +176,9 @@ def train(
         found = detection_loss(logits, distances, target, offset, valid, model.positives.clamp(min=1))
         return found["cls"] + recipe["reg_weight"] * found["reg"]
 
-    modules = {"model": model, "mean": mean}
-    steps = steps_of(sequences, recipe, recipe["epochs"])
-    curve = fit(modules, loss_of, steps, recipe["lr"], recipe["weight_decay"], generator, "localiser", checkpoint)
-    mean.update_parameters(model)
-    return mean.module.eval(), curve
+    steps, given = steps_of(sequences, recipe, recipe["epochs"]), (recipe["lr"], recipe["weight_decay"], generator, "localiser", checkpoint)
+    curve = fit({"model": model}, loss_of, steps, *given, ema=recipe["ema"])
+    return model.eval(), curve
 
 
 @dataclass

@@ -3,7 +3,7 @@
 nbsrc                code cells of every notebook, and hashes of all that they import, to data/nbsrc: what stages depend on
 execute [NAME ..]    run notebooks in place on their tiny default and store the outputs, normalised
 index PROFILE        gather the results map of a profile into figures/<profile>/index.csv
-docs                 write what is generated: environment.yml and README's results table
+docs                 write what is generated: environment.yml, README's results table, what notebooks cost
 repro PROFILE [-f]   `dvc repro` on two stages at a time, with an estimate of the time left; -f runs every stage again
 """
 
@@ -43,6 +43,7 @@ HINTS = (
 DVC = [sys.executable, "-m", "vlact.warm", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
 PERSISTENT = ("worlds", "stadium", "aligned", "kitchens")  # folders that DVC does not empty, see dvc.yaml
+KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}  # glibc: freed memory is used again, not mapped
 NO_RESULT = (
     "vlact/__init__.py",
     "vlact/jobs.py",
@@ -182,6 +183,21 @@ def readme(text: str) -> str:
     return head + start + results_table() + end + rest.split(end)[1]
 
 
+def costs() -> dict[Path, dict[str, float]]:
+    """Minutes of the stage of every notebook, by profile, from `stage_minutes` in params.yaml."""
+    minutes = yaml.safe_load((ROOT / "params.yaml").read_text())["stage_minutes"]
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    made = {ROOT / found[0]: name for name, s in stages.items() if (found := re.search(r"notebooks/\w+\.ipynb", s.get("cmd", "")))}
+    return {path: {k: m[name] for k, m in minutes.items() if name in m} for path, name in made.items()}
+
+
+def costed(text: str, minutes: dict[str, float]) -> str:
+    """A notebook's file with the time that it takes, by profile."""
+    names = {"smoke": "tiny {}", "mini": "`mini` {} (on one of two cores)", "study": "`study` {} (on both)"}
+    said = [name.format(f"{60 * m:.0f} s" if (m := minutes[k]) < 1 else f"{m:.2g} min") for k, name in names.items()]
+    return re.sub(r"(\*\*Cost\*\* )[^\\\"]*", lambda found: found[1] + " · ".join(said), text)
+
+
 # Environment
 def environment() -> str:
     """environment.yml: conda for python, pip with the locked versions of the direct dependencies."""
@@ -209,6 +225,8 @@ def environment() -> str:
 def docs() -> None:
     write_text(ROOT / "environment.yml", environment())
     write_text(ROOT / "README.md", readme((ROOT / "README.md").read_text()))
+    for path, minutes in costs().items():
+        write_text(path, costed(path.read_text(), minutes))
 
 
 # Running the graph
@@ -269,6 +287,7 @@ def repro(profile: str, force: bool = False) -> int:
     write_text(ROOT / "params.yaml", switched)
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "JUPYTER_PREFER_ENV_PATH": "1", "VLACT_PROGRESS": "lines"}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that waits leaves its core to the other lanes
+    environment |= KEEP
     ended, running, children, failed, spent, expected = queue.SimpleQueue(), {}, {}, 0, 0.0, 0.0
     before, ready_made = signal.signal(signal.SIGTERM, signal.default_int_handler), ExitStack()  # a kill is a Ctrl-C
 

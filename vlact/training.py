@@ -81,8 +81,9 @@ def fit(
     checkpoint: str | None = None,
     validate: Callable[[], dict] = dict,
     every: int | None = None,
+    ema: float = 0.0,
 ) -> list[dict]:
-    """Train with AdamW, warm-up and cosine, the norm of the gradient clipped to 1.
+    """Train with AdamW, warm-up and cosine, the norm of the gradient clipped to 1; frozen weights stay as they are.
 
     Args:
         modules: Everything to train, by name, where it is to be trained; in training mode except while `validate` runs and after the end.
@@ -95,14 +96,18 @@ def fit(
         checkpoint: Where the state is kept while training, to go on from after a kill; None keeps none.
         validate: Further columns of the curve.
         every: Steps between two rows of the curve; `CHECKPOINT_EVERY` if not given.
+        ema: Decay of a moving average of what is trained, which the modules have in its place at the end; 0 for none.
 
     Returns:
         The curve: rows with step, mean loss since the last row, and what `validate` returned.
     """
-    parameters = [p for m in modules.values() for p in m.parameters()]
+    learnt = nn.ParameterList(p for m in modules.values() for p in m.parameters() if p.requires_grad)
+    parameters = list(learnt)
     optimizer = torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, steps))
-    parts = modules | {"optimizer": optimizer, "schedule": schedule}
+    parts, swa = modules | {"optimizer": optimizer, "schedule": schedule}, torch.optim.swa_utils
+    if ema:  # of a flat list: going through all modules at each step costs a tenth of a small model's
+        parts["mean"] = mean = swa.AveragedModel(learnt, multi_avg_fn=swa.get_ema_multi_avg_fn(ema))
     every = every or CHECKPOINT_EVERY
     saved, start, curve, losses = Checkpoint(Path(checkpoint)) if checkpoint else None, 0, [], []
     if saved and (state := saved.load()):
@@ -119,6 +124,8 @@ def fit(
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
+        if ema:
+            mean.update_parameters(learnt)
         losses.append(loss.item())
         if (step + 1) % every == 0 or step + 1 == steps:
             for m in modules.values():
@@ -130,4 +137,7 @@ def fit(
             if saved:
                 now = {name: part.state_dict() for name, part in parts.items()}
                 saved.save(now | {"generator": generator.get_state(), "step": step + 1, "curve": curve})
+    if ema:
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, list(mean.module))
     return curve

@@ -236,7 +236,6 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
     torch.manual_seed(seed)
     language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
     model = put(ActionVLM(localiser, language, setting.mean, setting.std, variant, setting.reach))
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe["ema"]))
     epoch_steps = steps_of(setting.train, recipe, 1)
     steps = epoch_steps * max(1, round(variant.epochs * recipe["epochs"]))
     means, prompt = put(ClassMeans(config.classes)), beside(model, setting.prompt if variant.described else setting.bare)
@@ -244,8 +243,6 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
     measured = variant.weight in ("eq1", "paired")
 
     def loss_of(step: int) -> Tensor:
-        if step:
-            average.update_parameters(model)
         epoch = step // epoch_steps
         if step % epoch_steps == 0:
             means.close()
@@ -282,10 +279,9 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
             loss = loss + variant.text_weight * said["text_loss"]
         return loss
 
-    modules = {"model": model, "average": average, "means": means}
-    curve = fit(modules, loss_of, steps, recipe["lr"], recipe["weight_decay"], generator, variant.name, checkpoint)
-    average.update_parameters(model)
-    return average.module.eval(), curve
+    modules, given = {"model": model, "means": means}, (recipe["lr"], recipe["weight_decay"], generator, variant.name, checkpoint)
+    curve = fit(modules, loss_of, steps, *given, ema=recipe["ema"])
+    return model.eval(), curve
 
 
 # Which frames language helps: learnt on recordings that the model was not trained on

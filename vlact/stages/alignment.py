@@ -43,6 +43,12 @@ def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str]
     return {k: v for f in jobs.run(extract_job, todo, p.workers, stem) for k, v in load_file(f).items()}
 
 
+def dim_of(features: Path) -> int:
+    """F of a file of features, one array (T, F) a video."""
+    with safe_open(str(features), "pt") as file:
+        return file.get_slice(next(iter(file.keys()))).get_shape()[1]
+
+
 def published(p: Params, folder: Path, source: Path, names: list[str], work: Path) -> None:
     """What real videos are read with, in `folder`, each unless it is there: their features by a published encoder, and a reader
     over a published language model, which no drill has taught.
@@ -68,12 +74,10 @@ def published(p: Params, folder: Path, source: Path, names: list[str], work: Pat
         found = extract(p, VideoEncoder, ROOT / a.encoder, source, list(there.values()), float(p.stadium.fps), work)
         write_whole(features, lambda d, f: save_file(d, f), {v: found[file] for v, file in there.items()})
     if not (folder / "reader.safetensors").is_file():
-        with safe_open(str(features), "pt") as file:
-            dim = file.get_slice(next(iter(file.keys()))).get_shape()[1]
         words = {"folder": a.language, "steps": a.reach}
         write_whole(folder / "words.json", lambda d, f: f.write_text(json.dumps(d)), words)
         torch.manual_seed(0)
-        Reader.over(a.language, dim, a.lm_stride).save(folder / "reader.safetensors")
+        Reader.over(a.language, dim_of(features), a.lm_stride).save(folder / "reader.safetensors")
 
 
 def alignment(p: Params, must_exist: bool = False) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vlact import jobs, schema
@@ -19,7 +18,7 @@ from vlact.jobs import write_whole
 from vlact.params import Params
 from vlact.stages import Stage
 from vlact.stages.alignment import extract, published
-from vlact.stages.localisers import LOCALISERS, recipe_of
+from vlact.stages.localisers import LOCALISERS, recipe_of, shape_of
 from vlact.stages.pretrain import PRETRAIN, pretraining
 from vlact.stages.stadium import durations_of
 
@@ -165,18 +164,15 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
 
     work = KITCHENS.work(p)
     tasks, features, step_s = filmed(p, folder, work) if p.world.source == "rendered" else read(p, work)
-    with safe_open(str(features), "pt") as file:
-        dim = file.get_slice(next(iter(file.keys()))).get_shape()[1]
-    shape = {"feature_dim": dim, "dropout": p.tal.dropout}
-    shape |= {x: getattr(p.tal, x) for x in ("dim", "heads", "embeds", "stems", "levels")}
     clock, alone, told, everything = {"step_s": step_s}, [], [], pd.concat([t.truth for t in tasks.values()])
     for name, task in tasks.items():
         path = work / f"{name}.parquet"
         task.truth.drop(columns="split").to_parquet(path, index=False)
+        made = shape_of(p, features, len(task.called))
         for i, s in enumerate(p.seeds[: p.kitchen.seeds]):
             own = f"train{i}" if p.world.source == "rendered" else "train"
             durations = {"train": durations_of(everything, own), "test": durations_of(everything, "test")}
-            given, made, out = (str(features), durations, str(path)), shape | {"classes": len(task.called)}, str(work / f"{name}{s}")
+            given, out = (str(features), durations, str(path)), str(work / f"{name}{s}")
             alone.append(("ActionFormer", *given, list(task.called), clock, made, recipe_of(p), s, out, f"{out}.pt"))
             for variant in variants():
                 out, recipe = str(work / f"{name}{s}-{len(told)}"), recipe_of(p) | asdict(p.vlm)

@@ -2,13 +2,14 @@
 
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 
 from vlact import jobs
 from vlact.params import Params
 from vlact.stages import Stage
-from vlact.stages.alignment import ALIGNMENT, alignment
+from vlact.stages.alignment import ALIGNMENT, alignment, dim_of
 from vlact.stages.stadium import durations_of, truth_of
 
 LOCALISERS = Stage(
@@ -20,22 +21,21 @@ LOCALISERS = Stage(
 )  # fmt: skip
 
 
+def shape_of(p: Params, features: Path, classes: int) -> dict:
+    """Of a localiser on a file of features, as a dict of `vlact.models.actionformer.LocalizerConfig`."""
+    own = {k: getattr(p.tal, k) for k in ("dim", "heads", "embeds", "stems", "levels", "dropout")}
+    return {"feature_dim": dim_of(features), "classes": classes, **own}
+
+
 def common(p: Params, work, name: str = "ground_truth") -> tuple[str, list[dict], str, dict, dict]:
     """What every localiser is given: features, videos of each seed, ground truth (see `truth_of`), clock and shape."""
-    from safetensors import safe_open
-
-    truth, features, t = truth_of(p, name), p.data / "aligned" / "features.safetensors", p.tal
-    path = work / f"{name}.parquet"
+    truth, features, path = truth_of(p, name), p.data / "aligned" / "features.safetensors", work / f"{name}.parquet"
     truth.drop(columns="split").to_parquet(path, index=False)
-    with safe_open(str(features), "pt") as file:
-        dim = file.get_slice(next(iter(file.keys()))).get_shape()[1]
-    shape = {"feature_dim": dim, "classes": truth["label"].nunique(), "dropout": t.dropout}
-    shape |= {k: getattr(t, k) for k in ("dim", "heads", "embeds", "stems", "levels")}
     durations = []
     for i, _ in enumerate(p.seeds):
         own = f"train{i}" if f"train{i}" in set(truth["split"]) else "train"  # real data has one training set
         durations.append({"train": durations_of(truth, own), "test": durations_of(truth, "test")})
-    return str(features), durations, str(path), {"step_s": t.stride / p.stadium.fps}, shape
+    return str(features), durations, str(path), {"step_s": p.tal.stride / p.stadium.fps}, shape_of(p, features, truth["label"].nunique())
 
 
 def recipe_of(p: Params) -> dict:
