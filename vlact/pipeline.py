@@ -43,7 +43,7 @@ HINTS = (
 DVC = [sys.executable, "-m", "vlact.warm", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
 PERSISTENT = ("worlds", "stadium", "aligned", "kitchens")  # folders that DVC does not empty, see dvc.yaml
-KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20)}  # glibc: freed memory is used again, not mapped
+KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}  # glibc: freed memory is used again, not mapped
 NO_RESULT = (
     "vlact/__init__.py",
     "vlact/jobs.py",
