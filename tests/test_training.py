@@ -148,7 +148,6 @@ def test_batches_cover_every_row_once_an_epoch():
     assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
 
 
-# The encoder
 def test_a_moving_average_is_the_one_of_the_whole_model_and_goes_on_from_a_checkpoint(tmp_path):
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -183,6 +182,7 @@ def test_a_moving_average_is_the_one_of_the_whole_model_and_goes_on_from_a_check
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), mean.state_dict().values(), strict=True))
 
 
+# The encoder
 def test_encoder_file_round_trip_and_strangers_are_refused(tmp_path):
     encoder = DualEncoder(DualConfig(**SMALL)).eval()
     clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)

@@ -106,7 +106,7 @@ def fit(
     optimizer = torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, steps))
     parts, swa = modules | {"optimizer": optimizer, "schedule": schedule}, torch.optim.swa_utils
-    if ema:  # of a flat list: going through all modules at each step costs a tenth of a small model's
+    if ema:  # of what is trained: going through frozen modules, too, costs a twentieth of a step of ActionVLM
         parts["mean"] = mean = swa.AveragedModel(learnt, multi_avg_fn=swa.get_ema_multi_avg_fn(ema))
     every = every or CHECKPOINT_EVERY
     saved, start, curve, losses = Checkpoint(Path(checkpoint)) if checkpoint else None, 0, [], []
