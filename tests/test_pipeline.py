@@ -65,6 +65,15 @@ def test_what_changed_and_what_comes_after_runs_two_at_a_time_after_its_inputs(p
     assert profile(folder) == "mini" and not (folder / "data/tmp/profile").exists()
 
 
+def test_the_stage_that_most_waits_for_goes_first_on_the_cores(project):
+    folder, dvc = project
+    dvc(["stadium@mini", "worlds@mini"], 'echo "$stage $(nice)" >> nices\nsleep 0.1')
+    assert pipeline.repro("mini") == 0
+    nices = dict(line.split() for line in (folder / "nices").read_text().splitlines())
+    own = str(os.nice(0))
+    assert nices["worlds@mini"] == own != nices["stadium@mini"] and {own, nices["stadium@mini"]} == set(nices.values())
+
+
 def test_nothing_changed_runs_nothing_and_force_runs_all(project, capfd):
     folder, dvc = project
     dvc()

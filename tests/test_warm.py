@@ -38,6 +38,15 @@ def test_a_program_has_its_arguments_folder_environment_and_files(environment, t
     assert done.stdout == f"['-c', 'a', 'b c'] {tmp_path} me given\n" and done.stderr == "said\n" and done.returncode == 7
 
 
+def test_a_program_is_as_nice_as_what_asked_for_it(environment):
+    wanted = os.nice(0) + 3
+    done = run(environment, "-c", "import os; print(os.nice(0))", preexec_fn=lambda: os.nice(3))
+    assert int(done.stdout) == wanted
+    if environment is not COLD and os.path.isfile("/proc/self/autogroup"):  # a fork is a session, to which Linux may give a share
+        done = run(environment, "-c", "print(open('/proc/self/autogroup').read())", preexec_fn=lambda: os.nice(3))
+        assert done.stdout.split()[-1] == str(wanted)
+
+
 def test_a_module_runs_as_main(environment):
     done = run(environment, "-m", "json.tool", "--compact", input='{"a": [1, 2]}')
     assert done.stdout == '{"a":[1,2]}\n' and done.returncode == 0

@@ -173,6 +173,13 @@ def _work(function: Callable, job: tuple):
     return function(*job)
 
 
+def call(function: Callable, *arguments):
+    """A job that says which function it is of, for a `run` of several kinds of tracked jobs."""
+    return function(*arguments)
+
+
+call.tracked = True
+
 _pool: tuple[tuple[int, str], ProcessPoolExecutor, object] | None = None  # workers and device, pool, queue: imports are paid once
 
 

@@ -97,6 +97,7 @@ class Stadium:
     test: int
     seconds: float  # of a recording, at least
     drills: int  # recordings of no sport, for alignment
+    drill_seconds: float
     session_test: int  # longer recordings, annotated as in ActivityNet
     session_seconds: float
 

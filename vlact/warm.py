@@ -2,7 +2,7 @@
 
 Notebooks, their workers and papermill import torch, transformers and matplotlib, ten seconds of processor time in each of
 some fifty processes of a run. Here one process imports them and forks for each. Within `serve`, `python -m vlact.warm
--m MODULE ..` (or `-c CODE ..`) hands arguments, folder, environment and open files to a fork and stands for it: signals go
+-m MODULE ..` (or `-c CODE ..`) hands arguments, folder, environment, niceness and open files to a fork and stands for it: signals go
 on to it, its exit status comes back, and it ends when this one is killed. Outside, it is plain Python.
 
     serve ─ import, listen ─┬─ fork: minder ─ fork: the program      (socket: its arguments and files; signals; status)
@@ -122,6 +122,10 @@ def become(client: socket.socket, files: list[int], given: dict) -> None:
         os.dup2(file, number, inheritable=True)
         os.close(file)
     os.chdir(given["folder"])
+    if (more := given["nice"] - os.nice(0)) > 0:
+        os.nice(more)
+        with contextlib.suppress(OSError):  # Linux may share cores among sessions first, and this is one of its own
+            Path("/proc/self/autogroup").write_text(str(given["nice"]))
     os.environ.clear()
     os.environ.update(given["environment"])
     sys.path[0] = given["folder"]
@@ -137,12 +141,18 @@ def stand_for(address: str, arguments: list[str]) -> int:
         with contextlib.suppress(OSError):
             if number > 2 and os.get_inheritable(number):
                 files.append(number)
-    text = json.dumps({"arguments": arguments, "files": files, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
+    given = {"arguments": arguments, "files": files, "folder": os.getcwd(), "environment": dict(os.environ), "nice": os.nice(0)}
+    text = json.dumps(given).encode()
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         server.sendmsg([len(text).to_bytes(8)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
+
+        def hand_on(code: int, frame) -> None:
+            with contextlib.suppress(OSError):  # it has ended
+                server.send(bytes([code]))
+
         for code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(code, lambda code, frame: server.send(bytes([code])))
+            signal.signal(code, hand_on)
         server.sendall(text)
         status = server.recv(2)
     return int.from_bytes(status, signed=True) if len(status) == 2 else 1

@@ -121,7 +121,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
             out, kept = str(work / f"{len(todo)}"), str(folder / "reasoner.safetensors") if one.folds and not i else ""
             todo.append((*given, s, out, f"{out}.pt", kept))
             names.append({"model": variant.name, "seed": s})
-    long = []
+    long, heard = [], []  # they take longest, and go first
     if (p.data / "stadium" / "sessions.json").is_file():  # real data need not have any
         features, durations, truth, clock, shape = common(p, work, "sessions")
         shown = descriptions(p, "sessions")
@@ -130,12 +130,12 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
                 given = (variant, features, durations[i], truth, shown, clock, shape, recipe | SESSION | {"window": p.vlm.session_window})
                 out = str(work / f"session{len(long)}")
                 long.append((*given, aligned, {}, s, out, f"{out}.pt", ""))
-                names.append({"model": f"{variant.name}, sessions", "seed": s})
-    curves = jobs.run(vision_language_job, todo + long, p.workers, "ActionVLM")
+                heard.append({"model": f"{variant.name}, sessions", "seed": s})
     asked = [(*job[1:9], swaps, *job[10:11], str(work / f"answers{job[10]}"), str(work / f"answers{job[10]}.pt")) for job in todo]
     asked = list({job[9]: job for job in asked}.values())
-    curves += jobs.run(answer_job, asked, p.workers, "answers")
-    names += [{"model": "question answering", "seed": job[9]} for job in asked]
+    every = [(vision_language_job, *job) for job in long + todo] + [(answer_job, *job) for job in asked]
+    curves = jobs.run(jobs.call, every, p.workers, "ActionVLM")
+    names = heard + names + [{"model": "question answering", "seed": job[9]} for job in asked]
     answers = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in asked], ignore_index=True)
     answers.to_parquet(folder / "answers.parquet", index=False)
     if long:

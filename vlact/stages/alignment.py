@@ -9,7 +9,6 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors import safe_open
@@ -37,10 +36,11 @@ def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str]
     """Features of videos, many at once; what an earlier run left in `work` is taken."""
     from vlact.features import extract_job
 
-    parts = [list(x) for x in np.array_split(names, PARTS) if len(x)]
+    parts = [part for i in range(PARTS) if (part := names[i::PARTS])]  # long videos may follow one another
     stem, given = "mirrored" if mirrored else "features", (kind, str(encoder), str(folder))
     todo = [(*given, x, fps, p.tal.stride, str(work / f"{stem}.{i}"), mirrored) for i, x in enumerate(parts)]
-    return {k: v for f in jobs.run(extract_job, todo, p.workers, stem) for k, v in load_file(f).items()}
+    found = {k: v for f in jobs.run(extract_job, todo, p.workers, stem) for k, v in load_file(f).items()}
+    return {name: found[name] for name in names}
 
 
 def dim_of(features: Path) -> int:

@@ -50,14 +50,14 @@ def encoders(p: Params, must_exist: bool = False) -> None:
             given = ("ActionFormer", str(path), durations[i], truth, list(ACTIONS), clock, shape | {"feature_dim": dim})
             todo.append((*given, recipe_of(p), s, out, f"{out}.pt"))
             rows.append({"encoder": label, "dim": dim})
-    jobs.run(localise_job, todo, p.workers, "localisers on other encoders")
     whole, first = [], str(p.data / "pretrained" / f"seed{p.seeds[0]}.safetensors")
     for i, s in enumerate(p.seeds[: p.vlm.ablation_seeds]):
         out, given = str(work / f"whole-{s}"), (str(p.data / "stadium"), float(p.stadium.fps), first)
         made = shape | {"feature_dim": p.model.dim}
         whole.append((*given, durations[i], truth, list(ACTIONS), clock, made, recipe_of(p), s, out, f"{out}.pt"))
         rows.append({"encoder": "TimeSformer on tutorials, end to end", "dim": p.model.dim})
-    jobs.run(end_to_end_job, whole, p.workers, "end to end")
+    every = [(end_to_end_job, *job) for job in whole] + [(localise_job, *job) for job in todo]  # what lasts longest first
+    jobs.run(jobs.call, every, p.workers, "localisers on other encoders")
     found = [pd.read_parquet(f"{job[-2]}.parquet").assign(**row) for job, row in zip(todo + whole, rows, strict=True)]
     pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)
     ENCODERS.finish(p, folder)

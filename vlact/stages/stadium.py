@@ -49,7 +49,7 @@ def stadium(p: Params, must_exist: bool = False) -> None:
 
     s, work = p.stadium, STADIUM.work(p)
     counts = {f"train{i}": s.train for i in range(len(p.seeds))} | {"test": s.test}
-    planned = broadcast.thumos(counts, s.seconds, s.seed) + broadcast.drills(s.drills, s.seconds, s.seed)
+    planned = broadcast.thumos(counts, s.seconds, s.seed) + broadcast.drills(s.drills, s.drill_seconds, s.seed)
     planned += broadcast.sessions(counts | {"test": s.session_test}, s.session_seconds, s.seed)
     found = jobs.run(broadcast.film_job, [(b, str(folder), str(work), s.size, s.fps) for b in planned], p.workers, "filming the stadium")
     drills = {f["video"]: {"split": f["split"], "poses": f["poses"], "routines": f["annotations"]} for f in found if "drill" in f["video"]}
