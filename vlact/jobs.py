@@ -5,6 +5,8 @@ finished jobs there and the unfinished one's last checkpoint, and ends with the 
 that was not. Kept results are deleted when the whole stage has succeeded.
 """
 
+import contextlib
+import ctypes
 import glob
 import hashlib
 import json
@@ -232,6 +234,8 @@ def run(function: Callable, jobs: list[tuple], workers: int, label: str) -> list
         progress.close()
         return out
     pool, queue = _workers(workers)
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc only: what was freed here is for the workers
+        ctypes.CDLL(None).malloc_trim(0)
 
     def listen():
         while (amount := queue.get()) is not None:
