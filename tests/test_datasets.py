@@ -235,9 +235,18 @@ def test_doctor_checks_the_hash_that_a_publisher_states(tmp_path, monkeypatch):
     sha = hashlib.sha256(b"weights").hexdigest()
     given = ("1 MB", "somewhere", "MIT", "tests")
     needs = [doctor.Need("good", "data/checkpoints/w.pth", *given, sha[:8]), doctor.Need("bad", "data/checkpoints/v.pth", *given, "0000")]
+    hub = ("1 MB", "https://huggingface.co/a/b", "MIT", "tests")
+    for name, files in {"whole": ["m-00001.safetensors", "m-00002.safetensors"], "hollow": []}.items():
+        (folder / name).mkdir()
+        for file in ["config.json", *files]:
+            (folder / name / file).write_bytes(b"weights")
+    needs += [doctor.Need(n, f"data/checkpoints/{n}/config.json", *hub) for n in ("whole", "hollow", "absent")]
     monkeypatch.setattr(doctor, "NEEDS", (*needs, doctor.Need("free", "data/checkpoints/w.pth", *given)))
     found = doctor.examine("paper").set_index("name")["sha256"]
     assert found["good"] == f"{sha} (as published)" and found["free"] == f"{sha} (none stated)"
+    page = "compare with the file's page there"
+    assert found["whole"] == f"m-00001.safetensors {sha} ({page}); m-00002.safetensors {sha} ({page})" and found["absent"] == page
+    assert found["hollow"] == "no *.safetensors beside config.json: get it again"
     assert found["bad"] == f"{sha} (DIFFERS from the published 0000: get it again)"
 
 

@@ -149,8 +149,31 @@ def test_batches_cover_every_row_once_an_epoch():
     assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
 
 
+def test_a_moving_average_forgets_what_training_began_with():
+    from torch.optim.swa_utils import AveragedModel
+
+    weights = torch.randn(13, 3, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.ParameterList([torch.zeros(3)])
+    mean, expected = AveragedModel(model, multi_avg_fn=training.moving_average(0.5)), weights[0].clone()
+    for n, now in enumerate(weights):
+        model[0].data.copy_(now)
+        mean.update_parameters(model)
+        decay = [1.0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 0.5, 0.5, 0.5, 0.5, 0.5][n]
+        expected = decay * expected + (1 - decay) * now
+        torch.testing.assert_close(mean.module[0].data, expected)
+    share, mean = [], AveragedModel(model, multi_avg_fn=training.moving_average(0.99))
+    for n in range(160):  # as many steps as a localiser of `study` takes; a constant 0.99 would leave 0.2 of the first weights
+        model[0].data.fill_(float(n == 0))
+        mean.update_parameters(model)
+        share.append(mean.module[0][0].item())
+    assert share[0] == 1 and share[-1] < 1e-9
+    for decay in (1.0, -0.1):
+        with pytest.raises(ValueError, match=f"ema {decay:g}: expected a decay from 0 up to but not including 1"):
+            training.moving_average(decay)
+
+
 def test_a_moving_average_is_the_one_of_the_whole_model_and_goes_on_from_a_checkpoint(tmp_path):
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    from torch.optim.swa_utils import AveragedModel
 
     def made():
         torch.manual_seed(0)
@@ -171,7 +194,7 @@ def test_a_moving_average_is_the_one_of_the_whole_model_and_goes_on_from_a_check
         training.fit({"model": model}, loss_of, steps, 0.1, 0.5, generator, "test", checkpoint, every=5, ema=ema)
         return model
 
-    slow = AveragedModel(made()[0], multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    slow = AveragedModel(made()[0], multi_avg_fn=training.moving_average(0.9))
     slow.update_parameters(last := fitted(12, slow.update_parameters, ema=0.0))
     mean = fitted(12)
     for name, value in mean.state_dict().items():

@@ -1,8 +1,9 @@
 """What a profile needs and what of it is there: `python -m vlact.doctor PROFILE` or `make doctor PROFILE=paper`.
 
 Nothing is downloaded. For every dataset and checkpoint: found or missing, the expected path and size, where to
-get it, its licence; for a dataset that is there, its counts beside the published ones; for a checkpoint, its sha256,
-checked where the publisher states one (several state the first characters only).
+get it, its licence; for a dataset that is there, its counts beside the published ones; for a checkpoint, the sha256 of
+its weights, checked where the publisher states one apart from the file (torchvision the first characters). Files on the
+Hugging Face Hub have theirs on their own page, to compare with.
 """
 
 import hashlib
@@ -106,20 +107,27 @@ def examine(profile: str) -> pd.DataFrame:
         weights = there and where.startswith("data/checkpoints/") and not where.endswith(".json")
         size = f"{Path(ROOT / where).stat().st_size / 1e6:.0f} MB" if weights else need.size
         row = {"name": need.name, "found": "found" if there else "missing", "path": where, "size": size}
-        row["sha256"] = checked(ROOT / where, need.sha256) if weights else need.sha256 or "none stated"
+        row["sha256"] = checked(ROOT / where, need) if there and need.path.startswith("data/checkpoints/") else stated(need)
         row |= {"licence": need.licence, "used by": need.used_by, "where to get it": need.source}
         count = counts if need.name in PUBLISHED else segments if need.name in SEGMENTS else None
         rows.append(row | {"counts": count(need.name, ROOT / where) if there and count else ""})
     return pd.DataFrame(rows)
 
 
-def checked(path: Path, published: str) -> str:
-    """The file's sha256, and what the publisher's says of it."""
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not published:
-        return f"{found} (none stated)"
-    return f"{found} ({'as published' if found.startswith(published) else f'DIFFERS from the published {published}: get it again'})"
+def stated(need: Need) -> str:
+    """What is to be known of a hash without its file."""
+    return need.sha256 or ("compare with the file's page there" if "huggingface.co" in need.source else "none stated")
+
+
+def checked(path: Path, need: Need) -> str:
+    """The file's sha256, or that of every file of weights beside a config, and what the publisher's says of it."""
+    said = []
+    for weights in sorted(path.parent.glob("*.safetensors")) if path.suffix == ".json" else [path]:
+        with open(weights, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        verdict = "as published" if found.startswith(need.sha256) else f"DIFFERS from the published {need.sha256}: get it again"
+        said.append(f"{'' if weights == path else weights.name + ' '}{found} ({verdict if need.sha256 else stated(need)})")
+    return "; ".join(said) or f"no *.safetensors beside {path.name}: get it again"
 
 
 def counts(name: str, csv: Path) -> str:

@@ -131,7 +131,7 @@ class Tal:
     weight_decay: float
     noise: float  # standard deviation, added to standardised features in training
     reg_weight: float
-    ema: float
+    ema: float  # highest decay of the moving average of weights
     pre_nms_topk: int  # candidates of a window and level
     nms_sigma: float
     max_seg_num: int

@@ -39,6 +39,9 @@ HINTS = (
     "\tdvc config core.autostage",
     "Use `dvc push`",
     "Updating lock file",
+    "[IPKernelApp] WARNING | Kernel is running over TCP",  # within this machine
+    "[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel",  # every kernel is interrupted before it is told to end
+    "Loading weights:",
 )
 DVC = [sys.executable, "-m", "vlact.warm", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]

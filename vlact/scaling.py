@@ -29,7 +29,7 @@ from vlact import schema, video
 from vlact.clips import fit as square
 from vlact.jobs import track, write_whole
 from vlact.models import files
-from vlact.training import warmup_cosine
+from vlact.training import moving_average, warmup_cosine
 from vlact.transferring import recolour
 
 
@@ -45,7 +45,7 @@ class Recipe:
         momentum: Of SGD at a constant rate, as ACE is fine-tuned; 0 takes AdamW.
         weight_decay: On all parameters.
         smoothing: Of labels.
-        ema: Decay of a running mean of the weights, which is what is saved at the end; 0 keeps none.
+        ema: Highest decay of a running mean of the weights (`moving_average`), which is what is saved at the end; 0 keeps none.
         seed: Order, moments, colours, dropout.
         every: Steps between two checkpoints.
         compile: Whether `torch.compile` is used.
@@ -207,11 +207,7 @@ def train(
     parameters, kind = [p for p in task.parameters() if p.requires_grad], {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **kind) if recipe.momentum else torch.optim.AdamW(parameters, **kind)
     wrapped, optimizer = accelerator.prepare(torch.compile(task) if recipe.compile else task, optimizer)
-    mean = (
-        torch.optim.swa_utils.AveragedModel(task.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema))
-        if recipe.ema
-        else None
-    )
+    mean = torch.optim.swa_utils.AveragedModel(task.model, multi_avg_fn=moving_average(recipe.ema)) if recipe.ema else None
     start, curve = resume(accelerator, out, mean)
     shares = Shares(len(items), recipe, accelerator.process_index, accelerator.num_processes, start)
     loader = DataLoader(

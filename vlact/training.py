@@ -70,6 +70,25 @@ def warmup_cosine(step: int, steps: int, warmup: float = 0.1) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
 
 
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """For torch's `AveragedModel`: at step n the mean keeps the smaller of `decay` and (1 + n) / (10 + n) of itself.
+
+    Without that rise (ActionFormer's 0.999 is constant) a mean of a few hundred steps is to a good part the weights that training
+    began with.
+
+    Raises:
+        ValueError: A decay outside [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"ema {decay:g}: expected a decay from 0 up to but not including 1")
+
+    @torch.no_grad()
+    def move(means: list[Tensor], now: list[Tensor], n: Tensor) -> None:
+        torch._foreach_lerp_(means, now, 1 - min(decay, (1 + n.item()) / (10 + n.item())))
+
+    return move
+
+
 def fit(
     modules: dict[str, nn.Module],
     loss_of: Callable[[int], Tensor],
@@ -96,7 +115,8 @@ def fit(
         checkpoint: Where the state is kept while training, to go on from after a kill; None keeps none.
         validate: Further columns of the curve.
         every: Steps between two rows of the curve; `CHECKPOINT_EVERY` if not given.
-        ema: Decay of a moving average of what is trained, which the modules have in its place at the end; 0 for none.
+        ema: Highest decay of a moving average of what is trained (see `moving_average`), which the modules have in its place at
+            the end; 0 for none.
 
     Returns:
         The curve: rows with step, mean loss since the last row, and what `validate` returned.
@@ -107,7 +127,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, steps))
     parts, swa = modules | {"optimizer": optimizer, "schedule": schedule}, torch.optim.swa_utils
     if ema:  # of what is trained: going through frozen modules, too, costs a twentieth of a step of ActionVLM
-        parts["mean"] = mean = swa.AveragedModel(learnt, multi_avg_fn=swa.get_ema_multi_avg_fn(ema))
+        parts["mean"] = mean = swa.AveragedModel(learnt, multi_avg_fn=moving_average(ema))
     every = every or CHECKPOINT_EVERY
     saved, start, curve, losses = Checkpoint(Path(checkpoint)) if checkpoint else None, 0, [], []
     if saved and (state := saved.load()):
