@@ -279,6 +279,24 @@ def test_videomae_sees_what_its_paper_says(tmp_path):
         checkpoints.videomae(tmp_path / "x.pth")
 
 
+def test_videomae_in_mmaction2_s_file_is_the_same(tmp_path):
+    state = published_videomae()
+    theirs = {"backbone.pos_embed": torch.tensor([0.0, 1.0]).repeat(8).expand(1, 8, 16).clone()}
+    names = {"patch_embed.proj": "patch_embed.projection", "mlp.fc1": "mlp.layers.0.0", "mlp.fc2": "mlp.layers.1"}
+    for key, value in state.items():
+        for ours, other in names.items():
+            key = key.replace(ours, other)
+        theirs[key.replace("head.", "cls_head.fc_cls.") if key.startswith("head.") else f"backbone.{key}"] = value
+    torch.save(state, tmp_path / "ours.pth")
+    torch.save({"meta": {"epoch": 1}, "state_dict": theirs}, tmp_path / "theirs.pth")
+    ours, loaded = (checkpoints.videomae(tmp_path / f"{n}.pth", 4, 16, 2).state_dict() for n in ("ours", "theirs"))
+    assert list(ours) == list(loaded) and all(torch.equal(v, loaded[k]) for k, v in ours.items())
+    theirs["backbone.pos_embed"][0, 0, 3] = 0.5
+    torch.save({"state_dict": theirs}, tmp_path / "learned.pth")
+    with pytest.raises(ValueError, match="learned.pth: expected backbone.pos_embed to be sines and cosines"):
+        checkpoints.videomae(tmp_path / "learned.pth")
+
+
 @pytest.mark.parametrize("dim, depth, millions", [(384, 12, 22), (768, 12, 86), (1024, 24, 304)])
 def test_videomae_has_the_published_sizes(dim, depth, millions, monkeypatch):
     with torch.device("meta"):

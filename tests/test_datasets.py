@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ from vlact.datasets import activitynet, activitynet13, ata, features, gtea, ikea
 from vlact.datasets import epic as epic_kitchens
 from vlact.language import providers, tasks
 from vlact.language.trees import Trees
+from vlact.models.text import MINILM_SHA256
 from vlact.stages.ace import clip_table, fold
 
 REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
@@ -226,28 +228,56 @@ def test_thumos14_s_own_files_as_the_command_writes_them(tmp_path):
 
 
 # The doctor
-def test_doctor_checks_the_hash_that_a_publisher_states(tmp_path, monkeypatch):
+def test_doctor_knows_hashes_by_name_from_the_hub_and_from_what_it_saw_first(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
     monkeypatch.setattr("vlact.params.ROOT", tmp_path)
     (folder := tmp_path / "data" / "checkpoints").mkdir(parents=True)
-    (folder / "w.pth").write_bytes(b"weights")
-    (folder / "v.pth").write_bytes(b"weights")
-    sha = hashlib.sha256(b"weights").hexdigest()
-    given = ("1 MB", "somewhere", "MIT", "tests")
-    needs = [doctor.Need("good", "data/checkpoints/w.pth", *given, sha[:8]), doctor.Need("bad", "data/checkpoints/v.pth", *given, "0000")]
-    hub = ("1 MB", "https://huggingface.co/a/b", "MIT", "tests")
-    for name, files in {"whole": ["m-00001.safetensors", "m-00002.safetensors"], "hollow": []}.items():
+    sha, other = (hashlib.sha256(x).hexdigest() for x in (b"weights", b"other"))
+    files = {"whole": ["m-00001.safetensors", "m-00002.safetensors"], "hollow": [], "hub": ["model.safetensors"]}
+    for name, held in files.items():
         (folder / name).mkdir()
-        for file in ["config.json", *files]:
+        for file in ["config.json", *held]:
             (folder / name / file).write_bytes(b"weights")
-    needs += [doctor.Need(n, f"data/checkpoints/{n}/config.json", *hub) for n in ("whole", "hollow", "absent")]
-    monkeypatch.setattr(doctor, "NEEDS", (*needs, doctor.Need("free", "data/checkpoints/w.pth", *given)))
-    found = doctor.examine("paper").set_index("name")["sha256"]
-    assert found["good"] == f"{sha} (as published)" and found["free"] == f"{sha} (none stated)"
-    page = "compare with the file's page there"
-    assert found["whole"] == f"m-00001.safetensors {sha} ({page}); m-00002.safetensors {sha} ({page})" and found["absent"] == page
-    assert found["hollow"] == "no *.safetensors beside config.json: get it again"
-    assert found["bad"] == f"{sha} (DIFFERS from the published 0000: get it again)"
+    single = [f"good-{sha[:8]}.pth", "bad-00000000.pth", "drive.pyth", "moved.pth"]
+    for name in single:
+        (folder / name).write_bytes(b"other" if name == "moved.pth" else b"weights")
+    (notes := folder / ".cache/huggingface/download/distill").mkdir(parents=True)
+    (notes / "deep.pth.metadata").write_text(f"rev1\n{other}\n1760000000.0\n")  # the file is now moved.pth
+    (notes := folder / "hub/.cache/huggingface/download").mkdir(parents=True)
+    (notes / "model.safetensors.metadata").write_text(f"rev2\n{'1' * 64}\n1760000000.0\n")
+    (notes / "config.json.metadata").write_text(f"rev2\n{'2' * 40}\n1760000000.0\n")
+    given = ("1 MB", "https://huggingface.co/a/b", "MIT", "tests")
+    paths = {n: f"{n}/config.json" for n in (*files, "absent")} | {n.split(".")[0].split("-")[0]: n for n in single}
+    needs = [doctor.Need(n, f"data/checkpoints/{at}", *given) for n, at in paths.items()]
+    needs += [doctor.Need("far-1234abcd", "data/checkpoints/far-1234abcd.pth", *given)]
+    needs += [doctor.Need("gone", "data/checkpoints/gone.pyth", "1 MB", "by hand", "MIT", "tests")]
+    needs += [doctor.Need("text", "", *given), doctor.Need("data", "{data}/x.csv", *given)]
+    monkeypatch.setattr(doctor, "NEEDS", tuple(needs))
+    known = {
+        "good": f"{sha} (as published)",
+        "bad": f"{sha} (DIFFERS from the published 00000000: get it again)",
+        "moved": f"{other} (as published, revision rev1)",
+        "hub": f"model.safetensors {sha} (DIFFERS from the published {'1' * 64}: get it again)",
+        "hollow": "no *.safetensors beside config.json: get it again",
+        "absent": "on its page; `hf download` keeps it beside the file",
+        "far-1234abcd": "1234abcd.. (in its name)",
+        "gone": "none stated; noted when first seen",
+        "text": f"{MINILM_SHA256} (checked whenever it is read)",
+        "data": "",
+    }
+    now = "seen first; noted in SHA256SUMS"
+    first = {"drive": f"{sha} ({now})", "whole": f"m-00001.safetensors {sha} ({now}); m-00002.safetensors {sha} ({now})"}
+    assert doctor.examine("paper").set_index("name")["sha256"].to_dict() == known | first
+    sums = folder / "SHA256SUMS"
+    assert sums.read_text() == f"{sha}  drive.pyth\n{sha}  whole/m-00001.safetensors\n{sha}  whole/m-00002.safetensors\n"
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
+    (folder / "drive.pyth").write_bytes(b"other thing")
+    again = doctor.examine("paper").set_index("name")["sha256"]
+    assert again["whole"] == first["whole"].replace(now, "as seen first")
+    assert f"(DIFFERS from {sha} in SHA256SUMS: get it again, or delete that line)" in again["drive"]
+    assert f"{sha}  drive.pyth" in sums.read_text()
+    sums.write_text("drive.pyth\n")
+    assert doctor.main(["paper"]) == 2 and "SHA256SUMS, line 1: expected 64 hexadecimal digits" in capsys.readouterr().err
 
 
 def test_doctor_lists_every_need_and_compares_counts(tmp_path, monkeypatch, capsys, kitchen):

@@ -2,11 +2,17 @@
 
 Nothing is downloaded. For every dataset and checkpoint: found or missing, the expected path and size, where to
 get it, its licence; for a dataset that is there, its counts beside the published ones; for a checkpoint, the sha256 of
-its weights, checked where the publisher states one apart from the file (torchvision the first characters). Files on the
-Hugging Face Hub have theirs on their own page, to compare with.
+its weights, compared with what is known of it:
+
+* the first characters at the end of a file's name, as torchvision and OpenMMLab write them;
+* what the Hugging Face Hub stated when `hf download REPO FILE --local-dir data/checkpoints` fetched it, which that
+  keeps in a folder `.cache/huggingface` there (the file may since have been moved or renamed);
+* of files whose publisher states none, what they had when seen here first. That is kept in `data/checkpoints/SHA256SUMS`,
+  in the layout of `sha256sum`, for the others of a team to check theirs against.
 """
 
 import hashlib
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +21,10 @@ import pandas as pd
 
 from vlact import ROOT, params, schema
 from vlact.datasets import activitynet
+from vlact.jobs import write_whole
+from vlact.models.text import MINILM_SHA256, find_minilm
+
+CHECKPOINTS = "data/checkpoints"
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,6 @@ class Need:
     source: str
     licence: str
     used_by: str
-    sha256: str = ""  # or its first characters, as published
 
 
 NEEDS = (
@@ -59,6 +68,9 @@ NEEDS = (
          "https://huggingface.co/OpenGVLab/VideoMAE2, distill/", "Apache-2.0", "ActionVLM"),
     Need("VideoMAEv2-B", "data/checkpoints/vit_b_k710_dl_from_giant.pth", "86 M parameters",
          "https://huggingface.co/OpenGVLab/VideoMAE2, distill/", "Apache-2.0", "ActionVLM"),
+    Need("VideoMAEv2-B, MMAction2's copy",
+         "data/checkpoints/vit-base-p16_videomaev2-vit-g-dist-k710-pre_16x4x1_kinetics-400_20230510-3e7f93b2.pth", "86 M parameters",
+         "https://mmaction2.readthedocs.io, VideoMAE V2", "Apache-2.0", "ActionVLM, instead of VideoMAEv2-B"),
     Need("InternVideo2-B", "data/checkpoints/internvideo2_b14.pth", "ViT-B/14",
          "https://huggingface.co/OpenGVLab (collection InternVideo2)", "see its card", "ActionVLM, Table 8"),
     Need("Qwen2.5-1.5B", "data/checkpoints/Qwen2.5-1.5B-Instruct/config.json", "1.5 B parameters", "https://huggingface.co/Qwen/Qwen2.5-1.5B-Instruct",
@@ -70,7 +82,7 @@ NEEDS = (
     Need("Syn-TA", "{data}/synta/realistic", "10,000 clips on each background", "rendered here", "-", "motion transfer"),
     Need("MViTv2-S", "data/checkpoints/mvit_v2_s-ae3be167.pth", "34.5 M parameters",
          "torchvision, MViT_V2_S_Weights.KINETICS400_V1",
-         "CC BY-NC 4.0", "motion transfer", "ae3be167"),
+         "CC BY-NC 4.0", "motion transfer"),
     Need("X-CLIP B/16", "data/checkpoints/xclip-base-patch16/model.safetensors", "195 M parameters",
          "https://huggingface.co/microsoft/xclip-base-patch16", "MIT", "motion transfer"),
 )  # fmt: skip
@@ -89,14 +101,16 @@ SEGMENTS = {
 def examine(profile: str) -> pd.DataFrame:
     """One row a need: `name, found, path, size, sha256, licence, where to get it, used by, counts`.
 
+    Hashes that were not known before are added to `SHA256SUMS`.
+
     Raises:
-        ValueError: Unknown profile, or an annotation table that is there and broken.
+        ValueError: Unknown profile; an annotation table or a `SHA256SUMS` that is there and broken.
     """
-    p, rows = params.load(profile), []
+    p, rows, folder = params.load(profile), [], ROOT / CHECKPOINTS
+    hub, seen = downloads(folder), noted(folder / "SHA256SUMS")
+    before = dict(seen)
     for need in NEEDS:
         if not need.path:
-            from vlact.models.text import find_minilm
-
             try:
                 where, there = str(find_minilm()), True
             except FileNotFoundError:
@@ -104,29 +118,88 @@ def examine(profile: str) -> pd.DataFrame:
         else:
             path = ROOT / need.path.format(data=p.data.relative_to(ROOT))
             where, there = str(path.relative_to(ROOT)), path.exists()
-        weights = there and where.startswith("data/checkpoints/") and not where.endswith(".json")
+        ours = need.path.startswith(CHECKPOINTS)
+        weights = there and ours and not where.endswith(".json")
         size = f"{Path(ROOT / where).stat().st_size / 1e6:.0f} MB" if weights else need.size
         row = {"name": need.name, "found": "found" if there else "missing", "path": where, "size": size}
-        row["sha256"] = checked(ROOT / where, need) if there and need.path.startswith("data/checkpoints/") else stated(need)
+        row["sha256"] = checked(ROOT / where, folder, hub, seen) if there and ours else stated(need)
         row |= {"licence": need.licence, "used by": need.used_by, "where to get it": need.source}
         count = counts if need.name in PUBLISHED else segments if need.name in SEGMENTS else None
         rows.append(row | {"counts": count(need.name, ROOT / where) if there and count else ""})
+    if seen != before:
+        write_whole(folder / "SHA256SUMS", lambda x, f: f.write_text("".join(f"{v}  {k}\n" for k, v in sorted(x.items()))), seen)
     return pd.DataFrame(rows)
 
 
 def stated(need: Need) -> str:
-    """What is to be known of a hash without its file."""
-    return need.sha256 or ("compare with the file's page there" if "huggingface.co" in need.source else "none stated")
+    """What is known of a hash without its file; nothing for what is no checkpoint."""
+    if not need.path:
+        return f"{MINILM_SHA256} (checked whenever it is read)"
+    if not need.path.startswith(CHECKPOINTS):
+        return ""
+    if start := in_name(need.path):
+        return f"{start}.. (in its name)"
+    hub = "huggingface.co" in need.source
+    return "on its page; `hf download` keeps it beside the file" if hub else "none stated; noted when first seen"
 
 
-def checked(path: Path, need: Need) -> str:
-    """The file's sha256, or that of every file of weights beside a config, and what the publisher's says of it."""
-    said = []
+def in_name(name: str) -> str:
+    """The first characters of its hash that a file's name ends with, or nothing."""
+    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+    return found[1] if found else ""
+
+
+def downloads(folder: Path) -> dict[Path, tuple[str, str]]:
+    """Of every large file that `hf download` put under `folder`: the sha256 that the hub stated, and the revision."""
+    out = {}
+    for note in sorted(folder.glob("**/.cache/huggingface/download/**/*.metadata")):
+        revision, sha256 = (note.read_text().split() + ["", ""])[:2]
+        if re.fullmatch("[0-9a-f]{64}", sha256):  # small files have one of git's instead
+            root = next(p for p in note.parents if p.name == ".cache").parent
+            out[root / note.relative_to(root / ".cache/huggingface/download").with_suffix("")] = sha256, revision
+    return out
+
+
+def noted(path: Path) -> dict[str, str]:
+    """File to sha256 of a `SHA256SUMS`, empty if there is none.
+
+    Raises:
+        ValueError: A line of another layout.
+    """
+    out = {}
+    for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
+        if not (found := re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)):
+            raise ValueError(f"{path}, line {number}: expected 64 hexadecimal digits, two spaces and a file, got {line!r}; mend it")
+        out[found[2]] = found[1]
+    return out
+
+
+def checked(path: Path, folder: Path, hub: dict[Path, tuple[str, str]], seen: dict[str, str]) -> str:
+    """The file's sha256, or that of every file of weights beside a config, and how it compares with what is known.
+
+    Args:
+        path: Of a file of weights, or of a config.json beside some.
+        folder: Of all checkpoints.
+        hub: From `downloads`.
+        seen: From `noted`; a file of which nothing is known is added.
+    """
+    said, revisions = [], dict(hub.values())
     for weights in sorted(path.parent.glob("*.safetensors")) if path.suffix == ".json" else [path]:
         with open(weights, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        verdict = "as published" if found.startswith(need.sha256) else f"DIFFERS from the published {need.sha256}: get it again"
-        said.append(f"{'' if weights == path else weights.name + ' '}{found} ({verdict if need.sha256 else stated(need)})")
+        name = weights.relative_to(folder).as_posix()
+        if start := in_name(name):
+            verdict = "as published" if found.startswith(start) else f"DIFFERS from the published {start}: get it again"
+        elif found in revisions:
+            verdict = f"as published, revision {revisions[found]}"
+        elif weights in hub:
+            verdict = f"DIFFERS from the published {hub[weights][0]}: get it again"
+        elif name not in seen:
+            seen[name], verdict = found, "seen first; noted in SHA256SUMS"
+        else:
+            same = found == seen[name]
+            verdict = "as seen first" if same else f"DIFFERS from {seen[name]} in SHA256SUMS: get it again, or delete that line"
+        said.append(f"{'' if weights == path else weights.name + ' '}{found} ({verdict})")
     return "; ".join(said) or f"no *.safetensors beside {path.name}: get it again"
 
 
@@ -160,7 +233,7 @@ def main(arguments: list[str]) -> int:
     for row in table.to_dict("records"):
         print(f"{row['found']:8s}{row['name']} ({row['used by']})\n        {row['path']}; {row['size']}; licence: {row['licence']}")
         print(f"        {row['counts'] or row['where to get it']}")
-        if "checkpoints" in row["path"]:
+        if row["sha256"]:
             print(f"        sha256: {row['sha256']}")
     rendered = params.load(arguments[0] if arguments else "mini").world.source == "rendered"
     missing = (table["found"] == "missing").sum()

@@ -203,22 +203,36 @@ VIDEOMAE: Rules = [
     (r"fc_norm\.(\w+)", r"fc_norm.\1"),
     (r"head\.(\w+)", r"classifier.\1"),
 ]
+MMACTION2: Rules = [  # its copies of them, which OpenTAD reads too, by their official names
+    (r"backbone\.patch_embed\.projection\.(\w+)", r"patch_embed.proj.\1"),
+    (r"backbone\.(blocks\.\d+\.mlp)\.layers\.0\.0\.(\w+)", r"\1.fc1.\2"),
+    (r"backbone\.(blocks\.\d+\.mlp)\.layers\.1\.(\w+)", r"\1.fc2.\2"),
+    (r"backbone\.((?:blocks|fc_norm)\..+)", r"\1"),
+    (r"backbone\.pos_embed", ""),  # sines and cosines, computed here
+    (r"cls_head\.fc_cls\.(\w+)", r"head.\1"),
+]
 
 
 def videomae(path: str | Path, num_frames: int = 16, image_size: int = 224, heads: int | None = None) -> nn.Module:
     """A fine-tuned VideoMAE or VideoMAEv2 (S, B, L) as `transformers.VideoMAEForVideoClassification`; shapes follow from the file.
 
     Args:
-        path: Such as `vit_s_k710_dl_from_giant.pth`; it holds one matrix for queries, keys and values.
+        path: Such as `vit_s_k710_dl_from_giant.pth`, or MMAction2's file of the same weights; it holds one matrix for queries, keys
+            and values.
         num_frames, image_size: Of a clip. Positions are computed, so any will do.
         heads: Of attention; channels / 64 if not given.
 
     Raises:
-        ValueError: See `translate` and `load`; or a file without VideoMAE's names.
+        ValueError: See `translate` and `load`; or a file without VideoMAE's names, or with positions that were learned.
     """
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
     state = read(path)
+    if "backbone.patch_embed.projection.weight" in state:
+        first = state["backbone.pos_embed"][0, 0] if "backbone.pos_embed" in state else torch.tensor([0.0, 1.0])
+        if not torch.equal(first.unflatten(0, (-1, 2)), torch.tensor([0.0, 1.0]).expand(len(first) // 2, 2)):
+            raise ValueError(f"{path}: expected backbone.pos_embed to be sines and cosines, found a learned table")
+        state = translate(state, MMACTION2, path)
     wanted = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.attn.q_bias", "head.weight")
     if lacking := [k for k in wanted if k not in state]:
         raise ValueError(f"{path}: expected the names of a fine-tuned VideoMAE; missing {lacking}")
