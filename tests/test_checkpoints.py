@@ -279,14 +279,20 @@ def test_videomae_sees_what_its_paper_says(tmp_path):
         checkpoints.videomae(tmp_path / "x.pth")
 
 
-def test_videomae_in_mmaction2_s_file_is_the_same(tmp_path):
-    state = published_videomae()
-    theirs = {"backbone.pos_embed": torch.tensor([0.0, 1.0]).repeat(8).expand(1, 8, 16).clone()}
+def mmaction2(state):
+    """Official names of VideoMAE as MMAction2's, with its table of positions for two by two patches at two times."""
+    out = {"backbone.pos_embed": torch.tensor([0.0, 1.0]).repeat(8).expand(1, 8, 16).clone()}
     names = {"patch_embed.proj": "patch_embed.projection", "mlp.fc1": "mlp.layers.0.0", "mlp.fc2": "mlp.layers.1"}
     for key, value in state.items():
         for ours, other in names.items():
             key = key.replace(ours, other)
-        theirs[key.replace("head.", "cls_head.fc_cls.") if key.startswith("head.") else f"backbone.{key}"] = value
+        out[key.replace("head.", "cls_head.fc_cls.") if key.startswith("head.") else f"backbone.{key}"] = value
+    return out
+
+
+def test_videomae_in_mmaction2_s_file_is_the_same(tmp_path):
+    state = published_videomae()
+    theirs = mmaction2(state)
     torch.save(state, tmp_path / "ours.pth")
     torch.save({"meta": {"epoch": 1}, "state_dict": theirs}, tmp_path / "theirs.pth")
     ours, loaded = (checkpoints.videomae(tmp_path / f"{n}.pth", 4, 16, 2).state_dict() for n in ("ours", "theirs"))
@@ -323,14 +329,16 @@ def published_internvideo2(dim=16, depth=2, frames=2, patch=56, hidden=24, out=1
     shapes |= {f"{at}.norm1_{n}.{k}": (dim,) for n in "qkv" for k in ("weight", "bias")}
     shapes |= {f"{at}.cross_attn.{n}.weight": (dim, dim) for n in "qkv"} | {f"{at}.cross_attn.{n}_bias": (dim,) for n in "qkv"}
     shapes |= {f"{at}.cross_attn.proj.weight": (out, dim), f"{at}.cross_attn.proj.bias": (out,)}
-    shapes |= {"clip_decoder.0.head.weight": (9, dim), "final_clip_decoder.norm.weight": (9,), "clip_pos_embed": (1, 3, dim)}
+    shapes |= {"clip_decoder.0.head.weight": (9, dim), "final_clip_decoder.norm.weight": (9,), "mae_decoder.0.norm.bias": (9,)}
+    shapes |= {f"{n}pos_embed": (1, 3, dim) for n in ("clip_", "img_", "clip_img_", "mae_")}
     return {k: 0.3 * torch.randn(s) for k, s in shapes.items()}
 
 
 @pytest.mark.parametrize("prefix", ["", "vision_encoder."])
 def test_internvideo2_sees_what_it_is_written_to(tmp_path, prefix):
     state = published_internvideo2()
-    torch.save({"module": {prefix + k: v for k, v in state.items()}}, tmp_path / "i.pth")
+    others = {"text_encoder.x": torch.zeros(1), "temp": torch.zeros(())} if prefix else {}
+    torch.save({"module": {prefix + k: v for k, v in state.items()} | others}, tmp_path / "i.pth")
     model = checkpoints.internvideo2(tmp_path / "i.pth", 2, heads=2, pool_heads=4)
     clip = torch.randint(0, 255, (2, 224, 224, 3), dtype=torch.uint8)
     with torch.no_grad():

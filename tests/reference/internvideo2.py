@@ -3,13 +3,17 @@
 import math
 
 import torch
-from torch.nn.functional import gelu, layer_norm, linear
+from torch.nn.functional import layer_norm, linear
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
 def rms(x, weight):
     return x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-6) * weight
+
+
+def gelu(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def attend(q, k, v, heads):

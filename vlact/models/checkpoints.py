@@ -282,24 +282,26 @@ class VideoMAE(nn.Module):
 # InternVideo2: what only teaches or classifies is left out
 INTERNVIDEO2: Rules = [
     (r"((?:patch_embed|blocks|clip_projector)\..+|cls_token|pos_embed)", r"\1"),
-    (r"(?:clip_decoder|final_clip_decoder|clip_pos_embed|img_pos_embed|fc_norm|head)(?:\..+)?", ""),
+    (r"(?:clip_|mae_)?(?:img_)?pos_embed|(?:(?:final_)?(?:clip|mae)_decoder|fc_norm|head)\..+", ""),
 ]
 
 
 def internvideo2(path: str | Path, num_frames: int = 8, heads: int | None = None, pool_heads: int = 16) -> InternVideo2:
     """InternVideo2's video tower (B/14 and its larger sisters); shapes follow from the file.
 
-    Names are those of the authors' code as known here; no published file was at hand to try, and a file with others is refused.
+    Names are those of the authors' code, which gives the same outputs on the same weights; no published file was at hand to try.
 
     Args:
-        path: Such as the released B/14, distilled.
+        path: Such as the released B/14, distilled; of a file with more towers (`vision_encoder.` and others) only this one is read.
         num_frames: Of a clip; positions of another number are interpolated.
         heads, pool_heads: Of attention, channels / 64 if not given, and of the pooling.
 
     Raises:
         ValueError: See `translate` and `load`; or a file without InternVideo2's names.
     """
-    raw = {k.removeprefix("vision_encoder."): v for k, v in read(path).items()}
+    raw, tower = read(path), "vision_encoder."
+    if any(k.startswith(tower) for k in raw):
+        raw = {k.removeprefix(tower): v for k, v in raw.items() if k.startswith(tower)}
     wanted = ("patch_embed.proj.weight", "blocks.0.attn.q_norm.weight", "blocks.0.ls1.gamma", "clip_projector.cross_attn.proj.weight")
     if lacking := [k for k in (*wanted, "pos_embed") if k not in raw]:
         raise ValueError(f"{path}: expected the names of InternVideo2; missing {lacking}")
