@@ -4,6 +4,8 @@ Before each spatial attention a depthwise convolution along time relates neighbo
 reads all tokens of the clip by cross attention and goes from one to the next. Its answer and the mean class token are
 weighed channel by channel. Everything is trained. The published model for Kinetics has no local blocks (`local=False`),
 that for Something-Something has them; here one stands in each block, the published code also puts one before the MLP.
+Other deviations from that code: local blocks norm each token (BatchNorm there), class tokens pass CLIP's last norm before
+they are averaged, and the query's MLP has the exact GELU (CLIP's quick one there).
 """
 
 import torch
