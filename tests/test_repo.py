@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -380,3 +381,27 @@ def test_results_map_refuses_unknown_papers_and_missing_files(tmp_path):
         tables.results_map(tmp_path, "s", "n.ipynb", [{**row, "paper": "mine"}])
     with pytest.raises(ValueError, match="ace_table1"):
         published.read("table99")
+
+
+def test_a_timeline_keeps_segments_and_labels_apart():
+    import matplotlib.pyplot as plt
+
+    rows = [
+        (0.5, 1.0, "FrisbeeCatch", 0.9),
+        (0.8, 2.0, "Shotput", 0.1),
+        (1.5, 2.5, "CleanAndJerk", 0.5),
+        (9.5, 10.0, "VolleyballSpiking", 0.2),
+    ]
+    found = pd.DataFrame(rows, columns=["start_s", "end_s", "label", "score"])
+    fig, axes = plt.subplots(2, 1, figsize=(6, 6), layout="constrained")
+    lanes = {"truth": found.head(1), "none": found.head(0), "detections": found}
+    figures.timeline(axes, np.zeros((3, 4, 4, 3), np.uint8), lanes, 10.0, step_s=0.25)
+    fig.canvas.draw()
+    bars, texts = [b.get_window_extent() for b in axes[1].patches], [t.get_window_extent() for t in axes[1].texts]
+    assert len(bars) == len(texts) == 5 and axes[1].texts[0].get_text() == "FrisbeeCatch\n2–4"
+    for boxes in (bars, texts):
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(axes[1].bbox.x0 <= t.x0 and t.x1 <= axes[1].bbox.x1 for t in texts)
+    spans = [(b.get_x(), b.get_x() + b.get_width(), b.get_y() + b.get_height() / 2) for b in axes[1].patches]
+    assert [(a, b) for a, b, _ in spans[1:]] == [r[:2] for r in rows] and all(round(-y) == 2 for *_, y in spans[1:])
+    plt.close(fig)
