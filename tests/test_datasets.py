@@ -276,6 +276,15 @@ def test_doctor_knows_hashes_by_name_from_the_hub_and_from_what_it_saw_first(tmp
     assert again["whole"] == first["whole"].replace(now, "as seen first")
     assert f"(DIFFERS from {sha} in SHA256SUMS: get it again, or delete that line)" in again["drive"]
     assert f"{sha}  drive.pyth" in sums.read_text()
+    sums.unlink()
+    sums.mkdir()  # in the way, as a folder of somebody else's would be
+    monkeypatch.setattr(doctor, "noted", lambda path: {})
+    assert doctor.examine("paper").set_index("name")["sha256"]["whole"] == first["whole"]
+    assert "SHA256SUMS: new hashes could not be noted" in capsys.readouterr().err and not list(folder.glob("*.tmp"))
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setattr("vlact.params.ROOT", tmp_path)
+    sums.rmdir()
     sums.write_text("drive.pyth\n")
     assert doctor.main(["paper"]) == 2 and "SHA256SUMS, line 1: expected 64 hexadecimal digits" in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from vlact import ROOT, params, schema
 from vlact.datasets import activitynet
-from vlact.jobs import write_whole
+from vlact.jobs import track, write_whole
 from vlact.models.text import MINILM_SHA256, find_minilm
 
 CHECKPOINTS = "data/checkpoints"
@@ -109,7 +109,7 @@ def examine(profile: str) -> pd.DataFrame:
     p, rows, folder = params.load(profile), [], ROOT / CHECKPOINTS
     hub, seen = downloads(folder), noted(folder / "SHA256SUMS")
     before = dict(seen)
-    for need in NEEDS:
+    for need in track(NEEDS, len(NEEDS), "what is there"):
         if not need.path:
             try:
                 where, there = str(find_minilm()), True
@@ -127,7 +127,10 @@ def examine(profile: str) -> pd.DataFrame:
         count = counts if need.name in PUBLISHED else segments if need.name in SEGMENTS else None
         rows.append(row | {"counts": count(need.name, ROOT / where) if there and count else ""})
     if seen != before:
-        write_whole(folder / "SHA256SUMS", lambda x, f: f.write_text("".join(f"{v}  {k}\n" for k, v in sorted(x.items()))), seen)
+        try:
+            write_whole(folder / "SHA256SUMS", lambda x, f: f.write_text("".join(f"{v}  {k}\n" for k, v in sorted(x.items()))), seen)
+        except OSError as error:
+            print(f"{folder / 'SHA256SUMS'}: new hashes could not be noted ({error}); let its owner run this", file=sys.stderr)
     return pd.DataFrame(rows)
 
 
