@@ -1,8 +1,7 @@
 """What other people's code answered on weights and pixels that anyone can make again, to the digits printed here.
 
 InternVideo2: its authors' code, as shipped in t2v_metrics 3.0, with the GELU of its fused layers. VideoMAE: MMAction2 1.2.0.
-TimeSformer: the port of its authors' code in towhee.models 1.1.3. Networks of 3-D convolutions: PyTorchVideo 0.1.5 with the weights
-of ours copied in order; it leaves out the norm of X3D's first shortcut, which does nothing here.
+TimeSformer: the port of its authors' code in towhee.models 1.1.3. Networks of 3-D convolutions: PyTorchVideo 0.1.5.
 """
 
 import pytest
@@ -65,19 +64,69 @@ def test_timesformer_on_frames_as_it_was_trained_and_on_more(tmp_path, frames, a
     same(model.last(model.first(pixels(frames, 16), 0), 0)[:, :6], answer)
 
 
+NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def block(theirs, own, ours, inner=""):
+    """A residual block under PyTorchVideo's names; X3D's middle norm is inside another module."""
+    made = {}
+    for part, conv, norm in (("shortcut", "branch1_conv", "branch1_norm"), *((x, f"branch2.conv_{x}", f"branch2.norm_{x}") for x in "abc")):
+        made[f"{theirs}.{conv}.weight"] = own.get(f"{ours}.{part}.0.weight")
+        made |= {f"{theirs}.{norm}{inner if part == 'b' else ''}.{k}": own.get(f"{ours}.{part}.1.{k}") for k in NORM}
+    gate = ("0.weight", "0.bias", "2.weight", "2.bias")
+    made |= {f"{theirs}.branch2.norm_b.1.block.{k}": own.get(f"{ours}.squeeze.gate.{k}") for k in gate}
+    return {k: v for k, v in made.items() if v is not None}
+
+
+def published_3d(model):
+    """A state of the model's shapes under PyTorchVideo's names."""
+    own, made = dict(model.state_dict()), {}
+    if isinstance(model, X3D):
+        own = {k: v for k, v in own.items() if not k.startswith("blocks.0.shortcut.1.")}
+        made |= {"blocks.0.conv.conv_t.weight": own["stem.0.weight"], "blocks.0.conv.conv_xy.weight": own["stem.1.0.weight"]}
+        made |= {f"blocks.0.norm.{k}": own[f"stem.1.1.{k}"] for k in NORM}
+        for n, (stage, j) in enumerate((i, j) for i, depth in enumerate((3, 5, 11, 7), 1) for j in range(depth)):
+            made |= block(f"blocks.{stage}.res_blocks.{j}", own, f"blocks.{n}", ".0")
+        made |= {
+            "blocks.5.pool.pre_conv.weight": own["blocks.26.0.weight"],
+            "blocks.5.pool.post_conv.weight": own["last.weight"][..., None, None, None],
+        }
+        made |= {f"blocks.5.pool.pre_norm.{k}": own[f"blocks.26.1.{k}"] for k in NORM}
+    elif isinstance(model, SlowFast):
+        for way, name in enumerate(("slow", "fast")):
+            made[f"blocks.0.multipathway_blocks.{way}.conv.weight"] = own[f"stems.{way}.0.0.weight"]
+            made |= {f"blocks.0.multipathway_blocks.{way}.norm.{k}": own[f"stems.{way}.0.1.{k}"] for k in NORM}
+            for stage, j in ((i, j) for i, depth in enumerate((3, 4, 6, 3)) for j in range(depth)):
+                made |= block(f"blocks.{stage + 1}.multipathway_blocks.{way}.res_blocks.{j}", own, f"{name}.{stage}.{j}")
+        for i in range(4):
+            made[f"blocks.{i}.multipathway_fusion.conv_fast_to_slow.weight"] = own[f"join.{i}.0.weight"]
+            made |= {f"blocks.{i}.multipathway_fusion.norm.{k}": own[f"join.{i}.1.{k}"] for k in NORM}
+    else:
+        made["blocks.0.conv.weight"] = own["stem.0.0.weight"]
+        made |= {f"blocks.0.norm.{k}": own[f"stem.0.1.{k}"] for k in NORM}
+        for stage, j in ((i, j) for i, depth in enumerate((3, 4, 6, 3)) for j in range(depth)):
+            made |= block(f"blocks.{(1, 3, 4, 5)[stage]}.res_blocks.{j}", own, f"stages.{stage}.{j}")
+    made |= {f"blocks.{5 if isinstance(model, X3D) else 6}.proj.{k}": own[f"head.{k}"] for k in ("weight", "bias")}
+    assert len(made) == len(own)
+    return made
+
+
 @pytest.mark.parametrize("kind, frames, shape, answer", [
-    (ResNet50, 8, {"width": 0.125}, [20.846975, 3.883708, -21.564123, -0.026363, 21.590801]),
-    (I3D, 8, {"width": 0.125}, [21.283367, 4.684612, -22.143553, -0.723782, 22.294785]),
-    (SlowFast, 32, {"width": 0.25}, [25.029814, 48.58672, 29.530363, -15.927815, -47.438797]),
-    (X3D, 16, {}, [-0.696791, 0.54339, 1.264591, 0.93604, 0.511913]),
+    (ResNet50, 8, {"width": 0.125}, [9.889173, 0.113667, -9.893431, 1.633863, 9.590586]),
+    (I3D, 8, {"width": 0.125}, [9.978287, 0.039936, -9.969378, 1.721157, 9.650941]),
+    (SlowFast, 32, {"width": 0.25}, [-18.623924, -10.278511, 6.739174, 18.027485, 13.76479]),
+    (X3D, 16, {}, [0.429391, -0.207197, -0.557945, -0.165857, 0.002351]),
 ])  # fmt: skip
-def test_networks_of_3d_convolutions(kind, frames, shape, answer):
-    model = kind(5, **shape).eval()
-    model.load_state_dict(waves(model.state_dict()))
-    if kind is X3D:
-        norm = model.blocks[0].shortcut[1]
-        norm.weight.data.fill_((1 + norm.eps) ** 0.5)
-        norm.running_var.fill_(1)
-        for zero in (norm.bias.data, norm.running_mean):
-            zero.zero_()
-    same(model(pixels(frames, 32)), answer)
+def test_networks_of_3d_convolutions(tmp_path, kind, frames, shape, answer):
+    state = waves(published_3d(kind(5, **shape)))
+    torch.save({"model_state": state}, tmp_path / "p.pyth")
+    same(checkpoints.pytorchvideo(tmp_path / "p.pyth", kind(5, **shape))(pixels(frames, 32)), answer)
+    fresh = kind(3, **shape)
+    before = fresh.head.weight.clone()
+    assert torch.equal(checkpoints.pytorchvideo(tmp_path / "p.pyth", fresh).head.weight, before)  # of other classes
+    gone = next(k for k in state if "branch2.conv_b" in k)
+    torch.save({"model_state": {k: v for k, v in state.items() if k != gone}}, tmp_path / "q.pyth")
+    with pytest.raises(ValueError, match=r"q.pyth: missing \['\w+(\.\d+)+\.b.0.weight'\]"):
+        checkpoints.pytorchvideo(tmp_path / "q.pyth", kind(5, **shape))
+    with pytest.raises(ValueError, match="unexpected keys|missing"):
+        checkpoints.pytorchvideo(tmp_path / "p.pyth", (X3D if kind is SlowFast else SlowFast)(5))

@@ -83,6 +83,12 @@ NEEDS = (
     Need("MViTv2-S", "data/checkpoints/mvit_v2_s-ae3be167.pth", "34.5 M parameters",
          "torchvision, MViT_V2_S_Weights.KINETICS400_V1",
          "CC BY-NC 4.0", "motion transfer"),
+    *(
+        Need(f"{kind}, Kinetics-400", f"data/checkpoints/{file}.pyth", size, "https://pytorchvideo.org, model zoo", "see there",
+             "motion transfer, if `weights` of the model names it")
+        for kind, file, size in (("ResNet50", "C2D_8x8_R50", "24.3 M parameters"), ("I3D", "I3D_8x8_R50", "28.0 M parameters"),
+                                 ("X3D", "X3D_M", "3.8 M parameters"), ("SlowFast", "SLOWFAST_8x8_R50", "34.6 M parameters"))
+    ),
     Need("X-CLIP B/16", "data/checkpoints/xclip-base-patch16/model.safetensors", "195 M parameters",
          "https://huggingface.co/microsoft/xclip-base-patch16", "MIT", "motion transfer"),
 )  # fmt: skip

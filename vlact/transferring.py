@@ -122,8 +122,8 @@ def build(kind: str, names: list[str], options: dict, clip: str | None = None, w
     Args:
         kind: One of `SCRATCH`, `OVER_CLIP`, `BY_NAME`, `TIMESFORMER`, `DOMAINS`; `TIMESFORMER` on coarse motions of Syn-TA only.
         names: The classes.
-        options: Of its class; and `bf16` for any, see `precision`; `weights` for MViTv2 and X-CLIP, a published file (a path from
-            the repository's root), which settles the temperature and the frames of X-CLIP.
+        options: Of its class; and `bf16` for any, see `precision`; `weights`, a published file (a path from the repository's root), for
+            ResNet50, I3D, X3D, SlowFast, MViTv2 and X-CLIP, of which it settles the temperature and the frames.
         clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for `TIMESFORMER`.
         words: Frozen features of every string that they may meet.
 
@@ -144,10 +144,11 @@ def _build(kind: str, names: list[str], options: dict, clip: str | None, words: 
         from vlact.models import checkpoints
 
         path, rest = ROOT / options["weights"], {k: v for k, v in options.items() if k != "weights"}
-        if kind == "MViTv2":
-            return checkpoints.mvitv2(path, MViTv2(len(names), **rest)).train()
+        readers = {"MViTv2": checkpoints.mvitv2} | dict.fromkeys(("ResNet50", "I3D", "X3D", "SlowFast"), checkpoints.pytorchvideo)
+        if kind in readers:
+            return readers[kind](path, SCRATCH[kind](len(names), **rest)).train()
         if kind != "X-CLIP" or rest:
-            raise ValueError(f"{kind}: weights are read for MViTv2, and for X-CLIP without other options; got {options}")
+            raise ValueError(f"{kind}: weights are read for {', '.join(readers)}, and for X-CLIP without other options; got {options}")
         return ByName(checkpoints.xclip(path, names, words or ()), names).train()
     if kind in SCRATCH:
         return SCRATCH[kind](len(names), **options)
