@@ -1,5 +1,6 @@
 """Plans for paper scale: what is counted on shapes alone is what real tensors take."""
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -103,3 +104,42 @@ def test_without_a_gpu_nothing_is_measured(capsys, tmp_path):
 
     assert measuring.main([str(tmp_path / "x.csv"), "--device", "cpu"]) == 1
     assert "no GPU here" in capsys.readouterr().err and not (tmp_path / "x.csv").exists()
+
+
+def test_measuring_keeps_every_row_and_goes_on_after_a_kill(tmp_path, monkeypatch):
+    from vlact import measuring
+
+    asked, out = [], tmp_path / "gpu.csv"
+
+    def measured(name, dies_at=None):
+        def run(*given):
+            asked.append(name)
+            if len(asked) == dies_at:
+                raise KeyboardInterrupt
+            if len(asked) == 2:
+                raise torch.cuda.OutOfMemoryError
+            return {"train ms": float(len(asked))}
+
+        return run
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Card")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    for name in ("action_vlm", "ace", "rendered"):
+        monkeypatch.setattr(measuring, name, measured(name, 5))
+    with pytest.raises(KeyboardInterrupt):
+        measuring.main([str(out), "--device", "cuda"])
+    first = pd.read_csv(out)
+    assert len(first) == 4 and first["note"].tolist()[1] == "out of memory" and first["machine"].str.startswith("Card, torch ").all()
+    assert measuring.main([str(out), "--device", "cuda"]) == 0
+    table = pd.read_csv(out)
+    pd.testing.assert_frame_equal(table.head(4), first)
+    assert table["what"].value_counts().to_dict() == {
+        **{f"VideoMAEv2-{v}, Qwen2.5-{q}": 4 for v in "SB" for q in ("1.5B", "3B")},
+        **{f"VideoMAEv2-{v}, vision only": 1 for v in "SB"},
+        "ACE step, TimeSformer-B, 16 clips of 30 frames": 1,
+        "renderer, 224 pixels": 1,
+    }
+    assert len(asked) == 21 and table["date"].notna().all()  # twenty rows, one of them begun twice
+    assert measuring.main([str(out), "--device", "cuda"]) == 0 and len(asked) == 21
+    out.write_text("a,b\n1,2\n")
+    assert measuring.main([str(out), "--device", "cuda"]) == 1 and out.read_text() == "a,b\n1,2\n"

@@ -8,8 +8,10 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -188,7 +190,20 @@ def rendered(device: str, size: int, frames: int, repeats: int) -> dict[str, flo
     return {"frames/s": 1e3 * frames / found["ms"], "GB": found["GB"]}
 
 
+def everything(device: str, repeats: int) -> Iterator[tuple[dict, Callable]]:
+    """What is measured: its name and `lm_stride`, and what measures it."""
+    names = {None: "vision only", QWEN25_1B5: "Qwen2.5-1.5B", QWEN25_3B: "Qwen2.5-3B"}
+    for size, shape in VISION.items():
+        for decoder, stride in [(None, None), *((d, s) for d in (QWEN25_1B5, QWEN25_3B) for s in STRIDES)]:
+            row = {"what": f"VideoMAEv2-{size}, {names[decoder]}", "lm_stride": stride}
+            yield row, partial(action_vlm, shape, decoder, stride or 1, Window(), device, repeats)
+    row = {"what": "ACE step, TimeSformer-B, 16 clips of 30 frames", "lm_stride": None}
+    yield row, partial(ace, replace(VIT_B16, num_frames=30), 16, 3, device, repeats)
+    yield {"what": "renderer, 224 pixels", "lm_stride": None}, partial(rendered, device, 224, 120, repeats)
+
+
 def main(arguments: list[str]) -> int:
+    """Measure what the file does not hold of this card and these versions; every row is written as soon as it is there."""
     parser = argparse.ArgumentParser(prog="vlact.measuring", description=__doc__.split("\n\n")[0])
     parser.add_argument("out", type=Path, help="csv to write")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -197,27 +212,23 @@ def main(arguments: list[str]) -> int:
     if given.device == "cpu":
         print("no GPU here: these shapes are for one; --device cpu is not offered, the plan is in notebook 42", file=sys.stderr)
         return 1
-    rows, machine = [], f"{torch.cuda.get_device_name()}, torch {version('torch')}, transformers {version('transformers')}"
-    for size, shape in VISION.items():
-        jobs = [(None, 1), *((d, s) for d in (QWEN25_1B5, QWEN25_3B) for s in STRIDES)]
-        for decoder, stride in jobs:
-            name = {None: "vision only", QWEN25_1B5: "Qwen2.5-1.5B", QWEN25_3B: "Qwen2.5-3B"}[decoder]
-            try:
-                found = action_vlm(shape, decoder, stride, Window(), given.device, given.repeats)
-            except torch.cuda.OutOfMemoryError:
-                found = {"note": "out of memory"}
-            torch.cuda.empty_cache()
-            rows.append({"what": f"VideoMAEv2-{size}, {name}", "lm_stride": stride if decoder else None, **found})
-            print(rows[-1], flush=True)
-    rows.append(
-        {
-            "what": "ACE step, TimeSformer-B, 16 clips of 30 frames",
-            **ace(replace(VIT_B16, num_frames=30), 16, 3, given.device, given.repeats),
-        }
-    )
-    rows.append({"what": "renderer, 224 pixels", **rendered(given.device, 224, 120, given.repeats)})
-    table = pd.DataFrame(rows).assign(machine=machine)
-    write_whole(given.out, lambda d, f: d.to_csv(f, index=False, lineterminator="\n"), table)
+    machine = f"{torch.cuda.get_device_name()}, torch {version('torch')}, transformers {version('transformers')}"
+    table = pd.read_csv(given.out) if given.out.is_file() else pd.DataFrame(columns=["what", "lm_stride", "machine"])
+    if not {"what", "lm_stride", "machine"} <= set(table):
+        print(f"{given.out}: expected a file of this module, got columns {list(table)[:5]}; name another", file=sys.stderr)
+        return 1
+    there = set(zip(table["what"], table["lm_stride"].fillna(0), table["machine"], strict=True))
+    for row, measure in everything(given.device, given.repeats):
+        if (row["what"], row["lm_stride"] or 0, machine) in there:
+            continue
+        try:
+            row |= measure()
+        except torch.cuda.OutOfMemoryError:
+            row["note"] = "out of memory"
+        torch.cuda.empty_cache()
+        print(row, flush=True)
+        table = pd.concat([table, pd.DataFrame([row | {"machine": machine, "date": f"{date.today()}"}])], ignore_index=True)
+        write_whole(given.out, lambda d, f: d.to_csv(f, index=False, lineterminator="\n"), table)
     print(table.to_string(index=False))
     return 0
 
