@@ -20,6 +20,7 @@ from vlact.models.internvideo2 import InternVideo2, InternVideo2Config, other_fr
 from vlact.models.moving import MovingFrames
 from vlact.models.text import ClipText
 from vlact.models.zoo import x3d
+from vlact.models.zoo.slowfast import SlowFast
 from vlact.models.zoo.xclip import XCLIP as XCLIPModel
 
 Rules = list[tuple[str, str]]
@@ -252,7 +253,7 @@ def pytorchvideo(path: str | Path, model: nn.Module) -> nn.Module:
     Raises:
         ValueError: See `translate` and `load`.
     """
-    rules = {"X3D": X3D, "SlowFast": SLOWFAST}.get(type(model).__name__, CONVNET3D)
+    rules = X3D if isinstance(model, x3d.X3D) else SLOWFAST if isinstance(model, SlowFast) else CONVNET3D
     state = translate(read(path), rules, path)
     if rules is X3D:
         model.blocks[0].shortcut[1] = nn.Identity()
@@ -301,8 +302,8 @@ def videomae(path: str | Path, num_frames: int = 16, image_size: int = 224, head
 
     state = read(path)
     if "backbone.patch_embed.projection.weight" in state:
-        first = state["backbone.pos_embed"][0, 0] if "backbone.pos_embed" in state else torch.tensor([0.0, 1.0])
-        if not torch.equal(first.unflatten(0, (-1, 2)), torch.tensor([0.0, 1.0]).expand(len(first) // 2, 2)):
+        start = torch.tensor([[[0.0, 1.0]]])  # sine and cosine of zero
+        if (state.get("backbone.pos_embed", start)[0, 0].view(-1, 2) != start).any():
             raise ValueError(f"{path}: expected backbone.pos_embed to be sines and cosines, found a learned table")
         state = translate(state, MMACTION2, path)
     wanted = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.attn.q_bias", "head.weight")
