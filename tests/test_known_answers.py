@@ -2,6 +2,7 @@
 
 InternVideo2: its authors' code, as shipped in t2v_metrics 3.0, with the GELU of its fused layers. VideoMAE: MMAction2 1.2.0.
 TimeSformer: the port of its authors' code in towhee.models 1.1.3. Networks of 3-D convolutions: PyTorchVideo 0.1.5.
+UniFormerV2: MMAction2 1.2.0.
 """
 
 import pytest
@@ -9,9 +10,12 @@ import torch
 from test_checkpoints import encoder, mmaction2, published_internvideo2, published_timesformer, published_videomae
 
 from vlact.models import checkpoints
+from vlact.models.dual import DualConfig
+from vlact.models.frames import FrameEncoder
 from vlact.models.zoo.i3d import I3D
 from vlact.models.zoo.resnet50 import ResNet50
 from vlact.models.zoo.slowfast import SlowFast
+from vlact.models.zoo.uniformerv2 import UniFormerV2
 from vlact.models.zoo.x3d import X3D
 
 
@@ -62,6 +66,44 @@ def test_timesformer_on_frames_as_it_was_trained_and_on_more(tmp_path, frames, a
     torch.save({"model_state": waves(published_timesformer())}, tmp_path / "t.pyth")
     checkpoints.timesformer(tmp_path / "t.pyth", model := encoder(frames))
     same(model.last(model.first(pixels(frames, 16), 0), 0)[:, :6], answer)
+
+
+def published_uniformerv2(model):
+    """A state of the model's shapes under MMAction2's names, by the names of ours."""
+    tower = {"class_embedding", "positional_embedding", "conv1.weight", "ln_pre.weight", "ln_pre.bias"}
+    to, near = {f"clip.visual.{k}": k for k in tower}, ("norm", "inside", "along", "out")
+    to |= {"query": "transformer.temporal_cls_token", "balance": "transformer.balance"}
+    parts = {"attention": "attn", "norm_q": "ln_1", "norm_x": "ln_3", "norm": "ln_2", "mlp.0": "mlp.c_fc", "mlp.3": "mlp.c_proj"}
+    for key in model.state_dict():
+        place = key.split(".")
+        if key.startswith("clip.visual.transformer."):
+            to[key] = key.removeprefix("clip.visual.")
+        elif place[0] == "locals":
+            to[key] = f"transformer.resblocks.{place[1]}.lmhra{int(place[2]) + 1}.pos_embed.{near.index(place[3])}.{place[4]}"
+        elif place[0] == "globals" and place[2] == "near":
+            to[key] = f"transformer.dpe.{place[1]}.{place[3]}"
+        elif place[0] == "globals":
+            part = next(p for p in parts if ".".join(place[2:]).startswith(f"{p}."))
+            to[key] = f"transformer.dec.{place[1]}.{parts[part]}.{key.split(f'.{part}.', 1)[1]}"
+        elif place[0] in ("norm", "head"):
+            to[key] = f"{'transformer.norm' if place[0] == 'norm' else 'cls_head.fc_cls'}.{place[1]}"
+    return to
+
+
+@pytest.mark.parametrize("local, answer", [
+    (True, [0.295936, 0.09796, -0.268517, -0.058294, 0.289883]),
+    (False, [0.468908, -0.090594, -0.064693, -0.27705, 0.523208]),
+])  # fmt: skip
+def test_uniformerv2(local, answer):
+    shape = {"image_size": 32, "patch_size": 16, "num_frames": 4, "dim": 24, "depth": 5, "heads": 2, "embed_dim": 8, "text_dim": 8}
+    clip = FrameEncoder(DualConfig(**shape, pool="cls", motion_input=False, conv_stem=False, quick_gelu=True))
+    model = UniFormerV2(5, clip, local).eval()
+    to, own = published_uniformerv2(model), model.state_dict()
+    unused = {k for k in own if k not in to}  # CLIP's last norm and projections
+    assert all(k.startswith(("clip.visual.ln_post", "clip.visual.proj", "clip.text_projection")) for k in unused)
+    made = waves({to[k]: own[k] for k in to})  # a wave goes along a tensor, whatever its shape
+    model.load_state_dict({k: made[to[k]] if k in to else v for k, v in own.items()})
+    same(model(pixels(4, 32)), answer)
 
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

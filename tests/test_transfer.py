@@ -458,6 +458,21 @@ def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
     assert set(factors.SOLIDS[0]) | set(factors.SOLIDS[1]) == set(PRIMITIVES) and not set(factors.SOLIDS[0]) & set(factors.SOLIDS[1])
 
 
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_attention_of_small_multiscale_transformers_reaches_all_patches(size):
+    """Keys eight patches apart, as at 224 pixels, show the first block of a small image its upper left corner only."""
+    from vlact.models.zoo.mvitv2 import MViTv2, key_stride
+    from vlact.models.zoo.revmvit import RevMViT
+
+    assert [key_stride(s) for s in (224, 256, 112, 64, 32, 16)] == [8, 8, 4, 2, 1, 1]
+    shape, grid = {"width": 0.25, "depth": 0.2, "frames": 4, "size": size}, (2, size // 4, size // 4)
+    one, two = MViTv2(5, **shape).blocks[0].attention, RevMViT(5, **shape).stages[0][0].f
+    tokens = torch.randn(1, 2 * (size // 4) ** 2, 24, requires_grad=True)
+    for found in (one(torch.cat([tokens[:, :1], tokens], 1), grid)[0], two(tokens, grid)):
+        reached = torch.autograd.grad(found[:, 0].sum(), tokens)[0].abs().sum(-1)
+        assert (reached > 0).all()
+
+
 def test_relative_positions_are_counted_on_the_finer_grid():
     from vlact.models.zoo.mvitv2 import offsets
 

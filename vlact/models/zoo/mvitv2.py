@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from vlact.models.convnet3d import shallower, thinner, to_input
 
-DEPTHS, PATCH, STRIDE, KV_STRIDE = (1, 2, 11, 2), (3, 7, 7), (2, 4, 4), 8  # of the small model
+DEPTHS, PATCH, STRIDE, KV_STRIDE = (1, 2, 11, 2), (3, 7, 7), (2, 4, 4), 8  # of the small model at 224 pixels
+
+
+def key_stride(size: int) -> int:
+    """Patches from one key of the first block to the next: a power of two, at most the published 8, so that seven or more make a side."""
+    return 1 << max(1, min(KV_STRIDE, KV_STRIDE * size // 224)).bit_length() - 1
 
 
 class Pool(nn.Module):
@@ -109,7 +114,7 @@ class MViTv2(nn.Module):
         self.frames, self.size, self.motion, dim = frames, size, motion, thinner(96, width)
         self.patch = nn.Conv3d(6 if motion else 3, dim, PATCH, STRIDE, tuple(k // 2 for k in PATCH))
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
-        grid, kv, blocks = (frames // STRIDE[0], size // STRIDE[1], size // STRIDE[2]), KV_STRIDE, []
+        grid, kv, blocks = (frames // STRIDE[0], size // STRIDE[1], size // STRIDE[2]), key_stride(size), []
         for i, n in enumerate(shallower(DEPTHS, depth)):
             for k in range(n):
                 wider = 2 if i and not k else 1

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vlact.models.convnet3d import shallower, thinner, to_input
-
-DEPTHS, PATCH, STRIDE, KV_STRIDE = (1, 2, 11, 2), (3, 7, 7), (2, 4, 4), 8
+from vlact.models.zoo.mvitv2 import DEPTHS, PATCH, STRIDE, key_stride
 
 
 class Pool(nn.Module):
@@ -128,7 +127,7 @@ class RevMViT(nn.Module):
         super().__init__()
         self.frames, self.size, self.motion, self.reversible, dim = frames, size, motion, reversible, thinner(96, width)
         self.patch = nn.Conv3d(6 if motion else 3, dim, PATCH, STRIDE, tuple(k // 2 for k in PATCH))
-        grid, kv = (frames // STRIDE[0], size // STRIDE[1], size // STRIDE[2]), KV_STRIDE
+        grid, kv = (frames // STRIDE[0], size // STRIDE[1], size // STRIDE[2]), key_stride(size)
         self.place = nn.Parameter(0.02 * torch.randn(1, grid[1] * grid[2], dim))
         self.time = nn.Parameter(0.02 * torch.randn(grid[0], 1, dim))
         self.between, self.stages = nn.ModuleList(), nn.ModuleList()
