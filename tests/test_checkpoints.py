@@ -453,7 +453,7 @@ def test_the_benchmark_starts_from_published_weights(tmp_path):
     model.names = ["falling down", "rising", "spinning"]
     with torch.no_grad():
         assert model.eval()(clips).shape == (2, 3)
-    with pytest.raises(ValueError, match="weights are read for MViTv2, ResNet50, I3D, X3D, SlowFast, and for X-CLIP without other options"):
+    with pytest.raises(ValueError, match="weights are read for MViTv2, ResNet50, I3D, X3D, SlowFast, and for UniformerV2"):
         build("Rev-MViT", ["a", "b"], {"weights": str(path)})
     with pytest.raises(ValueError, match="unexpected keys"):
         build("I3D", ["a", "b"], {"weights": str(path)})

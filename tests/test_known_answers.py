@@ -10,13 +10,11 @@ import torch
 from test_checkpoints import encoder, mmaction2, published_internvideo2, published_timesformer, published_videomae
 
 from vlact.models import checkpoints
-from vlact.models.dual import DualConfig
-from vlact.models.frames import FrameEncoder
 from vlact.models.zoo.i3d import I3D
 from vlact.models.zoo.resnet50 import ResNet50
 from vlact.models.zoo.slowfast import SlowFast
-from vlact.models.zoo.uniformerv2 import UniFormerV2
 from vlact.models.zoo.x3d import X3D
+from vlact.transferring import build
 
 
 def waves(state):
@@ -68,42 +66,52 @@ def test_timesformer_on_frames_as_it_was_trained_and_on_more(tmp_path, frames, a
     same(model.last(model.first(pixels(frames, 16), 0), 0)[:, :6], answer)
 
 
-def published_uniformerv2(model):
-    """A state of the model's shapes under MMAction2's names, by the names of ours."""
-    tower = {"class_embedding", "positional_embedding", "conv1.weight", "ln_pre.weight", "ln_pre.bias"}
-    to, near = {f"clip.visual.{k}": k for k in tower}, ("norm", "inside", "along", "out")
-    to |= {"query": "transformer.temporal_cls_token", "balance": "transformer.balance"}
-    parts = {"attention": "attn", "norm_q": "ln_1", "norm_x": "ln_3", "norm": "ln_2", "mlp.0": "mlp.c_fc", "mlp.3": "mlp.c_proj"}
-    for key in model.state_dict():
-        place = key.split(".")
-        if key.startswith("clip.visual.transformer."):
-            to[key] = key.removeprefix("clip.visual.")
-        elif place[0] == "locals":
-            to[key] = f"transformer.resblocks.{place[1]}.lmhra{int(place[2]) + 1}.pos_embed.{near.index(place[3])}.{place[4]}"
-        elif place[0] == "globals" and place[2] == "near":
-            to[key] = f"transformer.dpe.{place[1]}.{place[3]}"
-        elif place[0] == "globals":
-            part = next(p for p in parts if ".".join(place[2:]).startswith(f"{p}."))
-            to[key] = f"transformer.dec.{place[1]}.{parts[part]}.{key.split(f'.{part}.', 1)[1]}"
-        elif place[0] in ("norm", "head"):
-            to[key] = f"{'transformer.norm' if place[0] == 'norm' else 'cls_head.fc_cls'}.{place[1]}"
-    return to
+def published_uniformerv2(local, dim=128, depth=5, late=4, classes=5):
+    """A state under MMAction2's names, of a tower of 32 pixels in patches of 16."""
+    wide, inner = 4 * dim, int(dim / 1.5)
+    attention = {"in_proj_weight": (3 * dim, dim), "in_proj_bias": (3 * dim,), "out_proj.weight": (dim, dim), "out_proj.bias": (dim,)}
+    mlp = {"c_fc.weight": (wide, dim), "c_fc.bias": (wide,), "c_proj.weight": (dim, wide), "c_proj.bias": (dim,)}
+    block = {f"attn.{k}": v for k, v in attention.items()} | {f"mlp.{k}": v for k, v in mlp.items()}
+    shapes = {"class_embedding": (dim,), "positional_embedding": (5, dim), "conv1.weight": (dim, 3, 1, 16, 16)}
+    shapes |= {"transformer.temporal_cls_token": (1, 1, dim), "transformer.balance": (dim,)}
+    norms = ["ln_pre", "transformer.norm"]
+    for i in range(depth):
+        start = f"transformer.resblocks.{i}."
+        shapes |= {start + k: v for k, v in block.items()}
+        norms += [f"{start}ln_1", f"{start}ln_2"]
+        for n in (1, 2) if local else ():
+            near, norms = f"{start}lmhra{n}.pos_embed.", [*norms, f"{start}lmhra{n}.pos_embed.0"]
+            shapes |= {f"{near}0.running_mean": (dim,), f"{near}0.running_var": (dim,), f"{near}0.num_batches_tracked": ()}
+            shapes |= {f"{near}1.weight": (inner, dim, 1, 1, 1), f"{near}1.bias": (inner,)}
+            shapes |= {f"{near}2.weight": (inner, 1, 3, 1, 1), f"{near}2.bias": (inner,)}
+            shapes |= {f"{near}3.weight": (dim, inner, 1, 1, 1), f"{near}3.bias": (dim,)}
+    for i in range(late):
+        shapes |= {f"transformer.dpe.{i}.weight": (dim, 1, 3, 3, 3), f"transformer.dpe.{i}.bias": (dim,)}
+        shapes |= {f"transformer.dec.{i}.{k}": v for k, v in block.items()}
+        norms += [f"transformer.dec.{i}.ln_{n}" for n in (1, 2, 3)]
+    shapes |= {f"{norm}.{k}": (dim,) for norm in norms for k in ("weight", "bias")}
+    made = {f"backbone.{k}": torch.zeros(v) for k, v in shapes.items()}
+    return made | {"cls_head.fc_cls.weight": torch.zeros(classes, dim), "cls_head.fc_cls.bias": torch.zeros(classes)}
 
 
 @pytest.mark.parametrize("local, answer", [
-    (True, [0.295936, 0.09796, -0.268517, -0.058294, 0.289883]),
-    (False, [0.468908, -0.090594, -0.064693, -0.27705, 0.523208]),
+    (True, [-1.381364, -1.184345, 2.869204, -2.367886, 0.354558]),
+    (False, [1.033611, 1.279349, -2.636133, 1.961737, -0.053905]),
 ])  # fmt: skip
-def test_uniformerv2(local, answer):
-    shape = {"image_size": 32, "patch_size": 16, "num_frames": 4, "dim": 24, "depth": 5, "heads": 2, "embed_dim": 8, "text_dim": 8}
-    clip = FrameEncoder(DualConfig(**shape, pool="cls", motion_input=False, conv_stem=False, quick_gelu=True))
-    model = UniFormerV2(5, clip, local).eval()
-    to, own = published_uniformerv2(model), model.state_dict()
-    unused = {k for k in own if k not in to}  # CLIP's last norm and projections
-    assert all(k.startswith(("clip.visual.ln_post", "clip.visual.proj", "clip.text_projection")) for k in unused)
-    made = waves({to[k]: own[k] for k in to})  # a wave goes along a tensor, whatever its shape
-    model.load_state_dict({k: made[to[k]] if k in to else v for k, v in own.items()})
-    same(model(pixels(4, 32)), answer)
+def test_uniformerv2(tmp_path, local, answer):
+    torch.save({"state_dict": (state := waves(published_uniformerv2(local)))}, tmp_path / "u.pth")
+    same(checkpoints.uniformerv2(tmp_path / "u.pth", 5, 4)(pixels(4, 32)), answer)
+    model = build("UniformerV2", ["a", "b"], {"weights": str(tmp_path / "u.pth")})
+    model(pixels(8, 32).expand(2, -1, -1, -1, -1)).sum().backward()
+    still = {k for k, p in model.named_parameters() if p.grad is None}
+    assert all(k.startswith("clip.") and "transformer" not in k for k in still) and len(still) == 10
+    gone = "backbone.transformer.dec.1.ln_3.bias"
+    torch.save({k: v for k, v in state.items() if k != gone}, tmp_path / "v.pth")
+    with pytest.raises(ValueError, match=r"v.pth: missing \['globals.1.norm_x.bias'\]"):
+        checkpoints.uniformerv2(tmp_path / "v.pth", 5)
+    torch.save({gone: state[gone]}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="w.pth: expected a whole UniFormerV2"):
+        checkpoints.uniformerv2(tmp_path / "w.pth", 5)
 
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

@@ -112,6 +112,9 @@ NEEDS = (
     Need("MViTv2-S", "data/checkpoints/mvit_v2_s-ae3be167.pth", "34.5 M parameters",
          "torchvision, MViT_V2_S_Weights.KINETICS400_V1",
          "CC BY-NC 4.0", "motion transfer"),
+    Need("UniFormerV2-B/16",
+         "data/checkpoints/uniformerv2-base-p16-res224_clip_8xb32-u8_kinetics400-rgb_20230313-e29fc968.pth", "115 M parameters",
+         "https://mmaction2.readthedocs.io, UniFormer V2", "Apache-2.0", "motion transfer"),
     *(
         Need(f"{kind}, Kinetics-400", f"data/checkpoints/{file}.pyth", size, "https://pytorchvideo.org, model zoo", "Apache-2.0 (code)",
              "motion transfer, if `weights` of the model names it")

@@ -123,7 +123,7 @@ def build(kind: str, names: list[str], options: dict, clip: str | None = None, w
         kind: One of `SCRATCH`, `OVER_CLIP`, `BY_NAME`, `TIMESFORMER`, `DOMAINS`; `TIMESFORMER` on coarse motions of Syn-TA only.
         names: The classes.
         options: Of its class; and `bf16` for any, see `precision`; `weights`, a published file (a path from the repository's root), for
-            ResNet50, I3D, X3D, SlowFast, MViTv2 and X-CLIP, of which it settles the temperature and the frames.
+            ResNet50, I3D, X3D, SlowFast and MViTv2, and for UniformerV2 and X-CLIP, which it describes whole.
         clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for `TIMESFORMER`.
         words: Frozen features of every string that they may meet.
 
@@ -147,8 +147,11 @@ def _build(kind: str, names: list[str], options: dict, clip: str | None, words: 
         readers = {"MViTv2": checkpoints.mvitv2} | dict.fromkeys(("ResNet50", "I3D", "X3D", "SlowFast"), checkpoints.pytorchvideo)
         if kind in readers:
             return readers[kind](path, SCRATCH[kind](len(names), **rest)).train()
-        if kind != "X-CLIP" or rest:
-            raise ValueError(f"{kind}: weights are read for {', '.join(readers)}, and for X-CLIP without other options; got {options}")
+        if kind not in ("UniformerV2", "X-CLIP") or rest:
+            known = f"{', '.join(readers)}, and for UniformerV2 and X-CLIP without other options"
+            raise ValueError(f"{kind}: weights are read for {known}; got {options}")
+        if kind == "UniformerV2":
+            return checkpoints.uniformerv2(path, len(names)).train()
         return ByName(checkpoints.xclip(path, names, words or ()), names).train()
     if kind in SCRATCH:
         return SCRATCH[kind](len(names), **options)
