@@ -96,6 +96,28 @@ def test_a_killed_program_is_gone(environment, code):
     assert child.wait(10) == -code and gone(pid)
 
 
+@pytest.mark.parametrize("code", [signal.SIGTERM, signal.SIGHUP])
+def test_a_kill_of_the_whole_group_reaches_programs_in_sessions_of_their_own(code):
+    """As `timeout`, a batch system or a terminal that closes does; who hands it on is killed with the rest, and must not die first."""
+    command = [*PYTHON, "serve", *PYTHON, "-c", SLEEPS]
+    child = subprocess.Popen(command, env=COLD, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    pid = int(child.stdout.readline())
+    assert os.getsid(pid) != os.getsid(child.pid)
+    os.killpg(child.pid, code)
+    assert child.wait(10) == -code and gone(pid)
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(served):
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    child = subprocess.Popen([sys.executable, "-c", ignoring, *PYTHON, "-c", SLEEPS], env=served, stdout=subprocess.PIPE, text=True)
+    pid = int(child.stdout.readline())
+    child.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert child.poll() is None and os.path.exists(f"/proc/{pid}")
+    child.kill()
+    assert gone(pid)
+
+
 def test_an_interrupt_reaches_the_program_once(environment):
     caught = (
         "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('caught', flush=True)"

@@ -31,6 +31,7 @@ from pathlib import Path
 ADDRESS = "VLACT_WARM"  # of the socket, in the environment of whatever runs within `serve`
 LAUNCH = Path(__file__).parent / "launch"
 MOST_FILES = 64  # that a program is handed
+HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 IMPORTED = (
     "dvc.cli", "dvc.repo.reproduce", "dvc.commands.repro", "papermill.cli", "papermill.execute", "nbclient", "ipykernel.ipkernel",
     "ipykernel.iostream", "ipykernel.heartbeat", "pandas", "torch", "torch.utils.data", "av", "decord", "matplotlib.pyplot",
@@ -58,7 +59,7 @@ def serving(environment: dict[str, str]) -> Iterator[dict[str, str]]:
 def listen(listener: socket.socket) -> list[str]:
     """Import, and fork for every program until stdin closes; returns in the forks only, with what to run."""
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # matplotlib reads it once; a kernel would set it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the programs
+    before = {code: signal.signal(code, signal.SIG_IGN) for code in HANDED_ON}  # sent to a whole group, they are for the programs
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for minders
     todo = list(IMPORTED)
     while True:
@@ -69,15 +70,15 @@ def listen(listener: socket.socket) -> list[str]:
             client, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                return mind(client)
+                return mind(client, before | {signal.SIGINT: signal.default_int_handler})
             client.close()
         elif todo:
             with contextlib.suppress(ImportError), warnings.catch_warnings(action="ignore"):  # decord is not everywhere
                 importlib.import_module(todo.pop(0))
 
 
-def mind(client: socket.socket) -> list[str]:
-    """In a fork: start the program in another one, hand signals on and its status back; returns in the program only."""
+def mind(client: socket.socket, handlers: dict) -> list[str]:
+    """In a fork: start the program in another one, hand signals on and its status back; returns in the program only, with `handlers`."""
     sizes = array.array("i")
     head, messages, *_ = client.recvmsg(8, socket.CMSG_LEN(MOST_FILES * sizes.itemsize))
     for *_, data in messages:
@@ -88,7 +89,8 @@ def mind(client: socket.socket) -> list[str]:
     program = os.fork()
     if program == 0:
         os.setsid()  # signals reach it by whom it stands for, once
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for code, handler in handlers.items():
+            signal.signal(code, handler or signal.SIG_DFL)
         os.write(tell, b"!")
         os.close(tell)
         os.close(listens)
@@ -151,8 +153,9 @@ def stand_for(address: str, arguments: list[str]) -> int:
             with contextlib.suppress(OSError):  # it has ended
                 server.send(bytes([code]))
 
-        for code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(code, hand_on)
+        for code in HANDED_ON:
+            if code != signal.SIGHUP or signal.getsignal(code) != signal.SIG_IGN:  # under nohup it is nobody's
+                signal.signal(code, hand_on)
         server.sendall(text)
         status = server.recv(2)
     return int.from_bytes(status, signed=True) if len(status) == 2 else 1
