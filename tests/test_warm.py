@@ -99,7 +99,8 @@ def test_a_killed_program_is_gone(environment, code):
 @pytest.mark.parametrize("code", [signal.SIGTERM, signal.SIGHUP])
 def test_a_kill_of_the_whole_group_reaches_programs_in_sessions_of_their_own(code):
     """As `timeout`, a batch system or a terminal that closes does; who hands it on is killed with the rest, and must not die first."""
-    command = [*PYTHON, "serve", *PYTHON, "-c", SLEEPS]
+    listening = f"import os, signal, sys; signal.signal({int(code)}, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", listening, *PYTHON, "serve", *PYTHON, "-c", SLEEPS]  # whoever runs this may ignore it
     child = subprocess.Popen(command, env=COLD, stdout=subprocess.PIPE, text=True, start_new_session=True)
     pid = int(child.stdout.readline())
     assert os.getsid(pid) != os.getsid(child.pid)
