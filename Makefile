@@ -15,11 +15,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 	touch $@
 
 repro: .venv/.ok          ## every table and figure of PROFILE (smoke, mini, study, paper)
-	python -m vlact.pipeline repro $(PROFILE)
+	python -m vlact.tools.pipeline repro $(PROFILE)
 
 test: .venv/.ok           ## unit tests and notebooks
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests
-	python -m vlact.warm serve $(MAKE) --no-print-directory notebooks
+	python -m vlact.runtime.warm serve $(MAKE) --no-print-directory notebooks
 
 notebooks: .venv/.ok      ## every notebook on its tiny default, against its stored outputs
 	pytest --nbval notebooks/0*.ipynb
@@ -27,24 +27,24 @@ notebooks: .venv/.ok      ## every notebook on its tiny default, against its sto
 	pytest --nbval notebooks/34*.ipynb notebooks/40*.ipynb
 
 verify: .venv/.ok         ## everything again from nothing; the committed figures must come out
-	python -m vlact.pipeline repro $(PROFILE) -f
+	python -m vlact.tools.pipeline repro $(PROFILE) -f
 	git diff --exit-code figures
 
 site: .venv/.ok           ## static pages of PROFILE's results in site/, to open in any browser
-	python -m vlact.site $(PROFILE)
+	python -m vlact.report.site $(PROFILE)
 
 lab: .venv/.ok            ## JupyterLab on the notebooks
 	jupyter lab notebooks
 
 doctor: .venv/.ok         ## which datasets and checkpoints a profile needs and which are there
-	python -m vlact.doctor $(PROFILE)
+	python -m vlact.tools.doctor $(PROFILE)
 
 execute: .venv/.ok        ## run the notebooks on their tiny default and store their outputs
-	python -m vlact.pipeline execute $(NAMES)
+	python -m vlact.tools.pipeline execute $(NAMES)
 
 lint: .venv/.ok           ## ruff
 	ruff check . && ruff format --check .
 
 lock: .venv/.ok           ## after a change of pyproject.toml, of the results map or of stage_minutes
 	uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
-	python -m vlact.pipeline docs
+	python -m vlact.tools.pipeline docs

@@ -11,7 +11,7 @@ def pytest_collectstart(collector):
 @pytest.fixture
 def until_killed(monkeypatch):
     """`until_killed(function, .., saves=n)` runs it until its n-th checkpoint is written."""
-    from vlact import training
+    from vlact.training.loop import loop as training
 
     class Killed(Exception):
         pass

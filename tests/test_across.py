@@ -6,15 +6,16 @@ import torch
 import yaml
 from torch.nn.functional import one_hot
 
-from vlact import ROOT, across
-from vlact import vision_language as vl
+from vlact import ROOT
 from vlact.language.descriptions import WORDS, describe
 from vlact.language.prompts import clauses, encode_clauses, prompt_of, tokenizer
-from vlact.localizing import Clock
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.text import sentence_encoder
+from vlact.papers import across
+from vlact.papers.actionvlm import experiments as vl
+from vlact.papers.actionvlm.localizing import Clock
 from vlact.stages.across import READERS, runs_of
 
 OTHERS = yaml.safe_load((ROOT / "vlact" / "language" / "pose_names.yaml").read_text())

@@ -369,7 +369,8 @@ def test_features_of_a_video_by_internvideo2(tmp_path):
     """What localisers are trained on at paper scale comes out of it as out of any encoder here."""
     import numpy as np
 
-    from vlact import features, video
+    from vlact import video
+    from vlact.training.loop import features
 
     torch.save(published_internvideo2(), tmp_path / "i.pth")
     video.write(tmp_path / "v.mp4", np.random.default_rng(0).integers(0, 255, (12, 32, 32, 3), dtype=np.uint8), 8)
@@ -441,7 +442,7 @@ def test_a_language_model_that_does_not_fit_says_what(tmp_path):
 
 def test_the_benchmark_starts_from_published_weights(tmp_path):
     """X-CLIP and MViTv2 as `paper` builds them: the file's weights, trainable, and other names after training."""
-    from vlact.transferring import build
+    from vlact.papers.transfer.benchmark import build
 
     _, path = xclip_of_transformers(tmp_path)
     words = {n: torch.zeros(64) for n in ("rising", "falling down", "spinning")}

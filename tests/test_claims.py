@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlact import ROOT, claims
-from vlact.claims import FAILS, HOLDS, OPEN, Part, Results, verdict
-from vlact.report import published
+from vlact import ROOT
+from vlact.report import claims, published
+from vlact.report.claims import FAILS, HOLDS, OPEN, Part, Results, verdict
 
 ROWS = published.read("claims")
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from huggingface_hub import HfApi
 
-from vlact import doctor, schema, video
+from vlact import schema, video
 from vlact.datasets import __main__ as command
 from vlact.datasets import activitynet, activitynet13, ata, features, gtea, ikea, thumos14
 from vlact.datasets import epic as epic_kitchens
@@ -20,6 +20,7 @@ from vlact.language import providers, tasks
 from vlact.language.trees import Trees
 from vlact.models.text import MINILM_SHA256
 from vlact.stages.ace import clip_table, fold
+from vlact.tools import doctor
 
 REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
 needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason=f"{REALDATA} with real annotations is not here")
@@ -644,7 +645,7 @@ def test_features_of_others_in_every_format(tmp_path):
 
 
 def test_grids_are_those_of_actionformer_opentad_and_activitynet():
-    from vlact.localizing import Clock
+    from vlact.papers.actionvlm.localizing import Clock
 
     actionformer = Clock(*features.grid(4, 30, num_frames=16))
     assert actionformer.seconds(10) == pytest.approx((10 * 4 + 0.5 * 16) / 30)

@@ -20,11 +20,15 @@ from test_vision_language import reader  # noqa: F401
 from test_zoo import words  # noqa: F401
 from torch import nn
 
-from vlact import aligning, device, features, jobs, localizing, pretraining, transferring
-from vlact import vision_language as vl
-from vlact.finetuning import finetune, keep, look
 from vlact.language.descriptions import WORDS
 from vlact.models.poses import PoseEncoder
+from vlact.papers.ace.finetuning import finetune, keep, look
+from vlact.papers.actionvlm import alignment as aligning
+from vlact.papers.actionvlm import experiments as vl
+from vlact.papers.actionvlm import localizing
+from vlact.papers.transfer import benchmark as transferring
+from vlact.runtime import device, jobs
+from vlact.training.loop import features, pretraining
 
 
 def both(run, tmp_path) -> list:

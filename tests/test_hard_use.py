@@ -18,13 +18,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vlact import ROOT, jobs, schema
+from vlact import ROOT, schema
 from vlact.datasets import activitynet, activitynet13, epic, features, folder, thumos14, transfer
-from vlact.jobs import write_whole
 from vlact.language.trees import Trees
 from vlact.metrics.localization import evaluate
 from vlact.models import files
-from vlact.training import fit
+from vlact.runtime import jobs
+from vlact.runtime.jobs import write_whole
+from vlact.training.loop import fit
 
 FILES = 150  # malformed files a reader
 PHASES = (Phase.explicit, Phase.generate)
@@ -292,7 +293,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from vlact.jobs import write_whole
+from vlact.runtime.jobs import write_whole
 from vlact.report.tables import write_text
 from vlact.clips import save_frames
 from vlact.models import files
@@ -354,7 +355,7 @@ def stage(place: Path, at_work) -> None:
 
 def test_twenty_kills_at_random_change_no_byte(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "vlact.training", "vlact.models.files", "pandas"])  # else each start takes seconds
+    context.set_forkserver_preload(["torch._dynamo", "vlact.training.loop", "vlact.models.files", "pandas"])  # else each start takes seconds
     chance, kills = np.random.default_rng(), 0  # another moment in every run of the tests
 
     def start(place: Path):

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from vlact import video
-from vlact import vision_language as vl
 from vlact.hub import Finder, Mover, Namer, Reasoner
 from vlact.language.descriptions import WORDS, describe
 from vlact.language.prompts import encode_clauses, prompt_of, tokenizer
-from vlact.localizing import Clock, Localiser
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
+from vlact.papers.actionvlm import experiments as vl
+from vlact.papers.actionvlm.localizing import Clock, Localiser
 
 SMALL = DualConfig(32, 16, 4, 32, 1, 2, 16, 384, "mean")
 

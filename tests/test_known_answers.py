@@ -7,14 +7,20 @@ UniFormerV2: MMAction2 1.2.0.
 
 import pytest
 import torch
-from test_checkpoints import encoder, mmaction2, published_internvideo2, published_timesformer, published_videomae
+from test_checkpoints import (
+    encoder,
+    mmaction2,
+    published_internvideo2,
+    published_timesformer,
+    published_videomae,
+)
 
 from vlact.models import checkpoints
 from vlact.models.zoo.i3d import I3D
 from vlact.models.zoo.resnet50 import ResNet50
 from vlact.models.zoo.slowfast import SlowFast
 from vlact.models.zoo.x3d import X3D
-from vlact.transferring import build
+from vlact.papers.transfer.benchmark import build
 
 
 def waves(state):

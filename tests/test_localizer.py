@@ -6,12 +6,12 @@ import pytest
 import torch
 from reference import localization_targets_slow as slow
 
-from vlact import localizing
-from vlact.detection import candidates
 from vlact.losses.localization import RANGES, assign, detection_loss, diou, focal, points
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.detection import candidates
 from vlact.models.dyfadet import DyFADet, DyFADetConfig, DynamicConv
 from vlact.models.tridet import TriDet, TriDetConfig, expected_distance
+from vlact.papers.actionvlm import localizing
 
 CONFIG = LocalizerConfig(feature_dim=6, classes=3, dim=16, heads=2, embeds=1, stems=1, levels=3)
 
@@ -276,8 +276,8 @@ def bumps(videos, seed, length=48):
 
 
 def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, monkeypatch, until_killed):
-    from vlact import training
     from vlact.metrics.localization import evaluate
+    from vlact.training.loop import loop as training
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 40)
     config = LocalizerConfig(feature_dim=4, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=3, dropout=0.1)
@@ -353,8 +353,8 @@ def test_strangers_files_are_refused(tmp_path):
 def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
     """One film of eight frames a second as it is, with every frame twice at sixteen, and at twice the size."""
     from vlact import video
-    from vlact.features import extract
     from vlact.models.dual import DualConfig, DualEncoder
+    from vlact.training.features import extract
 
     shape = dict(image_size=32, patch_size=16, num_frames=4, dim=32, depth=1, heads=2, embed_dim=12, text_dim=16)
     encoder = DualEncoder(DualConfig(**shape, pool="mean", motion_input=True, conv_stem=True)).eval()
@@ -371,8 +371,9 @@ def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
 
 
 def test_frames_come_by_steps_and_adapters_learn_from_them_end_to_end(tmp_path):
-    from vlact import features, video
+    from vlact import video
     from vlact.models.dual import DualConfig, DualEncoder
+    from vlact.training.loop import features
 
     rng, rows, durations = np.random.default_rng(0), [], {"train": {}, "test": {}}
     for v, part in enumerate(["train"] * 3 + ["test"]):

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlact.metrics.classification import harmonic_mean, macro_f1, paired_interval, random_guess, srt, top1
+from vlact.metrics.classification import (
+    harmonic_mean,
+    macro_f1,
+    paired_interval,
+    random_guess,
+    srt,
+    top1,
+)
 from vlact.metrics.concepts import concept_space
 from vlact.metrics.selection import best_cells, choose, score_grid
 from vlact.metrics.synonyms import SynonymRobustnessTest

@@ -6,7 +6,7 @@ import pytest
 from reference import nms_slow
 from reference.timing import raced
 
-from vlact.nms import soft_nms, suppress, vote
+from vlact.models.nms import soft_nms, suppress, vote
 
 
 def clustered(n, seed, actions=15, seconds=200):

@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from vlact import pipeline
+from vlact.tools import pipeline
 
 WAIT_FOR_ALIGNMENT = "alignment localisers actionvlm encoders own_localisation across claims index speed".split()
 PARAMS = (pipeline.ROOT / "params.yaml").read_text()

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from vlact import plans
 from vlact.models.cost import QWEN25_1B5, QWEN25_3B
 from vlact.models.zoo.resnet50 import ResNet50
+from vlact.tools import plans
 
 
 def test_kept_bytes_are_those_counted_by_hand():
@@ -31,7 +31,7 @@ def test_shapes_without_numbers_keep_as_much_as_numbers():
 
 
 def test_a_step_is_three_forward_passes_and_adam_takes_sixteen_bytes():
-    from vlact.full_size import count
+    from vlact.papers.transfer.full_size import count
 
     for kind in ("I3D", "X3D"):
         step, whole = plans.transfer_step(kind), count(kind)
@@ -67,8 +67,8 @@ def test_every_experiment_has_a_plan():
 # What a GPU is to measure, in small on the CPU
 @pytest.mark.parametrize("lm_stride", [None, 1, 4])
 def test_a_window_is_trained_and_evaluated(lm_stride):
-    from vlact import measuring
     from vlact.models.cost import Decoder
+    from vlact.tools import measuring
 
     window = measuring.Window(frames=32, pixels=32, text=12, answer=5, head=16, levels=2)
     decoder = Decoder(32, 2, 64, 4, 2, 50) if lm_stride else None
@@ -77,7 +77,7 @@ def test_a_window_is_trained_and_evaluated(lm_stride):
 
 
 def test_adapters_learn_and_the_tower_does_not():
-    from vlact.measuring import AdaptedVideo
+    from vlact.tools.measuring import AdaptedVideo
 
     torch.manual_seed(0)
     model = AdaptedVideo(24, 2, 2, 32)
@@ -91,8 +91,8 @@ def test_adapters_learn_and_the_tower_does_not():
 
 
 def test_ace_s_two_steps_and_the_renderer():
-    from vlact import measuring
     from vlact.models.dual import DualConfig
+    from vlact.tools import measuring
 
     found = measuring.ace(DualConfig(32, 16, 4, 32, 3, 2, 16, 384, "cls", motion_input=False, conv_stem=False), 2, 1, "cpu", 2)
     assert found["naive ms"] > found["cached ms"] > 0
@@ -100,14 +100,14 @@ def test_ace_s_two_steps_and_the_renderer():
 
 
 def test_without_a_gpu_nothing_is_measured(capsys, tmp_path):
-    from vlact import measuring
+    from vlact.tools import measuring
 
     assert measuring.main([str(tmp_path / "x.csv"), "--device", "cpu"]) == 1
     assert "no GPU here" in capsys.readouterr().err and not (tmp_path / "x.csv").exists()
 
 
 def test_measuring_keeps_every_row_and_goes_on_after_a_kill(tmp_path, monkeypatch):
-    from vlact import measuring
+    from vlact.tools import measuring
 
     asked, out = [], tmp_path / "gpu.csv"
 

@@ -8,13 +8,32 @@ import pandas as pd
 import pytest
 import torch
 
-from vlact import ROOT, aligning
-from vlact.aligning import CANDIDATES, IGNORE, POSES, Drills, alignment_loss, backwards, pointing, pose_labels, reading_gate
+from vlact import ROOT
 from vlact.language.descriptions import WORDS as POSE_WORDS
 from vlact.language.descriptions import describe
-from vlact.language.prompts import INSTRUCTION, clauses, encode_clauses, prompt_of, prompts, targets, tokenizer
+from vlact.language.prompts import (
+    INSTRUCTION,
+    clauses,
+    encode_clauses,
+    prompt_of,
+    prompts,
+    targets,
+    tokenizer,
+)
 from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.models.poses import PoseConfig, PoseEncoder
+from vlact.papers.actionvlm import alignment as aligning
+from vlact.papers.actionvlm.alignment import (
+    CANDIDATES,
+    IGNORE,
+    POSES,
+    Drills,
+    alignment_loss,
+    backwards,
+    pointing,
+    pose_labels,
+    reading_gate,
+)
 
 NAMES = [f"Sport{c}" for c in "ABCDEFGHIJKL"]
 WINDOW = 32
@@ -282,11 +301,11 @@ def test_half_of_the_windows_are_seen_in_a_mirror():
 
 
 def test_both_are_trained_from_recordings_and_a_killed_run_goes_on(tmp_path, monkeypatch):
-    from vlact.features import extract
+    from vlact.training.features import extract
     from vlact.worlds.broadcast import drills as planned
     from vlact.worlds.broadcast import film
 
-    monkeypatch.setattr("vlact.training.CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr("vlact.training.loop.CHECKPOINT_EVERY", 2)
     found = [film(b, tmp_path, 32, 8.0) for b in planned(3, 6.0, 1)]
     events = {f["video"]: {"poses": f["poses"], "routines": f["annotations"]} for f in found}
     recipe = {"threads": 1, "pose_steps": 4, "pose_batch_size": 16, "pose_lr": 1e-3}

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from vlact import ROOT, scaling, video
-from vlact.scaling import Moments, Recipe, Shares
+from vlact import ROOT, video
+from vlact.papers import scaling
+from vlact.papers.scaling import Moments, Recipe, Shares
 
 
 class Floats(nn.Module):
@@ -43,7 +44,7 @@ def source(tmp_path_factory):
     return folder / "a.csv", folder
 
 
-def command(source, out, processes: int, *more: str, module: str = "vlact.scaling", options: list[str] = OPTIONS) -> list[str]:
+def command(source, out, processes: int, *more: str, module: str = "vlact.papers.scaling", options: list[str] = OPTIONS) -> list[str]:
     start = [sys.executable, "-m"] + (["torch.distributed.run", "--nproc_per_node", str(processes), "-m"] if processes > 1 else [])
     return [*start, module, *map(str, source), str(out), *options, *more]
 
@@ -149,11 +150,11 @@ LOCALISING = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6 -
 
 def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp_path):
     """Its loss is divided by a count over all processes."""
-    from vlact.localizing import Localiser
+    from vlact.papers.actionvlm.localizing import Localiser
 
     curves, (*given, features) = [], recordings
     for processes in (1, 2):
-        run(given, tmp_path / str(processes), processes, module="vlact.scaling_localisers", options=LOCALISING)
+        run(given, tmp_path / str(processes), processes, module="vlact.papers.actionvlm.scaling", options=LOCALISING)
         curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
@@ -184,11 +185,11 @@ def aligned(tmp_path):
 
 def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, aligned, tmp_path):
     """Class means, advantages and words are counted over all processes; every other epoch language rests."""
-    from vlact.vision_language import VisionLanguageLocaliser
+    from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
 
     curves, (*given, features) = [], recordings
     for processes in (1, 2):
-        run(given, tmp_path / str(processes), processes, module="vlact.scaling_localisers", options=[*LOCALISING, *aligned])
+        run(given, tmp_path / str(processes), processes, module="vlact.papers.actionvlm.scaling", options=[*LOCALISING, *aligned])
         curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
@@ -202,7 +203,7 @@ def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, align
 @pytest.mark.parametrize("weight", ["eq1", "paired"])
 def test_actionvlm_goes_on_where_it_was_killed(weight, recordings, aligned, tmp_path):
     """Means of an epoch that was cut in two are kept, too."""
-    from vlact import scaling_localisers
+    from vlact.papers.actionvlm import scaling as scaling_localisers
 
     *given, _ = map(str, recordings)
     for out, more in (("whole", []), ("halves", ["--stop", "5"]), ("halves", [])):
@@ -216,9 +217,9 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     from safetensors.torch import load_file
     from test_vision_language import publish
 
-    from vlact import scaling_localisers
     from vlact.models.actionvlm import Reader
-    from vlact.vision_language import VisionLanguageLocaliser
+    from vlact.papers.actionvlm import scaling as scaling_localisers
+    from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
 
     *given, features = recordings
     folder = tmp_path / "aligned"
@@ -235,7 +236,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
 
 
 def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, capsys):
-    from vlact import scaling_localisers
+    from vlact.papers.actionvlm import scaling as scaling_localisers
 
     *given, _ = map(str, recordings)
     (tmp_path / "short.json").write_text('{"jump": "the person leaps"}')
@@ -251,7 +252,7 @@ def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, caps
 
 
 def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
-    from vlact import scaling_localisers
+    from vlact.papers.actionvlm import scaling as scaling_localisers
 
     (tmp_path / "features").mkdir()
     (tmp_path / "truth.json").write_text('{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}')
@@ -268,7 +269,7 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
 
 @pytest.mark.parametrize("kind, options", [("I3D", {"width": 0.13, "depth": 0.7}), ("MViTv2", {"width": 0.25, "depth": 0.4, "size": 32})])
 def test_blocks_that_are_run_again_keep_less_and_learn_the_same(kind, options):
-    from vlact.transferring import build
+    from vlact.papers.transfer.benchmark import build
 
     clips, labels = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 1])
 
@@ -357,4 +358,4 @@ def test_settings_can_be_read_by_accelerate(name):
 def test_the_slurm_script_is_bash():
     script = ROOT / "vlact" / "launch" / "slurm.sh"
     subprocess.run(["bash", "-n", str(script)], check=True)
-    assert "vlact/launch/ddp.yaml" in script.read_text()
+    assert "vlact/tools/launch/ddp.yaml" in script.read_text()

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlact import params, site, video
-from vlact.report import tables
+from vlact import params, video
+from vlact.report import site, tables
 
 CHROMIUM = next((x for x in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if x), None)
 PROFILE = "mini"

@@ -14,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vlact import jobs, params, pretraining, training
+from vlact import params
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.text import MINILM_SHA256, SentenceEncoder, find_minilm, sentence_encoder
+from vlact.runtime import jobs
 from vlact.stages.worlds import worlds
+from vlact.training.loop import loop as training
+from vlact.training.loop import pretraining
 
 SMALL = {
     "image_size": 32,
@@ -355,7 +358,8 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
     """kill -9 in the middle of pretraining, several times; then the hashes of an uninterrupted run."""
     code = """
 import sys
-from vlact import params, training
+from vlact import params
+from vlact.training.loop import loop as training
 from vlact.stages.pretrain import pretraining
 if __name__ == "__main__":
     training.CHECKPOINT_EVERY = 4

@@ -62,7 +62,7 @@ FULL = published.read("transfer_models").set_index("model")
 
 @pytest.mark.parametrize("kind", FULL.index)
 def test_full_size_shapes_are_the_published_ones(kind):
-    from vlact.full_size import count
+    from vlact.papers.transfer.full_size import count
 
     paper, ours = FULL.loc[kind], count(kind)
     assert (ours["frames"], ours["pixels"]) == (paper["frames"], paper["pixels"])
@@ -74,7 +74,7 @@ def test_full_size_shapes_are_the_published_ones(kind):
 # The benchmark
 def bench(n=6):
     """Clips whose coarse class is how fast they brighten and whose set is their colour."""
-    from vlact.transferring import TransferBenchmark
+    from vlact.papers.transfer.benchmark import TransferBenchmark
 
     taxonomy = pd.DataFrame(
         [(s, f, f"f{s}{f}", c, f"c{c}") for s in (1, 2) for f, c in ((0, 0), (1, 0), (2, 1))],
@@ -122,7 +122,7 @@ def test_any_model_goes_through_both_directions_and_learns():
 
 
 def test_a_model_that_needs_more_frames_than_there_are_is_named():
-    from vlact.transferring import TransferBenchmark, spread
+    from vlact.papers.transfer.benchmark import TransferBenchmark, spread
 
     clips = torch.arange(8).view(1, 8, 1, 1, 1).expand(1, 8, 2, 2, 3)
     assert spread(clips, 4)[0, :, 0, 0, 0].tolist() == [1, 3, 5, 7] and spread(clips, 8)[0, :, 0, 0, 0].tolist() == list(range(8))
@@ -162,14 +162,15 @@ def start(tmp_path_factory):
 
 
 def made(kind, start, names=("c0", "c1"), **more):
-    from vlact.transferring import build
+    from vlact.papers.transfer.benchmark import build
 
     return build(kind, list(names), OPTIONS[kind] | more, start[0], start[2])
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_a_job_writes_predictions_and_resumes_to_the_same(kind, start, tmp_path, monkeypatch, until_killed):
-    from vlact import training, transferring
+    from vlact.papers.transfer import benchmark as transferring
+    from vlact.training.loop import loop as training
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
     one = bench(2)
@@ -206,7 +207,7 @@ def test_only_what_may_looks_at_the_order_of_frames(kind, start):
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_every_model_learns_the_problem_that_has_an_answer(kind, start):
-    from vlact.transferring import build
+    from vlact.papers.transfer.benchmark import build
 
     recipe = RECIPE | {"epochs": 25, "batch_size": 12, "lr": 1e-2, "smoothing": 0.1}
     one = bench(8)
@@ -217,7 +218,7 @@ def test_every_model_learns_the_problem_that_has_an_answer(kind, start):
 
 @pytest.mark.parametrize("kind", ["AIM", "EZ-CLIP", "FROSTER"])
 def test_frozen_clip_stays_frozen_and_a_fine_tuned_one_does_not(kind, start):
-    from vlact.transferring import build
+    from vlact.papers.transfer.benchmark import build
 
     one, recipe = bench(2), RECIPE | {"epochs": 2}
     given = FrameEncoder.load(start[0]).state_dict()
@@ -329,7 +330,7 @@ def test_domain_methods_do_what_they_say(start):
 
 
 def test_models_that_go_by_name_are_asked_for_the_other_sets_fine_classes(start):
-    from vlact.transferring import build
+    from vlact.papers.transfer.benchmark import build
 
     one = bench(2)
     model, _ = one.train(lambda names: build("EZ-CLIP", names, OPTIONS["EZ-CLIP"], *start[::2]), "fine", 1, RECIPE | {"epochs": 1}, 0)
@@ -345,8 +346,8 @@ def test_models_that_go_by_name_are_asked_for_the_other_sets_fine_classes(start)
 
 def test_ace_learns_coarse_motions_by_their_trees(tmp_path):
     from vlact.language.trees import ActionTexts, Trees
+    from vlact.papers.transfer.benchmark import MOTION_TREES, ByName, build
     from vlact.stages.factors import other_names
-    from vlact.transferring import MOTION_TREES, ByName, build
 
     classes = taxonomy("Syn-TA")
     own, runs = coarse_names(classes), other_names(classes)
@@ -396,8 +397,8 @@ def test_terms_of_disentanglement_by_hand():
 )
 def test_every_arm_learns_and_the_base_is_ezclip(arm, start, tmp_path):
     from vlact import params
+    from vlact.papers.transfer.benchmark import disentangle_job, transfer_job
     from vlact.stages.disentangle import options_of
-    from vlact.transferring import disentangle_job, transfer_job
 
     one, p = bench(8), params.load("smoke")
     np.save(tmp_path / "f.npy", one.frames)

@@ -10,15 +10,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vlact import vision_language as vl
 from vlact.language.descriptions import WORDS, describe
-from vlact.language.prompts import INSTRUCTION, encode_clauses, language_of, prompt_of, targets, tokenizer
-from vlact.localizing import Clock, Sequence, window
+from vlact.language.prompts import (
+    INSTRUCTION,
+    encode_clauses,
+    language_of,
+    prompt_of,
+    targets,
+    tokenizer,
+)
 from vlact.losses.actionvlm import ClassMeans, frame_classes, frame_loss
 from vlact.losses.localization import assign, diou, focal, points
 from vlact.models.actionformer import LocalizerConfig
 from vlact.models.actionvlm import Reader, ReaderConfig
-from vlact.vision_language import Selector, Setting, Variant, VisionLanguageLocaliser
+from vlact.papers.actionvlm import experiments as vl
+from vlact.papers.actionvlm.experiments import Selector, Setting, Variant, VisionLanguageLocaliser
+from vlact.papers.actionvlm.localizing import Clock, Sequence, window
 
 CLASSES = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
 LENGTH = 16
@@ -117,7 +124,7 @@ def test_vision_epochs_are_the_same_steps_whatever_language_does(reader):
 
 
 def test_a_killed_run_goes_on_to_the_same_model(reader, tmp_path, monkeypatch):
-    monkeypatch.setattr("vlact.training.CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr("vlact.training.loop.CHECKPOINT_EVERY", 3)
     variant, path = Variant("eq1", "eq1"), str(reader)
     whole, curve = vl.train(setting(), variant, path, 0, str(tmp_path / "a.pt"))
     steps = []

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from vlact import warm
+from vlact.runtime import warm
 
-PYTHON = [sys.executable, "-m", "vlact.warm"]
+PYTHON = [sys.executable, "-m", "vlact.runtime.warm"]
 COLD = {k: v for k, v in os.environ.items() if k != warm.ADDRESS}
 
 
@@ -175,7 +175,7 @@ def served_by(address: str) -> bool:
 
 def test_serve_returns_what_its_command_returned():
     assert run(COLD, "serve", sys.executable, "-c", "import os, sys; sys.exit(9 if os.environ['VLACT_WARM'] else 1)").returncode == 9
-    assert run(COLD).returncode == 2 and "python -m vlact.warm serve COMMAND" in run(COLD).stderr
+    assert run(COLD).returncode == 2 and "python -m vlact.runtime.warm serve COMMAND" in run(COLD).stderr
 
 
 def test_workers_are_forked_and_their_errors_come_back(served, tmp_path):
@@ -192,6 +192,6 @@ def test_its_kernel_is_found_under_the_usual_name(served):
     from jupyter_client.kernelspec import KernelSpecManager
 
     code = "from jupyter_client.kernelspec import get_kernel_spec; print(get_kernel_spec('python3').argv)"
-    argv = ["python", "-m", "vlact.warm", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = ["python", "-m", "vlact.runtime.warm", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     assert run(served, "-c", code).stdout == f"{argv}\n"
     assert KernelSpecManager().get_kernel_spec("python3").argv != argv

@@ -13,7 +13,18 @@ from vlact.metrics.classification import random_guess
 from vlact.worlds import workbench
 from vlact.worlds.corpus import EXPONENT, SHOWN, ata, gtea, ikea, long_tailed, tutorials
 from vlact.worlds.render import render
-from vlact.worlds.scene import PATTERNS, SHAPES, Body, Camera, Part, Scene, Surface, Track, euler, sample
+from vlact.worlds.scene import (
+    PATTERNS,
+    SHAPES,
+    Body,
+    Camera,
+    Part,
+    Scene,
+    Surface,
+    Track,
+    euler,
+    sample,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reference.render_slow import render_flat

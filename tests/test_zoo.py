@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from vlact.finetuning import finetune, halfway, keep, look, take
 from vlact.language import tasks
 from vlact.language.trees import ActionTexts
 from vlact.models.dual import DualConfig, DualEncoder
@@ -19,7 +18,8 @@ from vlact.models.zoo.procvlr import ProcVLR
 from vlact.models.zoo.text4vis import Text4Vis
 from vlact.models.zoo.vifi import ViFi
 from vlact.models.zoo.vifi_prompts import PROMPTS, TEXT_BLOCKS, ViFiPrompts
-from vlact.training import autocast
+from vlact.papers.ace.finetuning import finetune, halfway, keep, look, take
+from vlact.training.loop import autocast
 
 BASE = ["fasten screw", "take block"]
 ACTIONS = [("fasten", "screw"), ("take", "block")]

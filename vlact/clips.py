@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from vlact import video
-from vlact.jobs import run, write_whole
+from vlact.runtime.jobs import run, write_whole
 
 
 @dataclass

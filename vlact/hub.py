@@ -20,9 +20,6 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 
 from vlact import ROOT, video
 from vlact.clips import fit
-from vlact.features import extract
-from vlact.jobs import write_whole
-from vlact.localizing import Localiser
 from vlact.models import files
 from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
@@ -31,8 +28,11 @@ from vlact.models.moving import MovingFrames
 from vlact.models.poses import PoseEncoder
 from vlact.models.text import sentence_encoder
 from vlact.models.zoo.ezclip import EZCLIP
-from vlact.training import autocast
-from vlact.vision_language import VisionLanguageLocaliser
+from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
+from vlact.papers.actionvlm.localizing import Localiser
+from vlact.runtime.jobs import write_whole
+from vlact.training.features import extract
+from vlact.training.loop import autocast
 
 ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
 CONFIG = "vlact.json"
@@ -224,7 +224,7 @@ class Finder(_Citizen):
     Args:
         encoder: Of the features.
         localiser: ActionFormer, TriDet or DyFADet.
-        fps, stride: See `vlact.features.extract`.
+        fps, stride: See `vlact.training.features.extract`.
     """
 
     def __init__(self, encoder: DualEncoder | FrameEncoder | PoseEncoder, localiser: Localiser, fps: float, stride: int):
@@ -257,7 +257,7 @@ class Reasoner(Finder):
 
     Args:
         encoder, fps, stride: See `Finder`.
-        localiser: From `vlact.vision_language`, with the prompt that it reads.
+        localiser: From `vlact.papers.actionvlm.experiments`, with the prompt that it reads.
     """
 
     @classmethod

@@ -139,7 +139,7 @@ class Tal:
 
 @dataclass(frozen=True)
 class Align:
-    """The stadium's pose encoder, and the language model that reads what it sees, see `vlact.aligning`."""
+    """The stadium's pose encoder, and the language model that reads what it sees, see `vlact.papers.actionvlm.alignment`."""
 
     threads: int  # of each of its jobs, which run one after the other; 2 where nothing runs beside them
     pose_steps: int
@@ -154,7 +154,7 @@ class Align:
     layers: int
     heads: int
     lm_stride: int
-    bias: float  # of a second reader, see `vlact.aligning.Drills`; the first is honest
+    bias: float  # of a second reader, see `vlact.papers.actionvlm.alignment.Drills`; the first is honest
     bias_steps: int  # that the second one takes from the first
     mirrored: bool  # whether language learns from drills seen in a mirror, too
     gate: float  # share of held-out frames that must point to the right description before any result counts
@@ -165,7 +165,7 @@ class Align:
 
 @dataclass(frozen=True)
 class Vlm:
-    """ActionVLM, see `vlact.vision_language`; what is not here is as in `Tal`."""
+    """ActionVLM, see `vlact.papers.actionvlm.experiments`; what is not here is as in `Tal`."""
 
     epochs: int  # half of them with language
     rank: int  # of LoRA
@@ -188,7 +188,7 @@ class Synta:
 
 @dataclass(frozen=True)
 class Transfer:
-    """The motion-transfer benchmark, see `vlact.transferring`."""
+    """The motion-transfer benchmark, see `vlact.papers.transfer.benchmark`."""
 
     models: dict  # kind to options of its class; `lr` is a learning rate of its own
     plain: list  # those that also learn coarse motions on plain backgrounds
@@ -248,7 +248,7 @@ class Params:
     workspace: str
     workers: int  # processes of a stage
     lanes: int  # stages that `make repro` runs at a time
-    device: str  # where models are trained and run, see `vlact.device.choose`
+    device: str  # where models are trained and run, see `vlact.runtime.device.choose`
     seeds: list
     world: World
     model: Model

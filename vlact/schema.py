@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact.jobs import write_whole
+from vlact.runtime.jobs import write_whole
 
 ANNOTATION = ("video", "start_s", "end_s", "label", "split", "group")
 OPTIONAL = ("verb", "object", "caption", "view")

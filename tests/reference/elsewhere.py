@@ -98,14 +98,14 @@ class Pretended(TorchFunctionMode):
 
 @contextmanager
 def pretended():
-    """The place exists, and `vlact.device` puts models there."""
-    from vlact import device
+    """The place exists, and `vlact.runtime.device` puts models there."""
+    from vlact.runtime import device
 
     before, real = device.wanted(), torch.autocast
 
     @contextmanager
     def autocast(kind: str, *args, **kwargs):
-        """As on the CPU, with attention as `vlact.training.autocast` has it there."""
+        """As on the CPU, with attention as `vlact.training.loop.autocast` has it there."""
         with real("cpu" if kind == PLACE.type else kind, *args, **kwargs), sdpa_kernel(SDPBackend.MATH):
             yield
 
@@ -119,6 +119,6 @@ def pretended():
 
 def where(_) -> tuple[str, str]:
     """What a process was told, and where it puts models."""
-    from vlact import device
+    from vlact.runtime import device
 
     return device.wanted(), str(device.chosen())

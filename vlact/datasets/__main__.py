@@ -16,7 +16,7 @@ import pandas as pd
 
 from vlact import schema, video
 from vlact.datasets import activitynet, activitynet13, ata, epic, gtea, ikea, thumos14
-from vlact.jobs import write_whole
+from vlact.runtime.jobs import write_whole
 
 CLIPS = {"ata": ata.read, "ikea": ikea.read, "gtea": gtea.read}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact.jobs import write_whole
+from vlact.runtime.jobs import write_whole
 from vlact.schema import json_object
 
 

@@ -73,7 +73,7 @@ def _key(entries, key: str | None, path: Path) -> str:
 
 
 def grid(feat_stride: float, fps: float, num_frames: float = 0.0, offset_frames: float = 0.0) -> tuple[float, float]:
-    """Seconds from one step to the next, and those that step 0 stands for: `Clock(*grid(..))` of `vlact.localizing`.
+    """Seconds from one step to the next, and those that step 0 stands for: `Clock(*grid(..))` of `vlact.papers.actionvlm.localizing`.
 
     Args:
         feat_stride: Frames from one step to the next.

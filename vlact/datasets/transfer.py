@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact.jobs import write_whole
 from vlact.language.motions import SETS, check
+from vlact.runtime.jobs import write_whole
 from vlact.schema import text
 
 PARTS = ("train", "val")

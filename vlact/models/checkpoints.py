@@ -324,7 +324,7 @@ def videomae(path: str | Path, num_frames: int = 16, image_size: int = 224, head
 
 
 class VideoMAE(nn.Module):
-    """A fine-tuned VideoMAE as an encoder of clips, for `vlact.features.extract`: the mean of its tokens after the norm.
+    """A fine-tuned VideoMAE as an encoder of clips, for `vlact.training.features.extract`: the mean of its tokens after the norm.
 
     Args:
         model: From `videomae`.
@@ -395,7 +395,7 @@ def internvideo2(path: str | Path, num_frames: int = 8, heads: int | None = None
 
 
 class VideoEncoder:
-    """A published encoder of clips, for `vlact.features.extract`, whichever the file is of."""
+    """A published encoder of clips, for `vlact.training.features.extract`, whichever the file is of."""
 
     @staticmethod
     def load(path: str | Path) -> nn.Module:

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vlact.jobs import write_whole
+from vlact.runtime.jobs import write_whole
 
 
 def save(path: str | Path, kind: str, note: dict, state: dict[str, Tensor]) -> None:

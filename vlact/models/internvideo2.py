@@ -1,4 +1,4 @@
-"""InternVideo2's video tower (ECCV 2024), what ActionVLM's Table 8 sees with: features of clips for `vlact.features.extract`.
+"""InternVideo2's video tower (ECCV 2024), what ActionVLM's Table 8 sees with: features of clips for `vlact.training.features.extract`.
 
 A plain vision transformer over all patches of all frames: RMS norms, queries and keys normalised over all heads together,
 a learned scale on each residual, and one attention that gathers the tokens. Modules are named as in the published files, so

@@ -74,7 +74,7 @@ def save(table: pd.DataFrame, folder: Path, stem: str, digits: int = 1, caption:
 
 
 def results_map(folder: Path, stage: str, notebook: str, rows: list[dict]) -> None:
-    """Note what a stage made: one json a stage beside its figures, gathered by `vlact.pipeline index`.
+    """Note what a stage made: one json a stage beside its figures, gathered by `vlact.tools.pipeline index`.
 
     Args:
         folder: Where the figures lie.

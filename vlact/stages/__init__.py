@@ -11,11 +11,11 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vlact import device, jobs
-from vlact.jobs import write_whole
 from vlact.params import Params
+from vlact.runtime import device, jobs
+from vlact.runtime.code import module_hash
+from vlact.runtime.jobs import write_whole
 
-READING = ("video.py", "clips.py", "schema.py")
 BEGUN = "begun_by.json"  # of a folder that is not finished
 
 
@@ -25,20 +25,20 @@ class Stage:
 
     Attributes:
         name: Also of its scratch folder.
-        files: Files and folders under vlact/.
+        module: Where it is defined; the code that this imports is what its output depends on.
         sections: Of the parameters.
         after: The stage whose output it reads.
     """
 
     name: str
-    files: tuple[str, ...]
+    module: str
     sections: tuple[str, ...] = ()
     after: "Stage | None" = None
 
     def key(self, p: Params) -> str:
         """Hash of the code and parameters that this stage and those before it depend on."""
         before = self.after.key(p) if self.after else ""
-        return jobs.key(before, jobs.source_key(*self.files), {k: asdict(p)[k] for k in self.sections})
+        return jobs.key(before, module_hash(self.module), {k: asdict(p)[k] for k in self.sections})
 
     def work(self, p: Params) -> Path:
         """Where it keeps what a killed run goes on from."""

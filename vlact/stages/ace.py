@@ -15,24 +15,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact import jobs
-from vlact.jobs import write_whole
 from vlact.language import tasks
 from vlact.language.trees import Trees, context_free, phrase
+from vlact.papers.ace.trials import (
+    Files,
+    Trial,
+    concept_job,
+    keep_job,
+    kept_file,
+    plan_texts,
+    tune_job,
+)
 from vlact.params import Ace, Params
-from vlact.runs import Files, Trial, concept_job, keep_job, kept_file, plan_texts, tune_job
+from vlact.runtime import jobs
+from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
 from vlact.stages.pretrain import PRETRAIN, frames_of, pretraining
 
-ZOO = tuple(f"models/zoo/{k}.py" for k in ("__init__", "ace", "bike", "lavila", "procvlr", "text4vis", "vifi", "vifi_prompts"))
 ACE = Stage(
     "ace",
-    ("stages/ace.py", "runs.py", "finetuning.py", "losses/ace.py", *ZOO, "language/trees.py", "language/tasks.py",
-     "language/trees", "language/srt.yaml", "inference.py", "metrics/selection.py", "metrics/classification.py"),
+    __name__,
     ("ace",),
     PRETRAIN,
 )  # fmt: skip
-SWEEPS = Stage("ace_sweeps", (), (), ACE)
+SWEEPS = Stage("ace_sweeps", __name__, (), ACE)
 
 FOLDED = ("ikea", "gtea")
 NAMES = {"ata": "ATA", "ikea": "IKEA", "gtea": "GTEA"}

@@ -7,19 +7,19 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from vlact import jobs
 from vlact.language import descriptions
 from vlact.language.motions import SETS, coarse_names, taxonomy
 from vlact.params import Params
+from vlact.runtime import jobs
 from vlact.stages import Stage
-from vlact.stages.ace import ACE, ace
+from vlact.stages.ace import ace
 from vlact.stages.actionvlm import ACTIONVLM, actionvlm
 from vlact.stages.stadium import durations_of, truth_of
-from vlact.stages.transfer import TRANSFER, prepared, recipe_of, transfer, words_of
+from vlact.stages.transfer import prepared, recipe_of, transfer, words_of
 
 ACROSS = Stage(
     "across",
-    ("stages/across.py", "across.py", "language/pose_names.yaml", *ACE.files, *TRANSFER.files),
+    __name__,
     ("across", "world", "model", "pretrain", "ace", "synta", "transfer"),
     ACTIONVLM,
 )
@@ -50,8 +50,8 @@ def across(p: Params, must_exist: bool = False) -> None:
         raise FileNotFoundError(f"{folder}: profile {p.profile!r} reads real data; these experiments are of the rendered worlds")
     if not ACROSS.must_run(p, folder, must_exist):
         return
-    from vlact.across import reading_job, rename_localiser, weigh_job
-    from vlact.transferring import BY_NAME
+    from vlact.papers.across import reading_job, rename_localiser, weigh_job
+    from vlact.papers.transfer.benchmark import BY_NAME
     from vlact.worlds.stadium import ACTIONS
 
     actionvlm(p, must_exist=True)

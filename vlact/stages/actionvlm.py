@@ -9,10 +9,10 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
-from vlact import jobs
 from vlact.language.descriptions import describe
 from vlact.metrics.proposals import derangements
 from vlact.params import Params
+from vlact.runtime import jobs
 from vlact.stages import Stage
 from vlact.stages.alignment import alignment
 from vlact.stages.localisers import LOCALISERS, common, recipe_of
@@ -20,7 +20,7 @@ from vlact.stages.stadium import truth_of
 
 ACTIONVLM = Stage(
     "actionvlm",
-    ("stages/actionvlm.py", "vision_language.py", "losses/actionvlm.py", "metrics/proposals.py"),
+    __name__,
     ("vlm",),
     LOCALISERS,
 )
@@ -31,7 +31,7 @@ SESSION = {"batch_size": 2}  # long windows
 
 def headline():
     """Rows that run on every seed."""
-    from vlact.vision_language import Variant
+    from vlact.papers.actionvlm.experiments import Variant
 
     return [
         Variant("vision only"),
@@ -43,7 +43,7 @@ def headline():
 
 def ablations():
     """Rows that run on some seeds."""
-    from vlact.vision_language import Variant
+    from vlact.papers.actionvlm.experiments import Variant
 
     out = [Variant(f"fixed λ = {x}", x) for x in (0.2, 0.4, 0.6, 0.8)]
     out += [
@@ -97,7 +97,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "actionvlm"
     if not ACTIONVLM.must_run(p, folder, must_exist):
         return
-    from vlact.vision_language import answer_job, vision_language_job
+    from vlact.papers.actionvlm.experiments import answer_job, vision_language_job
 
     alignment(p, must_exist=True)
     gate, biased = (p.data / "aligned" / name for name in ("gate.csv", "biased_reader.safetensors"))  # real data has none

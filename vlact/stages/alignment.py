@@ -14,16 +14,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vlact import ROOT, device, jobs, video
-from vlact.jobs import write_whole
+from vlact import ROOT, video
 from vlact.params import Params
-from vlact.stages import READING, Stage
+from vlact.runtime import device, jobs
+from vlact.runtime.jobs import write_whole
+from vlact.stages import Stage
 from vlact.stages.stadium import STADIUM, stadium, truth_of
 
 ALIGNMENT = Stage(
     "alignment",
-    ("stages/alignment.py", "aligning.py", "features.py", "language/prompts.py", "models/poses.py", "models/actionvlm.py",
-     "models/dual.py", "models/text.py", "models/files.py", "training.py", *READING),
+    __name__,
     ("align", "tal"),
     STADIUM,
 )  # fmt: skip
@@ -34,7 +34,7 @@ FILES = ("features.safetensors", "reader.safetensors", "clauses.safetensors", "w
 
 def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str], fps: float, work: Path, mirrored: bool = False) -> dict:
     """Features of videos, many at once; what an earlier run left in `work` is taken."""
-    from vlact.features import extract_job
+    from vlact.training.features import extract_job
 
     parts = [part for i in range(PARTS) if (part := names[i::PARTS])]  # long videos may follow one another
     stem, given = "mirrored" if mirrored else "features", (kind, str(encoder), str(folder))
@@ -98,9 +98,9 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         return
     if not ALIGNMENT.must_run(p, folder, must_exist):
         return
-    from vlact.aligning import align_job, pose_job
     from vlact.language.descriptions import WORDS
     from vlact.models.poses import PoseEncoder
+    from vlact.papers.actionvlm.alignment import align_job, pose_job
     from vlact.worlds.stadium import ACTIONS
 
     stadium(p, must_exist=True)

@@ -2,17 +2,17 @@
 
 import pandas as pd
 
-from vlact import jobs
 from vlact.language.motions import SETS, coarse_names, fine_names, taxonomy
 from vlact.params import Params
-from vlact.stages import READING, Stage
+from vlact.runtime import jobs
+from vlact.stages import Stage
 from vlact.stages.pretrain import PRETRAIN, pretraining
 from vlact.stages.synta import synta
-from vlact.stages.transfer import BENCHMARK, prepared, recipe_of, words_of
+from vlact.stages.transfer import prepared, recipe_of, words_of
 
 DISENTANGLE = Stage(
     "disentangle",
-    ("stages/disentangle.py", "stages/transfer.py", "models/disentangled.py", "losses/disentanglement.py", *BENCHMARK, *READING),
+    __name__,
     ("synta", "transfer", "disentangle"),
     PRETRAIN,
 )
@@ -48,7 +48,7 @@ def disentangle(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "disentangle"
     if not DISENTANGLE.must_run(p, folder, must_exist):
         return
-    from vlact.transferring import disentangle_job
+    from vlact.papers.transfer.benchmark import disentangle_job
 
     synta(p, must_exist=True)
     pretraining(p, must_exist=True)

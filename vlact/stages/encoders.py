@@ -3,19 +3,18 @@
 import pandas as pd
 from safetensors.torch import save_file
 
-from vlact import jobs
-from vlact.jobs import write_whole
 from vlact.params import Params
+from vlact.runtime import jobs
+from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
 from vlact.stages.alignment import extract
 from vlact.stages.localisers import LOCALISERS, common, localisers, recipe_of
-from vlact.stages.pretrain import PRETRAIN, pretraining
+from vlact.stages.pretrain import pretraining
 from vlact.stages.stadium import truth_of
-from vlact.stages.worlds import WORLDS
 
 ENCODERS = Stage(
     "encoders",
-    ("stages/encoders.py", *WORLDS.files, *PRETRAIN.files),
+    __name__,
     ("world", "model", "pretrain", "vlm"),
     LOCALISERS,
 )
@@ -30,9 +29,9 @@ def encoders(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "encoders"
     if not ENCODERS.must_run(p, folder, must_exist):
         return
-    from vlact.localizing import end_to_end_job, localise_job
     from vlact.models.dual import DualEncoder
     from vlact.models.frames import FrameEncoder
+    from vlact.papers.actionvlm.localizing import end_to_end_job, localise_job
     from vlact.worlds.stadium import ACTIONS
 
     localisers(p, must_exist=True)

@@ -5,20 +5,20 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from vlact import clips, jobs
+from vlact import clips
 from vlact.language import motions
 from vlact.language.motions import SETS, coarse_names, taxonomy
 from vlact.language.trees import ActionTexts, Trees
 from vlact.params import Params
-from vlact.stages import READING, Stage
+from vlact.runtime import jobs
+from vlact.stages import Stage
 from vlact.stages.synta import synta
 from vlact.stages.transfer import TRANSFER, prepared, recipe_of, transfer, words_of
 
 NAMES = Path(motions.__file__).parent / "motion_names.yaml"
 FACTORS = Stage(
     "factors",
-    ("stages/factors.py", "worlds/factors.py", "models/dual.py", "models/zoo/ace.py", "models/zoo/procvlr.py", "losses/ace.py",
-     "language/trees.py", "language/motion_trees.yaml", "language/motion_names.yaml", *READING),
+    __name__,
     ("factors", "ace"),
     TRANSFER,
 )  # fmt: skip
@@ -69,7 +69,7 @@ def factors(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "factors"
     if not FACTORS.must_run(p, folder, must_exist):
         return
-    from vlact.transferring import BY_NAME, MOTION_TREES, factors_job, rename_job
+    from vlact.papers.transfer.benchmark import BY_NAME, MOTION_TREES, factors_job, rename_job
 
     synta(p, must_exist=True)
     transfer(p, must_exist=True)

@@ -12,20 +12,20 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from vlact import jobs, schema
+from vlact import schema
 from vlact.datasets import activitynet
-from vlact.jobs import write_whole
 from vlact.params import Params
+from vlact.runtime import jobs
+from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
 from vlact.stages.alignment import extract, published
-from vlact.stages.localisers import LOCALISERS, recipe_of, shape_of
+from vlact.stages.localisers import recipe_of, shape_of
 from vlact.stages.pretrain import PRETRAIN, pretraining
 from vlact.stages.stadium import durations_of
 
 KITCHENS = Stage(
     "kitchens",
-    ("stages/kitchens.py", "worlds/kitchen.py", "features.py", "aligning.py", "vision_language.py", "losses/actionvlm.py",
-     "models/actionvlm.py", "models/files.py", "language/prompts.py", "language/descriptions.py", *LOCALISERS.files),
+    __name__,
     ("kitchen", "tal", "align", "vlm"),
     PRETRAIN,
 )  # fmt: skip
@@ -54,7 +54,7 @@ def narrations(p: Params) -> dict[str, tuple[dict, list[str], dict[str, list[str
 
 def variants() -> list:
     """Rows of ActionVLM."""
-    from vlact.vision_language import Variant
+    from vlact.papers.actionvlm.experiments import Variant
 
     return [Variant("fixed λ = 1.0", 1.0), Variant("full (Eq. 1)", "eq1")]
 
@@ -100,9 +100,9 @@ def read(p: Params, work: Path) -> tuple[dict[str, Task], Path, float]:
 
 def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, float]:
     """As `read`, of recordings that are filmed to `folder`; gate.csv says how well language reads."""
-    from vlact.aligning import align_job
     from vlact.language.descriptions import describe
     from vlact.models.dual import DualEncoder
+    from vlact.papers.actionvlm.alignment import align_job
     from vlact.worlds.corpus import film_job
     from vlact.worlds.kitchen import BARE, EPIC_NOUNS, EPIC_VERBS
     from vlact.worlds.kitchen import kitchens as planned
@@ -159,8 +159,8 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "kitchens"
     if not KITCHENS.must_run(p, folder, must_exist):
         return
-    from vlact.localizing import localise_job
-    from vlact.vision_language import vision_language_job
+    from vlact.papers.actionvlm.experiments import vision_language_job
+    from vlact.papers.actionvlm.localizing import localise_job
 
     work = KITCHENS.work(p)
     tasks, features, step_s = filmed(p, folder, work) if p.world.source == "rendered" else read(p, work)

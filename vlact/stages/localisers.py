@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact import jobs
 from vlact.params import Params
+from vlact.runtime import jobs
 from vlact.stages import Stage
 from vlact.stages.alignment import ALIGNMENT, alignment, dim_of
 from vlact.stages.stadium import durations_of, truth_of
 
 LOCALISERS = Stage(
     "localisers",
-    ("stages/localisers.py", "localizing.py", "detection.py", "nms.py", "losses/localization.py", "models/actionformer.py",
-     "models/tridet.py", "models/dyfadet.py", "models/adatad.py"),
+    __name__,
     (),
     ALIGNMENT,
 )  # fmt: skip
@@ -39,7 +38,7 @@ def common(p: Params, work, name: str = "ground_truth") -> tuple[str, list[dict]
 
 
 def recipe_of(p: Params) -> dict:
-    """`Tal` with the options of `vlact.nms.suppress`."""
+    """`Tal` with the options of `vlact.models.nms.suppress`."""
     return asdict(p.tal) | {"nms": {"sigma": p.tal.nms_sigma, "max_seg_num": p.tal.max_seg_num}}
 
 
@@ -48,7 +47,7 @@ def localisers(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "localisers"
     if not LOCALISERS.must_run(p, folder, must_exist):
         return
-    from vlact.localizing import KINDS, localise_job
+    from vlact.papers.actionvlm.localizing import KINDS, localise_job
     from vlact.worlds.stadium import ACTIONS
 
     alignment(p, must_exist=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact import clips, jobs
+from vlact import clips
 from vlact.params import Params
+from vlact.runtime import jobs
 from vlact.stages.ace import ACE, BOTH, clip_table
 from vlact.stages.pretrain import pretraining
 
@@ -36,7 +37,7 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
     from vlact.datasets import folder as own
     from vlact.models.text import sentence_encoder
     from vlact.models.zoo.ace import LITERAL, SLOW
-    from vlact.runs import Files, Trial, keep_job, plan_texts, tune_job
+    from vlact.papers.ace.trials import Files, Trial, keep_job, plan_texts, tune_job
 
     pretraining(p, must_exist=True)
     table = own.read(csv)

@@ -8,25 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact import ROOT, clips, jobs, schema
+from vlact import ROOT, clips, schema
 from vlact.params import Params
-from vlact.pretraining import NOTHING, align, narrate, pretrain, pretrain_frames, published
-from vlact.stages import READING, Stage
+from vlact.runtime import jobs
+from vlact.runtime.code import module_hash
+from vlact.stages import Stage
 from vlact.stages.worlds import WORLDS, worlds
+from vlact.training.pretraining import NOTHING, align, narrate, pretrain, pretrain_frames, published
 
 PRETRAIN = Stage(
     "pretrain",
-    (
-        "stages/pretrain.py",
-        "models/checkpoints.py",
-        "models/dual.py",
-        "models/frames.py",
-        "models/text.py",
-        "models/files.py",
-        "training.py",
-        "pretraining.py",
-        *READING,
-    ),
+    __name__,
     ("model", "pretrain", "seeds"),
     WORLDS,
 )
@@ -39,7 +31,7 @@ def frames_of(p: Params, name: str, window_s: float | None, views: int) -> tuple
     folder = p.data / "worlds" / name
     csv = folder / "annotations.csv"
     table = schema.read_annotations(csv)
-    code = jobs.source_key("clips.py", "video.py")
+    code = module_hash("vlact.clips")
     path = p.scratch / "clips" / f"{jobs.key(csv, code, WORLDS.key(p), p.model.num_frames, p.model.image_size, window_s, views)}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,16 +8,15 @@ from collections import defaultdict
 
 import pandas as pd
 
-from vlact import jobs
 from vlact.datasets import activitynet
-from vlact.jobs import write_whole
 from vlact.params import Params
+from vlact.runtime import jobs
+from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
 
 STADIUM = Stage(
     "stadium",
-    ("stages/stadium.py", "worlds/scene.py", "worlds/render.py", "worlds/stadium.py", "worlds/broadcast.py",
-     "language/descriptions.py", "language/poses.yaml", "video.py"),
+    __name__,
     ("stadium", "seeds"),
 )  # fmt: skip
 

@@ -2,16 +2,15 @@
 
 import pandas as pd
 
-from vlact import jobs
 from vlact.datasets import transfer
 from vlact.language.motions import taxonomy
 from vlact.params import Params
+from vlact.runtime import jobs
 from vlact.stages import Stage
 
 SYNTA = Stage(
     "synta",
-    ("stages/synta.py", "worlds/scene.py", "worlds/render.py", "worlds/synta.py", "language/motions.py", "language/motions.csv",
-     "datasets/transfer.py", "video.py"),
+    __name__,
     ("synta",),
 )  # fmt: skip
 

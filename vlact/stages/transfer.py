@@ -5,18 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact import clips, jobs
+from vlact import clips
 from vlact.datasets import transfer as lists
 from vlact.language.motions import SETS, coarse_names, fine_names, taxonomy
 from vlact.params import Params
-from vlact.stages import READING, Stage
+from vlact.runtime import jobs
+from vlact.stages import Stage
 from vlact.stages.pretrain import PRETRAIN, pretraining
-from vlact.stages.synta import SYNTA, synta
+from vlact.stages.synta import synta
 
-ZOO = ("resnet50", "i3d", "x3d", "slowfast", "mvitv2", "revmvit", "aim", "uniformerv2", "actionclip", "xclip", "vifi", "ezclip", "froster",
-       "videodg", "stdn", "cir", "text4vis", "__init__")  # fmt: skip
-BENCHMARK = ("transferring.py", "models/convnet3d.py", "models/moving.py", *(f"models/zoo/{n}.py" for n in ZOO), *SYNTA.files)
-TRANSFER = Stage("transfer", ("stages/transfer.py", *BENCHMARK, *READING), ("synta", "transfer"), PRETRAIN)
+TRANSFER = Stage("transfer", __name__, ("synta", "transfer"), PRETRAIN)
 
 
 def prepared(p: Params, work: Path, background: str, whole: bool = False) -> tuple[str, str]:
@@ -70,7 +68,7 @@ def transfer(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "transfer"
     if not TRANSFER.must_run(p, folder, must_exist):
         return
-    from vlact.transferring import BY_NAME, transfer_job
+    from vlact.papers.transfer.benchmark import BY_NAME, transfer_job
     from vlact.worlds.synta import BACKGROUNDS
 
     synta(p, must_exist=True)

@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from vlact import jobs, schema
+from vlact import schema
 from vlact.params import Params
+from vlact.runtime import jobs
 from vlact.stages import Stage
 
 WORLDS = Stage(
     "worlds",
-    ("stages/worlds.py", "worlds/scene.py", "worlds/render.py", "worlds/things.py", "worlds/workbench.py", "worlds/corpus.py",
-     "language/captions.yaml", "language/tasks.py", "video.py"),
+    __name__,
     ("world",),
 )  # fmt: skip
 CORPORA = ("tutorial", "vlog", "ata", "ikea", "gtea")

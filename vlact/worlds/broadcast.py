@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from vlact import video
-from vlact.jobs import kept
 from vlact.language.descriptions import moments
+from vlact.runtime.jobs import kept
 from vlact.worlds.render import render
 from vlact.worlds.stadium import ACTIONS, PROPS, Action, Take, drill, look, shoot
 

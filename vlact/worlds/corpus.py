@@ -17,8 +17,8 @@ import numpy as np
 import yaml
 
 from vlact import video
-from vlact.jobs import kept
 from vlact.language.tasks import ATA_BASE, ATA_NOVEL, GTEA_BASE, GTEA_NOVEL, IKEA_BASE, IKEA_NOVEL
+from vlact.runtime.jobs import kept
 from vlact.worlds.render import render
 from vlact.worlds.things import ANYTHING, TUTORIAL_OBJECTS
 from vlact.worlds.workbench import ATA_VIEWS, IKEA_VIEWS, OBJECTLESS, VERBS, act, person, place

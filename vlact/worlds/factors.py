@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vlact import video
-from vlact.jobs import kept
+from vlact.runtime.jobs import kept
 from vlact.worlds.render import render
 from vlact.worlds.scene import Scene
 from vlact.worlds.synta import OUTSIDE, SECONDS, STEPS, STYLES, Stage, act, scene

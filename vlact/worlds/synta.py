@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vlact import device, video
-from vlact.jobs import kept
+from vlact import video
+from vlact.runtime import device
+from vlact.runtime.jobs import kept
 from vlact.worlds.render import render
 from vlact.worlds.scene import Body, Camera, Part, Scene, Surface, Track
 
@@ -686,7 +687,7 @@ def scene(
 
 
 def film(coarse: int, name: str, number: int, ids: list[int], background: str, folder: Path, size: int, fps: float, seed: int) -> list[str]:
-    """Clips of one fine class, every id in both styles; the same motions for every background. Drawn where `vlact.device` says.
+    """Clips of one fine class, every id in both styles; the same motions for every background. Drawn where `vlact.runtime.device` says.
 
     Args:
         coarse, name, number: Coarse class, its name, the fine class's number therein.

@@ -1,0 +1,92 @@
+"""Fine-tuning of the zoo's methods on activations that never change, and what a method sees of many clips."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from vlact.models.zoo import Kept, Recogniser
+from vlact.runtime.device import beside
+from vlact.training.loop import autocast
+
+
+def take(kept: Kept, rows) -> Kept:
+    """Some clips of what was kept."""
+    return {k: v[rows] for k, v in kept.items()}
+
+
+@torch.no_grad()
+def keep(method: Recogniser, clips: Tensor, batch_size: int = 64) -> Kept:
+    """`Recogniser.keep` of many clips (N, T, H, W, 3), activations in bf16."""
+    with autocast():
+        parts = [{k: x.to("cpu", torch.bfloat16) for k, x in method.keep(beside(method, part)).items()} for part in clips.split(batch_size)]
+    return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
+
+
+@torch.no_grad()
+def look(method: Recogniser, kept: Kept, batch_size: int = 64) -> Kept:
+    """`Recogniser.look` at many clips, batch by batch; what it saw lies where the method does."""
+    n = len(next(iter(kept.values())))
+    with autocast():
+        parts = [method.look(beside(method, take(kept, slice(i, i + batch_size)))) for i in range(0, n, batch_size)]
+    return {k: torch.cat([p[k].float() for p in parts]) for k in parts[0]}
+
+
+def finetune(method: Recogniser, views: list[Kept], labels: Tensor, ace: dict, lr: float, epochs: list[int], seed: int, on_epoch) -> None:
+    """Fine-tune a method, calling `on_epoch(epoch)` at the listed epochs.
+
+    SGD at a constant rate (the ACE paper prints none), so one run passes through every listed epoch.
+
+    Args:
+        method: Trained in place, where it lies: the parameters it names with their factors on the rate.
+        views: What was kept of each of several fixed views of the clips (plain and mirrored).
+        labels: Base classes (N,).
+        ace: `Ace` as a dict.
+        lr: Learning rate.
+        epochs: Increasing epoch numbers.
+        seed: Order and mirroring.
+        on_epoch: Called with the epoch number, the method in evaluation mode.
+    """
+    method.requires_grad_(False)
+    groups: dict[float, list] = {}
+    for parameter, factor in method.trained():
+        groups.setdefault(factor, []).append(parameter.requires_grad_())
+    parameters = [p for group in groups.values() for p in group]
+    settings = [{"params": group, "lr": lr * factor} for factor, group in groups.items()]
+    optimizer = torch.optim.SGD(settings, lr, momentum=ace["momentum"], weight_decay=ace["weight_decay"])
+    generator = torch.Generator().manual_seed(seed)
+    method.eval()
+    stacked = {k: torch.stack([v[k] for v in views]) for k in views[0]}
+    for epoch in range(1, max(epochs) + 1):
+        for rows in torch.randperm(len(labels), generator=generator).split(ace["batch_size"]):
+            view = torch.randint(len(views), (len(rows),), generator=generator)
+            with autocast():
+                loss = method.loss(*beside(method, ({k: v[view, rows] for k, v in stacked.items()}, labels[rows])))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+            optimizer.step()
+        if epoch in epochs:
+            on_epoch(epoch)
+
+
+def clone(method: Recogniser) -> Recogniser:
+    """A copy of a method's weights; the words it knows are shared."""
+    return copy.deepcopy(method, {id(method.words): method.words})
+
+
+@torch.no_grad()
+def halfway(method: Recogniser, start: list[Tensor]) -> Recogniser:
+    """A copy whose trained parameters lie halfway back to where they started.
+
+    WiSE-FT (Wortsman et al., CVPR 2022) with its default of 0.5: the mean of both weights often keeps what
+    fine-tuning learnt and what it would have forgotten.
+
+    Args:
+        method: Fine-tuned.
+        start: Its trained parameters before, in the order of `method.trained()`.
+    """
+    mean = clone(method)
+    for (parameter, _), before in zip(mean.trained(), start, strict=True):
+        parameter.lerp_(before, 0.5)
+    return mean

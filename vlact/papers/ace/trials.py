@@ -1,0 +1,340 @@
+"""Jobs that tie training to prediction: one call, one method with one seed, its scores and predictions.
+
+Each is importable, takes paths and plain values, and leaves its result under a key in the scratch folder,
+so that a killed stage goes on where it was.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from vlact.language.tasks import Task
+from vlact.language.trees import ActionTexts, phrase
+from vlact.metrics.selection import score_grid
+from vlact.models.dual import DualConfig, DualEncoder
+from vlact.models.frames import FrameEncoder
+from vlact.models.text import TextTower, sentence_encoder
+from vlact.models.zoo import Kept, Recogniser
+from vlact.papers.ace.finetuning import clone, finetune, halfway, keep, look, take
+from vlact.papers.ace.prediction import predict, rows
+from vlact.runtime.device import put
+from vlact.runtime.jobs import write_whole
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trained model of one dataset: what the tables vary.
+
+    Attributes:
+        dataset: "ata", "ikea" or "gtea".
+        name: As in the tables.
+        method: File of `vlact.models.zoo`.
+        start: "pretrained" (the ladder's TimeSformer), "random", "vlog" (LaViLa's) or "clip" (frames).
+        tree: Of the base actions: "shipped", "manual", "context-free", or "3x11" (first x second order).
+        tests: Trees of the novel actions, one test each; the training tree if empty.
+        leaf: Inference variants, with and without leaf augmentation.
+        blocks: Last blocks trained of the video or image tower; None takes the profile's.
+        text_blocks: Last blocks trained of the text trunk.
+        halfway: Inference variants, with the tuned weights and with those halfway back, see
+            `vlact.papers.ace.finetuning.halfway`; the latter are called "<name>, halfway".
+        options: Further arguments of the method.
+        verb_only: Objects and classes merged, see `vlact.language.tasks.verb_only`.
+    """
+
+    dataset: str
+    name: str
+    method: str
+    start: str = "pretrained"
+    tree: str = "shipped"
+    tests: tuple[str, ...] = ()
+    leaf: tuple[bool, ...] = (False,)
+    blocks: int | None = None
+    text_blocks: int = 0
+    halfway: tuple[bool, ...] = (False,)
+    options: dict = field(default_factory=dict)
+    verb_only: bool = False
+
+    @property
+    def trained(self) -> bool:
+        return self.method != "zero_shot"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where one seed of one dataset finds its input.
+
+    Attributes:
+        encoders: Start to safetensors file; "random" has none.
+        frames: npy of uint8 clips (N, views, T, H, W, 3).
+        words: safetensors of the frozen features of every string.
+        table: Parquet of clips, see `vlact.stages.ace.clip_table`; row i of a part is clip i of what is kept.
+        kept: Folder for activations of frozen parts.
+    """
+
+    encoders: dict[str, str]
+    frames: str
+    words: str
+    table: str
+    kept: str
+
+
+def encoder_of(trial: Trial, files: Files, model: dict, seed: int):
+    """The encoder a trial starts from, as pretrained."""
+    if trial.start == "random":
+        torch.manual_seed(seed)
+        return DualEncoder(DualConfig(**model)).eval()
+    return (FrameEncoder if trial.start == "clip" else DualEncoder).load(files.encoders[trial.start])
+
+
+def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) -> Recogniser:
+    """A method, ready to train.
+
+    Raises:
+        ValueError: Unknown method.
+    """
+    from vlact.models.zoo.ace import ACE
+    from vlact.models.zoo.bike import BIKE
+    from vlact.models.zoo.lavila import LaViLa
+    from vlact.models.zoo.procvlr import ProcVLR
+    from vlact.models.zoo.text4vis import Text4Vis
+    from vlact.models.zoo.vifi import ViFi
+    from vlact.models.zoo.vifi_prompts import PROMPTS, TEXT_BLOCKS, ViFiPrompts
+
+    torch.manual_seed(seed)
+    blocks = ace["trained_blocks"] if trial.blocks is None else trial.blocks
+    say = sentence_encoder(encoder.config.text)
+    common = {"words": words, "base": [phrase(*a) for a in task.base], "tau": ace["tau"]}
+    match "vifi" if trial.start == "clip" and not trial.trained else trial.method:
+        case "procvlr" | "zero_shot":
+            return ProcVLR(encoder, blocks=blocks, **common, **trial.options)
+        case "lavila":
+            return LaViLa(encoder, blocks=blocks, **common, **trial.options)
+        case "ace":
+            strings = sorted({*task.texts(), *plan_texts(task)})
+            tower = TextTower(say, strings, trial.text_blocks) if trial.text_blocks else None
+            plan = ActionTexts(list(task.base), task.trees)
+            return ACE(encoder, blocks=blocks, plan=plan, seed=seed, tower=tower, **common, **trial.options)
+        case "vifi":
+            return ViFi(encoder, TextTower(say, task.texts(any(trial.leaf)), trial.text_blocks), blocks=blocks, **common)
+        case "vifi_prompts":
+            tower = TextTower(say, task.texts(any(trial.leaf)), TEXT_BLOCKS, PROMPTS)
+            return ViFiPrompts(encoder, tower, **common)
+        case "text4vis":
+            return Text4Vis(encoder, blocks=blocks, **common)
+        case "bike":
+            return BIKE(encoder, blocks=blocks, lexicon=ace["lexicon"], encode=say, **common)
+    raise ValueError(f"method must be a file of vlact/models/zoo; got {trial.method!r}")
+
+
+def plan_texts(task: Task) -> list[str]:
+    """Strings that training with the task's trees draws from."""
+    return ActionTexts(list(task.base), task.trees).texts
+
+
+def kept_file(trial: Trial, files: Files, ace: dict) -> Path:
+    """Where the activations that a trial starts from are kept; trials with the same frozen part share them."""
+    blocks = ace["trained_blocks"] if trial.blocks is None else trial.blocks
+    return Path(files.kept) / f"{trial.start}-{'all' if trial.method == 'vifi_prompts' else blocks}.safetensors"
+
+
+def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, seed: int) -> None:
+    """What the frozen part of a trial's encoder says of every clip, computed once.
+
+    Writes for every tensor `x` that the method keeps: `plain.x` and `mirrored.x` of the training clips' centred
+    view, and `test.x` of the others, all views of a clip after each other.
+    """
+    path = kept_file(trial, files, ace)
+    if path.is_file():
+        return
+    words, table = put(load_file(files.words)), pd.read_parquet(files.table)
+    shared = replace(trial, text_blocks=0)
+    if trial.start == "clip" and trial.method != "vifi_prompts":  # what BIKE keeps serves all of them
+        shared = Trial(trial.dataset, trial.name, "bike", "clip", blocks=trial.blocks)
+    method = put(build(shared, encoder_of(trial, files, model, seed), task, words, ace, seed))
+    clips = torch.from_numpy(np.load(files.frames, mmap_mode="c"))
+    train, test = (torch.tensor(table["clip"][table["part"] == part].to_numpy()) for part in ("train", "test"))
+    centre = clips[train][:, clips.shape[1] // 2]
+    found = {"plain": keep(method, centre), "mirrored": keep(method, centre.flip(3)), "test": keep(method, clips[test].flatten(0, 1))}
+    write_whole(path, save_file, {f"{part}.{k}": v for part, kept in found.items() for k, v in kept.items()})
+
+
+def kept_of(path: Path, part: str) -> Kept:
+    """One part of what `keep_job` wrote."""
+    return {k.removeprefix(f"{part}."): v for k, v in load_file(path).items() if k.startswith(f"{part}.")}
+
+
+def tune_job(
+    trial: Trial,
+    files: Files,
+    tests: dict[str, Task],
+    model: dict,
+    ace: dict,
+    lrs: list[float],
+    epochs: list[int],
+    seed: int,
+    out: str,
+    model_out: str | None = None,
+) -> list[dict]:
+    """Train one method at every rate of the grid and test it at every listed epoch.
+
+    Args:
+        trial: What to train.
+        files: Where everything is.
+        tests: Name of the test tree to its task; the first is the one to train with.
+        model: `DualConfig` as a dict, for a random start.
+        ace: `Ace` as a dict, with `lexicon`.
+        lrs: Learning rates; ignored where nothing is trained.
+        epochs: Epochs at which to predict.
+        seed: Order, mirroring, draws, new layers.
+        out: Where the predictions go (parquet); the scores go beside them (json).
+        model_out: Save the encoder after the last epoch of the last rate, halfway back if that is the last variant.
+
+    Returns:
+        One row per rate, epoch, leaf variant and test, see `vlact.metrics.selection.score_grid`; ACE-like
+        trials add the diagnostics of `diagnose`.
+    """
+    path = Path(out)
+    note = path.with_suffix(".json")
+    if note.is_file() and (model_out is None or Path(model_out).is_file()):
+        return json.loads(note.read_text())
+    words, table = put(load_file(files.words)), pd.read_parquet(files.table)
+    task, views = next(iter(tests.values())), ace["views"]
+    train, test = table[table["part"] == "train"], table[table["part"] == "test"].reset_index(drop=True)
+    parts = [(*key, part, _views_of(part, views)) for key, part in test.groupby(["split", "mode"], sort=False)]
+    source, found, more = kept_file(trial, files, ace), [], []
+    kept = kept_of(source, "test")
+
+    def fresh() -> Recogniser:
+        return put(build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed))
+
+    def note_epoch(method: Recogniser, name: str, lr: float, epoch: int) -> Kept:
+        seen = look(method, kept)
+        for split, mode, part, clips in parts:
+            for test, asked in tests.items():
+                for leaf in trial.leaf:
+                    constant = {"dataset": trial.dataset, "model": name, "leaf": leaf, "test": test, "seed": seed}
+                    predicted = predict(method, asked, take(seen, clips), views, mode, leaf)
+                    constant |= {"lr": lr, "epoch": epoch, "split": split, "mode": mode}
+                    found.append(rows(predicted, part["label"].to_numpy(), part["clip"].to_numpy(), **constant))
+        return seen
+
+    if not trial.trained:
+        note_epoch(fresh(), trial.name, 0.0, 0)
+    else:
+        start = [kept_of(source, part) for part in ("plain", "mirrored")]
+        labels = torch.tensor(train["label"].to_numpy(), dtype=torch.long)
+    diagnosed = trial.method in ("ace", "procvlr") and trial.options.get("train_text") and not trial.text_blocks
+    diagnosed, before = diagnosed and "novel" in set(test["mode"]), None
+    for lr in lrs if trial.trained else ():
+        method = fresh()
+        weights = [p.detach().clone() for p, _ in method.trained()]
+        if diagnosed and before is None:
+            before = clone(method), look(method, kept)
+
+        def on_epoch(epoch: int, method=method, weights=weights, before=before, lr=lr) -> None:
+            for back in trial.halfway:
+                name = trial.name + ", halfway" * back
+                tested = halfway(method, weights) if back else method
+                seen = note_epoch(tested, name, lr, epoch)
+                if diagnosed:
+                    sides = {"before": before, "after": (tested, seen)}
+                    more.append({"model": name, "lr": lr, "epoch": epoch} | diagnose(sides, task, test, views, trial.leaf[-1]))
+
+        finetune(method, start, labels, ace, lr, epochs, seed, on_epoch)
+        if model_out and lr == lrs[-1]:
+            (halfway(method, weights) if trial.halfway[-1] else method).encoder.save(model_out)
+    predictions = pd.concat(found, ignore_index=True)
+    scores = score_grid(predictions)
+    if more:
+        scores = scores.merge(pd.DataFrame(more), on=["model", "lr", "epoch"])
+    write_whole(path, lambda d, p: d.to_parquet(p, index=False), predictions)
+    write_whole(note, lambda d, p: p.write_text(json.dumps(d)), scores.to_dict("records"))
+    return scores.to_dict("records")
+
+
+def _views_of(part: pd.DataFrame, views: int) -> torch.Tensor:
+    """Rows of kept views of a table of test clips."""
+    return (torch.tensor(part.index.to_numpy())[:, None] * views + torch.arange(views)).flatten()
+
+
+@torch.inference_mode()
+def diagnose(sides: dict[str, tuple[Recogniser, Kept]], task: Task, test: pd.DataFrame, views: int, leaf: bool) -> dict:
+    """Why a schedule fails: how far the text projection went, whether novel roots fell together, which side is to blame.
+
+    Args:
+        sides: "before" and "after" training: the method and what it sees of the test clips.
+        task, views, leaf: As tested.
+        test: Table of the test clips.
+
+    Returns:
+        `moved`: relative change of the text projection's weight; `novel_cosine`: mean cosine between the
+        leaf-averaged embeddings of different novel roots; `swap_text`: SRT accuracy of the tuned video side
+        with the initial text side; `swap_video`: of the initial video side with the tuned text side.
+    """
+    novel = test[(test["mode"] == "novel") & (test["split"] == "test")]
+    clips, labels = _views_of(novel, views), novel["label"].to_numpy()
+    old, new = (sides[k][0].encoder.text_projection.weight for k in ("before", "after"))
+
+    def srt(video_side: str, text_side: str) -> float:
+        predicted = predict(sides[text_side][0], task, take(sides[video_side][1], clips), views, "novel", leaf)
+        return float((predicted == labels).mean())
+
+    roots = torch.nn.functional.normalize(sides["after"][0].actions(task.names("novel", 0, True)), dim=-1)
+    pairs = torch.triu_indices(len(roots), len(roots), 1)
+    return {
+        "moved": float((new - old).norm() / old.norm()),
+        "novel_cosine": float((roots @ roots.T)[pairs[0], pairs[1]].mean()),
+        "swap_text": srt("after", "before"),
+        "swap_video": srt("before", "after"),
+    }
+
+
+def concept_job(models: dict[str, tuple[str, bool]], files: Files, source: str, task: Task, tau: float, blocks: int, views: int, out: str):
+    """What the figures need of the chosen models, as two parquet files in the folder `out`.
+
+    `concepts`: one row a tree node and model: `model, mode, concept, order, text, e0..` (unit embeddings of
+    the node alone, without leaf averaging). `similarity`: mean cosine of the test clips of each novel class
+    to every name of every novel class, as the model scores it: `model, clips_of, name_of, name, cosine`.
+
+    Args:
+        models: Name to encoder file and leaf augmentation.
+        files, task: As in `tune_job`.
+        source: What `keep_job` wrote.
+        tau, blocks, views: Of the profile.
+        out: Folder.
+    """
+    from vlact.models.zoo.procvlr import ProcVLR
+
+    table, words, kept = pd.read_parquet(files.table), put(load_file(files.words)), kept_of(Path(source), "test")
+    test = table[table["part"] == "test"].reset_index(drop=True)
+    nodes, concepts, similar = task.nodes(), [], []
+    for name, (path, leaf) in models.items():
+        method = put(ProcVLR(DualEncoder.load(path), words, [phrase(*a) for a in task.base], tau, blocks))
+        with torch.inference_mode():
+            embedded = method.embed_texts([t for *_, t in nodes]).cpu().numpy()
+            video = look(method, kept)["video"].unflatten(0, (-1, views)).mean(1)
+        about = pd.DataFrame(nodes, columns=["mode", "concept", "order", "text"])
+        about.insert(0, "model", name)
+        concepts.append(pd.concat([about, pd.DataFrame(embedded).add_prefix("e")], axis=1))
+        for run, names in enumerate(task.srt):
+            with torch.inference_mode():
+                cosine = (video @ method.actions(task.names("novel", run, leaf)).T).cpu().numpy()
+            for c, (verb, obj) in enumerate(task.novel):
+                mean = cosine[((test["mode"] == "novel") & (test["label"] == c)).to_numpy()].mean(0)
+                similar += [
+                    {
+                        "model": name,
+                        "clips_of": phrase(verb, obj),
+                        "name_of": phrase(*task.novel[k]),
+                        "name": phrase(w, task.novel[k][1]),
+                        "cosine": float(mean[k]),
+                    }
+                    for k, w in enumerate(names)
+                ]
+    write_whole(Path(out) / "concepts.parquet", lambda d, f: d.to_parquet(f, index=False), pd.concat(concepts, ignore_index=True))
+    write_whole(Path(out) / "similarity.parquet", lambda d, f: d.to_parquet(f, index=False), pd.DataFrame(similar))

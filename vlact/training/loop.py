@@ -1,0 +1,163 @@
+"""What every training loop here shares: precision, augmentation, batches, schedule, and the loop itself.
+
+A loop is deterministic for its seed on one kind of CPU and one thread, and goes on from its checkpoint to
+the same bytes. On a GPU it is neither, to the last digits.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vlact.runtime import device
+from vlact.runtime.jobs import Checkpoint, track
+
+CHECKPOINT_EVERY = 100  # steps
+
+
+@contextmanager
+def autocast(kind: str | None = None):
+    """bf16 autocast on a kind of device, that of `vlact.runtime.device` if not given: on CPUs with bf16 instructions twice as fast, on others
+    correct and slower.
+
+    On CPUs attention over a few dozen tokens is also twice as fast spelled out as in the fused kernel.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    kind = kind or device.chosen().type
+    with torch.autocast(kind, torch.bfloat16):
+        if kind != "cpu":
+            yield
+        else:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+
+
+def augment(clips: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror, mix colours and shift brightness, one draw a clip: uint8 (B, T, H, W, 3) to the same."""
+    out = torch.empty_like(clips)
+    for i, clip in enumerate(clips):  # clip by clip stays in the processor's cache: three times faster
+        x = clip.permute(3, 0, 1, 2).float()
+        if torch.rand((), generator=generator) < 0.5:
+            x = x.flip(3)
+        mix = torch.eye(3) + 0.15 * torch.randn(3, 3, generator=generator)
+        mix = mix * (1 + 0.2 * torch.randn((), generator=generator))
+        shift = 128 * (1 - mix.sum(1)) + 20 * torch.randn(3, generator=generator)
+        x = (mix @ x.reshape(3, -1)).add_(shift[:, None]).clamp_(0, 255).view(x.shape)
+        out[i] = x.permute(1, 2, 3, 0)
+    return out
+
+
+def batches(n: int, batch_size: int, steps: int, generator: torch.Generator):
+    """`steps` index batches from fresh permutations of n; the rest of an epoch opens the next batch."""
+    queue = torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        while len(queue) < batch_size:
+            queue = torch.cat([queue, torch.randperm(n, generator=generator)])
+        yield queue[:batch_size]
+        queue = queue[batch_size:]
+
+
+def warmup_cosine(step: int, steps: int, warmup: float = 0.1) -> float:
+    """Factor on the learning rate: linear warm-up over a share of the steps, then half a cosine."""
+    first = max(1, int(warmup * steps))
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
+
+
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """For torch's `AveragedModel`: at step n the mean keeps the smaller of `decay` and (1 + n) / (10 + n) of itself.
+
+    Without that rise (ActionFormer's 0.999 is constant) a mean of a few hundred steps is to a good part the weights that training
+    began with.
+
+    Raises:
+        ValueError: A decay outside [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"ema {decay:g}: expected a decay from 0 up to but not including 1")
+
+    @torch.no_grad()
+    def move(means: list[Tensor], now: list[Tensor], n: Tensor) -> None:
+        torch._foreach_lerp_(means, now, 1 - min(decay, (1 + n.item()) / (10 + n.item())))
+
+    return move
+
+
+def fit(
+    modules: dict[str, nn.Module],
+    loss_of: Callable[[int], Tensor],
+    steps: int,
+    lr: float,
+    weight_decay: float,
+    generator: torch.Generator,
+    label: str,
+    checkpoint: str | None = None,
+    validate: Callable[[], dict] = dict,
+    every: int | None = None,
+    ema: float = 0.0,
+) -> list[dict]:
+    """Train with AdamW, warm-up and cosine, the norm of the gradient clipped to 1; frozen weights stay as they are.
+
+    Args:
+        modules: Everything to train, by name, where it is to be trained; in training mode except while `validate` runs and after the end.
+        loss_of: Step number (from 0) to a scalar loss.
+        steps: How many.
+        lr: Highest learning rate.
+        weight_decay: On all parameters.
+        generator: Whatever `loss_of` draws from; its state is kept with the rest.
+        label: For the progress display.
+        checkpoint: Where the state is kept while training, to go on from after a kill; None keeps none.
+        validate: Further columns of the curve.
+        every: Steps between two rows of the curve; `CHECKPOINT_EVERY` if not given.
+        ema: Highest decay of a moving average of what is trained (see `moving_average`), which the modules have in its place at
+            the end; 0 for none.
+
+    Returns:
+        The curve: rows with step, mean loss since the last row, and what `validate` returned.
+    """
+    learnt = nn.ParameterList(p for m in modules.values() for p in m.parameters() if p.requires_grad)
+    parameters = list(learnt)
+    optimizer = torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, steps))
+    parts, swa = modules | {"optimizer": optimizer, "schedule": schedule}, torch.optim.swa_utils
+    if ema:  # of what is trained: going through frozen modules, too, costs a twentieth of a step of ActionVLM
+        parts["mean"] = mean = swa.AveragedModel(learnt, multi_avg_fn=moving_average(ema))
+    every = every or CHECKPOINT_EVERY
+    saved, start, curve, losses = Checkpoint(Path(checkpoint)) if checkpoint else None, 0, [], []
+    if saved and (state := saved.load()):
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        generator.set_state(state["generator"])
+        start, curve = state["step"], state["curve"]
+    for m in modules.values():
+        m.train()
+    for step in track(range(start, steps), steps, label):
+        loss = loss_of(step)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        if ema:
+            mean.update_parameters(learnt)
+        losses.append(loss.item())
+        if (step + 1) % every == 0 or step + 1 == steps:
+            for m in modules.values():
+                m.eval()
+            curve.append({"step": step + 1, "loss": float(np.mean(losses)), **validate()})
+            losses = []
+            for m in modules.values() if step + 1 < steps else ():
+                m.train()
+            if saved:
+                now = {name: part.state_dict() for name, part in parts.items()}
+                saved.save(now | {"generator": generator.get_state(), "step": step + 1, "curve": curve})
+    if ema:
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, list(mean.module))
+    return curve
