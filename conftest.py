@@ -1,4 +1,7 @@
-"""nbval compares what a reader reads: text and results, not warnings and progress on stderr. And a fixture that kills."""
+"""nbval compares what a reader reads: text and results, not warnings and progress on stderr.
+
+And a fixture that kills.
+"""
 
 import pytest
 

@@ -22,28 +22,43 @@ ACTIONS = [("fasten", "screw"), ("insert", "screw"), ("insert", "pin"), ("idle",
 
 def fake_encode(texts):
     """Fixed pseudo-random unit features of a string."""
-    rows = [torch.randn(16, generator=torch.Generator().manual_seed(sum(map(ord, t)) * 31 + len(t))) for t in texts]
+    rows = [
+        torch.randn(16, generator=torch.Generator().manual_seed(sum(map(ord, t)) * 31 + len(t)))
+        for t in texts
+    ]
     return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
 
 
 def small_trees():
-    words = {v: {v: [f"{v}a", f"{v}b"], f"{v}a": [f"{v}c", v], f"{v}b": [f"{v}d", f"{v}e"]} for v in ("fasten", "insert", "idle")}
+    words = {
+        v: {v: [f"{v}a", f"{v}b"], f"{v}a": [f"{v}c", v], f"{v}b": [f"{v}d", f"{v}e"]}
+        for v in ("fasten", "insert", "idle")
+    }
     return Trees("small", words)
 
 
 # Trees
-@pytest.mark.parametrize("name, m, base, novel", [("ata", 11, 10, 5), ("ikea", 2, 21, 10), ("gtea", 9, 6, 4)])
+@pytest.mark.parametrize(
+    "name, m, base, novel", [("ata", 11, 10, 5), ("ikea", 2, 21, 10), ("gtea", 9, 6, 4)]
+)
 def test_shipped_trees_have_the_paper_s_sizes_and_every_test_name(name, m, base, novel):
     task = tasks.dataset(name)
     assert (task.trees.m, len(task.base), len(task.novel), len(task.srt)) == (m, base, novel, 10)
     assert task.srt[0] == tuple(v for v, _ in task.novel)
-    assert max(task.overlaps().values()) < (0.3 if name == "ikea" else 0.1)  # rows are no permutations of each other
-    assert set(task.classes) == {phrase(*a) for a in task.base + task.novel} and len(task.classes) == base + novel
+    # rows are no permutations of each other
+    assert max(task.overlaps().values()) < (0.3 if name == "ikea" else 0.1)
+    assert (
+        set(task.classes) == {phrase(*a) for a in task.base + task.novel}
+        and len(task.classes) == base + novel
+    )
 
 
 def test_options_of_the_datasets():
     assert len(tasks.dataset("ata", idle=False).base) == 9
-    assert tasks.dataset("ikea").shared_verbs == ["lay down"] and tasks.dataset("gtea").shared_verbs == []
+    assert (
+        tasks.dataset("ikea").shared_verbs == ["lay down"]
+        and tasks.dataset("gtea").shared_verbs == []
+    )
     with pytest.raises(ValueError, match="dataset must be one of"):
         tasks.dataset("coin")
 
@@ -55,20 +70,35 @@ def test_the_edited_trees_share_no_first_order_word_and_the_shipped_ones_do():
 
     assert shared(Trees.load("gtea")) and not shared(Trees.load("gtea_manual"))
     crossings = Trees.load("gtea").crossings()
-    assert set(crossings["cover"]) == {"close", "spread", "open"} or {"close", "spread"} <= set(crossings["cover"])
+    assert set(crossings["cover"]) == {"close", "spread", "open"} or {"close", "spread"} <= set(
+        crossings["cover"]
+    )
 
 
 def test_verb_only_merges_classes_of_one_verb():
     task = tasks.verb_only(tasks.dataset("ikea"))
-    assert len(task.base) == 9 and task.novel == tuple((v, "item") for v in ("lay down", "push", "position", "slide"))
-    assert task.classes["lay down leg"] == ("base", 4) and task.classes["lay down back panel"] == ("novel", 0)
-    assert all(len(run) == 4 for run in task.srt) and task.srt[1] == ("set down", "press", "place", "insert")
+    assert len(task.base) == 9 and task.novel == tuple(
+        (v, "item") for v in ("lay down", "push", "position", "slide")
+    )
+    assert task.classes["lay down leg"] == ("base", 4) and task.classes["lay down back panel"] == (
+        "novel",
+        0,
+    )
+    assert all(len(run) == 4 for run in task.srt) and task.srt[1] == (
+        "set down",
+        "press",
+        "place",
+        "insert",
+    )
     assert ("idle", "") in tasks.verb_only(tasks.dataset("ata")).base
 
 
 def test_a_child_that_names_the_object_is_refused():
     trees = Trees.load("ata")
-    words = trees.words | {"drop": trees.words["drop"] | {"drop": ["let go of the item", *trees.words["drop"]["drop"][1:]]}}
+    words = trees.words | {
+        "drop": trees.words["drop"]
+        | {"drop": ["let go of the item", *trees.words["drop"]["drop"][1:]]}
+    }
     with pytest.raises(ValueError, match="'let go of the item' names the object 'item'"):
         tasks.dataset("ata", Trees("mine", words))
 
@@ -77,15 +107,22 @@ def test_names_from_the_tree_are_its_first_order():
     task = tasks.named_by_tree(tasks.dataset("gtea"))
     assert len(task.srt) == 10 and task.srt[0] == ("shake", "fold", "stir", "spread")
     for run in task.srt[1:]:
-        assert all(w in task.trees.children(v)[1:] for w, (v, _) in zip(run, task.novel, strict=True))
+        assert all(
+            w in task.trees.children(v)[1:] for w, (v, _) in zip(run, task.novel, strict=True)
+        )
 
 
 def test_limited_trees_have_the_asked_sizes_and_draw_from_them():
     small = Trees.load("ata").limited(3, 5)
     plan = ActionTexts([("fasten", "screw"), ("take", "block")], small)
-    assert plan.fixed.shape == (2, 3) and plan.drawn.shape == (2, 3, 5) and plan.shadow[0].shape[1] == 5
+    assert (
+        plan.fixed.shape == (2, 3)
+        and plan.drawn.shape == (2, 3, 5)
+        and plan.shadow[0].shape[1] == 5
+    )
     first = [plan.texts[i] for i in plan.drawn[0, 0]]
-    assert first == [f"{w} screw" for w in (["fasten", "secure", "attach"] * 2)[:5]]  # the root's own, in turn
+    # the root's own, in turn
+    assert first == [f"{w} screw" for w in (["fasten", "secure", "attach"] * 2)[:5]]
     alone = ActionTexts([("fasten", "screw"), ("take", "block")], Trees.load("ata").limited(1, 1))
     assert alone.fixed.shape == (2, 1) and alone.drawn.shape == (2, 1, 1)
     with pytest.raises(ValueError, match=r"expected 1..11 children, got 0"):
@@ -108,7 +145,11 @@ def test_srt_labels_are_those_of_the_paper():
 def test_caption_words_hold_no_test_synonym_except_names_of_programs():
     captions = yaml.safe_load((Path(tasks.__file__).parent / "captions.yaml").read_text())
     tested = set()
-    for name, objects in (("ATA", [o for _, o in tasks.ATA_NOVEL]), ("GTEA", ["ingredient"] * 4), ("IKEA", None)):
+    for name, objects in (
+        ("ATA", [o for _, o in tasks.ATA_NOVEL]),
+        ("GTEA", ["ingredient"] * 4),
+        ("IKEA", None),
+    ):
         for run in tasks.srt_labels(name)[1:]:
             for k, label in enumerate(run):
                 known = [
@@ -180,9 +221,13 @@ def test_action_texts_hold_equations_4_6_and_7():
     trees = small_trees()
     plan = ActionTexts(ACTIONS, trees)
     for i, (verb, obj) in enumerate(ACTIONS):
-        assert [plan.texts[j] for j in plan.fixed[i]] == [phrase(w, obj) for w in trees.children(verb)]
+        assert [plan.texts[j] for j in plan.fixed[i]] == [
+            phrase(w, obj) for w in trees.children(verb)
+        ]
         for k, word in enumerate(trees.children(verb)):
-            assert [plan.texts[j] for j in plan.drawn[i, k]] == [phrase(w, obj) for w in trees.children(verb, word)]
+            assert [plan.texts[j] for j in plan.drawn[i, k]] == [
+                phrase(w, obj) for w in trees.children(verb, word)
+            ]
         pool = {plan.texts[row[0]] for row in plan.shadow[i]}
         children = {w for v in trees.words for w in trees.children(v)} - set(trees.children(verb))
         assert pool == {phrase(w, obj) for w in children}
@@ -207,13 +252,16 @@ def test_one_verb_alone_has_no_shadow_negatives():
 
 # Losses
 def unit(*shape, seed=0):
-    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+    return torch.nn.functional.normalize(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
 
 
 def test_loss_equals_a_number_worked_out_by_hand():
     text = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
     actions = leaf_average(text, torch.tensor([[0, 1], [2, 3]]))
-    shadow = torch.tensor([[0.5, 0.0], [9.0, 0.0]])  # class 1's shadow must not matter to a clip of class 0
+    # class 1's shadow must not matter to a clip of class 0
+    shadow = torch.tensor([[0.5, 0.0], [9.0, 0.0]])
     loss = classification_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), actions, 1.0, shadow)
     assert torch.exp(-loss).item() == pytest.approx(np.exp(0.5) / (2 * np.exp(0.5) + 1))
 
@@ -248,7 +296,17 @@ def test_a_shadow_negative_always_raises_the_loss_and_terms_can_be_left_out():
 # The step
 def small_encoder(seed=0):
     torch.manual_seed(seed)
-    config = DualConfig(image_size=32, patch_size=16, num_frames=4, dim=32, depth=2, heads=2, embed_dim=12, text_dim=16, conv_stem=True)
+    config = DualConfig(
+        image_size=32,
+        patch_size=16,
+        num_frames=4,
+        dim=32,
+        depth=2,
+        heads=2,
+        embed_dim=12,
+        text_dim=16,
+        conv_stem=True,
+    )
     return DualEncoder(config).eval()
 
 
@@ -258,10 +316,14 @@ def test_cached_step_equals_the_naive_one_in_value_and_gradient():
     method = ACE(encoder, words, [phrase(*a) for a in ACTIONS], 0.1, 1, plan, **LITERAL, seed=2)
     for parameter, _ in method.trained():
         parameter.requires_grad_()
-    clips = torch.randint(0, 255, (5, 4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    clips = torch.randint(
+        0, 255, (5, 4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     labels = torch.tensor([0, 3, 1, 2, 3])
     drawn, shadow = plan.draw(np.random.default_rng(2))  # as the method's own first draw
-    naive = naive_ace_step(encoder, fake_encode, clips, labels, plan, drawn, shadow, 0.1, frozen_blocks=1)
+    naive = naive_ace_step(
+        encoder, fake_encode, clips, labels, plan, drawn, shadow, 0.1, frozen_blocks=1
+    )
     naive.backward()
     wanted = {k: p.grad.clone() for k, p in encoder.named_parameters() if p.grad is not None}
     encoder.zero_grad()

@@ -1,4 +1,6 @@
-"""ActionVLM: what sees what, what a description changes, text with teacher forcing, and every loss against a loop."""
+"""ActionVLM: what sees what, what a description changes, text with teacher forcing, and every loss
+against a loop.
+"""
 
 import math
 
@@ -50,11 +52,17 @@ def read(model, *inputs, **more):
 # What sees what
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_descriptions_reach_the_frames_unless_the_mask_is_causal(attention):
-    """The paper's order under a causal mask makes T_desc inert: this must be exactly zero, and the others must not."""
+    """The paper's order under a causal mask makes T_desc inert: this must be exactly zero, and the
+    others must not.
+    """
     model = branch(attention=attention)
-    torch.nn.init.normal_(model.causal_lm().get_input_embeddings().weight)  # words as different as trained ones
+    # words as different as trained ones
+    torch.nn.init.normal_(model.causal_lm().get_input_embeddings().weight)
     x, mask, prompt, prompt_mask = example()
-    one, other = read(model, x, mask, prompt, prompt_mask), read(model, x, mask, prompt.flip(1), prompt_mask)
+    one, other = (
+        read(model, x, mask, prompt, prompt_mask),
+        read(model, x, mask, prompt.flip(1), prompt_mask),
+    )
     for k in ("cls", "loc"):
         change = (one[k] - other[k]).abs().max().item()
         assert change == 0 if attention == "causal" else change > 1e-3
@@ -83,8 +91,12 @@ def test_padding_changes_nothing(attention):
     x, mask, prompt, prompt_mask = example(b=1)
     alone = read(model, x, mask, prompt, prompt_mask)
     longer = torch.cat([x, torch.randn(1, 3, 8)], 1), torch.cat([mask, ~mask[:, :3]], 1)
-    if attention == "prefix":  # positions after the frames shift with their number in the other orders, too
-        more = torch.cat([prompt, prompt[:, :2]], 1), torch.cat([prompt_mask, ~prompt_mask[:, :2]], 1)
+    # positions after the frames shift with their number in the other orders, too
+    if attention == "prefix":
+        more = (
+            torch.cat([prompt, prompt[:, :2]], 1),
+            torch.cat([prompt_mask, ~prompt_mask[:, :2]], 1),
+        )
         padded = read(model, x, mask, *more)
     else:
         padded = read(model, *longer, prompt, prompt_mask)
@@ -98,7 +110,9 @@ def test_both_kernels_see_the_same_and_others_are_refused(attention):
     mask[1, -2:], found = False, []
     for kernel in ("sdpa", "eager"):
         torch.manual_seed(0)
-        model = LanguageBranch(qwen(kernel), LanguageConfig(feature_dim=8, attention=attention)).eval()
+        model = LanguageBranch(
+            qwen(kernel), LanguageConfig(feature_dim=8, attention=attention)
+        ).eval()
         target = torch.randint(0, 50, (2, 4), generator=torch.Generator().manual_seed(2))
         found.append(read(model, x, mask, prompt, prompt_mask, target=target))
         found[-1]["text"] = model.generate(x, mask, prompt, prompt_mask, 49, 5)
@@ -111,7 +125,11 @@ def test_both_kernels_see_the_same_and_others_are_refused(attention):
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"attention": "full"}, "attention must be one of"), ({"lm_stride": 0}, "lm_stride must be at least 1")]
+    "options, message",
+    [
+        ({"attention": "full"}, "attention must be one of"),
+        ({"lm_stride": 0}, "lm_stride must be at least 1"),
+    ],
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
@@ -121,13 +139,18 @@ def test_wrong_options_are_named(options, message):
 # Frames, text
 def test_language_starts_with_a_quarter_of_the_weight():
     found = read(branch(), *example())
-    assert torch.allclose(losses.language_weight(found["advantage"]), torch.tensor(math.tanh(0.25)), atol=1e-6)
+    assert torch.allclose(
+        losses.language_weight(found["advantage"]), torch.tensor(math.tanh(0.25)), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("stride", [2, 4])
 def test_a_stride_spreads_what_was_said_of_fewer_frames(stride):
     model, (x, mask, prompt, prompt_mask) = branch(lm_stride=stride), example(t=8)
-    found, dense = read(model, x, mask, prompt, prompt_mask), read(branch(), x[:, ::stride], mask[:, ::stride], prompt, prompt_mask)
+    found, dense = (
+        read(model, x, mask, prompt, prompt_mask),
+        read(branch(), x[:, ::stride], mask[:, ::stride], prompt, prompt_mask),
+    )
     assert found["cls"].shape == (2, 8, 8) and found["hidden"].shape[1] == 8 // stride
     assert torch.allclose(found["cls"][:, ::stride], dense["cls"], atol=1e-6)
     middle = (dense["cls"][:, 0] + dense["cls"][:, 1]) / 2
@@ -143,9 +166,13 @@ def test_text_loss_equals_one_token_at_a_time():
     for row in range(2):
         for k in range(3 if row == 0 else 2):
             with torch.no_grad():
-                x, seen, *_ = model._tokens(*(i[row : row + 1] for i in inputs), target[row : row + 1, :k])
+                x, seen, *_ = model._tokens(
+                    *(i[row : row + 1] for i in inputs), target[row : row + 1, :k]
+                )
                 position = torch.arange(x.shape[1])[None]
-                hidden = lm.model(inputs_embeds=x, attention_mask=seen, position_ids=position, use_cache=False).last_hidden_state
+                hidden = lm.model(
+                    inputs_embeds=x, attention_mask=seen, position_ids=position, use_cache=False
+                ).last_hidden_state
                 total.append(-lm.lm_head(hidden[0, -1]).log_softmax(-1)[target[row, k]].item())
     assert found == pytest.approx(np.mean(total), rel=1e-4)
 
@@ -173,9 +200,13 @@ def test_lora_trains_little_and_is_read_through():
     x, mask, prompt, prompt_mask = example()
     out = model(x, mask, prompt, prompt_mask, torch.tensor([[1, 2], [3, 4]]))
     (out["text_loss"] + out["cls"].sum() + out["advantage"].sum()).backward()
-    moved = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    moved = {
+        n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
     inside = {n for n in moved if n.startswith("lm.")}
-    assert inside and all("lora_" in n for n in inside) and any(n.startswith("take_in") for n in moved)
+    assert (
+        inside and all("lora_" in n for n in inside) and any(n.startswith("take_in") for n in moved)
+    )
 
 
 # Losses
@@ -193,12 +224,21 @@ def test_a_frame_belongs_to_the_shortest_action_over_it():
 def test_the_loss_of_a_frame_equals_the_loop():
     generator, at = torch.Generator().manual_seed(0), points(16, 3)
     target, offset, point_owner = assign(at, SEGMENTS, LABELS, 2)
-    logits, distances = torch.randn(28, 2, generator=generator), torch.rand(28, 2, generator=generator) * 3
-    loss = focal(logits, target).sum(1) + torch.where(point_owner >= 0, diou(distances, offset.clamp(min=0)), 0.0)
+    logits, distances = (
+        torch.randn(28, 2, generator=generator),
+        torch.rand(28, 2, generator=generator) * 3,
+    )
+    loss = focal(logits, target).sum(1) + torch.where(
+        point_owner >= 0, diou(distances, offset.clamp(min=0)), 0.0
+    )
     _, frame_owner = losses.frame_classes(SEGMENTS, LABELS, 16, 2)
     found = losses.frame_loss(loss, point_owner, frame_owner, at)
     for t in range(16):
-        mine = [loss[p].item() for p in range(28) if frame_owner[t] >= 0 and point_owner[p] == frame_owner[t]]
+        mine = [
+            loss[p].item()
+            for p in range(28)
+            if frame_owner[t] >= 0 and point_owner[p] == frame_owner[t]
+        ]
         over = [loss[p].item() for p in range(28) if at.t[p] <= t < at.t[p] + at.stride[p]]
         assert len(over) == 3 and found[t].item() == pytest.approx(np.mean(mine or over), rel=1e-5)
 
@@ -221,7 +261,9 @@ def test_the_advantage_is_the_class_mean_minus_the_loss_and_learns_without_reach
     predicted = torch.tensor([1.0, 2.0, 0.0], requires_grad=True)
     value = losses.advantage_loss(predicted, found, torch.tensor([True, False, True]))
     value.backward()
-    assert value.item() == pytest.approx((0.25 + 1) / 2) and predicted.grad.tolist() == pytest.approx([-0.5, 0.0, 1.0])
+    assert value.item() == pytest.approx(
+        (0.25 + 1) / 2
+    ) and predicted.grad.tolist() == pytest.approx([-0.5, 0.0, 1.0])
 
 
 def test_the_weight_is_zero_where_language_is_not_expected_to_help():
@@ -229,7 +271,9 @@ def test_the_weight_is_zero_where_language_is_not_expected_to_help():
     assert found.tolist() == pytest.approx([0, 0, 2 / (1 + math.exp(-1)) - 1, 1.0])
     vision, language = torch.randn(1, 4, 3), torch.randn(1, 4, 3)
     mixed = losses.aggregate(vision, language, found[None])
-    assert torch.equal(mixed[:, :2], vision[:, :2]) and torch.allclose(mixed[:, 3], (vision + language)[:, 3])
+    assert torch.equal(mixed[:, :2], vision[:, :2]) and torch.allclose(
+        mixed[:, 3], (vision + language)[:, 3]
+    )
 
 
 # Cost
@@ -239,7 +283,10 @@ def test_operations_are_those_that_torch_counts():
 
     from vlact.models.cost import Decoder
 
-    lm, shape = qwen(), Decoder(hidden=32, layers=2, intermediate=64, heads=2, kv_heads=1, vocabulary=50)
+    lm, shape = (
+        qwen(),
+        Decoder(hidden=32, layers=2, intermediate=64, heads=2, kv_heads=1, vocabulary=50),
+    )
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         lm(input_ids=torch.zeros(1, 24, dtype=torch.long), use_cache=False)
@@ -252,16 +299,28 @@ def test_lora_s_size_is_peft_s():
     from vlact.models.cost import Decoder
 
     shape = Decoder(hidden=32, layers=2, intermediate=64, heads=2, kv_heads=1, vocabulary=50)
-    found = sum(p.numel() for p in get_peft_model(qwen(), LoraConfig(r=4, target_modules="all-linear")).parameters() if p.requires_grad)
+    found = sum(
+        p.numel()
+        for p in get_peft_model(qwen(), LoraConfig(r=4, target_modules="all-linear")).parameters()
+        if p.requires_grad
+    )
     assert found == shape.lora_weights(4)
 
 
 def test_four_tokens_a_frame_do_not_fit_the_published_latency():
-    """Table 6 prints 68 ms for language; reading 4 x 768 tokens and descriptions with the 3B model takes longer on a perfect L40."""
+    """Table 6 prints 68 ms for language; reading 4 x 768 tokens and descriptions with the 3B model
+    takes longer on a perfect L40.
+    """
     from vlact.models.cost import QWEN25_1B5, QWEN25_3B, sequence_length, tokens_within
 
     l40 = 181e12  # dense bf16, operations a second
     whole = sequence_length(768)
     assert whole == 3972 and QWEN25_3B.forward_flops(whole) / l40 > 0.14 > 0.068
-    assert 900 < tokens_within(QWEN25_3B, 0.068, l40, 0.55) < 1300 < sequence_length(768, lm_stride=4) == 1668
+    assert (
+        900
+        < tokens_within(QWEN25_3B, 0.068, l40, 0.55)
+        < 1300
+        < sequence_length(768, lm_stride=4)
+        == 1668
+    )
     assert QWEN25_1B5.forward_flops(whole) < 0.55 * QWEN25_3B.forward_flops(whole)

@@ -1,5 +1,5 @@
-"""On a GPU everything must lie where the model does: every training here, on one that is not there, gives what the CPU gives,
-but for the rounding of bf16 where attention is chosen by device.
+"""On a GPU everything must lie where the model does: every training here, on one that is not there,
+gives what the CPU gives, but for the rounding of bf16 where attention is chosen by device.
 """
 
 import numpy as np
@@ -43,24 +43,44 @@ def both(run, tmp_path) -> list:
 
 def same_tables(folder, *names):
     for name in names:
-        pd.testing.assert_frame_equal(pd.read_parquet(folder / "here" / name), pd.read_parquet(folder / "there" / name))
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(folder / "here" / name), pd.read_parquet(folder / "there" / name)
+        )
 
 
 # The place itself
 def test_a_gpu_that_is_not_there_refuses_what_a_gpu_would():
     with pretended() as place:
         model = device.put(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
-        assert device.of(model) == model[0].weight.device == place and torch.zeros(1).device == device.CPU
+        assert (
+            device.of(model) == model[0].weight.device == place
+            and torch.zeros(1).device == device.CPU
+        )
         near, far = torch.ones(3, 4), device.beside(model, torch.ones(3, 4))
-        with pytest.raises(RuntimeError, match=r"linear: expected all tensors on privateuseone:0, found one of shape \(3, 4\) on cpu"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"linear: expected all tensors on privateuseone:0, found one of shape \(3, 4\) on cpu",
+        ):
             model(near)
-        for wrong in (lambda: far + near, lambda: torch.cat([far, near]), lambda: near[far[:, 0].long()], lambda: near.mul_(far)):
+        for wrong in (
+            lambda: far + near,
+            lambda: torch.cat([far, near]),
+            lambda: near[far[:, 0].long()],
+            lambda: near.mul_(far),
+        ):
             with pytest.raises(RuntimeError, match="expected all tensors on"):
                 wrong()
         with pytest.raises(TypeError, match="use Tensor.cpu"):
             far.numpy()
-        assert far[torch.tensor([0, 1])].device == place and (2 * far * torch.tensor(2.0)).device == place
-        assert far.cpu().device == device.CPU and far.to("cpu").numpy().sum() == 12 and near.to(far.device).device == place
+        assert (
+            far[torch.tensor([0, 1])].device == place
+            and (2 * far * torch.tensor(2.0)).device == place
+        )
+        assert (
+            far.cpu().device == device.CPU
+            and far.to("cpu").numpy().sum() == 12
+            and near.to(far.device).device == place
+        )
         assert torch.arange(3, device=place).device == place and far.new_zeros(2).device == place
     assert device.chosen() == device.CPU
 
@@ -79,7 +99,9 @@ def test_where_models_go(monkeypatch):
     finally:
         device.choose("cpu")
     assert device.of(nn.Identity()) == device.CPU
-    given = device.moved({"a": (torch.zeros(1), [torch.ones(2)]), "b": "text", "c": 3}, torch.device("meta"))
+    given = device.moved(
+        {"a": (torch.zeros(1), [torch.ones(2)]), "b": "text", "c": 3}, torch.device("meta")
+    )
     assert given["a"][1][0].is_meta and (given["b"], given["c"]) == ("text", 3)
 
 
@@ -98,7 +120,13 @@ def test_models_of_the_benchmark(kind, start, tmp_path):  # noqa: F811
     one = test_transfer.bench(2)
     np.save(tmp_path / "f.npy", one.frames)
     one.table.to_parquet(tmp_path / "t.parquet")
-    given = (kind, test_transfer.OPTIONS[kind], str(tmp_path / "f.npy"), str(tmp_path / "t.parquet"), one.taxonomy)
+    given = (
+        kind,
+        test_transfer.OPTIONS[kind],
+        str(tmp_path / "f.npy"),
+        str(tmp_path / "t.parquet"),
+        one.taxonomy,
+    )
     recipe = test_transfer.RECIPE | {"epochs": 1, "batch_size": 6}
 
     def run(folder):
@@ -123,11 +151,21 @@ def test_the_disentangled(arm, start, tmp_path):  # noqa: F811
     one, p = test_transfer.bench(2), params.load("smoke")
     np.save(tmp_path / "f.npy", one.frames)
     one.table.to_parquet(tmp_path / "t.parquet")
-    given = (str(tmp_path / "f.npy"), str(tmp_path / "t.parquet"), one.taxonomy, 1, test_transfer.RECIPE | {"epochs": 1}, 0, *start[:2])
+    given = (
+        str(tmp_path / "f.npy"),
+        str(tmp_path / "t.parquet"),
+        one.taxonomy,
+        1,
+        test_transfer.RECIPE | {"epochs": 1},
+        0,
+        *start[:2],
+    )
     trunk = test_transfer.OPTIONS["EZ-CLIP"] | {"frames": 4}
 
     def run(folder):
-        transferring.disentangle_job(arm, trunk, options_of(p, arm), *given, str(folder / "o"), str(folder / "o.pt"))
+        transferring.disentangle_job(
+            arm, trunk, options_of(p, arm), *given, str(folder / "o"), str(folder / "o.pt")
+        )
 
     both(run, tmp_path)
     same_tables(tmp_path, "o")
@@ -143,7 +181,9 @@ def test_methods_that_go_by_name(method, words, tmp_path):  # noqa: F811
         assert all(x.device == device.CPU for x in kept.values())
         finetune(one, [kept] * 2, labels, test_zoo.AMOUNTS, 0.02, [1], 0, lambda _: None)
         seen = look(one, kept)
-        return one.match(seen, [[b] for b in test_zoo.BASE]).detach().cpu(), [p.detach().cpu() for p, _ in one.trained()]
+        return one.match(seen, [[b] for b in test_zoo.BASE]).detach().cpu(), [
+            p.detach().cpu() for p, _ in one.trained()
+        ]
 
     (here, weights), (there, others) = both(run, tmp_path)
     assert torch.allclose(here, there, atol=1e-3)
@@ -154,17 +194,45 @@ def test_the_pretraining_ladder(corpus, tmp_path):  # noqa: F811
     folder, labels = corpus
     captions = [f"take {'red' if c else 'blue'} thing" for c in labels["object"]]
     test_training.caption_files(folder, captions)
-    config = test_training.CONFIG | {"steps": 4, "frame_steps": 4, "align_steps": 4, "vlog_steps": 4}
-    given = (str(folder / "frames.npy"), captions, labels["train"], str(folder / "texts.safetensors"))
+    config = test_training.CONFIG | {
+        "steps": 4,
+        "frame_steps": 4,
+        "align_steps": 4,
+        "vlog_steps": 4,
+    }
+    given = (
+        str(folder / "frames.npy"),
+        captions,
+        labels["train"],
+        str(folder / "texts.safetensors"),
+    )
 
     def run(out):
         rows = {k: labels[k] for k in ("train", "val")}
-        texts, at = str(folder / "texts.safetensors"), {k: str(out / k) for k in ("frames", "trunk", "align", "vlog")}
+        texts, at = (
+            str(folder / "texts.safetensors"),
+            {k: str(out / k) for k in ("frames", "trunk", "align", "vlog")},
+        )
         frames = pretraining.pretrain_frames(
-            config, test_training.SMALL, str(folder / "frames.npy"), captions, rows, texts, at["frames"], str(out / "f.pt"), 0
+            config,
+            test_training.SMALL,
+            str(folder / "frames.npy"),
+            captions,
+            rows,
+            texts,
+            at["frames"],
+            str(out / "f.pt"),
+            0,
         )
         trunk = pretraining.pretrain(
-            config, test_training.SMALL, str(folder / "frames.npy"), labels, at["frames"], at["trunk"], str(out / "t.pt"), 0
+            config,
+            test_training.SMALL,
+            str(folder / "frames.npy"),
+            labels,
+            at["frames"],
+            at["trunk"],
+            str(out / "t.pt"),
+            0,
         )
         told = (given[0], [captions[i] for i in given[2]], *given[2:])
         return (
@@ -187,11 +255,28 @@ def test_localisers(kind, tmp_path):
     save_file(found, tmp_path / "f.safetensors")
     truth.to_parquet(tmp_path / "truth.parquet")
     parts = {"train": dict(list(durations.items())[:4]), "test": dict(list(durations.items())[4:])}
-    shape = {"feature_dim": 4, "classes": 2, "dim": 16, "heads": 2, "embeds": 1, "stems": 1, "levels": 3}
+    shape = {
+        "feature_dim": 4,
+        "classes": 2,
+        "dim": 16,
+        "heads": 2,
+        "embeds": 1,
+        "stems": 1,
+        "levels": 3,
+    }
     recipe = test_localizer.RECIPE | {"epochs": 2}
 
     def run(folder):
-        given = (kind, str(tmp_path / "f.safetensors"), parts, str(tmp_path / "truth.parquet"), ["a", "b"], {"step_s": 0.5}, shape, recipe)
+        given = (
+            kind,
+            str(tmp_path / "f.safetensors"),
+            parts,
+            str(tmp_path / "truth.parquet"),
+            ["a", "b"],
+            {"step_s": 0.5},
+            shape,
+            recipe,
+        )
         return localizing.localise_job(*given, 0, str(folder / "o"), str(folder / "o.pt"))
 
     here, there = both(run, tmp_path)
@@ -214,7 +299,13 @@ def test_action_vlm(variant, reader, tmp_path):  # noqa: F811
 
     def run(folder):
         curve = vl.vision_language_job(
-            variant, *given, {"language off": None, "deranged 0": [1, 0]}, 0, str(folder / "o"), str(folder / "o.pt"), str(folder / "w")
+            variant,
+            *given,
+            {"language off": None, "deranged 0": [1, 0]},
+            0,
+            str(folder / "o"),
+            str(folder / "o.pt"),
+            str(folder / "w"),
         )
         loaded = vl.VisionLanguageLocaliser.load(folder / "w")
         assert device.of(loaded.model) == device.CPU
@@ -229,19 +320,33 @@ def test_action_vlm(variant, reader, tmp_path):  # noqa: F811
 def test_answers(reader, tmp_path):  # noqa: F811
     given = test_vision_language.files(tmp_path)
     given = (*given[:-1], given[-1] | {"epochs": 1}, str(reader))
-    here, there = both(lambda f: vl.answer_job(*given, {"deranged 0": [1, 0]}, 0, str(f / "a"), str(f / "a.pt")), tmp_path)
+    here, there = both(
+        lambda f: vl.answer_job(*given, {"deranged 0": [1, 0]}, 0, str(f / "a"), str(f / "a.pt")),
+        tmp_path,
+    )
     assert here[-1]["loss"] == pytest.approx(there[-1]["loss"], rel=1e-3)
-    assert len(pd.read_parquet(tmp_path / "here" / "a.parquet")) == len(pd.read_parquet(tmp_path / "there" / "a.parquet"))
+    assert len(pd.read_parquet(tmp_path / "here" / "a.parquet")) == len(
+        pd.read_parquet(tmp_path / "there" / "a.parquet")
+    )
 
 
 def test_alignment(tmp_path):
     found, events = test_across.drills()
     save_file(found, tmp_path / "f.safetensors")
-    names, recipe = [f"Sport{c}" for c in "ABCDEFGHIJKL"], {"batch_size": 2, "noise": 0.1, "text_weight": 0.2, "lr": 1e-3, "steps": 2}
+    names, recipe = (
+        [f"Sport{c}" for c in "ABCDEFGHIJKL"],
+        {"batch_size": 2, "noise": 0.1, "text_weight": 0.2, "lr": 1e-3, "steps": 2},
+    )
     recipe |= {"hidden": 32, "layers": 1, "heads": 1, "lm_stride": 2, "bias_steps": 1}
     given = (str(tmp_path / "f.safetensors"), events, ["v2"], names, 0.25, 32, recipe, WORDS, 0.5)
-    (here, gate), (there, other) = both(lambda f: aligning.align_job(*given, str(f / "reader.safetensors"), str(f / "r.pt")), tmp_path)
-    assert here[-1]["loss"] == pytest.approx(there[-1]["loss"], rel=1e-3) and gate[0]["frames"] == other[0]["frames"]
+    (here, gate), (there, other) = both(
+        lambda f: aligning.align_job(*given, str(f / "reader.safetensors"), str(f / "r.pt")),
+        tmp_path,
+    )
+    assert (
+        here[-1]["loss"] == pytest.approx(there[-1]["loss"], rel=1e-3)
+        and gate[0]["frames"] == other[0]["frames"]
+    )
 
 
 def test_the_eye_and_what_it_sees(tmp_path):
@@ -250,11 +355,25 @@ def test_the_eye_and_what_it_sees(tmp_path):
 
     found = [film(b, tmp_path, 32, 8.0) for b in planned(2, 6.0, 1)]
     events = {f["video"]: {"poses": f["poses"], "routines": f["annotations"]} for f in found}
-    recipe, last = {"threads": 1, "pose_steps": 2, "pose_batch_size": 16, "pose_lr": 1e-3}, found[-1]["video"]
+    recipe, last = (
+        {"threads": 1, "pose_steps": 2, "pose_batch_size": 16, "pose_lr": 1e-3},
+        found[-1]["video"],
+    )
 
     def run(folder):
-        curve = aligning.pose_job(str(tmp_path), events, [last], 32, 8.0, recipe, str(folder / "eye"), str(folder / "eye.pt"))
-        return curve, features.extract_job(PoseEncoder, str(folder / "eye"), str(tmp_path), [last], 8.0, 2, str(folder / "seen"))
+        curve = aligning.pose_job(
+            str(tmp_path),
+            events,
+            [last],
+            32,
+            8.0,
+            recipe,
+            str(folder / "eye"),
+            str(folder / "eye.pt"),
+        )
+        return curve, features.extract_job(
+            PoseEncoder, str(folder / "eye"), str(tmp_path), [last], 8.0, 2, str(folder / "seen")
+        )
 
     here, there = both(run, tmp_path)
     assert here[0] == there[0] and torch.equal(load_file(here[1])[last], load_file(there[1])[last])
@@ -267,15 +386,38 @@ def test_end_to_end(tmp_path):
     rng, durations = np.random.default_rng(0), {"train": {"a.mp4": 3.0}, "test": {"b.mp4": 3.0}}
     for name in ("a.mp4", "b.mp4"):
         video.write(tmp_path / name, rng.integers(0, 255, (24, 32, 32, 3), dtype=np.uint8), 8)
-    pd.DataFrame([{"video": v, "start_s": 1.0, "end_s": 2.0, "label": "lit"} for v in ("a.mp4", "b.mp4")]).to_parquet(
-        tmp_path / "t.parquet"
-    )
+    pd.DataFrame(
+        [{"video": v, "start_s": 1.0, "end_s": 2.0, "label": "lit"} for v in ("a.mp4", "b.mp4")]
+    ).to_parquet(tmp_path / "t.parquet")
     torch.manual_seed(0)
-    DualEncoder(DualConfig(**test_localizer.SHAPE, pool="mean", motion_input=True, conv_stem=True)).save(tmp_path / "e.safetensors")
-    shape = {"feature_dim": 32, "classes": 1, "dim": 16, "heads": 2, "embeds": 1, "stems": 1, "levels": 2, "dropout": 0.0}
+    DualEncoder(
+        DualConfig(**test_localizer.SHAPE, pool="mean", motion_input=True, conv_stem=True)
+    ).save(tmp_path / "e.safetensors")
+    shape = {
+        "feature_dim": 32,
+        "classes": 1,
+        "dim": 16,
+        "heads": 2,
+        "embeds": 1,
+        "stems": 1,
+        "levels": 2,
+        "dropout": 0.0,
+    }
     recipe = test_localizer.RECIPE | {"window": 16, "batch_size": 2, "epochs": 2, "stride": 2}
-    given = (str(tmp_path), 8.0, str(tmp_path / "e.safetensors"), durations, str(tmp_path / "t.parquet"), ["lit"], {"step_s": 0.25}, shape)
-    here, there = both(lambda f: localizing.end_to_end_job(*given, recipe, 0, str(f / "o"), str(f / "o.pt")), tmp_path)
+    given = (
+        str(tmp_path),
+        8.0,
+        str(tmp_path / "e.safetensors"),
+        durations,
+        str(tmp_path / "t.parquet"),
+        ["lit"],
+        {"step_s": 0.25},
+        shape,
+    )
+    here, there = both(
+        lambda f: localizing.end_to_end_job(*given, recipe, 0, str(f / "o"), str(f / "o.pt")),
+        tmp_path,
+    )
     assert here == there
     same_tables(tmp_path, "o.parquet")
 
@@ -283,6 +425,8 @@ def test_end_to_end(tmp_path):
 def test_the_renderer_draws_there(tmp_path):
     from vlact.worlds.synta import film_job
 
-    both(lambda f: film_job(2, "bouncing", 5, [1], "realistic", str(f), str(f), 32, 8.0, 3), tmp_path)
+    both(
+        lambda f: film_job(2, "bouncing", 5, [1], "realistic", str(f), str(f), 32, 8.0, 3), tmp_path
+    )
     films = [sorted((tmp_path / k).rglob("*.mp4")) for k in ("here", "there")]
     assert films[0] and all(a.read_bytes() == b.read_bytes() for a, b in zip(*films, strict=True))

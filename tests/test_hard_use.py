@@ -1,4 +1,6 @@
-"""Hard use: thousands of malformed files into every reader, the evaluator under properties, strangers' files, full disks."""
+"""Hard use: thousands of malformed files into every reader, the evaluator under properties,
+strangers' files, full disks.
+"""
 
 import ast
 import json
@@ -30,17 +32,33 @@ from vlact.training.loop import fit
 FILES = 150  # malformed files a reader
 PHASES = (Phase.explicit, Phase.generate)
 CLASSES = {7: "BaseballPitch", 9: "BasketballDunk"}
-NOTES = {"subset": "test", "duration": 20.0, "annotations": [{"segment": [1.0, 4.5], "label": "Diving"}]}
+NOTES = {
+    "subset": "test",
+    "duration": 20.0,
+    "annotations": [{"segment": [1.0, 4.5], "label": "Diving"}],
+}
 SOURCES = {  # reader: a good file, and how it is read
-    "own clips": ("path,start_s,end_s,label,split\na.mp4,0,1,drop cup,train\nb.mp4,1,2,push cup,test\n", ".csv", folder.read),
-    "activitynet": (json.dumps({"database": {"v_a": NOTES, "b": NOTES}}), ".json", lambda p: activitynet.ground_truth(p, "test")),
+    "own clips": (
+        "path,start_s,end_s,label,split\na.mp4,0,1,drop cup,train\nb.mp4,1,2,push cup,test\n",
+        ".csv",
+        folder.read,
+    ),
+    "activitynet": (
+        json.dumps({"database": {"v_a": NOTES, "b": NOTES}}),
+        ".json",
+        lambda p: activitynet.ground_truth(p, "test"),
+    ),
     "results": (
-        json.dumps({"results": {"a": [{"segment": [1, 2], "label": "x", "score": 0.5}], "v_b": []}}),
+        json.dumps(
+            {"results": {"a": [{"segment": [1, 2], "label": "x", "score": 0.5}], "v_b": []}}
+        ),
         ".json",
         activitynet.results,
     ),
     "bmn": (
-        json.dumps({"v_a": {"duration_second": 20, "annotations": [{"segment": [1, 2], "label": "x"}]}}),
+        json.dumps(
+            {"v_a": {"duration_second": 20, "annotations": [{"segment": [1, 2], "label": "x"}]}}
+        ),
         ".json",
         lambda p: activitynet13.bmn(p, p.parent / "videos.csv"),
     ),
@@ -74,13 +92,25 @@ SOURCES = {  # reader: a good file, and how it is read
         lambda p: thumos14.groundtruth_csv(p, CLASSES)[0],
     ),
     "rtd-net": (
-        json.dumps({"video_test_0000004": {"duration_second": 9.0, "annotations": [{"segment": [0.2, 1.1], "class": "Diving"}]}}),
+        json.dumps(
+            {
+                "video_test_0000004": {
+                    "duration_second": 9.0,
+                    "annotations": [{"segment": [0.2, 1.1], "class": "Diving"}],
+                }
+            }
+        ),
         ".json",
         thumos14.anno_action,
     ),
-    "cuhk scores": (json.dumps({"results": {"a": [0.1, 0.9]}, "class": ["x", "y"]}), ".json", features.cuhk_scores),
+    "cuhk scores": (
+        json.dumps({"results": {"a": [0.1, 0.9]}, "class": ["x", "y"]}),
+        ".json",
+        features.cuhk_scores,
+    ),
     "annotations": (
-        "video,start_s,end_s,label,split,group,verb,object\na.mp4,0,1,drop cup,train,P01,drop,cup\nb.mp4,1,2,push cup,test,P02,push,cup\n",
+        "video,start_s,end_s,label,split,group,verb,object\na.mp4,0,1,drop "
+        "cup,train,P01,drop,cup\nb.mp4,1,2,push cup,test,P02,push,cup\n",
         ".csv",
         schema.read_annotations,
     ),
@@ -170,7 +200,9 @@ def sound(table) -> bool:
     if {"start_s", "end_s"} <= set(table):
         times = table[["start_s", "end_s"]].to_numpy(float)
         return (
-            bool(np.isfinite(times).all()) and table["video"].notna().all() and (table["label"].notna().all() if "label" in table else True)
+            bool(np.isfinite(times).all())
+            and table["video"].notna().all()
+            and (table["label"].notna().all() if "label" in table else True)
         )
     return True
 
@@ -190,14 +222,23 @@ def test_a_broken_file_is_refused_in_words_or_read_soundly(name, tmp_path_factor
     (place / "videos.csv").write_text("video,subset\nv_a,training\n")
     path = place / f"file{suffix}"
 
-    @settings(max_examples=FILES, phases=PHASES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=FILES,
+        phases=PHASES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.lists(change, min_size=1, max_size=3))
     def every(changes):
         path.write_bytes(broken(text, changes))
         try:
             found = read(path)
         except (ValueError, FileNotFoundError) as error:
-            assert path.name in str(error), f"does not name the file: {type(error).__name__}: {error}"
+            assert path.name in str(error), (
+                f"does not name the file: {type(error).__name__}: {error}"
+            )
         else:
             assert sound(found), f"a wrong number without a word:\n{found}"
 
@@ -205,16 +246,24 @@ def test_a_broken_file_is_refused_in_words_or_read_soundly(name, tmp_path_factor
 
 
 # The evaluator
-segment = st.tuples(st.sampled_from("ab"), st.floats(0, 50), st.floats(0.1, 20), st.sampled_from("xy"))
+segment = st.tuples(
+    st.sampled_from("ab"), st.floats(0, 50), st.floats(0.1, 20), st.sampled_from("xy")
+)
 
 
 def table(rows, scores=None) -> pd.DataFrame:
-    out = pd.DataFrame([(v, s, s + d, c) for v, s, d, c in rows], columns=["video", "start_s", "end_s", "label"])
+    out = pd.DataFrame(
+        [(v, s, s + d, c) for v, s, d, c in rows], columns=["video", "start_s", "end_s", "label"]
+    )
     return out if scores is None else out.assign(score=scores)
 
 
 @settings(max_examples=120, deadline=None, derandomize=True, database=None)
-@given(st.lists(segment, min_size=1, max_size=12), st.lists(st.tuples(segment, st.floats(0, 1)), min_size=1, max_size=25), st.randoms())
+@given(
+    st.lists(segment, min_size=1, max_size=12),
+    st.lists(st.tuples(segment, st.floats(0, 1)), min_size=1, max_size=25),
+    st.randoms(),
+)
 def test_average_precision_keeps_its_laws(truth, said, chance):
     given_truth = table(truth)
     known = [(s, p) for s, p in said if s[3] in set(given_truth["label"])]
@@ -226,14 +275,26 @@ def test_average_precision_keeps_its_laws(truth, said, chance):
     assert ((ap >= 0) & (ap <= 1)).all()
     order = list(range(len(predictions)))
     chance.shuffle(order)
-    assert np.allclose(ap, evaluate(given_truth.iloc[::-1], predictions.iloc[order], tious=tious)["ap"])  # order of rows means nothing
-    later = [t.assign(start_s=t["start_s"] * 4, end_s=t["end_s"] * 4) for t in (given_truth, predictions)]
-    assert np.allclose(ap, evaluate(*later, tious=tious)["ap"])  # nor the unit of time (a power of two loses no digits)
-    low = pd.concat([predictions, predictions.assign(score=-1 - predictions["score"])], ignore_index=True)
-    assert (evaluate(given_truth, low, tious=tious)["ap"].to_numpy() >= ap - 1e-12).all()  # more guesses behind the last cost nothing
+    # order of rows means nothing
+    assert np.allclose(
+        ap, evaluate(given_truth.iloc[::-1], predictions.iloc[order], tious=tious)["ap"]
+    )
+    later = [
+        t.assign(start_s=t["start_s"] * 4, end_s=t["end_s"] * 4) for t in (given_truth, predictions)
+    ]
+    # nor the unit of time (a power of two loses no digits)
+    assert np.allclose(ap, evaluate(*later, tious=tious)["ap"])
+    low = pd.concat(
+        [predictions, predictions.assign(score=-1 - predictions["score"])], ignore_index=True
+    )
+    # more guesses behind the last cost nothing
+    assert (evaluate(given_truth, low, tious=tious)["ap"].to_numpy() >= ap - 1e-12).all()
     whole = given_truth.drop_duplicates().assign(score=5.0)
-    best = pd.concat([whole, predictions.assign(score=predictions["score"] - 10)], ignore_index=True)
-    assert np.allclose(evaluate(given_truth.drop_duplicates(), best, tious=tious)["ap"], 1)  # knowing everything is perfect
+    best = pd.concat(
+        [whole, predictions.assign(score=predictions["score"] - 10)], ignore_index=True
+    )
+    # knowing everything is perfect
+    assert np.allclose(evaluate(given_truth.drop_duplicates(), best, tious=tious)["ap"], 1)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -261,12 +322,22 @@ def test_nothing_in_the_library_can_run_what_it_reads():
                 names = {a.name for a in node.names} | {getattr(node, "module", "")}
                 assert not names & {"pickle", "dill", "joblib", "cloudpickle", "marshal"}, path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                called, given_words = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+                called, given_words = (
+                    ast.unparse(node.func),
+                    {k.arg: ast.unparse(k.value) for k in node.keywords},
+                )
                 if called == "torch.load":
                     assert given_words.get("weights_only") == "True", f"{path}:{node.lineno}"
                 assert given_words.get("allow_pickle", "False") == "False", f"{path}:{node.lineno}"
-                assert given_words.get("trust_remote_code", "False") == "False", f"{path}:{node.lineno}"
-                assert called not in ("yaml.load", "pd.read_pickle", "yaml.unsafe_load", "np.fromregex"), f"{path}:{node.lineno}"
+                assert given_words.get("trust_remote_code", "False") == "False", (
+                    f"{path}:{node.lineno}"
+                )
+                assert called not in (
+                    "yaml.load",
+                    "pd.read_pickle",
+                    "yaml.unsafe_load",
+                    "np.fromregex",
+                ), f"{path}:{node.lineno}"
 
 
 class Evil:
@@ -280,9 +351,15 @@ class Evil:
 def test_pickles_from_strangers_do_not_run(tmp_path):
     from vlact.models import checkpoints
 
-    for name, read in (("m.pth", checkpoints.read), ("f.pt", features.read), ("f.npy", features.read)):
+    for name, read in (
+        ("m.pth", checkpoints.read),
+        ("f.pt", features.read),
+        ("f.npy", features.read),
+    ):
         path, evil = tmp_path / name, Evil(tmp_path / "it ran")
-        torch.save({"model": evil}, path) if path.suffix != ".npy" else np.save(path, np.array([evil], object), allow_pickle=True)
+        torch.save({"model": evil}, path) if path.suffix != ".npy" else np.save(
+            path, np.array([evil], object), allow_pickle=True
+        )
         with pytest.raises((pickle.UnpicklingError, ValueError)):
             read(path)
     assert not (tmp_path / "it ran").exists()
@@ -319,7 +396,9 @@ for name, way in ways.items():
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path):
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
     lines = done.stdout.splitlines()
     assert len(lines) == 5 and "no error" not in done.stdout, done.stdout + done.stderr[-500:]
     for name in ("a.txt", "b.txt", "c.npy", "d.safetensors", "e.parquet"):
@@ -333,14 +412,27 @@ STEPS, JOBS = 900, 3
 def train_one(place: Path, number: int) -> list[dict]:
     """A job that trains, keeps a checkpoint every few steps, and leaves weights."""
     torch.manual_seed(number)
-    model, generator = nn.Sequential(nn.Linear(64, 256), nn.Dropout(0.2), nn.Linear(256, 8)), torch.Generator().manual_seed(number)
+    model, generator = (
+        nn.Sequential(nn.Linear(64, 256), nn.Dropout(0.2), nn.Linear(256, 8)),
+        torch.Generator().manual_seed(number),
+    )
 
     def loss_of(step: int) -> torch.Tensor:
         x = torch.randn(64, 64, generator=generator)
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         return nn.functional.cross_entropy(model(x), x[:, :8].argmax(1))
 
-    curve = fit({"model": model}, loss_of, STEPS, 0.01, 0.01, generator, "kills", str(place / f"{number}.pt"), every=12)
+    curve = fit(
+        {"model": model},
+        loss_of,
+        STEPS,
+        0.01,
+        0.01,
+        generator,
+        "kills",
+        str(place / f"{number}.pt"),
+        every=12,
+    )
     files.save(place / f"{number}.safetensors", "kills", {"number": number}, model.state_dict())
     return curve
 
@@ -350,12 +442,17 @@ def stage(place: Path, at_work) -> None:
     torch.set_num_threads(1)
     at_work.set()
     curves = [jobs.kept(place / f"{k}.json", train_one, place, k) for k in range(JOBS)]
-    write_whole(place / "curves.csv", lambda d, f: d.to_csv(f, index=False), pd.DataFrame(sum(curves, [])))
+    write_whole(
+        place / "curves.csv", lambda d, f: d.to_csv(f, index=False), pd.DataFrame(sum(curves, []))
+    )
 
 
 def test_twenty_kills_at_random_change_no_byte(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "vlact.training.loop", "vlact.models.files", "pandas"])  # else each start takes seconds
+    # else each start takes seconds
+    context.set_forkserver_preload(
+        ["torch._dynamo", "vlact.training.loop", "vlact.models.files", "pandas"]
+    )
     chance, kills = np.random.default_rng(), 0  # another moment in every run of the tests
 
     def start(place: Path):
@@ -366,7 +463,11 @@ def test_twenty_kills_at_random_change_no_byte(tmp_path):
         return child
 
     def result(place: Path) -> dict[str, bytes]:
-        return {p.name: p.read_bytes() for p in sorted(place.iterdir()) if p.suffix in (".safetensors", ".csv", ".json")}
+        return {
+            p.name: p.read_bytes()
+            for p in sorted(place.iterdir())
+            if p.suffix in (".safetensors", ".csv", ".json")
+        }
 
     (whole := tmp_path / "whole").mkdir()
     (killed := tmp_path / "killed").mkdir()
@@ -390,11 +491,20 @@ def test_twenty_kills_at_random_change_no_byte(tmp_path):
 
 def test_two_runs_of_the_pipeline_at_once_do_not_mix(tmp_path):
     """The second says that another one is at work, and what is made is whole."""
-    subprocess.run("git init -q . && dvc init -q", shell=True, cwd=tmp_path, check=True, capture_output=True)
-    (tmp_path / "dvc.yaml").write_text("stages:\n  one:\n    cmd: sleep 4 && echo done > out.txt\n    outs: [out.txt]\n")
-    first = subprocess.Popen(["dvc", "repro"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    subprocess.run(
+        "git init -q . && dvc init -q", shell=True, cwd=tmp_path, check=True, capture_output=True
+    )
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  one:\n    cmd: sleep 4 && echo done > out.txt\n    outs: [out.txt]\n"
+    )
+    first = subprocess.Popen(
+        ["dvc", "repro"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     until = time.time() + 60
-    while not (tmp_path / ".dvc" / "tmp" / "rwlock").is_file() or "out.txt" not in (tmp_path / ".dvc" / "tmp" / "rwlock").read_text():
+    while (
+        not (tmp_path / ".dvc" / "tmp" / "rwlock").is_file()
+        or "out.txt" not in (tmp_path / ".dvc" / "tmp" / "rwlock").read_text()
+    ):
         assert time.time() < until and first.poll() is None
         time.sleep(0.05)
     second = subprocess.run(["dvc", "repro"], cwd=tmp_path, capture_output=True, text=True)

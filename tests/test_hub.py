@@ -1,4 +1,6 @@
-"""Models as folders that others can load: what comes back gives the same answers, and what does not fit says so."""
+"""Models as folders that others can load: what comes back gives the same answers, and what does not
+fit says so.
+"""
 
 import json
 
@@ -43,15 +45,28 @@ def test_a_namer_comes_back_and_names_alike(kind, film, tmp_path):
     assert set(part["name"]) == {"drop", "spin"}
     with pytest.raises(ValueError, match="names must be two or more"):
         model.predict(film, ["drop"])
-    with pytest.raises(ValueError, match=r"film.mp4: expected 0 <= start_s < end_s <= 5.000; got 2.0 and 9.0"):
+    with pytest.raises(
+        ValueError, match=r"film.mp4: expected 0 <= start_s < end_s <= 5.000; got 2.0 and 9.0"
+    ):
         model.predict(film, ["drop", "spin"], 2.0, 9.0)
 
 
 def test_a_finder_comes_back_and_finds_alike(film, tmp_path):
     torch.manual_seed(0)
     shape = LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
-    recipe = {"window": 16, "pre_nms_topk": 20, "nms": {"method": "gaussian", "sigma": 0.5, "max_seg_num": 5}}
-    localiser = Localiser(ActionFormer(shape).eval(), ["drop", "spin"], Clock(0.25), recipe, torch.zeros(32), torch.ones(32))
+    recipe = {
+        "window": 16,
+        "pre_nms_topk": 20,
+        "nms": {"method": "gaussian", "sigma": 0.5, "max_seg_num": 5},
+    }
+    localiser = Localiser(
+        ActionFormer(shape).eval(),
+        ["drop", "spin"],
+        Clock(0.25),
+        recipe,
+        torch.zeros(32),
+        torch.ones(32),
+    )
     model = Finder(DualEncoder(SMALL), localiser, fps=8.0, stride=2)
     found = model.predict(film)
     assert len(found) and found["end_s"].max() <= 5.0 + 1e-6 and set(found["video"]) == {"film.mp4"}
@@ -75,7 +90,12 @@ def test_a_mover_comes_back_and_names_alike(stream, film, tmp_path):
     model.save_pretrained(tmp_path / "model")
     again = Mover.from_pretrained(tmp_path / "model")
     assert again.predict(film).equals(found) and again.model.parent.tolist() == [0, 0, 1]
-    assert {p.name for p in (tmp_path / "model").iterdir()} == {"encoder.safetensors", "mover.safetensors", "vlact.json", "README.md"}
+    assert {p.name for p in (tmp_path / "model").iterdir()} == {
+        "encoder.safetensors",
+        "mover.safetensors",
+        "vlact.json",
+        "README.md",
+    }
 
 
 def test_models_take_their_text_tower_along(film, tmp_path):
@@ -89,7 +109,14 @@ def test_models_take_their_text_tower_along(film, tmp_path):
     clip.config = vl.replace(clip.config, text=str(path))
     clip.save(tmp_path / "clip.safetensors")
     namer = Namer(clip)
-    mover = Mover.build(tmp_path / "clip.safetensors", ["rising", "falling"], ["rising fast", "falling"], [0, 1], {"tau": 0.05}, {})
+    mover = Mover.build(
+        tmp_path / "clip.safetensors",
+        ["rising", "falling"],
+        ["rising fast", "falling"],
+        [0, 1],
+        {"tau": 0.05},
+        {},
+    )
     found = namer.predict(film, ["drop", "spin"]), mover.predict(film)
     for name, model in (("namer", namer), ("mover", mover)):
         model.save_pretrained(tmp_path / name)
@@ -102,7 +129,9 @@ def test_models_take_their_text_tower_along(film, tmp_path):
     )
     assert all(a.equals(b) for a, b in zip(found, again, strict=True))
     (tmp_path / "namer" / "text.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="text.safetensors: expected a file that `save_pretrained` wrote"):
+    with pytest.raises(
+        FileNotFoundError, match="text.safetensors: expected a file that `save_pretrained` wrote"
+    ):
         Namer.from_pretrained(tmp_path / "namer")
 
 
@@ -111,7 +140,9 @@ def test_a_reasoner_comes_back_and_finds_alike(weight, film, tmp_path):
     torch.manual_seed(0)
     classes = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
     words = tokenizer(list(classes), 17)
-    said = encode_clauses([f"the person {w}" for x in WORDS.values() for w in x], lambda x: torch.randn(len(x), 8))
+    said = encode_clauses(
+        [f"the person {w}" for x in WORDS.values() for w in x], lambda x: torch.randn(len(x), 8)
+    )
     language = {"feature_dim": 32, "numbers": words.convert_tokens_to_ids("0")}
     variant = vl.Variant("row", weight, read_from=("cls", "cls", "adv"))
     reader = vl.lora(Reader(ReaderConfig(len(words), len(WORDS), 8, 16, 2, 1, 8, language)), 4)
@@ -120,18 +151,31 @@ def test_a_reasoner_comes_back_and_finds_alike(weight, film, tmp_path):
         for name, parameter in reader.named_parameters():  # LoRA starts as nothing
             if "lora" in name or "give_out" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-    localiser = ActionFormer(LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2))
-    recipe = {"window": 16, "pre_nms_topk": 20, "nms": {"method": "gaussian", "sigma": 0.5, "max_seg_num": 5}}
+    localiser = ActionFormer(
+        LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
+    )
+    recipe = {
+        "window": 16,
+        "pre_nms_topk": 20,
+        "nms": {"method": "gaussian", "sigma": 0.5, "max_seg_num": 5},
+    }
     mean, std = torch.full((32,), 0.1), torch.full((32,), 0.9)
     whole = vl.ActionVLM(localiser, reader, mean, std, variant, 16).eval()
     prompt = prompt_of(words, list(classes), list(classes.values()), said)
-    model = Reasoner(DualEncoder(SMALL), vl.VisionLanguageLocaliser(whole, list(classes), Clock(0.25), recipe, mean, std, prompt), 8.0, 2)
+    model = Reasoner(
+        DualEncoder(SMALL),
+        vl.VisionLanguageLocaliser(whole, list(classes), Clock(0.25), recipe, mean, std, prompt),
+        8.0,
+        2,
+    )
     found = model.predict(film)
     model.save_pretrained(tmp_path / "model")
     again = Reasoner.from_pretrained(tmp_path / "model").predict(film)
     assert len(found) and again.equals(found)
     deaf = vl.replace(model.localiser, prompt=None, heard={})
-    assert not np.allclose(Reasoner(model.encoder, deaf, 8.0, 2).predict(film)["score"], found["score"], atol=1e-4)
+    assert not np.allclose(
+        Reasoner(model.encoder, deaf, 8.0, 2).predict(film)["score"], found["score"], atol=1e-4
+    )
 
 
 def test_a_folder_of_another_kind_says_so(film, tmp_path):

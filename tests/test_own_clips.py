@@ -1,4 +1,6 @@
-"""A user's own videos through zero-shot, fine-tuning and the SRT: real files, with bad ones among them."""
+"""A user's own videos through zero-shot, fine-tuning and the SRT: real files, with bad ones among
+them.
+"""
 
 from pathlib import Path
 
@@ -33,10 +35,23 @@ def test_real_videos_go_through_with_bad_ones_listed(tmp_path):
     with pytest.raises(ValueError, match=r"mine.csv, line 11: .*corrupted.mp4.*\(and 2 more rows"):
         own_clips(p, REAL, csv, None, 0.01, 1)
     task, predictions, found = own_clips(p, REAL, csv, None, 0.01, 2, skip_bad=True)
-    assert [line.split(": ")[0].rsplit(", ")[1] for line in found.skipped] == ["line 11", "line 12", "line 13"]
+    assert [line.split(": ")[0].rsplit(", ")[1] for line in found.skipped] == [
+        "line 11",
+        "line 12",
+        "line 13",
+    ]
     assert "ends after the file (10.000 s)" in found.skipped[2]
-    assert task.base == (("flip", "pancake"), ("wrestle", "arm")) and task.novel == (("show", "clip"), ("blink", "screen"))
+    assert task.base == (("flip", "pancake"), ("wrestle", "arm")) and task.novel == (
+        ("show", "clip"),
+        ("blink", "screen"),
+    )
     assert set(predictions["model"]) == {"zero-shot", "ProcVLR", "ACE", "ACE slow, halfway"}
-    ace = predictions[(predictions["model"] == "ACE") & (predictions["split"] == "test") & (predictions["seed"] == 0)]
-    assert len(ace[ace["mode"] == "base"]) == 2 and ace[ace["mode"] == "novel"]["clip"].nunique() == 3
+    ace = predictions[
+        (predictions["model"] == "ACE")
+        & (predictions["split"] == "test")
+        & (predictions["seed"] == 0)
+    ]
+    assert (
+        len(ace[ace["mode"] == "base"]) == 2 and ace[ace["mode"] == "novel"]["clip"].nunique() == 3
+    )
     assert 0 <= srt(ace[ace["mode"] == "novel"])["srt_acc_mean"] <= 1

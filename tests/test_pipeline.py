@@ -1,4 +1,6 @@
-"""`make repro` round DVC: what runs and in which order, the switch, the estimate of the time left, and what a killed run leaves."""
+"""`make repro` round DVC: what runs and in which order, the switch, the estimate of the time left,
+and what a killed run leaves.
+"""
 
 import json
 import os
@@ -9,15 +11,19 @@ import yaml
 
 from vlact.tools import pipeline
 
-WAIT_FOR_ALIGNMENT = "alignment localisers actionvlm encoders own_localisation across claims index speed".split()
+WAIT_FOR_ALIGNMENT = (
+    "alignment localisers actionvlm encoders own_localisation across claims index speed".split()
+)
 PARAMS = (pipeline.ROOT / "params.yaml").read_text()
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project with this repository's params.yaml and graph, and a `dvc` that notes which stages it was asked for.
+    """A project with this repository's params.yaml and graph, and a `dvc` that notes which stages
+    it was asked for.
 
-    `dvc(changed, then)`: what `dvc status` says has changed, and what the script does with a stage, `$stage`.
+    `dvc(changed, then)`: what `dvc status` says has changed, and what the script does with a stage,
+    `$stage`.
     """
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "dvc.yaml").write_text((pipeline.ROOT / "dvc.yaml").read_text())
@@ -29,7 +35,10 @@ def project(tmp_path, monkeypatch):
     def dvc(changed=(), then=""):
         path, found = tmp_path / "bin" / "dvc", json.dumps({stage: [] for stage in changed})
         note = 'for stage; do :; done\necho "begin $stage $*" >> log'
-        path.write_text(f"#!/bin/sh\n[ $1 = status ] && echo '{found}' && exit\n{note}\n{then}\necho \"end $stage\" >> log\n")
+        path.write_text(
+            f"#!/bin/sh\n[ $1 = status ] && echo '{found}' && exit\n{note}\n{then}\necho \"end "
+            '$stage" >> log\n'
+        )
         path.chmod(0o755)
 
     return tmp_path, dvc
@@ -40,12 +49,20 @@ def profile(folder):
 
 
 def begun(folder):
-    return [line.split()[1] for line in (folder / "log").read_text().splitlines() if line.startswith("begin")]
+    return [
+        line.split()[1]
+        for line in (folder / "log").read_text().splitlines()
+        if line.startswith("begin")
+    ]
 
 
 def test_what_changed_and_what_comes_after_runs_two_at_a_time_after_its_inputs(project, capfd):
     folder, dvc = project
-    dvc(["alignment@smoke", "speed@smoke"], "grep -q '<<: \\*smoke #' params.yaml || exit 9\necho \"Running stage '$stage':\"\nsleep 0.02")
+    dvc(
+        ["alignment@smoke", "speed@smoke"],
+        "grep -q '<<: \\*smoke #' params.yaml || exit 9\necho \"Running stage '$stage':\"\nsleep "
+        "0.02",
+    )
     assert pipeline.repro("smoke") == 0
     out, ran, after = capfd.readouterr().out, begun(folder), pipeline.graph("smoke")
     assert sorted(ran) == sorted(f"{s}@smoke" for s in WAIT_FOR_ALIGNMENT)
@@ -60,7 +77,10 @@ def test_what_changed_and_what_comes_after_runs_two_at_a_time_after_its_inputs(p
             running.remove(stage)
             done.add(stage)
     assert most == 2
-    assert re.search(r"\[1/9\] alignment: about \d+ min left in all", out) and "alignment | Running stage 'alignment@smoke':" in out
+    assert (
+        re.search(r"\[1/9\] alignment: about \d+ min left in all", out)
+        and "alignment | Running stage 'alignment@smoke':" in out
+    )
     assert re.search(r"smoke: up to date after 0.\d min", out)
     assert profile(folder) == "mini" and not (folder / "data/tmp/profile").exists()
 
@@ -71,7 +91,10 @@ def test_the_stage_that_most_waits_for_goes_first_on_the_cores(project):
     assert pipeline.repro("mini") == 0
     nices = dict(line.split() for line in (folder / "nices").read_text().splitlines())
     own = str(os.nice(0))
-    assert nices["worlds@mini"] == own != nices["stadium@mini"] and {own, nices["stadium@mini"]} == set(nices.values())
+    assert nices["worlds@mini"] == own != nices["stadium@mini"] and {
+        own,
+        nices["stadium@mini"],
+    } == set(nices.values())
 
 
 def test_nothing_changed_runs_nothing_and_force_runs_all(project, capfd):
@@ -87,8 +110,12 @@ def test_nothing_changed_runs_nothing_and_force_runs_all(project, capfd):
 
 def test_a_stage_that_fails_stops_what_comes_after_it(project, capfd):
     folder, dvc = project
-    beside = "until [ -e failed ]; do sleep 0.01; done\nsleep 1"  # ends when the failure has been seen
-    dvc(["worlds@smoke", "stadium@smoke"], f"[ $stage = worlds@smoke ] && touch failed && exit 3\n{beside}")
+    # ends when the failure has been seen
+    beside = "until [ -e failed ]; do sleep 0.01; done\nsleep 1"
+    dvc(
+        ["worlds@smoke", "stadium@smoke"],
+        f"[ $stage = worlds@smoke ] && touch failed && exit 3\n{beside}",
+    )
     assert pipeline.repro("smoke") == 3
     assert set(begun(folder)) == {"worlds@smoke", "stadium@smoke"}
     assert "smoke: stopped after" in capfd.readouterr().out and profile(folder) == "mini"
@@ -123,20 +150,36 @@ def test_real_data_is_never_given_to_dvc_to_make(project, monkeypatch, capfd):
     assert sorted(x for x in (folder / "log").read_text().splitlines() if x.startswith("by")) == [
         f"by name {stage} paper" for stage in ("alignment", "stadium", "worlds")
     ]
-    assert "left out are stages of the rendered worlds: own_clips, " in (said := capfd.readouterr().out)
+    assert "left out are stages of the rendered worlds: own_clips, " in (
+        said := capfd.readouterr().out
+    )
     assert "paper: kitchens is left out, data/paper/worlds/epic is not there" in said
     assert pipeline.repro("paper", force=True) == 0 and film.read_text() == "hours of filming"
     ran, known = {s.split("@")[0] for s in begun(folder)}, yaml.safe_load(PARAMS)["real_data"]
-    assert "pretrain" in ran and not ran & {*known["by_name"], *known["left_out"], *known["if_there"]}
+    assert "pretrain" in ran and not ran & {
+        *known["by_name"],
+        *known["left_out"],
+        *known["if_there"],
+    }
     (film.parents[1] / "epic").mkdir()
     assert pipeline.repro("paper", force=True) == 0 and "kitchens@paper" in begun(folder)
 
 
 def test_plain_dvc_does_not_empty_folders_of_real_data():
-    """`dvc repro` with `run: *paper` goes round `make`; folders outlive their stage, and a forced run starts from nothing."""
-    outs = {name: stage.get("outs", []) for name, stage in yaml.safe_load((pipeline.ROOT / "dvc.yaml").read_text())["stages"].items()}
+    """`dvc repro` with `run: *paper` goes round `make`; folders outlive their stage, and a forced
+    run starts from nothing.
+    """
+    outs = {
+        name: stage.get("outs", [])
+        for name, stage in yaml.safe_load((pipeline.ROOT / "dvc.yaml").read_text())[
+            "stages"
+        ].items()
+    }
     kept = {
-        next(iter(o)).split("/")[-1] for stage in outs.values() for o in stage if isinstance(o, dict) and o[next(iter(o))].get("persist")
+        next(iter(o)).split("/")[-1]
+        for stage in outs.values()
+        for o in stage
+        if isinstance(o, dict) and o[next(iter(o))].get("persist")
     }
     assert kept == set(pipeline.PERSISTENT)
 
@@ -150,26 +193,35 @@ def test_a_forced_run_renders_again(project):
     assert pipeline.repro("smoke", force=True) == 0 and not old.parent.exists()
 
 
-def test_a_stage_keeps_what_a_killed_run_left_and_nothing_of_other_parameters(tmp_path, monkeypatch):
+def test_a_stage_keeps_what_a_killed_run_left_and_nothing_of_other_parameters(
+    tmp_path, monkeypatch
+):
     from vlact import params
     from vlact.stages import Stage
 
     monkeypatch.setattr(params, "ROOT", tmp_path)
     stage, p = Stage("films", (), ("seeds",)), params.load("smoke", "films")
     (folder := p.data / "films").mkdir(parents=True)
-    for seeds, there in (([0], []), ([0], ["a.mp4"]), ([1], [])):  # first run, the same after a kill, other parameters
+    # first run, the same after a kill, other parameters
+    for seeds, there in (([0], []), ([0], ["a.mp4"]), ([1], [])):
         p = params.load("smoke", "films", seeds=seeds)
         assert stage.must_run(p, folder, False)
         assert sorted(f.name for f in folder.glob("*.mp4")) == there
         (folder / "a.mp4").write_text("film")
     stage.finish(p, folder)
-    assert sorted(f.name for f in folder.iterdir()) == ["a.mp4", "made_by.json"] and not stage.must_run(p, folder, False)
+    assert sorted(f.name for f in folder.iterdir()) == [
+        "a.mp4",
+        "made_by.json",
+    ] and not stage.must_run(p, folder, False)
 
 
 def test_an_unknown_profile_changes_nothing_and_says_which_there_are(project, capsys):
     folder, _ = project
     assert pipeline.main(["repro", "huge"]) == 2
-    assert "PROFILE: expected one of ['mini', 'paper', 'smoke', 'study'], got 'huge'" in capsys.readouterr().err
+    assert (
+        "PROFILE: expected one of ['mini', 'paper', 'smoke', 'study'], got 'huge'"
+        in capsys.readouterr().err
+    )
     assert (folder / "params.yaml").read_text() == PARAMS
     assert pipeline.main(["dance"]) == 2
 
@@ -177,13 +229,23 @@ def test_an_unknown_profile_changes_nothing_and_says_which_there_are(project, ca
 def test_index_gathers_the_map_of_every_stage(project):
     folder, _ = project
     (folder / "figures/mini/map").mkdir(parents=True)
-    row = {"paper": "ace", "item": "table1", "title": "t", "files": "a.csv b.md", "notebook": "12_x.ipynb", "stage": "s"}
+    row = {
+        "paper": "ace",
+        "item": "table1",
+        "title": "t",
+        "files": "a.csv b.md",
+        "notebook": "12_x.ipynb",
+        "stage": "s",
+    }
     (folder / "figures/mini/map/s.json").write_text(json.dumps([row]))
     pipeline.index("mini")
     assert (
         folder / "figures/mini/index.csv"
     ).read_text() == "paper,item,title,files,notebook,stage\nace,table1,t,a.csv b.md,12_x.ipynb,s\n"
-    assert "| ACE | Table 1 | t | [md](figures/mini/b.md) | [12](notebooks/12_x.ipynb) | `s` |" in pipeline.results_table("mini")
+    assert (
+        "| ACE | Table 1 | t | [md](figures/mini/b.md) | [12](notebooks/12_x.ipynb) | `s` |"
+        in pipeline.results_table("mini")
+    )
 
 
 def test_every_stage_runs_by_its_name():
@@ -191,6 +253,13 @@ def test_every_stage_runs_by_its_name():
 
     from vlact.stages.__main__ import HOMES, STAGES
 
-    files = {f.stem for f in (pipeline.ROOT / "vlact" / "stages").glob("*.py")} - {"__init__", "__main__", "own"}
+    files = {f.stem for f in (pipeline.ROOT / "vlact" / "stages").glob("*.py")} - {
+        "__init__",
+        "__main__",
+        "own",
+    }
     assert {HOMES.get(s, s) for s in STAGES} == files
-    assert all(callable(getattr(importlib.import_module(f"vlact.stages.{HOMES.get(s, s)}"), s)) for s in STAGES)
+    assert all(
+        callable(getattr(importlib.import_module(f"vlact.stages.{HOMES.get(s, s)}"), s))
+        for s in STAGES
+    )

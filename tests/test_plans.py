@@ -14,7 +14,8 @@ def test_kept_bytes_are_those_counted_by_hand():
     model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
     x = torch.randn(7, 10)
     kept, out = plans.kept_bytes(model, lambda: model(x).sum())
-    assert kept == 4 * 7 * (10 + 20)  # the input, and what ReLU gave, which the second layer keeps too
+    # the input, and what ReLU gave, which the second layer keeps too
+    assert kept == 4 * 7 * (10 + 20)
     out.backward()
 
 
@@ -59,7 +60,9 @@ def test_the_language_model_costs_what_its_shape_says():
 
 def test_every_experiment_has_a_plan():
     table = plans.table()
-    assert len(table) >= 20 and table["GB"].between(2, 80).all() and (table["H200: hours"] > 0).all()
+    assert (
+        len(table) >= 20 and table["GB"].between(2, 80).all() and (table["H200: hours"] > 0).all()
+    )
     hours = table[[f"{c}: hours" for c in plans.CARDS]].to_numpy()
     assert (hours < 24).all(), "a day on one card is enough for every single run"
 
@@ -73,7 +76,10 @@ def test_a_window_is_trained_and_evaluated(lm_stride):
     window = measuring.Window(frames=32, pixels=32, text=12, answer=5, head=16, levels=2)
     decoder = Decoder(32, 2, 64, 4, 2, 50) if lm_stride else None
     found = measuring.action_vlm((24, 2, 2), decoder, lm_stride or 1, window, "cpu", 2, rank=4)
-    assert set(found) == {"train ms", "train GB", "eval ms", "eval GB"} and found["train ms"] > found["eval ms"] > 0
+    assert (
+        set(found) == {"train ms", "train GB", "eval ms", "eval GB"}
+        and found["train ms"] > found["eval ms"] > 0
+    )
 
 
 def test_adapters_learn_and_the_tower_does_not():
@@ -84,17 +90,31 @@ def test_adapters_learn_and_the_tower_does_not():
     clips = torch.randn(2, 16, 3, 32, 32)
     out = model(clips)
     assert out.shape == (1, 32, 24)
-    plain = model.tower(clips).last_hidden_state.unflatten(1, (8, -1)).mean(2).repeat_interleave(2, 1).flatten(0, 1)[None]
+    plain = (
+        model.tower(clips)
+        .last_hidden_state.unflatten(1, (8, -1))
+        .mean(2)
+        .repeat_interleave(2, 1)
+        .flatten(0, 1)[None]
+    )
     torch.testing.assert_close(out, plain)  # adapters start as nothing
     out.sum().backward()
-    assert all(a.up.weight.grad is not None for a in model.adapters) and all(p.grad is None for p in model.tower.parameters())
+    assert all(a.up.weight.grad is not None for a in model.adapters) and all(
+        p.grad is None for p in model.tower.parameters()
+    )
 
 
 def test_ace_s_two_steps_and_the_renderer():
     from vlact.models.dual import DualConfig
     from vlact.tools import measuring
 
-    found = measuring.ace(DualConfig(32, 16, 4, 32, 3, 2, 16, 384, "cls", motion_input=False, conv_stem=False), 2, 1, "cpu", 2)
+    found = measuring.ace(
+        DualConfig(32, 16, 4, 32, 3, 2, 16, 384, "cls", motion_input=False, conv_stem=False),
+        2,
+        1,
+        "cpu",
+        2,
+    )
     assert found["naive ms"] > found["cached ms"] > 0
     assert measuring.rendered("cpu", 24, 4, 1)["frames/s"] > 0
 
@@ -129,7 +149,11 @@ def test_measuring_keeps_every_row_and_goes_on_after_a_kill(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         measuring.main([str(out), "--device", "cuda"])
     first = pd.read_csv(out)
-    assert len(first) == 4 and first["note"].tolist()[1] == "out of memory" and first["machine"].str.startswith("Card, torch ").all()
+    assert (
+        len(first) == 4
+        and first["note"].tolist()[1] == "out of memory"
+        and first["machine"].str.startswith("Card, torch ").all()
+    )
     assert measuring.main([str(out), "--device", "cuda"]) == 0
     table = pd.read_csv(out)
     pd.testing.assert_frame_equal(table.head(4), first)

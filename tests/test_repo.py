@@ -16,7 +16,13 @@ from vlact import ROOT, params
 from vlact.report import figures, published, tables
 from vlact.tools import pipeline
 
-TRACKED = [f for f in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n") if f]
+TRACKED = [
+    f
+    for f in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split("\n")
+    if f
+]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -35,14 +41,23 @@ def test_every_direct_dependency_is_locked_with_hashes_and_installed():
     lock = (ROOT / "requirements.lock").read_text()
     for line in re.findall(r"- \"?([A-Za-z0-9._-]+==[^ \"\n]+)", pipeline.environment()):
         name, pinned = line.split("==")
-        entry = rf"(?mi)^{re.sub('[-_.]', '[-_.]', name)}=={re.escape(pinned)}.*\\\n +--hash=sha256:"
+        entry = (
+            rf"(?mi)^{re.sub('[-_.]', '[-_.]', name)}=={re.escape(pinned)}.*\\\n +--hash=sha256:"
+        )
         assert re.search(entry, lock), name
         if name != "decord":
-            assert version(name).split("+")[0] == pinned, f"{name}: installed {version(name)}, locked {pinned}"
+            assert version(name).split("+")[0] == pinned, (
+                f"{name}: installed {version(name)}, locked {pinned}"
+            )
 
 
 def test_no_registry_host_or_machine_path_in_tracked_files():
-    hosts = ["files.python" + "hosted.org", "pypi" + ".org", "download." + "pytorch.org", "file" + "://"]
+    hosts = [
+        "files.python" + "hosted.org",
+        "pypi" + ".org",
+        "download." + "pytorch.org",
+        "file" + "://",
+    ]
     homes = re.compile(r"(^|[^A-Za-z0-9_.])/(ro" + r"ot|ho" + r"me|Us" + r"ers)/[A-Za-z0-9_.-]+")
     for name in TRACKED:
         if name.endswith((".png", ".safetensors")) or not (ROOT / name).is_file():
@@ -54,9 +69,16 @@ def test_no_registry_host_or_machine_path_in_tracked_files():
 
 def test_importing_vlact_imports_nothing_heavy():
     code = "import sys, vlact, vlact.params, vlact.schema\nprint([m for m in ('torch', 'transformers', 'decord') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip() == "[]"
-    listing = subprocess.run([sys.executable, "-X", "importtime", "-c", "import vlact"], capture_output=True, text=True, check=True).stderr
+    listing = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import vlact"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
     assert "torch" not in listing
 
 
@@ -129,9 +151,16 @@ def test_modules_import_only_from_their_left():
             )
             for name in names:
                 parts = name.split(".")
-                if parts[0] != "vlact" or len(parts) < 2 or parts[1] not in ORDER or parts[1] == room:
+                if (
+                    parts[0] != "vlact"
+                    or len(parts) < 2
+                    or parts[1] not in ORDER
+                    or parts[1] == room
+                ):
                     continue
-                left = ORDER.index(parts[1]) < ORDER.index(room) and parts[1] in allowed.get(room, ORDER)
+                left = ORDER.index(parts[1]) < ORDER.index(room) and parts[1] in allowed.get(
+                    room, ORDER
+                )
                 assert left, f"{path.relative_to(ROOT)} (room {room}) imports vlact.{parts[1]}"
 
 
@@ -147,7 +176,9 @@ def test_version_is_the_same_everywhere():
 
 def test_ruff_finds_nothing():
     for arguments in (["check"], ["format", "--check"]):
-        subprocess.run([sys.executable, "-m", "ruff", *arguments, "--quiet", "."], cwd=ROOT, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "ruff", *arguments, "--quiet", "."], cwd=ROOT, check=True
+        )
 
 
 # Notebooks
@@ -155,22 +186,37 @@ def test_ruff_finds_nothing():
 def test_notebook_is_executed_and_normalised(notebook):
     raw = notebook.read_text()
     code = cells(notebook)
-    assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1)), "run `make execute`"
+    assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1)), (
+        "run `make execute`"
+    )
     assert sum(bool(c["outputs"]) for c in code) >= 2
-    normal = json.dumps(pipeline.normalise(json.loads(raw)), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    normal = (
+        json.dumps(
+            pipeline.normalise(json.loads(raw)), indent=1, sort_keys=True, ensure_ascii=False
+        )
+        + "\n"
+    )
     assert raw == normal
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_keeps_the_house_rules(notebook):
     first = "".join(cells(notebook, "markdown")[0]["source"])
-    assert re.match(rf"# {notebook.stem[:2]} · ", first) and "**Question**" in first and "**Cost**" in first
+    assert (
+        re.match(rf"# {notebook.stem[:2]} · ", first)
+        and "**Question**" in first
+        and "**Cost**" in first
+    )
     parameters = [c for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
     assert len(parameters) == 1
     assert "".join(parameters[0]["source"]).startswith('profile = "smoke"\nworkspace = "scratch"')
     for cell in cells(notebook):
         source = "".join(cell["source"])
-        assert len(source.splitlines()) <= 40 and "class " not in source.split("\n")[0] and "%pip" not in source
+        assert (
+            len(source.splitlines()) <= 40
+            and "class " not in source.split("\n")[0]
+            and "%pip" not in source
+        )
         assert "nbval-skip" not in cell["metadata"].get("tags", [])
 
 
@@ -181,7 +227,11 @@ def test_notebook_parameters_are_what_the_pipeline_passes():
         found = re.search(r"notebooks/(\S+\.ipynb)", stage["cmd"])
         if found:
             source = "".join(
-                next(c for c in cells(ROOT / "notebooks" / found[1]) if "parameters" in c["metadata"].get("tags", []))["source"]
+                next(
+                    c
+                    for c in cells(ROOT / "notebooks" / found[1])
+                    if "parameters" in c["metadata"].get("tags", [])
+                )["source"]
             )
             known = {n.targets[0].id for n in ast.parse(source).body}
             passed = set(re.findall(r" -[rp] (\w+) ", stage["cmd"]))
@@ -208,7 +258,9 @@ def test_code_of_a_notebook_ignores_prose_and_outputs(tmp_path):
 # The pipeline
 def test_graph_lists_every_notebook():
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert [next(iter(o)) for o in graph["nbsrc"]["outs"]] == [f"data/nbsrc/{n.stem}.py" for n in NOTEBOOKS]
+    assert [next(iter(o)) for o in graph["nbsrc"]["outs"]] == [
+        f"data/nbsrc/{n.stem}.py" for n in NOTEBOOKS
+    ]
     for notebook in NOTEBOOKS:
         (stage,) = (s for s in graph.values() if f"notebooks/{notebook.name}" in s["cmd"])
         assert f"data/nbsrc/{notebook.stem}.py" in stage["deps"]
@@ -222,10 +274,22 @@ def library(name: str) -> set[str]:
 def test_a_notebook_depends_on_all_that_it_imports_and_names():
     assert {"vlact/models/nms.py", "tests/reference/nms_slow.py"} <= library("speed")
     transfer = library("31_transfer")
-    assert {f"vlact/models/zoo/{n}.py" for n in ("x3d", "froster", "cir")} | {"vlact/stages/transfer.py", "vlact/video.py"} <= transfer
+    assert {f"vlact/models/zoo/{n}.py" for n in ("x3d", "froster", "cir")} | {
+        "vlact/stages/transfer.py",
+        "vlact/video.py",
+    } <= transfer
     assert {"vlact/language/motions.csv", "vlact/report/published/transfer_table2.csv"} <= transfer
-    assert not transfer & {"vlact/papers/actionvlm/alignment.py", "vlact/models/nms.py", "vlact/params.py", "vlact/runtime/jobs.py", "vlact/runtime/warm.py", "vlact/report/site.py"}
-    assert "tests/reference/ace_naive.py" in library("ace_training") and "vlact/language/trees/gtea_manual.yaml" in library("trees")
+    assert not transfer & {
+        "vlact/papers/actionvlm/alignment.py",
+        "vlact/models/nms.py",
+        "vlact/params.py",
+        "vlact/runtime/jobs.py",
+        "vlact/runtime/warm.py",
+        "vlact/report/site.py",
+    }
+    assert "tests/reference/ace_naive.py" in library(
+        "ace_training"
+    ) and "vlact/language/trees/gtea_manual.yaml" in library("trees")
 
 
 def test_what_a_notebook_depends_on_is_written_with_hashes(tmp_path, monkeypatch):
@@ -249,7 +313,10 @@ def test_what_a_notebook_depends_on_is_written_with_hashes(tmp_path, monkeypatch
     pipeline.nbsrc()
     lines = (tmp_path / "data/nbsrc/01_x.py").read_text().splitlines()
     wanted = ("deep/__init__.py", "deep/two.py", "one.py", "words.csv")
-    assert lines[-4:] == [f"# {hashlib.md5(files[n].encode()).hexdigest()} vlact/{n}" for n in wanted] and "import vlact.one" in lines
+    assert (
+        lines[-4:] == [f"# {hashlib.md5(files[n].encode()).hexdigest()} vlact/{n}" for n in wanted]
+        and "import vlact.one" in lines
+    )
 
 
 def test_stage_keys_cover_only_files_that_the_graph_knows():
@@ -260,10 +327,22 @@ def test_stage_keys_cover_only_files_that_the_graph_knows():
     from vlact.stages.transfer import TRANSFER
     from vlact.stages.worlds import WORLDS
 
-    given = {WORLDS: "01_worlds", PRETRAIN: "pretraining", ACE: "ace_training", ACTIONVLM: "23_actionvlm", TRANSFER: "31_transfer"}
+    given = {
+        WORLDS: "01_worlds",
+        PRETRAIN: "pretraining",
+        ACE: "ace_training",
+        ACTIONVLM: "23_actionvlm",
+        TRANSFER: "31_transfer",
+    }
     for stage, notebook in given.items():
-        files = [f for name in stage.files for f in (sorted((ROOT / "vlact" / name).rglob("*")) or [ROOT / "vlact" / name])]
-        missing = {str(f.relative_to(ROOT)) for f in files if f.suffix in (".py", ".yaml")} - library(notebook)
+        files = [
+            f
+            for name in stage.files
+            for f in (sorted((ROOT / "vlact" / name).rglob("*")) or [ROOT / "vlact" / name])
+        ]
+        missing = {
+            str(f.relative_to(ROOT)) for f in files if f.suffix in (".py", ".yaml")
+        } - library(notebook)
         assert not missing, f"stage {stage.name}: {missing}"
 
 
@@ -319,11 +398,15 @@ def test_committed_figures_were_made_by_the_committed_code():
             continue
         for out in stage.get("outs", ()):
             if out["path"].startswith("figures/"):
-                assert hashlib.md5((ROOT / out["path"]).read_bytes()).hexdigest() == out["md5"], out["path"]
+                assert hashlib.md5((ROOT / out["path"]).read_bytes()).hexdigest() == out["md5"], (
+                    out["path"]
+                )
         for dep in stage["deps"]:
             path = ROOT / dep["path"]
             if dep["path"].startswith(("vlact", "data/nbsrc")):
-                assert hashlib.md5(path.read_bytes()).hexdigest() == dep["md5"], f"{name}: {dep['path']} changed since; run `make repro`"
+                assert hashlib.md5(path.read_bytes()).hexdigest() == dep["md5"], (
+                    f"{name}: {dep['path']} changed since; run `make repro`"
+                )
 
 
 def test_notebooks_say_what_they_cost():
@@ -331,9 +414,14 @@ def test_notebooks_say_what_they_cost():
     assert set(known) == set((ROOT / "notebooks").glob("*.ipynb"))
     for path, minutes in known.items():
         text = path.read_text()
-        assert text.count("**Cost**") == 1 and pipeline.costed(text, minutes) == text, f"{path.name}: run `make lock`"
+        assert text.count("**Cost**") == 1 and pipeline.costed(text, minutes) == text, (
+            f"{path.name}: run `make lock`"
+        )
     said = "tiny 12 s · `mini` 1 min (on one of two cores) · `study` 12 min (on both)"
-    assert pipeline.costed('"**Cost** long\\n"', {"smoke": 0.2, "mini": 1.0, "study": 12.34}) == f'"**Cost** {said}\\n"'
+    assert (
+        pipeline.costed('"**Cost** long\\n"', {"smoke": 0.2, "mini": 1.0, "study": 12.34})
+        == f'"**Cost** {said}\\n"'
+    )
 
 
 def test_readme_shows_the_results_map_and_names_files_that_exist():
@@ -342,16 +430,23 @@ def test_readme_shows_the_results_map_and_names_files_that_exist():
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / link).exists(), link
     said = (ROOT / "figures" / "study" / "claims.md").read_text().splitlines()[-1]
-    assert re.search(r"Of \d+ claims: .*", said)[0] in text, "README's sentence on the ledger is not what the ledger says"
+    assert re.search(r"Of \d+ claims: .*", said)[0] in text, (
+        "README's sentence on the ledger is not what the ledger says"
+    )
     for target in re.findall(r"`make (\w+)", text):
         assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text()), target
 
 
 @pytest.mark.parametrize("number, rows", [(1, 104), (2, 52), (6, 8)])
 def test_tables_have_the_published_numbers_and_every_difference_adds_up(number, rows):
-    table = pd.read_csv(ROOT / "figures" / "mini" / f"ace_table{number}_published.csv", na_values="–")
+    table = pd.read_csv(
+        ROOT / "figures" / "mini" / f"ace_table{number}_published.csv", na_values="–"
+    )
     paper = published.read(f"ace_table{number}")
-    assert len(table) == len(paper) == rows and (table["published"] - paper["mean"]).abs().max() < 0.051
+    assert (
+        len(table) == len(paper) == rows
+        and (table["published"] - paper["mean"]).abs().max() < 0.051
+    )
     both = table.dropna(subset="ours")
     assert set(both["method"]) == set(paper["method"])
     assert ((both["ours"] - both["published"] - both["difference"]).abs() < 0.11).all()
@@ -365,10 +460,14 @@ def test_tables_and_figures_are_the_same_bytes_every_time(tmp_path):
     for name in ("one", "two"):
         fig, axis = plt.subplots()
         axis.plot([1, 2])
-        names = figures.save(fig, tmp_path / name, "f", frame) + tables.save(frame, tmp_path / name, "t")
+        names = figures.save(fig, tmp_path / name, "f", frame) + tables.save(
+            frame, tmp_path / name, "t"
+        )
         plt.close(fig)
     for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), (
+            name
+        )
     assert (tmp_path / "one" / "t.csv").read_text() == "method,acc\nA & B,12.3\nC,–\n"
     assert r"A \& B & 12.3 \\" in (tmp_path / "one" / "t.tex").read_text()
     assert (tmp_path / "one" / "t.md").read_text().splitlines()[2] == "| A & B | 12.3 |"
@@ -398,11 +497,19 @@ def test_a_timeline_keeps_segments_and_labels_apart():
     lanes = {"truth": found.head(1), "none": found.head(0), "detections": found}
     figures.timeline(axes, np.zeros((3, 4, 4, 3), np.uint8), lanes, 10.0, step_s=0.25)
     fig.canvas.draw()
-    bars, texts = [b.get_window_extent() for b in axes[1].patches], [t.get_window_extent() for t in axes[1].texts]
+    bars, texts = (
+        [b.get_window_extent() for b in axes[1].patches],
+        [t.get_window_extent() for t in axes[1].texts],
+    )
     assert len(bars) == len(texts) == 5 and axes[1].texts[0].get_text() == "FrisbeeCatch\n2–4"
     for boxes in (bars, texts):
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert all(axes[1].bbox.x0 <= t.x0 and t.x1 <= axes[1].bbox.x1 for t in texts)
-    spans = [(b.get_x(), b.get_x() + b.get_width(), b.get_y() + b.get_height() / 2) for b in axes[1].patches]
-    assert [(a, b) for a, b, _ in spans[1:]] == [r[:2] for r in rows] and all(round(-y) == 2 for *_, y in spans[1:])
+    spans = [
+        (b.get_x(), b.get_x() + b.get_width(), b.get_y() + b.get_height() / 2)
+        for b in axes[1].patches
+    ]
+    assert [(a, b) for a, b, _ in spans[1:]] == [r[:2] for r in rows] and all(
+        round(-y) == 2 for *_, y in spans[1:]
+    )
     plt.close(fig)

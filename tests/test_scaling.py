@@ -1,4 +1,6 @@
-"""Training over many processes: the same curve on one and two, and after a kill; settings that are shipped can be read."""
+"""Training over many processes: the same curve on one and two, and after a kill; settings that are
+shipped can be read.
+"""
 
 import json
 import os
@@ -24,7 +26,12 @@ class Floats(nn.Module):
         return x.float() / 255
 
 
-OPTIONS = ["--kind", "MViTv2", "--options", '{"width": 0.25, "depth": 0.2, "frames": 8, "size": 32, "dropout": 0}']
+OPTIONS = [
+    "--kind",
+    "MViTv2",
+    "--options",
+    '{"width": 0.25, "depth": 0.2, "frames": 8, "size": 32, "dropout": 0}',
+]
 OPTIONS += "--frames 8 --size 32 --batch-size 8 --steps 8 --every 2 --workers 0 --window-s 1.5 --ema 0.9".split()
 
 
@@ -44,16 +51,31 @@ def source(tmp_path_factory):
     return folder / "a.csv", folder
 
 
-def command(source, out, processes: int, *more: str, module: str = "vlact.papers.scaling", options: list[str] = OPTIONS) -> list[str]:
-    start = [sys.executable, "-m"] + (["torch.distributed.run", "--nproc_per_node", str(processes), "-m"] if processes > 1 else [])
+def command(
+    source,
+    out,
+    processes: int,
+    *more: str,
+    module: str = "vlact.papers.scaling",
+    options: list[str] = OPTIONS,
+) -> list[str]:
+    start = [sys.executable, "-m"] + (
+        ["torch.distributed.run", "--nproc_per_node", str(processes), "-m"] if processes > 1 else []
+    )
     return [*start, module, *map(str, source), str(out), *options, *more]
 
 
-ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = os.environ | {
+    "ACCELERATE_USE_CPU": "true",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(ROOT),
+}
 
 
 def run(*given, **more) -> str:
-    done = subprocess.run(command(*given, **more), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command(*given, **more), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -68,37 +90,59 @@ def alone(source, tmp_path_factory):
 
 def test_two_processes_give_the_curve_of_one(source, alone, tmp_path):
     run(source, tmp_path, 2, "--stop", "6")
-    assert sorted(x.name for x in tmp_path.glob("state-*/random*")) == ["random_states_0.pkl", "random_states_1.pkl"]  # there were two
+    # there were two
+    assert sorted(x.name for x in tmp_path.glob("state-*/random*")) == [
+        "random_states_0.pkl",
+        "random_states_1.pkl",
+    ]
     (state,) = tmp_path.glob("state-*")
     halfway = json.loads((state / "curve.json").read_text())
     np.testing.assert_allclose([x["loss"] for x in halfway], alone["loss"][:6], atol=1e-5)
     run(source, tmp_path, 1)  # and one goes on where two stopped
-    np.testing.assert_allclose(pd.read_csv(tmp_path / "curve.csv")["loss"], alone["loss"], atol=1e-5)
+    np.testing.assert_allclose(
+        pd.read_csv(tmp_path / "curve.csv")["loss"], alone["loss"], atol=1e-5
+    )
     assert alone["loss"].std() > 0.02  # it is a curve
 
 
 def test_a_killed_process_leaves_a_state_to_go_on_from(source, alone, tmp_path):
     with open(tmp_path / "log", "w") as log:
-        child = subprocess.Popen(command(source, tmp_path / "run", 1), env=ENVIRONMENT, stdout=log, stderr=log)
+        child = subprocess.Popen(
+            command(source, tmp_path / "run", 1), env=ENVIRONMENT, stdout=log, stderr=log
+        )
         until = time.time() + 120
-        while not list((tmp_path / "run").glob("state-*")) and time.time() < until and child.poll() is None:
+        while (
+            not list((tmp_path / "run").glob("state-*"))
+            and time.time() < until
+            and child.poll() is None
+        ):
             time.sleep(0.02)
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert not (tmp_path / "run" / "curve.csv").exists(), "it ended before it was killed"
-    (tmp_path / "run" / "unfinished-4").mkdir(exist_ok=True)  # what a kill in the middle of writing leaves
+    # what a kill in the middle of writing leaves
+    (tmp_path / "run" / "unfinished-4").mkdir(exist_ok=True)
     run(source, tmp_path / "run", 1, "--accumulate", "1")
-    np.testing.assert_allclose(pd.read_csv(tmp_path / "run" / "curve.csv")["loss"], alone["loss"], atol=1e-5)
+    np.testing.assert_allclose(
+        pd.read_csv(tmp_path / "run" / "curve.csv")["loss"], alone["loss"], atol=1e-5
+    )
     assert [x.name for x in (tmp_path / "run").glob("*-*")] == ["state-0000008"]
 
 
 def test_passes_of_one_update_add_up(source, tmp_path):
-    clips, curves = Moments(source[1], pd.read_csv(source[0]), np.arange(12) % 3, 8, 16, None, 0), []
+    clips, curves = (
+        Moments(source[1], pd.read_csv(source[0]), np.arange(12) % 3, 8, 16, None, 0),
+        [],
+    )
     for accumulate in (1, 4):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), Floats(), nn.Linear(8 * 16 * 16 * 3, 3))
         recipe = Recipe(steps=4, batch_size=8, accumulate=accumulate, lr=1e-4)
-        curves.append(scaling.train(scaling.Objective(model, 0.1), clips, recipe, tmp_path / str(accumulate))["loss"])
+        curves.append(
+            scaling.train(scaling.Objective(model, 0.1), clips, recipe, tmp_path / str(accumulate))[
+                "loss"
+            ]
+        )
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 1e-4
 
@@ -108,9 +152,22 @@ def test_ace_on_two_processes_learns_as_on_one_and_leaves_an_encoder(source, tmp
     from vlact.models.dual import DualConfig, DualEncoder
 
     torch.manual_seed(0)
-    start = DualEncoder(DualConfig(image_size=32, patch_size=16, num_frames=4, dim=24, depth=2, heads=2, embed_dim=16, text_dim=384))
+    start = DualEncoder(
+        DualConfig(
+            image_size=32,
+            patch_size=16,
+            num_frames=4,
+            dim=24,
+            depth=2,
+            heads=2,
+            embed_dim=16,
+            text_dim=384,
+        )
+    )
     start.save(tmp_path / "start.safetensors")
-    table = pd.read_csv(source[0]).replace({"label": {"right": "push block", "left": "pull block", "still": "hold block"}})
+    table = pd.read_csv(source[0]).replace(
+        {"label": {"right": "push block", "left": "pull block", "still": "hold block"}}
+    )
     table.to_csv(tmp_path / "named.csv", index=False)
     options = f"--kind ACE --clip {tmp_path / 'start.safetensors'} --frames 4 --size 32".split()
     options += "--batch-size 8 --steps 6 --every 3 --workers 0 --lr 0.05 --momentum 0.9 --weight-decay 0".split()
@@ -122,8 +179,14 @@ def test_ace_on_two_processes_learns_as_on_one_and_leaves_an_encoder(source, tmp
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 1e-3
     trained = DualEncoder.load(tmp_path / "2" / "encoder.safetensors")
-    moved = {k for k, v in trained.state_dict().items() if not torch.equal(v, start.state_dict()[k])}
-    assert any("layer.1." in k for k in moved) and not any("layer.0." in k for k in moved) and "text_projection.weight" in moved
+    moved = {
+        k for k, v in trained.state_dict().items() if not torch.equal(v, start.state_dict()[k])
+    }
+    assert (
+        any("layer.1." in k for k in moved)
+        and not any("layer.0." in k for k in moved)
+        and "text_projection.weight" in moved
+    )
 
 
 @pytest.fixture
@@ -138,7 +201,16 @@ def recordings(tmp_path):
         x, start = 0.3 * torch.randn(60 + i, 6, generator=chance), 6 + 3 * i
         x[start : start + 12, i % 2] += 3
         features[f"v{i}"] = x
-        rows.append((f"v{i}", 0.5 * start, 0.5 * (start + 12), ("jump", "run")[i % 2], "training", 0.5 * len(x)))
+        rows.append(
+            (
+                f"v{i}",
+                0.5 * start,
+                0.5 * (start + 12),
+                ("jump", "run")[i % 2],
+                "training",
+                0.5 * len(x),
+            )
+        )
     save_file(features, tmp_path / "features.safetensors")
     columns = ["video", "start_s", "end_s", "label", "split", "duration_s"]
     activitynet.write_ground_truth(pd.DataFrame(rows, columns=columns), tmp_path / "truth.json")
@@ -154,7 +226,13 @@ def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp
 
     curves, (*given, features) = [], recordings
     for processes in (1, 2):
-        run(given, tmp_path / str(processes), processes, module="vlact.papers.actionvlm.scaling", options=LOCALISING)
+        run(
+            given,
+            tmp_path / str(processes),
+            processes,
+            module="vlact.papers.actionvlm.scaling",
+            options=LOCALISING,
+        )
         curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
@@ -172,24 +250,47 @@ def aligned(tmp_path):
     from vlact.models.actionvlm import Reader, ReaderConfig
 
     torch.manual_seed(0)
-    folder, texts = tmp_path / "aligned", {"jump": "the person first runs, then leaps", "run": "the person first bends, then runs"}
+    folder, texts = (
+        tmp_path / "aligned",
+        {"jump": "the person first runs, then leaps", "run": "the person first bends, then runs"},
+    )
     folder.mkdir()
     words = tokenizer(list(texts), 33)
     language = {"feature_dim": 6, "numbers": words.convert_tokens_to_ids("0")}
-    Reader(ReaderConfig(len(words), 3, 8, 16, 2, 2, 4, language)).save(folder / "reader.safetensors")
-    save_file({c: torch.randn(8) for t in texts.values() for c in clauses(t)}, folder / "clauses.safetensors")
+    Reader(ReaderConfig(len(words), 3, 8, 16, 2, 2, 4, language)).save(
+        folder / "reader.safetensors"
+    )
+    save_file(
+        {c: torch.randn(8) for t in texts.values() for c in clauses(t)},
+        folder / "clauses.safetensors",
+    )
     (folder / "words.json").write_text(json.dumps({"names": list(texts), "steps": 32}))
     (tmp_path / "texts.json").write_text(json.dumps(texts))
-    return ["--kind", "ActionVLM", "--aligned", str(folder), "--descriptions", str(tmp_path / "texts.json")]
+    return [
+        "--kind",
+        "ActionVLM",
+        "--aligned",
+        str(folder),
+        "--descriptions",
+        str(tmp_path / "texts.json"),
+    ]
 
 
 def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, aligned, tmp_path):
-    """Class means, advantages and words are counted over all processes; every other epoch language rests."""
+    """Class means, advantages and words are counted over all processes; every other epoch language
+    rests.
+    """
     from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
 
     curves, (*given, features) = [], recordings
     for processes in (1, 2):
-        run(given, tmp_path / str(processes), processes, module="vlact.papers.actionvlm.scaling", options=[*LOCALISING, *aligned])
+        run(
+            given,
+            tmp_path / str(processes),
+            processes,
+            module="vlact.papers.actionvlm.scaling",
+            options=[*LOCALISING, *aligned],
+        )
         curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
@@ -207,13 +308,20 @@ def test_actionvlm_goes_on_where_it_was_killed(weight, recordings, aligned, tmp_
 
     *given, _ = map(str, recordings)
     for out, more in (("whole", []), ("halves", ["--stop", "5"]), ("halves", [])):
-        assert scaling_localisers.main([*given, str(tmp_path / out), *LOCALISING, *aligned, "--weight", weight, *more]) == 0
+        assert (
+            scaling_localisers.main(
+                [*given, str(tmp_path / out), *LOCALISING, *aligned, "--weight", weight, *more]
+            )
+            == 0
+        )
     curves = [pd.read_csv(tmp_path / out / "curve.csv")["loss"] for out in ("whole", "halves")]
     np.testing.assert_allclose(*curves, atol=1e-6)
 
 
 def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path):
-    """Its weights stay in their folder: the run's reasoner holds LoRA and what is new, and finds as it did."""
+    """Its weights stay in their folder: the run's reasoner holds LoRA and what is new, and finds as
+    it did.
+    """
     from safetensors.torch import load_file
     from test_vision_language import publish
 
@@ -226,13 +334,23 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     (folder / "clauses.safetensors").unlink()
     Reader.over(lm := publish(tmp_path / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
     (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}))
-    assert scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 0
+    assert (
+        scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned])
+        == 0
+    )
     path = tmp_path / "out" / "reasoner.safetensors"
-    assert not [k for k in load_file(path) if "base_layer" in k] and any("lora_B" in k for k in load_file(path))
-    found = VisionLanguageLocaliser.load(path).detect(features, {v: 0.5 * len(x) for v, x in features.items()})
+    assert not [k for k in load_file(path) if "base_layer" in k] and any(
+        "lora_B" in k for k in load_file(path)
+    )
+    found = VisionLanguageLocaliser.load(path).detect(
+        features, {v: 0.5 * len(x) for v, x in features.items()}
+    )
     assert set(found["label"]) <= {"jump", "run"} and len(found)
     (folder / "words.json").write_text("{}")
-    assert scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 1
+    assert (
+        scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned])
+        == 1
+    )
 
 
 def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, capsys):
@@ -242,10 +360,22 @@ def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, caps
     (tmp_path / "short.json").write_text('{"jump": "the person leaps"}')
     for more, message in (
         (aligned[:4], "expected --aligned, the folder of the alignment stage, and --descriptions"),
-        ([*aligned, "--weight", "much"], "--weight 'much': expected eq1, paired, learned or a number"),
-        ([*aligned, "--aligned", str(tmp_path)], "reader.safetensors: no such file; expected reader.safetensors, words.json"),
-        ([*aligned, "--descriptions", str(tmp_path / "short.json")], "short.json: no description of 'run', a class of the ground truth"),
-        ([*aligned, "--descriptions", str(recordings[1])], "features.safetensors: expected json, a description by class"),
+        (
+            [*aligned, "--weight", "much"],
+            "--weight 'much': expected eq1, paired, learned or a number",
+        ),
+        (
+            [*aligned, "--aligned", str(tmp_path)],
+            "reader.safetensors: no such file; expected reader.safetensors, words.json",
+        ),
+        (
+            [*aligned, "--descriptions", str(tmp_path / "short.json")],
+            "short.json: no description of 'run', a class of the ground truth",
+        ),
+        (
+            [*aligned, "--descriptions", str(recordings[1])],
+            "features.safetensors: expected json, a description by class",
+        ),
     ):
         assert scaling_localisers.main([*given, str(tmp_path / "out"), *LOCALISING, *more]) == 1
         assert message in capsys.readouterr().err
@@ -255,23 +385,45 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
     from vlact.papers.actionvlm import scaling as scaling_localisers
 
     (tmp_path / "features").mkdir()
-    (tmp_path / "truth.json").write_text('{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}')
-    given = [str(tmp_path / "truth.json"), str(tmp_path / "features"), str(tmp_path / "out"), "--step-s", "0.5", "--profile", "smoke"]
+    (tmp_path / "truth.json").write_text(
+        '{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}'
+    )
+    given = [
+        str(tmp_path / "truth.json"),
+        str(tmp_path / "features"),
+        str(tmp_path / "out"),
+        "--step-s",
+        "0.5",
+        "--profile",
+        "smoke",
+    ]
     assert scaling_localisers.main(given) == 1
-    assert "features: no features of 1 of 1 videos, for example 'a'; extract them first" in capsys.readouterr().err
+    assert (
+        "features: no features of 1 of 1 videos, for example 'a'; extract them first"
+        in capsys.readouterr().err
+    )
     (tmp_path / "broken.safetensors").write_bytes(b"no features")
-    for name, message in (("nowhere", "found nothing"), ("broken.safetensors", "expected a safetensors file with an array")):
+    for name, message in (
+        ("nowhere", "found nothing"),
+        ("broken.safetensors", "expected a safetensors file with an array"),
+    ):
         assert scaling_localisers.main([given[0], str(tmp_path / name), *given[2:]]) == 1
         assert f"{name}: " in (said := capsys.readouterr().err) and message in said
     assert scaling_localisers.main([*given, "--accumulate", "2"]) == 1
     assert "the loss counts positive points of whole batches; expected 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind, options", [("I3D", {"width": 0.13, "depth": 0.7}), ("MViTv2", {"width": 0.25, "depth": 0.4, "size": 32})])
+@pytest.mark.parametrize(
+    "kind, options",
+    [("I3D", {"width": 0.13, "depth": 0.7}), ("MViTv2", {"width": 0.25, "depth": 0.4, "size": 32})],
+)
 def test_blocks_that_are_run_again_keep_less_and_learn_the_same(kind, options):
     from vlact.papers.transfer.benchmark import build
 
-    clips, labels = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 1])
+    clips, labels = (
+        torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8),
+        torch.tensor([0, 1]),
+    )
 
     def learn(change):
         torch.manual_seed(0)
@@ -279,7 +431,9 @@ def test_blocks_that_are_run_again_keep_less_and_learn_the_same(kind, options):
         names = list(model.state_dict())
         task = scaling.Objective(change(model), 0.1)
         torch.manual_seed(1)  # dropout
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x.numel()), x)[1], lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: (kept.append(x.numel()), x)[1], lambda x: x
+        ):
             loss = task(clips, labels)
         loss.backward()
         assert list(model.state_dict()) == names
@@ -302,7 +456,10 @@ def test_every_clip_of_a_batch_is_seen_once(processes, accumulate):
 
 
 def test_a_batch_that_cannot_be_shared_out():
-    with pytest.raises(ValueError, match="batch_size 10 must be a multiple of accumulate x processes = 2 x 4; the nearest is 8"):
+    with pytest.raises(
+        ValueError,
+        match="batch_size 10 must be a multiple of accumulate x processes = 2 x 4; the nearest is 8",
+    ):
         Shares(10, Recipe(steps=1, batch_size=10, accumulate=2), 0, 4, 0)
 
 
@@ -310,7 +467,11 @@ def test_clips_follow_from_seed_step_and_row(source):
     table = pd.read_csv(source[0])
     clips = [Moments(source[1], table, np.arange(12), 8, 32, 1.0, seed) for seed in (0, 0, 1)]
     first, again, other = (c[3, 5][0] for c in clips)
-    assert torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first, clips[0][4, 5][0])
+    assert (
+        torch.equal(first, again)
+        and not torch.equal(first, other)
+        and not torch.equal(first, clips[0][4, 5][0])
+    )
     assert first.shape == (8, 32, 32, 3) and first.dtype == torch.uint8 and clips[0][3, 5][1] == 5
     with pytest.raises(video.VideoError, match="none.mp4"):
         Moments(source[1], table.assign(video="none.mp4"), np.arange(12), 8, 32, None, 0)[0, 0]
@@ -320,15 +481,28 @@ def test_averaged_weights_need_whole_ones(tmp_path):
     class Shared:
         distributed_type = "FSDP"
 
-    with pytest.raises(ValueError, match="ema 0.9 needs whole weights in every process; FSDP shares them out, DDP does not"):
-        scaling.train(scaling.Objective(nn.Linear(2, 2), 0.1), [], Recipe(steps=1, ema=0.9), tmp_path, Shared())
+    with pytest.raises(
+        ValueError,
+        match="ema 0.9 needs whole weights in every process; FSDP shares them out, DDP does not",
+    ):
+        scaling.train(
+            scaling.Objective(nn.Linear(2, 2), 0.1),
+            [],
+            Recipe(steps=1, ema=0.9),
+            tmp_path,
+            Shared(),
+        )
 
 
 def test_another_recipe_in_the_same_folder(tmp_path):
     scaling.agree(tmp_path, Recipe(steps=5))
-    (tmp_path / "recipe.json").write_text('{"steps": 5, "lr": 0.001}')  # of a time with fewer options
+    # of a time with fewer options
+    (tmp_path / "recipe.json").write_text('{"steps": 5, "lr": 0.001}')
     scaling.agree(tmp_path, Recipe(steps=5))
-    with pytest.raises(ValueError, match=r"recipe.json: the run there has another recipe, \{'lr': \(0.001, 0.01\)\} \(there, here\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"recipe.json: the run there has another recipe, \{'lr': \(0.001, 0.01\)\} \(there, here\)",
+    ):
         scaling.agree(tmp_path, Recipe(steps=5, lr=0.01))
 
 
@@ -343,7 +517,9 @@ def test_a_loss_that_is_no_number_stops_the_run(source, tmp_path):
 
     clips = Moments(source[1], pd.read_csv(source[0]), np.arange(12) % 3, 8, 32, None, 0)
     with pytest.raises(FloatingPointError, match=r"step 0: the loss is nan; lower lr \(0.001\)"):
-        scaling.train(scaling.Objective(Broken(), 0.1), clips, Recipe(steps=2, batch_size=4), tmp_path)
+        scaling.train(
+            scaling.Objective(Broken(), 0.1), clips, Recipe(steps=2, batch_size=4), tmp_path
+        )
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "deepspeed"])
@@ -352,7 +528,10 @@ def test_settings_can_be_read_by_accelerate(name):
 
     config = load_config_from_file(str(ROOT / "vlact" / "launch" / f"{name}.yaml"))
     assert config.num_processes == 8 and config.mixed_precision == "bf16"
-    assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "deepspeed": "DEEPSPEED"}[name]
+    assert (
+        config.distributed_type
+        == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "deepspeed": "DEEPSPEED"}[name]
+    )
 
 
 def test_the_slurm_script_is_bash():

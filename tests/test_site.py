@@ -1,4 +1,6 @@
-"""The results site: complete, safe to build over an earlier one, and right in a real browser where there is one."""
+"""The results site: complete, safe to build over an earlier one, and right in a real browser where
+there is one.
+"""
 
 import functools
 import http.server
@@ -16,7 +18,9 @@ import pytest
 from vlact import params, video
 from vlact.report import site, tables
 
-CHROMIUM = next((x for x in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if x), None)
+CHROMIUM = next(
+    (x for x in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if x), None
+)
 PROFILE = "mini"
 CHECK = """<!doctype html><link rel="icon" href="data:,"><body><script>
 const pages = %s, found = [];
@@ -81,13 +85,19 @@ def test_numbers_of_a_table_stand_on_its_page(built):
     p, folder = built
     page = (folder / "transfer.html").read_text()
     for row in pd.read_csv(p.figures / "transfer_table2.csv", dtype=str).itertuples():
-        assert re.search(rf"<td>{re.escape(row.model)}</td>.*?<td class=\"n\">{re.escape(row.HM)}</td>", page, re.DOTALL), row.model
+        assert re.search(
+            rf"<td>{re.escape(row.model)}</td>.*?<td class=\"n\">{re.escape(row.HM)}</td>",
+            page,
+            re.DOTALL,
+        ), row.model
 
 
 def test_pages_ask_nobody_else(built):
     for path in built[1].rglob("*.html"):
         asked = re.findall(r'(?:src|href)="((?:https?:)?//[^"]+)"', path.read_text())
-        loaded = re.findall(r'(?:src="|<link[^>]*href="|@import |url\()((?:https?:)?//[^")]+)', path.read_text())
+        loaded = re.findall(
+            r'(?:src="|<link[^>]*href="|@import |url\()((?:https?:)?//[^")]+)', path.read_text()
+        )
         assert not loaded, f"{path.name}: loads {loaded[:2]}, of {asked[:3]}"
 
 
@@ -99,7 +109,12 @@ def test_text_of_results_cannot_become_markup(tmp_path, monkeypatch):
         figures, data = tmp_path / "figures", tmp_path / "data"
 
     here = Here(**{f: getattr(p, f) for f in p.__dataclass_fields__})
-    files = tables.save(pd.DataFrame({"a": ["<script>alert(1)</script>"]}), here.figures, "bad", caption="<b onclick=x>")
+    files = tables.save(
+        pd.DataFrame({"a": ["<script>alert(1)</script>"]}),
+        here.figures,
+        "bad",
+        caption="<b onclick=x>",
+    )
     row = {
         "paper": "ace",
         "item": "table1",
@@ -111,7 +126,12 @@ def test_text_of_results_cannot_become_markup(tmp_path, monkeypatch):
     pd.DataFrame([row]).to_csv(here.figures / "index.csv", index=False)
     site.build(here, tmp_path / "site")
     page = (tmp_path / "site" / "ace.html").read_text()
-    assert "<script>alert" not in page and "<b onclick" not in page and "<img src=x" not in page and "&lt;script&gt;alert" in page
+    assert (
+        "<script>alert" not in page
+        and "<b onclick" not in page
+        and "<img src=x" not in page
+        and "&lt;script&gt;alert" in page
+    )
 
 
 def test_an_earlier_site_is_replaced_and_nothing_else(built, tmp_path, monkeypatch):
@@ -123,16 +143,23 @@ def test_an_earlier_site_is_replaced_and_nothing_else(built, tmp_path, monkeypat
     assert site.build(p, again) == again / "index.html" and not (again / "old.html").exists()
     (other := tmp_path / "mine").mkdir()
     (other / "thesis.tex").write_text("x")
-    with pytest.raises(ValueError, match="mine: expected an earlier site or nothing, found other files"):
+    with pytest.raises(
+        ValueError, match="mine: expected an earlier site or nothing, found other files"
+    ):
         site.build(p, other)
     assert (other / "thesis.tex").read_text() == "x" and not list(tmp_path.glob(".*"))
-    with pytest.raises(FileNotFoundError, match=r"index.csv: no results of profile 'paper'; run `make repro PROFILE=paper` first"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"index.csv: no results of profile 'paper'; run `make repro PROFILE=paper` first",
+    ):
         site.build(replace(params.load("paper", "paper")), tmp_path / "none")
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
 def test_in_a_real_browser(built, tmp_path):
-    """No console message, every image, video and link loads, nothing wider than a phone, no small print."""
+    """No console message, every image, video and link loads, nothing wider than a phone, no small
+    print.
+    """
     folder, done, said = built[1], threading.Event(), {}
     names = sorted(str(x.relative_to(folder)) for x in folder.rglob("*.html"))
     (folder / "check.html").write_text(CHECK % json.dumps(names))
@@ -147,13 +174,28 @@ def test_in_a_real_browser(built, tmp_path):
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=folder)
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--mute-audio"]
-    options += [f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--autoplay-policy=no-user-gesture-required"]
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--mute-audio",
+    ]
+    options += [
+        f"--user-data-dir={tmp_path}",
+        "--enable-logging=stderr",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
     log = tmp_path / "log"
     with open(log, "w") as stderr:
-        browser = subprocess.Popen([CHROMIUM, *options, f"http://127.0.0.1:{server.server_port}/check.html"], stderr=stderr)
+        browser = subprocess.Popen(
+            [CHROMIUM, *options, f"http://127.0.0.1:{server.server_port}/check.html"], stderr=stderr
+        )
         finished = done.wait(180)
         browser.terminate()
         browser.wait(20)
@@ -164,8 +206,12 @@ def test_in_a_real_browser(built, tmp_path):
     assert not console, console[:5]
     for x in said["found"]:
         where = f"{x['page']} at {x['width']} px"
-        assert not x["images"] and not x["videos"], f"{where}: did not load {x['images'] + x['videos']}"
+        assert not x["images"] and not x["videos"], (
+            f"{where}: did not load {x['images'] + x['videos']}"
+        )
         assert x["over"] <= 0, f"{where}: {x['over']} px too wide"
         assert x["small"] == 0, f"{where}: {x['small']} texts under 12 px"
     assert sum(x["played"] for x in said["found"]) >= 2
-    assert len(said["answers"]) > 100 and set(said["answers"].values()) == {200}, [k for k, v in said["answers"].items() if v != 200]
+    assert len(said["answers"]) > 100 and set(said["answers"].values()) == {200}, [
+        k for k, v in said["answers"].items() if v != 200
+    ]

@@ -64,7 +64,12 @@ def corpus(tmp_path):
             x = 4 + 6 * (t if verb[i] else 3 - t)
             frames[i, 0, t, 10:20, x : x + 8, 2 * colour[i]] = 230
     np.save(tmp_path / "frames.npy", frames)
-    labels = {"verb": verb.tolist(), "object": colour.tolist(), "train": list(range(36)), "val": list(range(36, 48))}
+    labels = {
+        "verb": verb.tolist(),
+        "object": colour.tolist(),
+        "train": list(range(36)),
+        "val": list(range(36, 48)),
+    }
     return tmp_path, labels
 
 
@@ -72,7 +77,14 @@ def pretrain(corpus, name, steps=24, seed=0):
     folder, labels = corpus
     config = CONFIG | {"steps": steps}
     return pretraining.pretrain(
-        config, SMALL, str(folder / "frames.npy"), labels, None, str(folder / f"{name}.safetensors"), str(folder / f"{name}.pt"), seed
+        config,
+        SMALL,
+        str(folder / "frames.npy"),
+        labels,
+        None,
+        str(folder / f"{name}.safetensors"),
+        str(folder / f"{name}.pt"),
+        seed,
     )
 
 
@@ -81,9 +93,24 @@ def pretrain_frames(corpus, name, seed=0):
     captions = [f"take {'red' if c else 'blue'} thing" for c in labels["object"]]
     texts = folder / "captions.safetensors"
     features = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
-    save_file(dict(zip(sorted(set(captions)), torch.nn.functional.normalize(features, dim=1), strict=True)), texts)
+    save_file(
+        dict(
+            zip(sorted(set(captions)), torch.nn.functional.normalize(features, dim=1), strict=True)
+        ),
+        texts,
+    )
     out, checkpoint = str(folder / f"{name}.safetensors"), str(folder / f"{name}.pt")
-    return pretraining.pretrain_frames(CONFIG, SMALL, str(folder / "frames.npy"), captions, labels, str(texts), out, checkpoint, seed)
+    return pretraining.pretrain_frames(
+        CONFIG,
+        SMALL,
+        str(folder / "frames.npy"),
+        captions,
+        labels,
+        str(texts),
+        out,
+        checkpoint,
+        seed,
+    )
 
 
 @pytest.mark.parametrize("train", [pretrain, pretrain_frames])
@@ -91,23 +118,31 @@ def test_pretraining_is_the_same_for_a_seed_and_learns(corpus, monkeypatch, trai
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 8)
     one, two, other = train(corpus, "one"), train(corpus, "two"), train(corpus, "other", seed=1)
     assert one == two and one != other and [r["step"] for r in one] == [8, 16, 24]
-    assert (corpus[0] / "one.safetensors").read_bytes() == (corpus[0] / "two.safetensors").read_bytes()
+    assert (corpus[0] / "one.safetensors").read_bytes() == (
+        corpus[0] / "two.safetensors"
+    ).read_bytes()
     assert one[-1]["loss"] < one[0]["loss"]
 
 
 @pytest.mark.parametrize("train", [pretrain, pretrain_frames])
-def test_pretraining_goes_on_from_a_checkpoint_to_the_same_bytes(corpus, monkeypatch, train, until_killed):
+def test_pretraining_goes_on_from_a_checkpoint_to_the_same_bytes(
+    corpus, monkeypatch, train, until_killed
+):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 8)
     whole = train(corpus, "whole")
     until_killed(train, corpus, "resumed", saves=2)
     assert not (corpus[0] / "resumed.safetensors").exists()
     assert train(corpus, "resumed") == whole
-    assert (corpus[0] / "resumed.safetensors").read_bytes() == (corpus[0] / "whole.safetensors").read_bytes()
+    assert (corpus[0] / "resumed.safetensors").read_bytes() == (
+        corpus[0] / "whole.safetensors"
+    ).read_bytes()
 
 
 def caption_files(folder, captions):
     """Trunk features of every distinct caption, all far apart, and an encoder to start from."""
-    features = torch.nn.functional.normalize(torch.randn(len(set(captions)), 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    features = torch.nn.functional.normalize(
+        torch.randn(len(set(captions)), 16, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     trunk = dict(zip(sorted(set(captions)), features, strict=True))
     save_file(trunk, folder / "texts.safetensors")
     torch.manual_seed(0)
@@ -115,7 +150,9 @@ def caption_files(folder, captions):
     return trunk
 
 
-@pytest.mark.parametrize("job, config", [("align", {"align_steps": 300}), ("narrate", {"lr": 0.01, "vlog_steps": 60})])
+@pytest.mark.parametrize(
+    "job, config", [("align", {"align_steps": 300}), ("narrate", {"lr": 0.01, "vlog_steps": 60})]
+)
 def test_captions_and_their_clips_come_together(corpus, job, config):
     folder, labels = corpus
     captions = [f"move {'red' if c else 'blue'}" for c in labels["object"]]
@@ -123,9 +160,16 @@ def test_captions_and_their_clips_come_together(corpus, job, config):
     wanted = torch.tensor([sorted(trunk).index(c) for c in captions])
 
     def learn(**more):
-        files = str(folder / "start.safetensors"), str(folder / "frames.npy"), [captions[i] for i in rows], rows
+        files = (
+            str(folder / "start.safetensors"),
+            str(folder / "frames.npy"),
+            [captions[i] for i in rows],
+            rows,
+        )
         out = str(folder / "out.safetensors")
-        curve = getattr(pretraining, job)(CONFIG | config | more, *files, str(folder / "texts.safetensors"), out, 0)
+        curve = getattr(pretraining, job)(
+            CONFIG | config | more, *files, str(folder / "texts.safetensors"), out, 0
+        )
         encoder = DualEncoder.load(out)
         with torch.no_grad():
             scores = (
@@ -141,7 +185,9 @@ def test_captions_and_their_clips_come_together(corpus, job, config):
 
 
 def test_augmentation_keeps_type_and_shape_and_draws_anew():
-    clips = torch.randint(0, 255, (3, 4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clips = torch.randint(
+        0, 255, (3, 4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     generator = torch.Generator().manual_seed(1)
     a, b = training.augment(clips, generator), training.augment(clips, generator)
     assert a.dtype == torch.uint8 and a.shape == clips.shape and not torch.equal(a, b)
@@ -157,21 +203,42 @@ def test_a_moving_average_forgets_what_training_began_with():
 
     weights = torch.randn(13, 3, generator=torch.Generator().manual_seed(0))
     model = torch.nn.ParameterList([torch.zeros(3)])
-    mean, expected = AveragedModel(model, multi_avg_fn=training.moving_average(0.5)), weights[0].clone()
+    mean, expected = (
+        AveragedModel(model, multi_avg_fn=training.moving_average(0.5)),
+        weights[0].clone(),
+    )
     for n, now in enumerate(weights):
         model[0].data.copy_(now)
         mean.update_parameters(model)
-        decay = [1.0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 0.5, 0.5, 0.5, 0.5, 0.5][n]
+        decay = [
+            1.0,
+            2 / 11,
+            3 / 12,
+            4 / 13,
+            5 / 14,
+            6 / 15,
+            7 / 16,
+            8 / 17,
+            0.5,
+            0.5,
+            0.5,
+            0.5,
+            0.5,
+        ][n]
         expected = decay * expected + (1 - decay) * now
         torch.testing.assert_close(mean.module[0].data, expected)
     share, mean = [], AveragedModel(model, multi_avg_fn=training.moving_average(0.99))
-    for n in range(160):  # as many steps as a localiser of `study` takes; a constant 0.99 would leave 0.2 of the first weights
+    # as many steps as a localiser of `study` takes; a constant 0.99 would leave 0.2 of the first
+    # weights
+    for n in range(160):
         model[0].data.fill_(float(n == 0))
         mean.update_parameters(model)
         share.append(mean.module[0][0].item())
     assert share[0] == 1 and share[-1] < 1e-9
     for decay in (1.0, -0.1):
-        with pytest.raises(ValueError, match=f"ema {decay:g}: expected a decay from 0 up to but not including 1"):
+        with pytest.raises(
+            ValueError, match=f"ema {decay:g}: expected a decay from 0 up to but not including 1"
+        ):
             training.moving_average(decay)
 
 
@@ -180,7 +247,9 @@ def test_a_moving_average_is_the_one_of_the_whole_model_and_goes_on_from_a_check
 
     def made():
         torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+        model = torch.nn.Sequential(
+            torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)
+        )
         model[0].weight.requires_grad_(False)
         return model, torch.Generator().manual_seed(0)
 
@@ -194,19 +263,37 @@ def test_a_moving_average_is_the_one_of_the_whole_model_and_goes_on_from_a_check
                 seen(model)
             return model(torch.randn(8, 3, generator=generator)).square().mean()
 
-        training.fit({"model": model}, loss_of, steps, 0.1, 0.5, generator, "test", checkpoint, every=5, ema=ema)
+        training.fit(
+            {"model": model},
+            loss_of,
+            steps,
+            0.1,
+            0.5,
+            generator,
+            "test",
+            checkpoint,
+            every=5,
+            ema=ema,
+        )
         return model
 
     slow = AveragedModel(made()[0], multi_avg_fn=training.moving_average(0.9))
     slow.update_parameters(last := fitted(12, slow.update_parameters, ema=0.0))
     mean = fitted(12)
     for name, value in mean.state_dict().items():
-        assert torch.equal(value, (last if "running" in name or "num_" in name else slow.module).state_dict()[name]), name
-    assert torch.equal(mean[0].weight, made()[0][0].weight) and not torch.equal(mean[2].weight, last[2].weight)
+        assert torch.equal(
+            value, (last if "running" in name or "num_" in name else slow.module).state_dict()[name]
+        ), name
+    assert torch.equal(mean[0].weight, made()[0][0].weight) and not torch.equal(
+        mean[2].weight, last[2].weight
+    )
     with pytest.raises(KeyboardInterrupt):
         fitted(12, checkpoint=str(tmp_path / "state.pt"), stop=7)
     again = fitted(12, checkpoint=str(tmp_path / "state.pt"))
-    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), mean.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.state_dict().values(), mean.state_dict().values(), strict=True)
+    )
 
 
 # The encoder
@@ -219,7 +306,9 @@ def test_encoder_file_round_trip_and_strangers_are_refused(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="x.safetensors: expected a 'config' entry"):
         DualEncoder.load(tmp_path / "x.safetensors")
-    save_file({"x": torch.zeros(1)}, tmp_path / "y.safetensors", metadata={"config": json.dumps(SMALL)})
+    save_file(
+        {"x": torch.zeros(1)}, tmp_path / "y.safetensors", metadata={"config": json.dumps(SMALL)}
+    )
     with pytest.raises(ValueError, match="missing .* unexpected"):
         DualEncoder.load(tmp_path / "y.safetensors")
 
@@ -228,13 +317,21 @@ def test_the_trunk_is_the_library_s_timesformer():
     """With the paper's shape options, E is transformers' model up to projection and scale."""
     from torch.nn.functional import normalize
 
-    encoder = DualEncoder(DualConfig(**SMALL | {"pool": "cls", "motion_input": False, "conv_stem": False})).eval()
+    encoder = DualEncoder(
+        DualConfig(**SMALL | {"pool": "cls", "motion_input": False, "conv_stem": False})
+    ).eval()
     clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)
     with torch.no_grad():
-        hidden = encoder.trunk(clips.permute(0, 1, 4, 2, 3).float() / 127.5 - 1).last_hidden_state[:, 0]
-        assert torch.allclose(encoder(clips), normalize(encoder.video_projection(hidden), dim=-1), atol=1e-5)
+        hidden = encoder.trunk(clips.permute(0, 1, 4, 2, 3).float() / 127.5 - 1).last_hidden_state[
+            :, 0
+        ]
+        assert torch.allclose(
+            encoder(clips), normalize(encoder.video_projection(hidden), dim=-1), atol=1e-5
+        )
         for frozen in (0, 1, 2):
-            assert torch.allclose(encoder.last(encoder.first(clips, frozen), frozen), hidden, atol=1e-5)
+            assert torch.allclose(
+                encoder.last(encoder.first(clips, frozen), frozen), hidden, atol=1e-5
+            )
 
 
 def test_a_wrong_pool_is_named():
@@ -253,10 +350,17 @@ def test_sentence_features_know_what_words_mean():
 def test_a_string_is_encoded_once(monkeypatch):
     encoder, calls = sentence_encoder(), []
     real = SentenceEncoder.encode
-    monkeypatch.setattr(SentenceEncoder, "encode", lambda self, texts: calls.append(list(texts)) or real(self, texts))
+    monkeypatch.setattr(
+        SentenceEncoder,
+        "encode",
+        lambda self, texts: calls.append(list(texts)) or real(self, texts),
+    )
     encoder(["a quite new string", "another new string"])
     encoder(["another new string", "a third new string", "a quite new string"])
-    assert [sorted(c) for c in calls] == [["a quite new string", "another new string"], ["a third new string"]]
+    assert [sorted(c) for c in calls] == [
+        ["a quite new string", "another new string"],
+        ["a third new string"],
+    ]
 
 
 def test_wrong_or_missing_weights_are_refused(tmp_path):
@@ -275,7 +379,9 @@ def slow_square(x, log):
     return x * x
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators give back by themselves, or never")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other allocators give back by themselves, or never"
+)
 def test_a_process_that_waits_for_workers_has_given_back_what_it_freed():
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -292,7 +398,11 @@ def test_a_process_that_waits_for_workers_has_given_back_what_it_freed():
 
 def test_jobs_keep_their_order_and_pass_errors_on(tmp_path):
     wanted = [(k, "") for k in (5, 1, 4)]
-    assert jobs.run(slow_square, wanted, 2, "squares") == [25, 1, 16] == jobs.run(slow_square, wanted, 1, "squares")
+    assert (
+        jobs.run(slow_square, wanted, 2, "squares")
+        == [25, 1, 16]
+        == jobs.run(slow_square, wanted, 1, "squares")
+    )
     with pytest.raises(ValueError, match="three"):
         jobs.run(slow_square, [(1, ""), (3, "")], 2, "squares")
     assert jobs.run(slow_square, wanted, 2, "squares") == [25, 1, 16]  # a new pool after an error
@@ -332,7 +442,9 @@ def test_two_jobs_may_write_the_same_file_and_what_a_killed_one_left_is_removed(
     (tmp_path / "shared.txt.999999999.tmp").write_text("half")
     here = str(Path(__file__).parent)
     code = f"import sys; sys.path.insert(0, {here!r}); from test_training import _write_often; _write_often({str(path)!r})"
-    both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)
+    ]
     errors = [child.communicate(timeout=120)[1].decode() for child in both]
     assert all(child.returncode == 0 for child in both), errors
     assert path.read_text() == "x" * 5000 and [f.name for f in tmp_path.iterdir()] == ["shared.txt"]
@@ -344,8 +456,12 @@ def test_what_a_killed_film_left_half_written_is_removed_and_nothing_else(tmp_pa
     for name in ("a.mp4.999999999.tmp", f"a.mp4.{os.getppid()}.tmp", "b.mp4"):
         (tmp_path / name).write_text("")
     frames = np.zeros((2, 16, 16, 3), np.uint8)
-    jobs.kept(tmp_path / "note.json", lambda folder: video.write(folder / "a.mp4", frames, 8), tmp_path)
-    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(["a.mp4", f"a.mp4.{os.getppid()}.tmp", "b.mp4", "note.json"])
+    jobs.kept(
+        tmp_path / "note.json", lambda folder: video.write(folder / "a.mp4", frames, 8), tmp_path
+    )
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(
+        ["a.mp4", f"a.mp4.{os.getppid()}.tmp", "b.mp4", "note.json"]
+    )
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
@@ -371,16 +487,33 @@ if __name__ == "__main__":
     names = [f"killtest_{os.getpid()}_{k}" for k in "ab"]
     folders = {n: params.load("smoke", n) for n in names}
     try:
-        subprocess.run([sys.executable, str(script), names[0]], check=True, capture_output=True, timeout=300)
+        subprocess.run(
+            [sys.executable, str(script), names[0]], check=True, capture_output=True, timeout=300
+        )
         rng = np.random.default_rng(0)
         for _ in range(3):
-            child = subprocess.Popen([sys.executable, str(script), names[1]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            child = subprocess.Popen(
+                [sys.executable, str(script), names[1]],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             time.sleep(float(rng.uniform(4, 11)))
             child.send_signal(signal.SIGKILL)
             child.wait()
-        subprocess.run([sys.executable, str(script), names[1]], check=True, capture_output=True, timeout=300)
-        files = {n: {f.relative_to(p.data): f.read_bytes() for f in sorted(p.data.rglob("*")) if f.is_file()} for n, p in folders.items()}
-        assert files[names[0]] == files[names[1]] and any(f.suffix == ".safetensors" for f in files[names[0]])
+        subprocess.run(
+            [sys.executable, str(script), names[1]], check=True, capture_output=True, timeout=300
+        )
+        files = {
+            n: {
+                f.relative_to(p.data): f.read_bytes()
+                for f in sorted(p.data.rglob("*"))
+                if f.is_file()
+            }
+            for n, p in folders.items()
+        }
+        assert files[names[0]] == files[names[1]] and any(
+            f.suffix == ".safetensors" for f in files[names[0]]
+        )
     finally:
         import shutil
 
@@ -397,7 +530,9 @@ def test_a_stale_input_of_a_pipeline_workspace_says_to_run_the_pipeline(monkeypa
 
 
 def test_the_paper_profile_says_what_data_it_expects():
-    with pytest.raises(FileNotFoundError, match="data/paper/worlds/tutorial/annotations.csv.*real data"):
+    with pytest.raises(
+        FileNotFoundError, match="data/paper/worlds/tutorial/annotations.csv.*real data"
+    ):
         worlds(params.load("paper"))
 
 
@@ -407,7 +542,10 @@ def test_the_paper_profile_says_what_data_it_expects():
     [
         ({"profile": "huge"}, "unknown profile 'huge'; expected one of"),
         ({"profile": "mini", "ace__temperature": 1}, "ace__temperature: no such parameter"),
-        ({"profile": "mini", "ace__tau": "warm"}, "profiles.mini.ace.tau: expected float, got 'warm'"),
+        (
+            {"profile": "mini", "ace__tau": "warm"},
+            "profiles.mini.ace.tau: expected float, got 'warm'",
+        ),
         ({"profile": "mini", "seeds": 3}, "profiles.mini.seeds: expected list"),
         ({"profile": "mini", "ace__idle": 1}, "ace.idle: expected bool"),
     ],

@@ -1,4 +1,6 @@
-"""Motion transfer: its measures against the published tables, and the models' full-size shapes against their papers."""
+"""Motion transfer: its measures against the published tables, and the models' full-size shapes
+against their papers.
+"""
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,9 @@ def test_measures_agree_with_every_published_row(table):
             continue
         mine, rows = transfer(known, unknown), rows + 1
         assert mine["d_abs"] == pytest.approx(found["D_abs"], abs=0.011)
-        assert -0.01 < mine["hm"] - found["HM"] < 0.25, "the mean of two harmonic means lies at or below that of the means"
+        assert -0.01 < mine["hm"] - found["HM"] < 0.25, (
+            "the mean of two harmonic means lies at or below that of the means"
+        )
     assert rows == {"transfer_table2": 48, "transfer_table3": 15}[table]
 
 
@@ -40,13 +44,18 @@ def predictions():
     rows = []
     for trained_on, right in ((1, {1: 4, 2: 1}), (2, {1: 2, 2: 3})):
         for which, n in right.items():
-            rows += [{"trained_on": trained_on, "set": which, "label": 0, "predicted": int(i >= n)} for i in range(4)]
+            rows += [
+                {"trained_on": trained_on, "set": which, "label": 0, "predicted": int(i >= n)}
+                for i in range(4)
+            ]
     return pd.DataFrame(rows).assign(model="m", seed=0, task="coarse")
 
 
 def test_both_directions_are_averaged_after_their_harmonic_means():
     runs = accuracies(predictions())
-    assert runs[["known", "unknown"]].to_numpy().tolist() == [[100, 25], [75, 50]] and runs["hm"].tolist() == [40, 60]
+    assert runs[["known", "unknown"]].to_numpy().tolist() == [[100, 25], [75, 50]] and runs[
+        "hm"
+    ].tolist() == [40, 60]
     mean = averaged(runs).iloc[0]
     assert (mean["known"], mean["unknown"], mean["d_abs"], mean["hm"]) == (87.5, 37.5, 50, 50)
     with pytest.raises(ValueError, match="expected both training sets"):
@@ -68,7 +77,8 @@ def test_full_size_shapes_are_the_published_ones(kind):
     assert (ours["frames"], ours["pixels"]) == (paper["frames"], paper["pixels"])
     assert ours[paper["counted"]] == pytest.approx(paper["parameters_m"], rel=0.005)
     if not np.isnan(paper["gmacs"]):
-        assert ours["gmacs"] == pytest.approx(paper["gmacs"], rel=0.02)  # ours leave out norms, pooling and text
+        # ours leave out norms, pooling and text
+        assert ours["gmacs"] == pytest.approx(paper["gmacs"], rel=0.02)
 
 
 # The benchmark
@@ -85,7 +95,11 @@ def bench(n=6):
         for part in ("train", "val"):
             for i in range(n):
                 rows.append((f"{r.fine}_{part}{i}", r.set, part, r.coarse_id, r.fine_id))
-                level = 40 + (8 if r.coarse_id else 2) * np.arange(8)[:, None, None, None] + rng.integers(0, 30, (8, 32, 32, 3))
+                level = (
+                    40
+                    + (8 if r.coarse_id else 2) * np.arange(8)[:, None, None, None]
+                    + rng.integers(0, 30, (8, 32, 32, 3))
+                )
                 level[..., r.set - 1] += 60 * r.fine_id
                 frames.append(level.clip(0, 255).astype(np.uint8))
     table = pd.DataFrame(rows, columns=["video", "set", "part", "coarse_id", "fine_id"])
@@ -118,14 +132,18 @@ def test_any_model_goes_through_both_directions_and_learns():
     fine = one.predict(one.train(Brightening, "fine", 2, RECIPE, 0)[0], "fine", 2)
     assert set(fine["set"]) == {2} and set(fine["label"]) == {0, 1, 2} and len(fine) == 18
     again = one.train(Brightening, "coarse", 1, RECIPE, 0)[0]
-    assert torch.equal(again.head.weight, one.train(Brightening, "coarse", 1, RECIPE, 0)[0].head.weight)
+    assert torch.equal(
+        again.head.weight, one.train(Brightening, "coarse", 1, RECIPE, 0)[0].head.weight
+    )
 
 
 def test_a_model_that_needs_more_frames_than_there_are_is_named():
     from vlact.papers.transfer.benchmark import TransferBenchmark, spread
 
     clips = torch.arange(8).view(1, 8, 1, 1, 1).expand(1, 8, 2, 2, 3)
-    assert spread(clips, 4)[0, :, 0, 0, 0].tolist() == [1, 3, 5, 7] and spread(clips, 8)[0, :, 0, 0, 0].tolist() == list(range(8))
+    assert spread(clips, 4)[0, :, 0, 0, 0].tolist() == [1, 3, 5, 7] and spread(clips, 8)[
+        0, :, 0, 0, 0
+    ].tolist() == list(range(8))
     with pytest.raises(ValueError, match="needs 32 frames and the clips have 8"):
         spread(clips, 32)
     with pytest.raises(ValueError, match="as many clips as rows; got 3 and 72"):
@@ -137,12 +155,16 @@ OPTIONS = {
     **{k: TINY | {"frames": 8} for k in ("ResNet50", "I3D", "X3D", "SlowFast")},
     **{k: TINY | {"frames": 8, "size": 32} for k in ("MViTv2", "Rev-MViT")},
     **{k: {"motion": True} for k in ("AIM", "UniformerV2")},
-    **{k: {"motion": True, "tau": 0.1} for k in ("ActionCLIP", "X-CLIP", "ViFi-CLIP", "EZ-CLIP", "FROSTER")},
+    **{
+        k: {"motion": True, "tau": 0.1}
+        for k in ("ActionCLIP", "X-CLIP", "ViFi-CLIP", "EZ-CLIP", "FROSTER")
+    },
     **{k: TINY for k in ("VideoDG", "STDN")},
     "CIR": TINY | {"frames": 8, "hidden": 16, "dim": 8},
 }
 SMALL = DualConfig(32, 16, 8, 32, 2, 2, 16, 12, "mean", motion_input=True, conv_stem=True)
-NEEDS_NO_ORDER = ("ResNet50", "ViFi-CLIP")  # the former pools pairs of frames, which a reversal keeps together
+# the former pools pairs of frames, which a reversal keeps together
+NEEDS_NO_ORDER = ("ResNet50", "ViFi-CLIP")
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +190,9 @@ def made(kind, start, names=("c0", "c1"), **more):
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_a_job_writes_predictions_and_resumes_to_the_same(kind, start, tmp_path, monkeypatch, until_killed):
+def test_a_job_writes_predictions_and_resumes_to_the_same(
+    kind, start, tmp_path, monkeypatch, until_killed
+):
     from vlact.papers.transfer import benchmark as transferring
     from vlact.training.loop import loop as training
 
@@ -182,7 +206,12 @@ def test_a_job_writes_predictions_and_resumes_to_the_same(kind, start, tmp_path,
     curve = transferring.transfer_job(*given, str(tmp_path / "a"), str(tmp_path / "a.pt"))
 
     until_killed(transferring.transfer_job, *given, str(tmp_path / "b"), str(tmp_path / "b.pt"))
-    assert transferring.transfer_job(*given, str(tmp_path / "b"), str(tmp_path / "b.pt"), str(tmp_path / "w")) == curve
+    assert (
+        transferring.transfer_job(
+            *given, str(tmp_path / "b"), str(tmp_path / "b.pt"), str(tmp_path / "w")
+        )
+        == curve
+    )
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a"), pd.read_parquet(tmp_path / "b"))
     assert (tmp_path / "w").is_file()
 
@@ -211,7 +240,9 @@ def test_every_model_learns_the_problem_that_has_an_answer(kind, start):
 
     recipe = RECIPE | {"epochs": 25, "batch_size": 12, "lr": 1e-2, "smoothing": 0.1}
     one = bench(8)
-    model, curve = one.train(lambda names: build(kind, names, OPTIONS[kind], *start[::2]), "coarse", 1, recipe, 0)
+    model, curve = one.train(
+        lambda names: build(kind, names, OPTIONS[kind], *start[::2]), "coarse", 1, recipe, 0
+    )
     found = one.predict(model, "coarse", 1).query("set == 1")
     assert (found["label"] == found["predicted"]).mean() > (0.6 if kind == "CIR" else 0.7), curve
 
@@ -224,12 +255,24 @@ def test_frozen_clip_stays_frozen_and_a_fine_tuned_one_does_not(kind, start):
     given = FrameEncoder.load(start[0]).state_dict()
 
     def moved(kind, **more):
-        model, _ = one.train(lambda names: build(kind, names, OPTIONS[kind] | more, *start[::2]), "coarse", 1, recipe, 0)
+        model, _ = one.train(
+            lambda names: build(kind, names, OPTIONS[kind] | more, *start[::2]),
+            "coarse",
+            1,
+            recipe,
+            0,
+        )
         clip = (model.method if hasattr(model, "method") else model).clip
-        return {k for k, v in clip.state_dict().items() if v.shape == given[k].shape and not torch.equal(v, given[k])}
+        return {
+            k
+            for k, v in clip.state_dict().items()
+            if v.shape == given[k].shape and not torch.equal(v, given[k])
+        }
 
     allowed = ("visual.conv1", "text_projection")
-    assert all(k.startswith(allowed) for k in moved(kind)) and all(k.startswith("text_projection") for k in moved(kind, motion=False))
+    assert all(k.startswith(allowed) for k in moved(kind)) and all(
+        k.startswith("text_projection") for k in moved(kind, motion=False)
+    )
     assert any("resblocks" in k for k in moved("UniformerV2"))
 
 
@@ -240,7 +283,10 @@ def test_motion_enters_clip_without_changing_what_it_sees(start):
     plain, moving = FrameEncoder.load(start[0]), MovingFrames.start(start[0], motion=True)
     torch.testing.assert_close(moving(clips), plain(clips))
     moving(clips).sum().backward()
-    assert moving.visual.conv1[0].weight.grad[:, 3:].abs().max() > 0 and moving.visual.proj.grad is None
+    assert (
+        moving.visual.conv1[0].weight.grad[:, 3:].abs().max() > 0
+        and moving.visual.proj.grad is None
+    )
     assert MovingFrames.start(start[0], frames=4).config.num_frames == 4
     with pytest.raises(ValueError, match="needs a tower with a convolutional stem"):
         MovingFrames(DualConfig(32, 16, 8, 32, 2, 2, 16, 12, "mean", conv_stem=False), motion=True)
@@ -249,7 +295,9 @@ def test_motion_enters_clip_without_changing_what_it_sees(start):
 def test_adapters_start_from_what_clip_sees(start):
     clips = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8)
     seen = FrameEncoder.load(start[0])(clips)
-    torch.testing.assert_close(made("FROSTER", start).method.look(made("FROSTER", start).method.keep(clips))["video"], seen)
+    torch.testing.assert_close(
+        made("FROSTER", start).method.look(made("FROSTER", start).method.keep(clips))["video"], seen
+    )
     aim = made("AIM", start)
     tower = aim.clip
     tokens = tower.visual.transformer(tower.first(clips, 0).flatten(0, 1)).unflatten(0, (2, 8))
@@ -266,7 +314,9 @@ def test_reversible_blocks_give_the_gradients_of_ordinary_ones_and_keep_less():
     for reversible in (True, False):
         model.reversible, sizes = reversible, []
         model.zero_grad()
-        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: (sizes.append(x.numel()), x)[1], lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, sizes=sizes: (sizes.append(x.numel()), x)[1], lambda x: x
+        ):
             out = model(clips).square().sum()
         kept[reversible] = sum(sizes)
         out.backward()
@@ -285,7 +335,11 @@ def test_losses_of_the_zoo_by_hand(start):
     expected = 0.0
     for row, mask in zip(scores, same, strict=True):
         share = mask.float() / mask.sum()
-        expected += sum(s * (np.log(s) - q) for s, q in zip(share.tolist(), row.log_softmax(0).tolist(), strict=True) if s)
+        expected += sum(
+            s * (np.log(s) - q)
+            for s, q in zip(share.tolist(), row.log_softmax(0).tolist(), strict=True)
+            if s
+        )
     assert divergence(scores, same).item() == pytest.approx(expected / 3, abs=1e-6)
     still = torch.ones(2, 4, 3)
     assert motion_loss(still).item() == 1.0
@@ -306,7 +360,9 @@ def test_domain_methods_do_what_they_say(start):
         return sum(torch.nn.functional.cross_entropy(y, labels) for y in dg.pyramid(x)).item()
 
     told = frames.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(sum(torch.nn.functional.cross_entropy(y, labels) for y in dg.pyramid(told)), told)
+    (slope,) = torch.autograd.grad(
+        sum(torch.nn.functional.cross_entropy(y, labels) for y in dg.pyramid(told)), told
+    )
     assert loss(frames + 1e-3 * slope / slope.norm() * frames.norm()) > loss(frames)
 
     mix, x = MixStyle(), torch.randn(4, 3, 2, 5, 5) * torch.arange(1.0, 5).view(4, 1, 1, 1, 1)
@@ -315,7 +371,12 @@ def test_domain_methods_do_what_they_say(start):
     for _ in range(20):
         y = mix(x)
         shape = (y - y.mean((2, 3, 4), keepdim=True)) / y.std((2, 3, 4), keepdim=True)
-        torch.testing.assert_close(shape, (x - x.mean((2, 3, 4), keepdim=True)) / x.std((2, 3, 4), keepdim=True), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            shape,
+            (x - x.mean((2, 3, 4), keepdim=True)) / x.std((2, 3, 4), keepdim=True),
+            atol=1e-3,
+            rtol=1e-3,
+        )
 
     cir = made("CIR", start).eval()
     domains = pseudo_domains(clips)
@@ -333,13 +394,32 @@ def test_models_that_go_by_name_are_asked_for_the_other_sets_fine_classes(start)
     from vlact.papers.transfer.benchmark import build
 
     one = bench(2)
-    model, _ = one.train(lambda names: build("EZ-CLIP", names, OPTIONS["EZ-CLIP"], *start[::2]), "fine", 1, RECIPE | {"epochs": 1}, 0)
+    model, _ = one.train(
+        lambda names: build("EZ-CLIP", names, OPTIONS["EZ-CLIP"], *start[::2]),
+        "fine",
+        1,
+        RECIPE | {"epochs": 1},
+        0,
+    )
     found = one.predict(model, "fine", 1)
-    assert set(found["set"]) == {1, 2} and model.names == one.names("fine", 2) == ["f20", "f21", "f22"]
-    coarse, _ = one.train(lambda names: build("EZ-CLIP", names, OPTIONS["EZ-CLIP"], *start[::2]), "coarse", 1, RECIPE | {"epochs": 1}, 0)
+    assert set(found["set"]) == {1, 2} and model.names == one.names("fine", 2) == [
+        "f20",
+        "f21",
+        "f22",
+    ]
+    coarse, _ = one.train(
+        lambda names: build("EZ-CLIP", names, OPTIONS["EZ-CLIP"], *start[::2]),
+        "coarse",
+        1,
+        RECIPE | {"epochs": 1},
+        0,
+    )
     again = one.rename(coarse, 1, [["c0", "c1"], ["c1", "c0"]])
     assert (again["run0"] == 1 - again["run1"]).all()
-    assert again.set_index("video")["run0"].to_dict() == one.predict(coarse, "coarse", 1).set_index("video")["predicted"].to_dict()
+    assert (
+        again.set_index("video")["run0"].to_dict()
+        == one.predict(coarse, "coarse", 1).set_index("video")["predicted"].to_dict()
+    )
     with pytest.raises(ValueError, match="no model 'I4D'; expected one of"):
         build("I4D", ["a"], {})
 
@@ -353,7 +433,9 @@ def test_ace_learns_coarse_motions_by_their_trees(tmp_path):
     own, runs = coarse_names(classes), other_names(classes)
     trees = Trees.load(MOTION_TREES, tuple(own))
     assert runs[0] == own and len(runs) == 6 and not trees.crossings()
-    assert not {n for run in runs[1:] for n in run} & set(trees.lexicon()), "test names must not stand in the training trees"
+    assert not {n for run in runs[1:] for n in run} & set(trees.lexicon()), (
+        "test names must not stand in the training trees"
+    )
     assert len({n for run in runs for n in run}) == 6 * 20
     plan = ActionTexts([(n, "") for n in own], trees)
     DualEncoder(DualConfig(32, 16, 4, 32, 1, 2, 16, 12, "mean")).save(tmp_path / "e")
@@ -393,7 +475,15 @@ def test_terms_of_disentanglement_by_hand():
 
 
 @pytest.mark.parametrize(
-    "arm", ["EZ-CLIP", "fine labels only", "disentangled", "disentangled, gated", "dynamic input", "disentangled, two streams"]
+    "arm",
+    [
+        "EZ-CLIP",
+        "fine labels only",
+        "disentangled",
+        "disentangled, gated",
+        "dynamic input",
+        "disentangled, two streams",
+    ],
 )
 def test_every_arm_learns_and_the_base_is_ezclip(arm, start, tmp_path):
     from vlact import params
@@ -406,11 +496,33 @@ def test_every_arm_learns_and_the_base_is_ezclip(arm, start, tmp_path):
     recipe = RECIPE | {"epochs": 25 if arm != "EZ-CLIP" else 2, "batch_size": 12, "lr": 1e-2}
     common = (str(tmp_path / "f.npy"), str(tmp_path / "t.parquet"), one.taxonomy)
     trunk = OPTIONS["EZ-CLIP"] | {"frames": 4}
-    disentangle_job(arm, trunk, options_of(p, arm), *common, 1, recipe, 0, *start[:2], str(tmp_path / "o"), str(tmp_path / "o.pt"))
+    disentangle_job(
+        arm,
+        trunk,
+        options_of(p, arm),
+        *common,
+        1,
+        recipe,
+        0,
+        *start[:2],
+        str(tmp_path / "o"),
+        str(tmp_path / "o.pt"),
+    )
     found = pd.read_parquet(tmp_path / "o")
     assert set(found["model"]) == {arm} and set(found["set"]) == {1, 2}
     if arm == "EZ-CLIP":
-        transfer_job("EZ-CLIP", trunk, *common, "coarse", 1, recipe, 0, *start[:2], str(tmp_path / "e"), str(tmp_path / "e.pt"))
+        transfer_job(
+            "EZ-CLIP",
+            trunk,
+            *common,
+            "coarse",
+            1,
+            recipe,
+            0,
+            *start[:2],
+            str(tmp_path / "e"),
+            str(tmp_path / "e.pt"),
+        )
         assert (pd.read_parquet(tmp_path / "e")["predicted"] == found["predicted"]).mean() > 0.95
     else:
         mine = found.query("set == 1")
@@ -423,7 +535,11 @@ def test_dynamic_input_by_hand_and_bad_designs(start):
     clips = torch.full((1, 4, 2, 2, 3), 50, dtype=torch.uint8)
     clips[0, :, 0, 0, 0] = torch.tensor([0, 100, 0, 100], dtype=torch.uint8)
     moved = dynamic(clips)
-    assert (moved[0, :, 1, 1] == 128).all() and moved[0, :, 0, 0, 0].tolist() == [78, 178, 78, 178] and clips[0, 0, 1, 1, 0] == 50
+    assert (
+        (moved[0, :, 1, 1] == 128).all()
+        and moved[0, :, 0, 0, 0].tolist() == [78, 178, 78, 178]
+        and clips[0, 0, 1, 1, 0] == 50
+    )
     trunk = made("EZ-CLIP", start).method
     with pytest.raises(ValueError, match="stream must be one of"):
         Disentangled(trunk, ["f"], torch.zeros(1, dtype=torch.long), stream="depth")
@@ -438,7 +554,10 @@ def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
 
     def facts(new, seed):
         one = factors.compose(16, 1, new, np.random.default_rng(seed))  # rising, straight up
-        shapes = {(b.parts[0].shape, tuple(np.round(np.array(b.parts[0].size) / 0.42, 3))) for b in one.bodies}
+        shapes = {
+            (b.parts[0].shape, tuple(np.round(np.array(b.parts[0].size) / 0.42, 3)))
+            for b in one.bodies
+        }
         solids = {k for k, v in PRIMITIVES.items() if (v[0], tuple(np.round(v[1], 3))) in shapes}
         frames = one.bodies[0].pos
         return {
@@ -446,7 +565,8 @@ def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
             "texture": one.bodies[0].parts[0].pattern == factors.PATTERNS[1],
             "count": len(one.bodies) > 1,
             "background": one.floor.kind == "tiles",
-            "speed": float(frames(np.array([1.6]))[0, 1] - frames(np.array([2.5]))[0, 1]) == pytest.approx(0, abs=1e-6),
+            "speed": float(frames(np.array([1.6]))[0, 1] - frames(np.array([2.5]))[0, 1])
+            == pytest.approx(0, abs=1e-6),
         }
 
     for seed in range(4):
@@ -456,17 +576,24 @@ def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
             assert found.pop(name) and not any(found.values()), name
     with pytest.raises(ValueError, match=r"unknown factors \['weather'\]"):
         factors.compose(0, 1, ("weather",), np.random.default_rng(0))
-    assert set(factors.SOLIDS[0]) | set(factors.SOLIDS[1]) == set(PRIMITIVES) and not set(factors.SOLIDS[0]) & set(factors.SOLIDS[1])
+    assert set(factors.SOLIDS[0]) | set(factors.SOLIDS[1]) == set(PRIMITIVES) and not set(
+        factors.SOLIDS[0]
+    ) & set(factors.SOLIDS[1])
 
 
 @pytest.mark.parametrize("size", [32, 64, 96])
 def test_attention_of_small_multiscale_transformers_reaches_all_patches(size):
-    """Keys eight patches apart, as at 224 pixels, show the first block of a small image its upper left corner only."""
+    """Keys eight patches apart, as at 224 pixels, show the first block of a small image its upper
+    left corner only.
+    """
     from vlact.models.zoo.mvitv2 import MViTv2, key_stride
     from vlact.models.zoo.revmvit import RevMViT
 
     assert [key_stride(s) for s in (224, 256, 112, 64, 32, 16)] == [8, 8, 4, 2, 1, 1]
-    shape, grid = {"width": 0.25, "depth": 0.2, "frames": 4, "size": size}, (2, size // 4, size // 4)
+    shape, grid = (
+        {"width": 0.25, "depth": 0.2, "frames": 4, "size": size},
+        (2, size // 4, size // 4),
+    )
     one, two = MViTv2(5, **shape).blocks[0].attention, RevMViT(5, **shape).stages[0][0].f
     tokens = torch.randn(1, 2 * (size // 4) ** 2, 24, requires_grad=True)
     for found in (one(torch.cat([tokens[:, :1], tokens], 1), grid)[0], two(tokens, grid)):
@@ -478,4 +605,6 @@ def test_relative_positions_are_counted_on_the_finer_grid():
     from vlact.models.zoo.mvitv2 import offsets
 
     assert offsets(3, 3).tolist() == [[2, 1, 0], [3, 2, 1], [4, 3, 2]]
-    assert offsets(4, 2).tolist() == [[2, 0], [3, 1], [4, 2], [5, 3]] and offsets(2, 4).tolist() == [[3, 2, 1, 0], [5, 4, 3, 2]]
+    assert offsets(4, 2).tolist() == [[2, 0], [3, 1], [4, 2], [5, 3]] and offsets(
+        2, 4
+    ).tolist() == [[3, 2, 1, 0], [5, 4, 3, 2]]

@@ -1,4 +1,6 @@
-"""ActionVLM's training: what each row of the tables trains and reads, and the cross-fitted selector."""
+"""ActionVLM's training: what each row of the tables trains and reads, and the cross-fitted
+selector.
+"""
 
 import json
 import shutil
@@ -37,7 +39,9 @@ CONFIG = LocalizerConfig(feature_dim=6, classes=2, dim=8, heads=2, embeds=1, ste
 
 
 def features_of(strings):
-    return torch.stack([torch.randn(8, generator=torch.Generator().manual_seed(sum(map(ord, s)))) for s in strings])
+    return torch.stack(
+        [torch.randn(8, generator=torch.Generator().manual_seed(sum(map(ord, s)))) for s in strings]
+    )
 
 
 SAID = encode_clauses([f"the person {w}" for said in WORDS.values() for w in said], features_of)
@@ -48,7 +52,9 @@ TOKENS = tokenizer(list(CLASSES), LENGTH + 1)
 def reader(tmp_path):
     torch.manual_seed(0)
     language = {"feature_dim": 6, "numbers": TOKENS.convert_tokens_to_ids("0")}
-    Reader(ReaderConfig(len(TOKENS), len(WORDS), 8, 16, 2, 1, 8, language)).save(tmp_path / "reader.safetensors")
+    Reader(ReaderConfig(len(TOKENS), len(WORDS), 8, 16, 2, 1, 8, language)).save(
+        tmp_path / "reader.safetensors"
+    )
     Reader.load(tmp_path / "reader.safetensors").save(tmp_path / "biased_reader.safetensors")
     save_file(SAID, tmp_path / "clauses.safetensors")
     (tmp_path / "words.json").write_text(json.dumps({"names": list(CLASSES), "steps": LENGTH}))
@@ -59,7 +65,10 @@ def videos(n=4, seed=0, length=40):
     generator, out = torch.Generator().manual_seed(seed), []
     for i in range(n):
         x = 0.3 * torch.randn(length, 6, generator=generator)
-        segments, labels = torch.tensor([[4.0, 9.0], [18.0, 24.0], [30.0, 36.0]]), torch.tensor([i % 2, 1 - i % 2, i % 2])
+        segments, labels = (
+            torch.tensor([[4.0, 9.0], [18.0, 24.0], [30.0, 36.0]]),
+            torch.tensor([i % 2, 1 - i % 2, i % 2]),
+        )
         for (a, b), k in zip(segments.int().tolist(), labels.tolist(), strict=True):
             x[a:b, k] += 2
         out.append(Sequence(f"v{i}", length * 0.25, x, segments, labels))
@@ -67,8 +76,21 @@ def videos(n=4, seed=0, length=40):
 
 
 def setting(train=None):
-    prompt, bare = (prompt_of(TOKENS, list(CLASSES), list(CLASSES.values()), SAID, x) for x in (True, False))
-    return Setting(train or videos(), prompt, bare, TOKENS, list(CLASSES), CONFIG, RECIPE, LENGTH, torch.zeros(6), torch.ones(6))
+    prompt, bare = (
+        prompt_of(TOKENS, list(CLASSES), list(CLASSES.values()), SAID, x) for x in (True, False)
+    )
+    return Setting(
+        train or videos(),
+        prompt,
+        bare,
+        TOKENS,
+        list(CLASSES),
+        CONFIG,
+        RECIPE,
+        LENGTH,
+        torch.zeros(6),
+        torch.ones(6),
+    )
 
 
 def trained(reader, variant, **more):
@@ -108,7 +130,10 @@ def test_every_row_trains_and_its_weight_lies_where_it_should(reader, variant):
 def test_only_lora_and_what_speaks_of_frames_learn(reader):
     before = Reader.load(reader / "reader.safetensors").state_dict()
     model, _ = trained(reader, Variant("fixed", 1.0))
-    after = {k.replace("base_model.model.", "").replace(".base_layer", ""): v for k, v in model.reader.state_dict().items()}
+    after = {
+        k.replace("base_model.model.", "").replace(".base_layer", ""): v
+        for k, v in model.reader.state_dict().items()
+    }
     moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
     assert moved and all(k.startswith(("branch.give_out", "branch.advantage")) for k in moved)
     assert any("lora_B" in k and v.abs().sum() > 0 for k, v in model.reader.state_dict().items())
@@ -116,10 +141,16 @@ def test_only_lora_and_what_speaks_of_frames_learn(reader):
 
 def test_vision_epochs_are_the_same_steps_whatever_language_does(reader):
     """One epoch of any row is vision-only: until then all rows are one model."""
-    found = [trained(reader, v, epochs=0.25)[0].localiser.state_dict() for v in (Variant("v"), Variant("f", 1.0), Variant("e", "eq1"))]
+    found = [
+        trained(reader, v, epochs=0.25)[0].localiser.state_dict()
+        for v in (Variant("v"), Variant("f", 1.0), Variant("e", "eq1"))
+    ]
     for k in found[0]:
         assert torch.equal(found[0][k], found[1][k]) and torch.equal(found[0][k], found[2][k]), k
-    later = [trained(reader, v, epochs=0.5)[0].localiser.state_dict() for v in (Variant("v"), Variant("f", 1.0))]
+    later = [
+        trained(reader, v, epochs=0.5)[0].localiser.state_dict()
+        for v in (Variant("v"), Variant("f", 1.0))
+    ]
     assert any(not torch.equal(later[0][k], later[1][k]) for k in later[0])
 
 
@@ -141,13 +172,21 @@ def test_a_killed_run_goes_on_to_the_same_model(reader, tmp_path, monkeypatch):
         vl.train(setting(), variant, path, 0, str(tmp_path / "b.pt"))
     monkeypatch.setattr(vl, "frame_losses", real)
     again, rest = vl.train(setting(), variant, path, 0, str(tmp_path / "b.pt"))
-    assert rest == curve and all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert rest == curve and all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
+    )
 
 
 def test_frame_losses_equal_one_row_at_a_time():
     generator, at = torch.Generator().manual_seed(0), points(LENGTH, 2)
-    wanted = [(s, k, *assign(at, s, k, 2)) for *_, s, k in (window(v, 0, LENGTH) for v in videos(3))]
-    logits, distances = torch.randn(3, 24, 2, generator=generator), torch.rand(3, 24, 2, generator=generator)
+    wanted = [
+        (s, k, *assign(at, s, k, 2)) for *_, s, k in (window(v, 0, LENGTH) for v in videos(3))
+    ]
+    logits, distances = (
+        torch.randn(3, 24, 2, generator=generator),
+        torch.rand(3, 24, 2, generator=generator),
+    )
     found, labels = vl.frame_losses(logits, distances, wanted, at, 2, LENGTH)
     for i, (segments, kinds, target, offset, owner) in enumerate(wanted):
         each = focal(logits[i], target).sum(1)
@@ -155,7 +194,9 @@ def test_frame_losses_equal_one_row_at_a_time():
             if owner[q] >= 0:
                 each[q] += diou(distances[i, q], offset[q])
         label, mine = frame_classes(segments, kinds, LENGTH, 2)
-        assert torch.allclose(found[i], frame_loss(each, owner, mine, at), atol=1e-6) and torch.equal(labels[i], label)
+        assert torch.allclose(
+            found[i], frame_loss(each, owner, mine, at), atol=1e-6
+        ) and torch.equal(labels[i], label)
 
 
 def test_class_means_are_those_of_the_last_vision_epoch():
@@ -183,7 +224,12 @@ def test_a_long_window_is_read_in_parts_that_do_not_know_of_each_other(reader):
 
 
 def test_answers_number_the_frames_of_each_part():
-    cut = (torch.zeros(32, 6), None, torch.tensor([[4.0, 20.0], [16.0, 16.4], [25.0, 30.0]]), torch.tensor([1, 0, 0]))
+    cut = (
+        torch.zeros(32, 6),
+        None,
+        torch.tensor([[4.0, 20.0], [16.0, 16.4], [25.0, 30.0]]),
+        torch.tensor([1, 0, 0]),
+    )
     assert vl.answers([cut], list(CLASSES), 16) == ["Squat 4 16", "Squat 0 4 ; Leap 9 14"]
     assert vl.answers([cut], list(CLASSES), 8)[1:3] == ["Squat 0 8", "Squat 0 4"]
     assert vl.answers([(cut[0], None, cut[2][:0], cut[3][:0])], list(CLASSES), 32) == ["nothing"]
@@ -191,32 +237,51 @@ def test_answers_number_the_frames_of_each_part():
 
 # Conditions at test
 def localiser(model, **more):
-    return VisionLanguageLocaliser(model, list(CLASSES), Clock(0.25), RECIPE, torch.zeros(6), torch.ones(6), **more)
+    return VisionLanguageLocaliser(
+        model, list(CLASSES), Clock(0.25), RECIPE, torch.zeros(6), torch.ones(6), **more
+    )
 
 
 def test_conditions_change_what_they_say_and_nothing_else(reader):
     model, test = trained(reader, Variant("fixed", 1.0))[0], videos(2, seed=5)
-    x, times, prompt = {v.name: v.features for v in test}, {v.name: v.duration_s for v in test}, setting().prompt
+    x, times, prompt = (
+        {v.name: v.features for v in test},
+        {v.name: v.duration_s for v in test},
+        setting().prompt,
+    )
     own = localiser(model, prompt=prompt).detect(x, times)
     off = localiser(model).detect(x, times)
     assert localiser(model, prompt=prompt, weight=1.0).detect(x, times).equals(own)
-    assert localiser(model, prompt=prompt, weight=0.0).detect(x, times).equals(off) and not own.equals(off)
+    assert localiser(model, prompt=prompt, weight=0.0).detect(x, times).equals(
+        off
+    ) and not own.equals(off)
     swapped = prompt_of(TOKENS, list(CLASSES), list(CLASSES.values())[::-1], SAID)
     assert not localiser(model, prompt=swapped).detect(x, times).equals(own)
 
 
 def test_the_oracle_never_has_a_greater_loss_than_either_path_at_its_own_frames(reader):
-    model, test, at = trained(reader, Variant("fixed", 1.0))[0], videos(2, seed=5), points(LENGTH, 2)
-    oracle = localiser(model, prompt=setting().prompt, weight="oracle", known={v.name: v for v in test})
+    model, test, at = (
+        trained(reader, Variant("fixed", 1.0))[0],
+        videos(2, seed=5),
+        points(LENGTH, 2),
+    )
+    oracle = localiser(
+        model, prompt=setting().prompt, weight="oracle", known={v.name: v for v in test}
+    )
     segments, labels = oracle.actions("v1")
     assert torch.equal(segments, test[1].segments) and torch.equal(labels, test[1].labels)
     chosen, real = [], model.detect
-    model.detect = lambda x, mask, said, weight: chosen.append(weight) or real(x, mask, said, weight)
+    model.detect = lambda x, mask, said, weight: (
+        chosen.append(weight) or real(x, mask, said, weight)
+    )
     oracle.run(("v0", 0), [window(test[0], 0, LENGTH)])
     x, mask, s, k = window(test[0], 0, LENGTH)
     wanted = [(s, k, *assign(at, s, k, 2))]
     said = model.read(x[None], mask[None], setting().prompt)
-    losses = [vl.frame_losses(*real(x[None], mask[None], *g)[:2], wanted, at, 2, LENGTH)[0] for g in ((None, None), (said, chosen[1]))]
+    losses = [
+        vl.frame_losses(*real(x[None], mask[None], *g)[:2], wanted, at, 2, LENGTH)[0]
+        for g in ((None, None), (said, chosen[1]))
+    ]
     assert torch.equal(chosen[-1], (losses[0] > losses[1]).float()) and (chosen[1] == 1).all()
 
 
@@ -230,9 +295,13 @@ def test_ridge_is_scikit_s_and_finds_what_decides():
     found = Selector.fit(x, gain, 0.05)
     z = (x - x.mean(0)) / x.std(0)
     other = Ridge(alpha=0.05 * 400).fit(z.double().numpy(), gain.double().numpy())
-    assert np.allclose(found.slope, other.coef_, atol=1e-5) and found.offset == pytest.approx(other.intercept_, abs=1e-5)
+    assert np.allclose(found.slope, other.coef_, atol=1e-5) and found.offset == pytest.approx(
+        other.intercept_, abs=1e-5
+    )
     weight = found(x)
-    assert (weight[gain > 0.5] > 0.5).float().mean() > 0.9 and (weight[gain < -0.5] == 0).float().mean() > 0.9
+    assert (weight[gain > 0.5] > 0.5).float().mean() > 0.9 and (
+        weight[gain < -0.5] == 0
+    ).float().mean() > 0.9
     assert weight.min() >= 0 and weight.max() < 1
 
 
@@ -258,44 +327,99 @@ def test_each_fold_s_advantages_come_from_a_model_that_never_saw_it(reader, monk
     monkeypatch.setattr(vl, "gains_of", gains)
     vl.cross_fit(setting(videos(7)), Variant("f", 1.0, folds=3), "reader", 0, "x.pt")
     names = {f"v{i}" for i in range(7)}
-    assert len(seen) == 6 and all(a | b == names and not a & b for a, b in zip(seen[::2], seen[1::2], strict=True))
+    assert len(seen) == 6 and all(
+        a | b == names and not a & b for a, b in zip(seen[::2], seen[1::2], strict=True)
+    )
     assert set.union(*seen[1::2]) == names
 
 
 # Jobs
 def files(tmp_path):
     train, test = videos(4), [replace(v, name=f"t{v.name}") for v in videos(2, seed=9)]
-    save_file({v.name: v.features.contiguous() for v in train + test}, tmp_path / "features.safetensors")
+    save_file(
+        {v.name: v.features.contiguous() for v in train + test}, tmp_path / "features.safetensors"
+    )
     rows = [
-        {"video": v.name, "start_s": a * 0.25, "end_s": b * 0.25, "label": list(CLASSES)[k], "duration_s": v.duration_s}
+        {
+            "video": v.name,
+            "start_s": a * 0.25,
+            "end_s": b * 0.25,
+            "label": list(CLASSES)[k],
+            "duration_s": v.duration_s,
+        }
         for v in train + test
         for (a, b), k in zip(v.segments.tolist(), v.labels.tolist(), strict=True)
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "truth.parquet", index=False)
-    times = {"train": {v.name: v.duration_s for v in train}, "test": {v.name: v.duration_s for v in test}}
-    shape = {k: getattr(CONFIG, k) for k in ("feature_dim", "classes", "dim", "heads", "embeds", "stems", "levels")}
-    return str(tmp_path / "features.safetensors"), times, str(tmp_path / "truth.parquet"), CLASSES, {"step_s": 0.25}, shape, RECIPE
+    times = {
+        "train": {v.name: v.duration_s for v in train},
+        "test": {v.name: v.duration_s for v in test},
+    }
+    shape = {
+        k: getattr(CONFIG, k)
+        for k in ("feature_dim", "classes", "dim", "heads", "embeds", "stems", "levels")
+    }
+    return (
+        str(tmp_path / "features.safetensors"),
+        times,
+        str(tmp_path / "truth.parquet"),
+        CLASSES,
+        {"step_s": 0.25},
+        shape,
+        RECIPE,
+    )
 
 
 def test_a_job_writes_detections_of_every_condition_and_a_row_a_frame(reader, tmp_path):
     given = (*files(tmp_path), str(reader))
     conditions = {"language off": None, "deranged 0": [1, 0], "half": 0.5}
-    vl.vision_language_job(Variant("f", 1.0, folds=2), *given, conditions, 0, str(tmp_path / "o"), str(tmp_path / "o.pt"))
-    found, frames = pd.read_parquet(tmp_path / "o.parquet"), pd.read_parquet(tmp_path / "o-frames.parquet")
-    wanted = {"own", *conditions, "λ = 0.4", "selective", "oracle", "selective, deranged 0", "λ = 0.4, deranged 0"}
-    assert set(found["condition"]) == wanted and set(found["label"]) <= set(CLASSES) and set(found["video"]) == {"tv0", "tv1"}
-    assert len(frames) == 80 and frames["selected"].between(0, 1).all() and (frames["weight"] == 1).all()
+    vl.vision_language_job(
+        Variant("f", 1.0, folds=2),
+        *given,
+        conditions,
+        0,
+        str(tmp_path / "o"),
+        str(tmp_path / "o.pt"),
+    )
+    found, frames = (
+        pd.read_parquet(tmp_path / "o.parquet"),
+        pd.read_parquet(tmp_path / "o-frames.parquet"),
+    )
+    wanted = {
+        "own",
+        *conditions,
+        "λ = 0.4",
+        "selective",
+        "oracle",
+        "selective, deranged 0",
+        "λ = 0.4, deranged 0",
+    }
+    assert (
+        set(found["condition"]) == wanted
+        and set(found["label"]) <= set(CLASSES)
+        and set(found["video"]) == {"tv0", "tv1"}
+    )
+    assert (
+        len(frames) == 80
+        and frames["selected"].between(0, 1).all()
+        and (frames["weight"] == 1).all()
+    )
 
 
 def test_answers_are_text_of_every_window_under_every_order(reader, tmp_path):
     given = (*files(tmp_path), str(reader))
     vl.answer_job(*given, {"deranged 0": [1, 0]}, 0, str(tmp_path / "a"), str(tmp_path / "a.pt"))
     found = pd.read_parquet(tmp_path / "a.parquet")
-    assert found.groupby("condition").size().to_dict() == {"own": 6, "deranged 0": 6} and found["start"].isin([0, 16, 24]).all()
+    assert (
+        found.groupby("condition").size().to_dict() == {"own": 6, "deranged 0": 6}
+        and found["start"].isin([0, 16, 24]).all()
+    )
 
 
 def test_one_step_under_the_paper_s_shapes():
-    """768 frames, four tokens each, 900 of text, Qwen2.5-1.5B's widths, LoRA of rank 128; one decoder layer of the 28."""
+    """768 frames, four tokens each, 900 of text, Qwen2.5-1.5B's widths, LoRA of rank 128; one
+    decoder layer of the 28.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -315,18 +439,38 @@ def test_one_step_under_the_paper_s_shapes():
     trained = sum(p.numel() for p in lm.parameters() if p.requires_grad)
     assert trained == q.lora_weights(rank) // 28
     branch = LanguageBranch(lm, LanguageConfig(dim)).bfloat16()
-    localiser = ActionFormer(LocalizerConfig(feature_dim=dim, classes=20, dim=64, heads=4, embeds=2, stems=2, levels=6, window=19))
+    localiser = ActionFormer(
+        LocalizerConfig(
+            feature_dim=dim, classes=20, dim=64, heads=4, embeds=2, stems=2, levels=6, window=19
+        )
+    )
     x, mask = torch.randn(1, frames, dim), torch.ones(1, frames, dtype=torch.bool)
-    prompt, target = torch.randint(0, q.vocabulary, (1, 900)), torch.randint(0, q.vocabulary, (1, 60))
+    prompt, target = (
+        torch.randint(0, q.vocabulary, (1, 900)),
+        torch.randint(0, q.vocabulary, (1, 60)),
+    )
     seen = {}
-    lm.base_model.model.model.register_forward_hook(lambda m, a, k, out: seen.update(n=out.last_hidden_state.shape[1]), with_kwargs=True)
+    lm.base_model.model.model.register_forward_hook(
+        lambda m, a, k, out: seen.update(n=out.last_hidden_state.shape[1]), with_kwargs=True
+    )
     said = branch(x.bfloat16(), mask, prompt, torch.ones_like(prompt, dtype=torch.bool), target)
     weight = torch.full((1, frames), 0.245)
-    found = localiser(aggregate(x, said["cls"].float(), weight), mask, aggregate(x, said["loc"].float(), weight))
-    at, segments, labels = points(frames, 6), torch.tensor([[100.0, 140.0], [300.0, 420.0]]), torch.tensor([3, 7])
-    each, _ = vl.frame_losses(*found[:2], [(segments, labels, *assign(at, segments, labels, 20))], at, 20, frames)
-    (each.mean() + 0.1 * said["text_loss"] + 0.1 * (said["advantage"].float() ** 2).mean()).backward()
-    assert seen["n"] == sequence_length(frames) + 1 + 59  # start of text, and all of it but the last
+    found = localiser(
+        aggregate(x, said["cls"].float(), weight), mask, aggregate(x, said["loc"].float(), weight)
+    )
+    at, segments, labels = (
+        points(frames, 6),
+        torch.tensor([[100.0, 140.0], [300.0, 420.0]]),
+        torch.tensor([3, 7]),
+    )
+    each, _ = vl.frame_losses(
+        *found[:2], [(segments, labels, *assign(at, segments, labels, 20))], at, 20, frames
+    )
+    (
+        each.mean() + 0.1 * said["text_loss"] + 0.1 * (said["advantage"].float() ** 2).mean()
+    ).backward()
+    # start of text, and all of it but the last
+    assert seen["n"] == sequence_length(frames) + 1 + 59
     learnt = [p for p in (*lm.parameters(), *localiser.parameters()) if p.requires_grad]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
 
@@ -340,26 +484,45 @@ def test_no_result_counts_before_the_reader_reads(monkeypatch, tmp_path):
     monkeypatch.setattr(stage, "alignment", lambda *a, **k: None)
     p = params.load("smoke", "gate", align__gate=0.8)
     (p.data / "aligned").mkdir(parents=True)
-    pd.DataFrame([{"reader": "language", "descriptions": "right", "pointer": 0.41}]).to_csv(p.data / "aligned" / "gate.csv", index=False)
+    pd.DataFrame([{"reader": "language", "descriptions": "right", "pointer": 0.41}]).to_csv(
+        p.data / "aligned" / "gate.csv", index=False
+    )
     with pytest.raises(ValueError, match="does not read: 0.41 .* expected 0.80"):
         stage.actionvlm(p)
 
 
 # Published language models, as `paper` has them: small ones with the real layout
 def publish(folder):
-    """A transformers folder: a Qwen2 of random weights, in bf16 as published ones are, and a tokenizer that cuts words into pieces."""
+    """A transformers folder: a Qwen2 of random weights, in bf16 as published ones are, and a
+    tokenizer that cuts words into pieces.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
     whole, ends = Tokenizer(models.BPE()), ["<|endoftext|>", "<|im_end|>"]
-    whole.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
+    whole.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
     whole.decoder = decoders.ByteLevel()
     letters = pre_tokenizers.ByteLevel.alphabet()
-    whole.train_from_iterator(CLASSES.values(), trainers.BpeTrainer(vocab_size=320, special_tokens=ends, initial_alphabet=letters))
-    PreTrainedTokenizerFast(tokenizer_object=whole, pad_token=ends[0], eos_token=ends[1]).save_pretrained(folder)
+    whole.train_from_iterator(
+        CLASSES.values(),
+        trainers.BpeTrainer(vocab_size=320, special_tokens=ends, initial_alphabet=letters),
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=whole, pad_token=ends[0], eos_token=ends[1]
+    ).save_pretrained(folder)
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
-    Qwen2ForCausalLM(Qwen2Config(vocab_size=whole.get_vocab_size(), **shape, tie_word_embeddings=True)).bfloat16().save_pretrained(folder)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=whole.get_vocab_size(), **shape, tie_word_embeddings=True)
+    ).bfloat16().save_pretrained(folder)
     return str(folder)
 
 
@@ -378,18 +541,31 @@ def test_a_published_model_is_asked_in_words(published):
     assert (steps, said, prompt.clauses.shape[-1]) == (LENGTH, {}, 0)
     first, second = prompt.at[0].tolist()
     assert words.decode(prompt.ids[0, : first + 1]) == f"{INSTRUCTION} Leap: {CLASSES['Leap']}."
-    assert words.decode(prompt.ids[0, first + 1 : second + 1]) == f" Squat: {CLASSES['Squat']}." and second + 1 == prompt.ids.shape[1]
-    assert [words.decode([i for i in own if i >= 0]) for own in prompt.names[0].tolist()] == [" Leap", " Squat"]
-    assert len(targets(words, ["Leap 3 17"])[0]) > 5 and targets(words, ["Leap"])[0, -1] == words.eos_token_id
+    assert (
+        words.decode(prompt.ids[0, first + 1 : second + 1]) == f" Squat: {CLASSES['Squat']}."
+        and second + 1 == prompt.ids.shape[1]
+    )
+    assert [words.decode([i for i in own if i >= 0]) for own in prompt.names[0].tolist()] == [
+        " Leap",
+        " Squat",
+    ]
+    assert (
+        len(targets(words, ["Leap 3 17"])[0]) > 5
+        and targets(words, ["Leap"])[0, -1] == words.eos_token_id
+    )
 
 
 def setting_of(folder):
     words, _, said = language_of(folder)
-    prompt, bare = (prompt_of(words, list(CLASSES), list(CLASSES.values()), said, x) for x in (True, False))
+    prompt, bare = (
+        prompt_of(words, list(CLASSES), list(CLASSES.values()), said, x) for x in (True, False)
+    )
     return replace(setting(), prompt=prompt, bare=bare, words=words)
 
 
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.reads and v.lm != "biased"], ids=lambda v: v.name)
+@pytest.mark.parametrize(
+    "variant", [v for v in VARIANTS if v.reads and v.lm != "biased"], ids=lambda v: v.name
+)
 def test_every_row_trains_over_a_published_model(published, variant):
     """LoRA and all that is new learn; the model's own weights stay as they are and in their folder."""
     from safetensors.torch import load_file
@@ -401,7 +577,11 @@ def test_every_row_trains_over_a_published_model(published, variant):
     kept = torch.equal(lm.get_submodule(name).base_layer.weight.cpu(), own[f"{name}.weight"])
     assert kept == (variant.lm != "random") and np.isfinite([row["loss"] for row in curve]).all()
     moved = {k for k, v in model.reader.named_parameters() if v.requires_grad}
-    assert any("lora_A" in k for k in moved) and "branch.take_in.1.weight" in moved and not any("base_layer" in k for k in moved)
+    assert (
+        any("lora_A" in k for k in moved)
+        and "branch.take_in.1.weight" in moved
+        and not any("base_layer" in k for k in moved)
+    )
     assert not torch.equal(model.reader.branch.take_in[1].weight, start.branch.take_in[1].weight)
     x, mask = torch.randn(2, LENGTH, 6), torch.ones(2, LENGTH, dtype=torch.bool)
     with torch.inference_mode():
@@ -414,16 +594,32 @@ def test_a_published_model_is_not_in_the_files_of_what_was_trained_over_it(publi
     model, _ = vl.train(setting_of(published), Variant("fixed", 0.7), str(published), 0)
     whole = localiser(model, prompt=setting_of(published).prompt)
     whole.save(published / "r.safetensors")
-    found, features = VisionLanguageLocaliser.load(published / "r.safetensors"), {v.name: v.features for v in videos(2, 9)}
+    found, features = (
+        VisionLanguageLocaliser.load(published / "r.safetensors"),
+        {v.name: v.features for v in videos(2, 9)},
+    )
     from safetensors.torch import load_file
 
-    assert not [k for k in load_file(published / "r.safetensors") if "base_layer" in k or "embed_tokens" in k]
+    assert not [
+        k
+        for k in load_file(published / "r.safetensors")
+        if "base_layer" in k or "embed_tokens" in k
+    ]
     durations = {v: 10.0 for v in features}
-    pd.testing.assert_frame_equal(found.detect(features, durations), whole.detect(features, durations))
+    pd.testing.assert_frame_equal(
+        found.detect(features, durations), whole.detect(features, durations)
+    )
 
 
 def test_a_published_model_answers(published, tmp_path):
-    vl.answer_job(*files(tmp_path), str(published), {"deranged 0": [1, 0]}, 0, str(tmp_path / "a"), str(tmp_path / "a.pt"))
+    vl.answer_job(
+        *files(tmp_path),
+        str(published),
+        {"deranged 0": [1, 0]},
+        0,
+        str(tmp_path / "a"),
+        str(tmp_path / "a.pt"),
+    )
     assert len(pd.read_parquet(tmp_path / "a.parquet")) == 12
 
 
@@ -433,8 +629,8 @@ def test_what_a_published_model_must_be(tmp_path):
 
 
 def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
-    """`paper`'s stages on the layouts of THUMOS14, ActivityNet and EPIC-Kitchens: features by VideoMAE, a reader over a language model,
-    localisers, every row of ActionVLM."""
+    """`paper`'s stages on the layouts of THUMOS14, ActivityNet and EPIC-Kitchens: features by
+    VideoMAE, a reader over a language model, localisers, every row of ActionVLM."""
     from test_checkpoints import published_videomae
 
     from vlact import params, video
@@ -447,12 +643,27 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     monkeypatch.setattr(params, "ROOT", tmp_path)
     small, p = params.load("smoke"), params.load("paper", "films")
     p = replace(
-        p, seeds=[0], workers=1, stadium=replace(p.stadium, fps=8), tal=replace(small.tal, epochs=2), vlm=replace(small.vlm, epochs=2)
+        p,
+        seeds=[0],
+        workers=1,
+        stadium=replace(p.stadium, fps=8),
+        tal=replace(small.tal, epochs=2),
+        vlm=replace(small.vlm, epochs=2),
     )
-    torch.save(published_videomae(64) | {"patch_embed.proj.weight": torch.randn(64, 3, 2, 56, 56)}, tmp_path / "v.pth")
-    given = {"encoder": str(tmp_path / "v.pth"), "language": publish(tmp_path / "lm"), "reach": 32, "lm_stride": 4}
+    torch.save(
+        published_videomae(64) | {"patch_embed.proj.weight": torch.randn(64, 3, 2, 56, 56)},
+        tmp_path / "v.pth",
+    )
+    given = {
+        "encoder": str(tmp_path / "v.pth"),
+        "language": publish(tmp_path / "lm"),
+        "reach": 32,
+        "lm_stride": 4,
+    }
     p = replace(p, align=replace(p.align, **given))
-    with pytest.raises(FileNotFoundError, match="ground_truth.json: profile 'paper' reads real data"):
+    with pytest.raises(
+        FileNotFoundError, match="ground_truth.json: profile 'paper' reads real data"
+    ):
         alignment(p)
     source = p.data / "stadium"
     source.mkdir(parents=True)
@@ -460,33 +671,56 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     film = rng.integers(0, 255, (64, 32, 32, 3), dtype=np.uint8)
     for name in ("a", "b", "c", "d", "two"):
         shown = {"video": name, "split": "test" if name == "two" else "train", "duration_s": 8.0}
-        rows += [shown | {"start_s": i * 0.4, "end_s": i * 0.4 + 0.4, "label": c} for i, c in enumerate(descriptions())]
+        rows += [
+            shown | {"start_s": i * 0.4, "end_s": i * 0.4 + 0.4, "label": c}
+            for i, c in enumerate(descriptions())
+        ]
         if name != "two":
             video.write(source / f"v_{name}.mp4", film, 8)
     activitynet.write_ground_truth(pd.DataFrame(rows), source / "ground_truth.json")
     with pytest.raises(FileNotFoundError, match="1 of 5 videos are not there, for example 'two'"):
         alignment(p)
     video.write(source / "two.mp4", film[::-1], 8)
-    (source / "descriptions.json").write_text(json.dumps({c: f"someone shows {c}" for c in reversed(descriptions())}))
-    assert descriptions(p)["Diving"] == "someone shows Diving" and list(descriptions(p)) == list(descriptions())
-    long = [r | {"label": "Walking the dog" if r["label"] == "Diving" else r["label"]} for r in rows]
+    (source / "descriptions.json").write_text(
+        json.dumps({c: f"someone shows {c}" for c in reversed(descriptions())})
+    )
+    assert descriptions(p)["Diving"] == "someone shows Diving" and list(descriptions(p)) == list(
+        descriptions()
+    )
+    long = [
+        r | {"label": "Walking the dog" if r["label"] == "Diving" else r["label"]} for r in rows
+    ]
     activitynet.write_ground_truth(pd.DataFrame(long), source / "sessions.json")
-    with pytest.raises(ValueError, match="descriptions.json: no description of 'Walking the dog', one of 1 classes of sessions.json"):
+    with pytest.raises(
+        ValueError,
+        match="descriptions.json: no description of 'Walking the dog', one of 1 classes of sessions.json",
+    ):
         descriptions(p, "sessions")
     (source / "descriptions.json").unlink()
-    assert descriptions(p, "sessions")["Walking the dog"] == "Walking the dog" and len(descriptions(p, "sessions")) == 20
+    assert (
+        descriptions(p, "sessions")["Walking the dog"] == "Walking the dog"
+        and len(descriptions(p, "sessions")) == 20
+    )
     alignment(p)
     made = (p.data / "aligned" / "reader.safetensors").stat().st_mtime_ns
     alignment(p)
     assert (p.data / "aligned" / "reader.safetensors").stat().st_mtime_ns == made
     localisers(p)
     actionvlm(p)
-    frames, curves = pd.read_parquet(p.data / "actionvlm" / "frames.parquet"), pd.read_csv(p.data / "actionvlm" / "curves.csv")
-    assert {"full (Eq. 1)", "LM-generated λ"} <= set(frames["model"]) and curves["loss"].notna().all()
+    frames, curves = (
+        pd.read_parquet(p.data / "actionvlm" / "frames.parquet"),
+        pd.read_csv(p.data / "actionvlm" / "curves.csv"),
+    )
+    assert {"full (Eq. 1)", "LM-generated λ"} <= set(frames["model"]) and curves[
+        "loss"
+    ].notna().all()
     assert not curves["model"].str.contains("biased").any() and set(frames["video"]) == {"two"}
     sessions = pd.read_parquet(p.data / "actionvlm" / "sessions.parquet")
     assert "full (Eq. 1)" in set(sessions["model"]) and "Walking the dog" in set(sessions["label"])
-    with pytest.raises(FileNotFoundError, match="verb.json: profile 'paper' reads real data; expected .* vlact.datasets epic"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="verb.json: profile 'paper' reads real data; expected .* vlact.datasets epic",
+    ):
         kitchens(p)
     epic = p.data / "worlds" / "epic"
     shutil.copytree(source, epic, ignore=shutil.ignore_patterns("*.json"))
@@ -495,5 +729,10 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
         activitynet.write_ground_truth(pd.DataFrame(named), epic / f"{task}.json")
     kitchens(p)
     found = pd.read_parquet(p.data / "kitchens" / "detections.parquet")
-    assert set(found["model"]) == {"ActionFormer", "fixed λ = 1.0", "full (Eq. 1)"} and set(found["video"]) == {"two"}
-    assert set(found["label"]) == {"take", "put", "tap", "board:chopping"} and (epic / "features.safetensors").is_file()
+    assert set(found["model"]) == {"ActionFormer", "fixed λ = 1.0", "full (Eq. 1)"} and set(
+        found["video"]
+    ) == {"two"}
+    assert (
+        set(found["label"]) == {"take", "put", "tap", "board:chopping"}
+        and (epic / "features.safetensors").is_file()
+    )

@@ -1,4 +1,6 @@
-"""The process that has imported everything: programs in its forks behave as they do in a Python of their own."""
+"""The process that has imported everything: programs in its forks behave as they do in a Python of
+their own.
+"""
 
 import os
 import signal
@@ -29,21 +31,33 @@ def environment(request):
 
 
 def run(environment, *arguments, **more):
-    return subprocess.run([*PYTHON, *arguments], env=environment, capture_output=True, text=True, timeout=120, **more)
+    return subprocess.run(
+        [*PYTHON, *arguments], env=environment, capture_output=True, text=True, timeout=120, **more
+    )
 
 
 def test_a_program_has_its_arguments_folder_environment_and_files(environment, tmp_path):
     code = "import os, sys; print(sys.argv, os.getcwd(), os.environ['WHO'], sys.stdin.read()); print('said', file=sys.stderr); sys.exit(7)"
     done = run(environment | {"WHO": "me"}, "-c", code, "a", "b c", cwd=tmp_path, input="given")
-    assert done.stdout == f"['-c', 'a', 'b c'] {tmp_path} me given\n" and done.stderr == "said\n" and done.returncode == 7
+    assert (
+        done.stdout == f"['-c', 'a', 'b c'] {tmp_path} me given\n"
+        and done.stderr == "said\n"
+        and done.returncode == 7
+    )
 
 
 def test_a_program_is_as_nice_as_what_asked_for_it(environment):
     wanted = os.nice(0) + 3
     done = run(environment, "-c", "import os; print(os.nice(0))", preexec_fn=lambda: os.nice(3))
     assert int(done.stdout) == wanted
-    if environment is not COLD and os.path.isfile("/proc/self/autogroup"):  # a fork is a session, to which Linux may give a share
-        done = run(environment, "-c", "print(open('/proc/self/autogroup').read())", preexec_fn=lambda: os.nice(3))
+    # a fork is a session, to which Linux may give a share
+    if environment is not COLD and os.path.isfile("/proc/self/autogroup"):
+        done = run(
+            environment,
+            "-c",
+            "print(open('/proc/self/autogroup').read())",
+            preexec_fn=lambda: os.nice(3),
+        )
         assert done.stdout.split()[-1] == str(wanted)
 
 
@@ -56,14 +70,27 @@ def test_other_open_files_are_handed_on_by_their_numbers(environment):
     end, start = os.pipe()
     with os.fdopen(end) as reader:
         code = f"import os; os.write({start}, b'through the pipe')"
-        assert subprocess.run([*PYTHON, "-c", code], env=environment, pass_fds=[start], timeout=120).returncode == 0
+        assert (
+            subprocess.run(
+                [*PYTHON, "-c", code], env=environment, pass_fds=[start], timeout=120
+            ).returncode
+            == 0
+        )
         os.close(start)
         assert reader.read() == "through the pipe"
 
 
 def test_what_goes_wrong_is_said_as_python_says_it(environment):
-    done = run(environment, "-c", "import atexit; atexit.register(print, 'the end'); raise ValueError('wrong')")
-    assert done.returncode == 1 and done.stdout == "the end\n" and done.stderr.rstrip().endswith("ValueError: wrong")
+    done = run(
+        environment,
+        "-c",
+        "import atexit; atexit.register(print, 'the end'); raise ValueError('wrong')",
+    )
+    assert (
+        done.returncode == 1
+        and done.stdout == "the end\n"
+        and done.stderr.rstrip().endswith("ValueError: wrong")
+    )
     done = run(environment, "-c", "import sys; sys.exit('no such thing')")
     assert done.returncode == 1 and done.stderr == "no such thing\n"
 
@@ -72,7 +99,9 @@ SLEEPS = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
 
 
 def begin(environment, code=SLEEPS):
-    child = subprocess.Popen([*PYTHON, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [*PYTHON, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+    )
     return child, int(child.stdout.readline())
 
 
@@ -98,10 +127,15 @@ def test_a_killed_program_is_gone(environment, code):
 
 @pytest.mark.parametrize("code", [signal.SIGTERM, signal.SIGHUP])
 def test_a_kill_of_the_whole_group_reaches_programs_in_sessions_of_their_own(code):
-    """As `timeout`, a batch system or a terminal that closes does; who hands it on is killed with the rest, and must not die first."""
+    """As `timeout`, a batch system or a terminal that closes does; who hands it on is killed with
+    the rest, and must not die first.
+    """
     listening = f"import os, signal, sys; signal.signal({int(code)}, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    command = [sys.executable, "-c", listening, *PYTHON, "serve", *PYTHON, "-c", SLEEPS]  # whoever runs this may ignore it
-    child = subprocess.Popen(command, env=COLD, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    # whoever runs this may ignore it
+    command = [sys.executable, "-c", listening, *PYTHON, "serve", *PYTHON, "-c", SLEEPS]
+    child = subprocess.Popen(
+        command, env=COLD, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     pid = int(child.stdout.readline())
     assert os.getsid(pid) != os.getsid(child.pid)
     os.killpg(child.pid, code)
@@ -110,7 +144,12 @@ def test_a_kill_of_the_whole_group_reaches_programs_in_sessions_of_their_own(cod
 
 def test_under_nohup_a_closed_terminal_ends_nothing(served):
     ignoring = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
-    child = subprocess.Popen([sys.executable, "-c", ignoring, *PYTHON, "-c", SLEEPS], env=served, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", ignoring, *PYTHON, "-c", SLEEPS],
+        env=served,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     pid = int(child.stdout.readline())
     child.send_signal(signal.SIGHUP)
     time.sleep(0.5)
@@ -121,7 +160,8 @@ def test_under_nohup_a_closed_terminal_ends_nothing(served):
 
 def test_an_interrupt_reaches_the_program_once(environment):
     caught = (
-        "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('caught', flush=True)"
+        "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except "
+        "KeyboardInterrupt:\n        print('caught', flush=True)"
     )
     heard = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); print(os.getpid(), flush=True)"
     child, pid = begin(environment, f"{heard}\n{caught}")  # whoever runs this may ignore it
@@ -138,7 +178,9 @@ def test_an_interrupt_before_the_program_began_is_not_lost(served):
     with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as folder:
         listener.bind(f"{folder}/socket")
         listener.listen()
-        child = subprocess.Popen([*PYTHON, "-c", SLEEPS], env=served | {warm.ADDRESS: f"{folder}/socket"})
+        child = subprocess.Popen(
+            [*PYTHON, "-c", SLEEPS], env=served | {warm.ADDRESS: f"{folder}/socket"}
+        )
         asking, _ = listener.accept()
         head, sent, *_ = asking.recvmsg(8, 4096)
         text = asking.recv(int.from_bytes(head), socket.MSG_WAITALL)
@@ -148,7 +190,8 @@ def test_an_interrupt_before_the_program_began_is_not_lost(served):
             server.connect(served[warm.ADDRESS])
             server.sendmsg([head], [(level, kind, data) for level, kind, data in sent])
             server.sendall(text + asking.recv(1))
-            assert int.from_bytes(server.recv(2), signed=True) in (1, -signal.SIGINT)  # within the program, or before it
+            # within the program, or before it
+            assert int.from_bytes(server.recv(2), signed=True) in (1, -signal.SIGINT)
         child.kill()
         child.wait()
 
@@ -156,7 +199,9 @@ def test_an_interrupt_before_the_program_began_is_not_lost(served):
 def test_what_serves_ends_with_whoever_started_it():
     body = "    print(e[warm.ADDRESS], flush=True)\n    os.kill(os.getpid(), 9)"
     code = f"import os\nfrom vlact import warm\nwith warm.serving(dict(os.environ)) as e:\n{body}"
-    address = subprocess.run([sys.executable, "-c", code], env=COLD, capture_output=True, text=True, timeout=60).stdout.strip()
+    address = subprocess.run(
+        [sys.executable, "-c", code], env=COLD, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
     until = time.time() + 60
     while served_by(address) and time.time() < until:
         time.sleep(0.1)
@@ -174,17 +219,32 @@ def served_by(address: str) -> bool:
 
 
 def test_serve_returns_what_its_command_returned():
-    assert run(COLD, "serve", sys.executable, "-c", "import os, sys; sys.exit(9 if os.environ['VLACT_WARM'] else 1)").returncode == 9
-    assert run(COLD).returncode == 2 and "python -m vlact.runtime.warm serve COMMAND" in run(COLD).stderr
+    assert (
+        run(
+            COLD,
+            "serve",
+            sys.executable,
+            "-c",
+            "import os, sys; sys.exit(9 if os.environ['VLACT_WARM'] else 1)",
+        ).returncode
+        == 9
+    )
+    assert (
+        run(COLD).returncode == 2
+        and "python -m vlact.runtime.warm serve COMMAND" in run(COLD).stderr
+    )
 
 
 def test_workers_are_forked_and_their_errors_come_back(served, tmp_path):
     script = tmp_path / "many.py"
     script.write_text(
         "import math, sys\nfrom vlact import jobs\nif __name__ == '__main__':\n"
-        "    print(jobs.run(math.sqrt, [(4.0,), (9.0,)], 2, 'roots'))\n    jobs.run(math.sqrt, [(4.0,), (-1.0,)], 2, 'roots')\n"
+        "    print(jobs.run(math.sqrt, [(4.0,), (9.0,)], 2, 'roots'))\n    jobs.run(math.sqrt, "
+        "[(4.0,), (-1.0,)], 2, 'roots')\n"
     )
-    done = subprocess.run([sys.executable, script], env=served, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, script], env=served, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout == "[2.0, 3.0]\n" and "ValueError: " in done.stderr
 
 
@@ -192,6 +252,14 @@ def test_its_kernel_is_found_under_the_usual_name(served):
     from jupyter_client.kernelspec import KernelSpecManager
 
     code = "from jupyter_client.kernelspec import get_kernel_spec; print(get_kernel_spec('python3').argv)"
-    argv = ["python", "-m", "vlact.runtime.warm", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = [
+        "python",
+        "-m",
+        "vlact.runtime.warm",
+        "-m",
+        "ipykernel_launcher",
+        "-f",
+        "{connection_file}",
+    ]
     assert run(served, "-c", code).stdout == f"{argv}\n"
     assert KernelSpecManager().get_kernel_spec("python3").argv != argv

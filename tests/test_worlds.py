@@ -37,14 +37,20 @@ def test_track_interpolates_holds_ends_and_jumps():
     assert eased(np.array([0.25])).item() == pytest.approx(0.25**2 * (3 - 0.5))
 
 
-@pytest.mark.parametrize("keys, message", [([(1, 0.0), (0, 1.0)], "must not decrease"), ([[0.0]], "rows")])
+@pytest.mark.parametrize(
+    "keys, message", [([(1, 0.0), (0, 1.0)], "must not decrease"), ([[0.0]], "rows")]
+)
 def test_track_rejects_bad_keys(keys, message):
     with pytest.raises(ValueError, match=message):
         Track(keys)
 
 
 def test_unknown_shape_pattern_surface_are_named():
-    for make in (lambda: Part("blob", (1, 1, 1)), lambda: Part("box", (1, 1, 1), pattern="dots"), lambda: Surface(kind="lava")):
+    for make in (
+        lambda: Part("blob", (1, 1, 1)),
+        lambda: Part("box", (1, 1, 1), pattern="dots"),
+        lambda: Surface(kind="lava"),
+    ):
         with pytest.raises(ValueError, match="must be one of"):
             make()
 
@@ -59,7 +65,9 @@ def test_euler_turns_about_one_axis_each():
 def lone(shape, pattern="half", rot=(25, 40, 15), size=(0.5, 0.6, 0.4), high=1.2):
     part = Part(shape, size, (0.9, 0.3, 0.2), pattern=pattern, colour2=(0.1, 0.3, 0.8))
     camera = Camera(Track.of(0.3, 2.0, 3.2), Track.of(0, 1.0, 0), 45)
-    return Scene([Body([part], Track.of(0, high, 0), Track.of(*rot))], camera, light=(0.3, 1.0, 0.6))
+    return Scene(
+        [Body([part], Track.of(0, high, 0), Track.of(*rot))], camera, light=(0.3, 1.0, 0.6)
+    )
 
 
 @pytest.mark.parametrize("shape, pattern", list(zip(SHAPES, [*PATTERNS, *PATTERNS], strict=True)))
@@ -78,7 +86,11 @@ def test_fast_renderer_equals_the_slow_one(shape, pattern):
 
 
 def test_a_batch_of_scenes_equals_one_by_one_whatever_their_sizes():
-    scenes = [lone("box"), Scene([*lone("torus").bodies, *lone("cone", high=0.7).bodies]), lone("capsule")]
+    scenes = [
+        lone("box"),
+        Scene([*lone("torus").bodies, *lone("cone", high=0.7).bodies]),
+        lone("capsule"),
+    ]
     times = [np.arange(3) / 3, np.arange(5) / 5, np.array([0.0])]
     together = render(scenes, times, (32, 32))
     for scene, t, frames in zip(scenes, times, together, strict=True):
@@ -86,8 +98,13 @@ def test_a_batch_of_scenes_equals_one_by_one_whatever_their_sizes():
 
 
 def test_shadow_darkens_the_floor_below_and_nothing_else():
-    camera = Camera(Track.of(0, 3.0, 4.0), Track.of(0, 0, 0), 50)  # the origin is the picture's centre
-    high = Scene([Body([Part("sphere", (0.4, 0.4, 0.4))], Track.of(0, 1.5, 0))], camera, light=(0.0, 1.0, 0.0))
+    # the origin is the picture's centre
+    camera = Camera(Track.of(0, 3.0, 4.0), Track.of(0, 0, 0), 50)
+    high = Scene(
+        [Body([Part("sphere", (0.4, 0.4, 0.4))], Track.of(0, 1.5, 0))],
+        camera,
+        light=(0.0, 1.0, 0.0),
+    )
     frame = render([high], [np.array([0.0])], (65, 65))[0][0].astype(float).sum(-1)
     assert frame[32, 32] == pytest.approx(0.55 * frame[64, 0], rel=0.02)
     assert frame[64, 0] == frame[64, 64] == frame[50, 32]
@@ -95,7 +112,9 @@ def test_shadow_darkens_the_floor_below_and_nothing_else():
 
 def test_opacity_blends_back_to_front():
     def ball(z, colour, opacity):
-        return Body([Part("sphere", (0.4, 0.4, 0.4), colour)], Track.of(0, 1, z), opacity=Track.of(opacity))
+        return Body(
+            [Part("sphere", (0.4, 0.4, 0.4), colour)], Track.of(0, 1, z), opacity=Track.of(opacity)
+        )
 
     camera = Camera(Track.of(0, 1, 4), Track.of(0, 1, 0), 30)
     scene = Scene([ball(0.6, (1, 0, 0), 0.5), ball(-0.6, (0, 0, 1), 1.0)], camera, ambient=1.0)
@@ -140,7 +159,9 @@ def test_every_program_runs_moves_and_stays_in_sight(verb):
     scene = acted(verb, seed=3)
     frames = render([scene], [np.linspace(0, 1.95, 8)], (32, 32))[0].astype(int)
     assert np.abs(np.diff(frames, axis=0)).max() > 20, "nothing moves"
-    assert all(b.pos(np.array([0.0, 1.0, 2.0]))[:, 1].min() > -0.6 for b in scene.bodies), "something sinks through the table"
+    assert all(b.pos(np.array([0.0, 1.0, 2.0]))[:, 1].min() > -0.6 for b in scene.bodies), (
+        "something sinks through the table"
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -160,7 +181,10 @@ def test_programs_do_what_their_names_say(seed):
     sway = path_of("balance", seed=seed)
     assert np.ptp(sway[1][:, 2]) > 20 and np.allclose(sway[0], sway[0][0])
     screw = path_of("fasten", obj="screw", seed=seed)
-    assert abs(np.ptp(screw[1][:, 1])) == pytest.approx(720) and screw[0][-1, 1] < screw[0][0, 1] - 0.15
+    assert (
+        abs(np.ptp(screw[1][:, 1])) == pytest.approx(720)
+        and screw[0][-1, 1] < screw[0][0, 1] - 0.15
+    )
     inserted = path_of("insert", obj="pin", seed=seed)[0][:, 1]
     assert inserted[-1] < inserted[len(inserted) // 2] - 0.2
     idle = path_of("idle", body=1, seed=seed)[0]
@@ -184,7 +208,9 @@ def test_left_handed_people_mirror_the_action():
         who.left_handed = left
         scene = workbench.act("take", "ring", who, where, np.random.default_rng(5), 2.0)
         poses.append(sample(scene, np.linspace(0, 2, 5))["centre"])
-    assert np.allclose(poses[0][..., 0], -poses[1][..., 0]) and np.allclose(poses[0][..., 1:], poses[1][..., 1:])
+    assert np.allclose(poses[0][..., 0], -poses[1][..., 0]) and np.allclose(
+        poses[0][..., 1:], poses[1][..., 1:]
+    )
 
 
 def test_unknown_words_are_named():
@@ -218,15 +244,23 @@ def test_class_frequencies_give_the_published_f1_of_guessing(name, published):
 
 def test_folds_hold_every_class_and_share_rooms_but_no_people():
     plan = ikea(2, {"base": 25, "novel": 12}, 10, 0)
-    assert {r.group for r in plan} == {f"env{k}" for k in range(1, 6)} and {r.view for r in plan} == set(workbench.IKEA_VIEWS)
+    assert {r.group for r in plan} == {f"env{k}" for k in range(1, 6)} and {
+        r.view for r in plan
+    } == set(workbench.IKEA_VIEWS)
     for env in {r.group for r in plan}:
         mine = [r for r in plan if r.group == env]
         assert {a for r in mine for a in r.actions} == set(tasks.IKEA_BASE + tasks.IKEA_NOVEL)
         assert len({r.room_seed for r in mine}) == 1 and len({r.person_seed for r in mine}) == 2
     assert {r.split for r in plan} == {"train", "val"}
     cooks = gtea({"base": 20, "novel": 10}, 10, 0)
-    assert {r.group for r in cooks} == {"S1", "S2", "S3", "S4"} and {r.view for r in cooks} == {"ego"}
-    assert all({a for r in cooks if r.group == s for a in r.actions} == set(tasks.GTEA_BASE + tasks.GTEA_NOVEL) for s in ("S1", "S4"))
+    assert {r.group for r in cooks} == {"S1", "S2", "S3", "S4"} and {r.view for r in cooks} == {
+        "ego"
+    }
+    assert all(
+        {a for r in cooks if r.group == s for a in r.actions}
+        == set(tasks.GTEA_BASE + tasks.GTEA_NOVEL)
+        for s in ("S1", "S4")
+    )
 
 
 def test_every_label_of_the_datasets_can_be_acted():
@@ -237,15 +271,28 @@ def test_every_label_of_the_datasets_can_be_acted():
         rng = np.random.default_rng(0)
         who, where = workbench.person(domain, rng), workbench.place(domain, rng, view)
         for verb, obj in actions:
-            scene = workbench.act("put down" if verb == "put" else verb, SHOWN.get(obj, obj), who, where, rng, 2.0)
+            scene = workbench.act(
+                "put down" if verb == "put" else verb, SHOWN.get(obj, obj), who, where, rng, 2.0
+            )
             assert len(scene.bodies) >= 2
 
 
 def test_a_room_is_the_same_for_every_recording_and_an_egocentric_camera_moves():
-    one, two = (workbench.place("furniture", np.random.default_rng(s), "dev2", np.random.default_rng(9)) for s in (1, 2))
-    assert one.floor == two.floor and one.wall == two.wall and one.light == two.light and one.palette() != two.palette()
+    one, two = (
+        workbench.place("furniture", np.random.default_rng(s), "dev2", np.random.default_rng(9))
+        for s in (1, 2)
+    )
+    assert (
+        one.floor == two.floor
+        and one.wall == two.wall
+        and one.light == two.light
+        and one.palette() != two.palette()
+    )
     t = np.linspace(0, 2, 9)
-    still, moving = (workbench.place("kitchen", np.random.default_rng(0), v).camera.eye(t) for v in ("front", "ego"))
+    still, moving = (
+        workbench.place("kitchen", np.random.default_rng(0), v).camera.eye(t)
+        for v in ("front", "ego")
+    )
     assert np.ptp(still, axis=0).max() == 0 and np.ptp(moving, axis=0).max() > 0.05
 
 
@@ -256,4 +303,8 @@ def test_things_attached_touch_and_a_positioned_drawer_ends_upright():
     gap = shelf.pos(t)[0, 0] - shelf.parts[0].size[0] - post.pos(t)[0, 0] - post.parts[0].size[0]
     assert abs(gap) < 0.05
     drawer = acted("position", "drawer").bodies[0]
-    assert drawer.rot(np.array([0.0]))[0, 2] == 90 and drawer.rot(t)[0, 2] == 0 and abs(drawer.pos(t)[0, 1]) < 0.05
+    assert (
+        drawer.rot(np.array([0.0]))[0, 2] == 90
+        and drawer.rot(t)[0, 2] == 0
+        and abs(drawer.pos(t)[0, 1]) < 0.05
+    )

@@ -1,4 +1,6 @@
-"""Every method of the zoo: it learns, trains what it says, keeps what never changes, and is what its paper says."""
+"""Every method of the zoo: it learns, trains what it says, keeps what never changes, and is what
+its paper says.
+"""
 
 import numpy as np
 import pytest
@@ -23,7 +25,9 @@ from vlact.training.loop import autocast
 
 BASE = ["fasten screw", "take block"]
 ACTIONS = [("fasten", "screw"), ("take", "block")]
-CONFIG = DualConfig(image_size=32, patch_size=16, num_frames=4, dim=32, depth=2, heads=2, embed_dim=12, text_dim=384)
+CONFIG = DualConfig(
+    image_size=32, patch_size=16, num_frames=4, dim=32, depth=2, heads=2, embed_dim=12, text_dim=384
+)
 AMOUNTS = {"tau": 0.05, "batch_size": 8, "momentum": 0.5, "weight_decay": 0.0}
 
 
@@ -35,7 +39,8 @@ def words():
 
 
 def make(method, words):
-    seed = 0 if method in ("vifi", "vifi_prompts", "text4vis", "bike") else 3  # untrained towers that tell red from blue
+    # untrained towers that tell red from blue
+    seed = 0 if method in ("vifi", "vifi_prompts", "text4vis", "bike") else 3
     torch.manual_seed(seed)
     common = {"words": words, "base": BASE, "tau": 0.05}
     dual, frames = DualEncoder(CONFIG).eval(), FrameEncoder(CONFIG).eval()
@@ -46,22 +51,68 @@ def make(method, words):
         "ace": lambda: ACE(dual, blocks=1, plan=plan, seed=seed, **common, **LITERAL),
         "slow": lambda: ACE(dual, blocks=1, plan=plan, seed=seed, **common, **SLOW),
         "ace_tower": lambda: ACE(
-            dual, blocks=1, plan=plan, seed=seed, **common, **LITERAL, tower=TextTower(sentence_encoder(), plan.texts, 1)
+            dual,
+            blocks=1,
+            plan=plan,
+            seed=seed,
+            **common,
+            **LITERAL,
+            tower=TextTower(sentence_encoder(), plan.texts, 1),
         ),
-        "vifi": lambda: ViFi(frames, TextTower(sentence_encoder(), list(words), 1), blocks=1, **common),
-        "vifi_prompts": lambda: ViFiPrompts(frames, TextTower(sentence_encoder(), list(words), TEXT_BLOCKS, PROMPTS), **common),
+        "vifi": lambda: ViFi(
+            frames, TextTower(sentence_encoder(), list(words), 1), blocks=1, **common
+        ),
+        "vifi_prompts": lambda: ViFiPrompts(
+            frames, TextTower(sentence_encoder(), list(words), TEXT_BLOCKS, PROMPTS), **common
+        ),
         "text4vis": lambda: Text4Vis(frames, blocks=1, **common),
-        "bike": lambda: BIKE(frames, blocks=1, lexicon=["red", "blue", "bright"] * 2, encode=sentence_encoder(), **common),
+        "bike": lambda: BIKE(
+            frames,
+            blocks=1,
+            lexicon=["red", "blue", "bright"] * 2,
+            encode=sentence_encoder(),
+            **common,
+        ),
     }[method]()
 
 
-METHODS = ["procvlr", "lavila", "ace", "slow", "ace_tower", "vifi", "vifi_prompts", "text4vis", "bike"]
+METHODS = [
+    "procvlr",
+    "lavila",
+    "ace",
+    "slow",
+    "ace_tower",
+    "vifi",
+    "vifi_prompts",
+    "text4vis",
+    "bike",
+]
 TRAINS = {  # what may change, by the start of the parameter's name; everything else must not
-    "procvlr": ("encoder.trunk.encoder.layer.1", "encoder.trunk.layernorm", "encoder.video_projection"),
-    "lavila": ("encoder.trunk.encoder.layer.1", "encoder.trunk.layernorm", "encoder.video_projection", "encoder.text_projection"),
-    "vifi": ("clip.visual.transformer.resblocks.1", "clip.visual.ln_post", "clip.visual.proj", "clip.text_projection", "text.layers"),
+    "procvlr": (
+        "encoder.trunk.encoder.layer.1",
+        "encoder.trunk.layernorm",
+        "encoder.video_projection",
+    ),
+    "lavila": (
+        "encoder.trunk.encoder.layer.1",
+        "encoder.trunk.layernorm",
+        "encoder.video_projection",
+        "encoder.text_projection",
+    ),
+    "vifi": (
+        "clip.visual.transformer.resblocks.1",
+        "clip.visual.ln_post",
+        "clip.visual.proj",
+        "clip.text_projection",
+        "text.layers",
+    ),
     "vifi_prompts": ("prompts", "text.prompts"),
-    "text4vis": ("temporal", "clip.visual.transformer.resblocks.1", "clip.visual.ln_post", "clip.visual.proj"),
+    "text4vis": (
+        "temporal",
+        "clip.visual.transformer.resblocks.1",
+        "clip.visual.ln_post",
+        "clip.visual.proj",
+    ),
 }
 TRAINS |= {"ace": TRAINS["lavila"], "slow": TRAINS["lavila"], "bike": TRAINS["text4vis"]}
 TRAINS["ace_tower"] = (*TRAINS["lavila"], "tower.layers")
@@ -72,7 +123,9 @@ def problem(shuffled=False):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(32) % 2
     clips = torch.randint(0, 60, (32, 4, 32, 32, 3), generator=generator)
-    clips = (clips + 150 * torch.eye(3, dtype=torch.long)[2 * labels][:, None, None, None]).to(torch.uint8)
+    clips = (clips + 150 * torch.eye(3, dtype=torch.long)[2 * labels][:, None, None, None]).to(
+        torch.uint8
+    )
     return clips, labels[torch.randperm(32, generator=generator)] if shuffled else labels
 
 
@@ -85,7 +138,16 @@ def test_a_method_learns_and_changes_only_what_it_trains(name, words):
     method, (clips, labels) = make(name, words), problem()
     before = {k: v.clone() for k, v in method.state_dict().items()}
     kept, seen = keep(method, clips), []
-    finetune(method, [take(kept, slice(0, 24))] * 2, labels[:24], AMOUNTS, 0.005, [10, 25], 0, seen.append)
+    finetune(
+        method,
+        [take(kept, slice(0, 24))] * 2,
+        labels[:24],
+        AMOUNTS,
+        0.005,
+        [10, 25],
+        0,
+        seen.append,
+    )
     assert seen == [10, 25] and accuracy(method, kept, labels) > 0.9
     changed = {k for k, v in method.state_dict().items() if not torch.equal(v, before[k])}
     assert all(k.startswith(TRAINS[name]) for k in changed), changed
@@ -134,7 +196,8 @@ def test_what_is_kept_gives_the_scores_of_the_whole_model(name, words):
         whole = {
             "procvlr": lambda: encoder(clips[:3]),
             "vifi": lambda: encoder(clips[:3]),
-            "text4vis": lambda: encoder(clips[:3]),  # its temporal transformer starts as the identity
+            # its temporal transformer starts as the identity
+            "text4vis": lambda: encoder(clips[:3]),
             "vifi_prompts": lambda: None,
         }[name]()
         if whole is not None:
@@ -142,7 +205,9 @@ def test_what_is_kept_gives_the_scores_of_the_whole_model(name, words):
         else:  # prompts change the frozen model's answer
             assert not torch.allclose(method.embed(kept), encoder(clips[:3]), atol=1e-5)
         text = method.embed_texts(BASE)
-        assert torch.allclose(method.scores(kept, [[b] for b in BASE]), method.embed(kept) @ text.T, atol=1e-5)
+        assert torch.allclose(
+            method.scores(kept, [[b] for b in BASE]), method.embed(kept) @ text.T, atol=1e-5
+        )
         both = method.scores(kept, [BASE])[:, 0]
         assert torch.allclose(both, method.scores(kept, [[b] for b in BASE]).mean(1), atol=1e-5)
 
@@ -152,13 +217,23 @@ def test_bike_weighs_frames_by_the_concept_like_a_loop(words):
     with torch.no_grad():
         kept = {k: v.float() for k, v in method.keep(clips[:3]).items()}
         names = [[b] for b in BASE]
-        got, frames, actions = method.scores(kept, names), method.frames(kept), method.actions(names)
+        got, frames, actions = (
+            method.scores(kept, names),
+            method.frames(kept),
+            method.actions(names),
+        )
         for i in range(3):
             written = method.clip.embed_text(kept["attributes"][i : i + 1])[0]
             for c in range(2):
-                weight = torch.softmax(torch.stack([SHARPNESS * f @ actions[c] for f in frames[i]]), 0)
-                pooled = normalize(sum(w * f for w, f in zip(weight, frames[i], strict=True)), dim=0)
-                assert got[i, c].item() == pytest.approx((pooled @ actions[c] + written @ actions[c]).item() / 2, abs=1e-5)
+                weight = torch.softmax(
+                    torch.stack([SHARPNESS * f @ actions[c] for f in frames[i]]), 0
+                )
+                pooled = normalize(
+                    sum(w * f for w, f in zip(weight, frames[i], strict=True)), dim=0
+                )
+                assert got[i, c].item() == pytest.approx(
+                    (pooled @ actions[c] + written @ actions[c]).item() / 2, abs=1e-5
+                )
 
 
 def test_inflation_sees_every_frame_as_the_image_tower_does():
@@ -169,7 +244,8 @@ def test_inflation_sees_every_frame_as_the_image_tower_does():
         torch.nn.init.normal_(p, std=0.1)
     inflate(video, frames)
     video.trunk.embeddings.time_embeddings.data.zero_()
-    clip = torch.randint(0, 255, (1, 1, 32, 32, 3), dtype=torch.uint8).expand(1, 4, -1, -1, -1)  # a still picture
+    # a still picture
+    clip = torch.randint(0, 255, (1, 1, 32, 32, 3), dtype=torch.uint8).expand(1, 4, -1, -1, -1)
     with torch.no_grad():
         got = video.trunk.layernorm(video.first(clip, 2))[:, 1:].mean(1)
         visual = frames.visual
@@ -198,7 +274,12 @@ def test_autocast_changes_attention_by_rounding_only(words):
 
 def test_the_interface_says_what_is_missing():
     method = Recogniser({}, ["take block"], 0.02)
-    for call in (lambda: method.keep(None), method.trained, lambda: method.embed({}), lambda: method.embed_texts([])):
+    for call in (
+        lambda: method.keep(None),
+        method.trained,
+        lambda: method.embed({}),
+        lambda: method.embed_texts([]),
+    ):
         with pytest.raises(NotImplementedError):
             call()
 
@@ -214,5 +295,7 @@ def test_ace_without_anything_is_procvlr(words):
     clips, labels = problem()
     kept = take(keep(ace, clips), slice(0, 6))
     kept = {k: v.float() for k, v in kept.items()}
-    assert ace.loss(kept, labels[:6]).item() == pytest.approx(plain.loss(kept, labels[:6]).item(), rel=1e-5)
+    assert ace.loss(kept, labels[:6]).item() == pytest.approx(
+        plain.loss(kept, labels[:6]).item(), rel=1e-5
+    )
     assert np.isfinite(ace.loss(kept, labels[:6]).item())

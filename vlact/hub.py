@@ -1,11 +1,12 @@
-"""Trained models as citizens of the Hugging Face hub: a folder of safetensors, config and card, prediction from a video's path.
+"""Trained models as citizens of the Hugging Face hub: a folder of safetensors, config and card,
+prediction from a video's path.
 
     from vlact.hub import Namer
     model = Namer.from_pretrained("folder or hub id")
     print(model.predict("clip.mp4", ["drop item", "spin block"]))
 
-`save_pretrained(folder)` writes, `push_to_hub(id)` publishes, see `huggingface_hub.ModelHubMixin`. Nothing that is
-loaded can run code.
+`save_pretrained(folder)` writes, `push_to_hub(id)` publishes, see `huggingface_hub.ModelHubMixin`.
+Nothing that is loaded can run code.
 """
 
 import json
@@ -58,7 +59,8 @@ def _file(model_id: str, name: str, **given) -> Path:
         return local
     if Path(model_id).is_dir():
         raise FileNotFoundError(
-            f"{local}: expected a file that `save_pretrained` wrote; found {sorted(p.name for p in local.parent.iterdir())}"
+            f"{local}: expected a file that `save_pretrained` wrote; found "
+            f"{sorted(p.name for p in local.parent.iterdir())}"
         )
     return Path(hf_hub_download(model_id, name, **given))
 
@@ -72,19 +74,27 @@ def _config(model_id: str, kind: str, **given) -> dict:
     path = _file(model_id, CONFIG, **given)
     config = json.loads(path.read_text())
     if config.get("kind") != kind or config.get("encoder") not in ENCODERS:
-        raise ValueError(f"{path}: expected a {kind} with an encoder of {sorted(ENCODERS)}; got {config}")
+        raise ValueError(
+            f"{path}: expected a {kind} with an encoder of {sorted(ENCODERS)}; got {config}"
+        )
     return config
 
 
 class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
-    """What all have in common: the encoder's file, that of its text tower if it has one, and a note of its kind."""
+    """What all have in common: the encoder's file, that of its text tower if it has one, and a note
+    of its kind.
+    """
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.encoder.save(save_directory / "encoder.safetensors")
         if text := getattr(self.encoder.config, "text", ""):
             shutil.copy(ROOT / text, save_directory / _text_file(text))
         note = {"kind": type(self).__name__, "encoder": type(self.encoder).__name__}
-        write_whole(save_directory / CONFIG, lambda text, f: f.write_text(text), json.dumps(note, indent=1) + "\n")
+        write_whole(
+            save_directory / CONFIG,
+            lambda text, f: f.write_text(text),
+            json.dumps(note, indent=1) + "\n",
+        )
 
     @classmethod
     def _is_jsonable(cls, value) -> bool:
@@ -95,28 +105,40 @@ class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
         name = type(self).__name__
         call = '"clip.mp4", ["drop item", "spin block"]' if name == "Namer" else '"clip.mp4"'
         code = f'from vlact.hub import {name}\n\nmodel = {name}.from_pretrained("this folder or id")\nprint(model.predict({call}))'
-        return super().generate_model_card(*args, title=f"vlact {name}", text=self.__doc__.strip().split("\n")[0], code=code, **kwargs)
+        return super().generate_model_card(
+            *args,
+            title=f"vlact {name}",
+            text=self.__doc__.strip().split("\n")[0],
+            code=code,
+            **kwargs,
+        )
 
     @classmethod
     def _load(cls, model_id: str, config: dict, **given) -> dict:
         encoder = ENCODERS[config["encoder"]].load(_file(model_id, "encoder.safetensors", **given))
         if text := getattr(encoder.config, "text", ""):
-            encoder.config = replace(encoder.config, text=str(_file(model_id, _text_file(text), **given).resolve()))
+            encoder.config = replace(
+                encoder.config, text=str(_file(model_id, _text_file(text), **given).resolve())
+            )
         return {"encoder": encoder}
 
     @classmethod
-    def _from_pretrained(cls, *, model_id, revision, cache_dir, force_download, local_files_only, token, **kwargs):
+    def _from_pretrained(
+        cls, *, model_id, revision, cache_dir, force_download, local_files_only, token, **kwargs
+    ):
         given = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download}
         given |= {"local_files_only": local_files_only, "token": token}
         config = _config(model_id, cls.__name__, **given)
-        return cls(**(kwargs | cls._load(model_id, config, **given)))  # numbers come from config.json
+        # numbers come from config.json
+        return cls(**(kwargs | cls._load(model_id, config, **given)))
 
 
 class Namer(_Citizen):
     """Says which of some names fits a clip: ProcVLR, ACE, or CLIP on frames.
 
     Args:
-        encoder: Its text side goes by all-MiniLM-L6-v2, or by the tower that its configuration names.
+        encoder: Its text side goes by all-MiniLM-L6-v2, or by the tower that its configuration
+            names.
         tau: Temperature of the scores.
     """
 
@@ -124,7 +146,9 @@ class Namer(_Citizen):
         self.encoder, self.tau = encoder.eval(), tau
 
     @torch.inference_mode()
-    def predict(self, path: str | Path, names: list[str], start_s: float = 0.0, end_s: float | None = None) -> pd.DataFrame:
+    def predict(
+        self, path: str | Path, names: list[str], start_s: float = 0.0, end_s: float | None = None
+    ) -> pd.DataFrame:
         """Names with scores that sum to one, best first.
 
         Args:
@@ -138,21 +162,37 @@ class Namer(_Citizen):
         """
         if len(names) < 2:
             raise ValueError(f"names must be two or more, to tell apart; got {names}")
-        clip = _clip(path, start_s, end_s, self.encoder.config.num_frames, self.encoder.config.image_size)
+        clip = _clip(
+            path, start_s, end_s, self.encoder.config.num_frames, self.encoder.config.image_size
+        )
         with autocast():
             seen = self.encoder(clip)[0].float()
-        return _ranked(names, self.encoder.embed_text(sentence_encoder(self.encoder.config.text)(names)) @ seen / self.tau)
+        return _ranked(
+            names,
+            self.encoder.embed_text(sentence_encoder(self.encoder.config.text)(names))
+            @ seen
+            / self.tau,
+        )
 
 
-def _clip(path: str | Path, start_s: float, end_s: float | None, num_frames: int, size: int) -> torch.Tensor:
+def _clip(
+    path: str | Path, start_s: float, end_s: float | None, num_frames: int, size: int
+) -> torch.Tensor:
     """Evenly spaced frames of part of a video: uint8 (1, T, H, W, 3)."""
     info = video.probe(Path(path))
     end_s = info.duration_s if end_s is None else end_s
     if not 0 <= start_s < end_s <= info.duration_s + 0.5 / info.fps:
-        raise ValueError(f"{path}: expected 0 <= start_s < end_s <= {info.duration_s:.3f}; got {start_s} and {end_s}")
-    wanted = video.nearest_frames(info, video.clip_times(start_s, min(end_s, info.duration_s), num_frames, None, 1))[0]
+        raise ValueError(
+            f"{path}: expected 0 <= start_s < end_s <= {info.duration_s:.3f}; got {start_s} and "
+            f"{end_s}"
+        )
+    wanted = video.nearest_frames(
+        info, video.clip_times(start_s, min(end_s, info.duration_s), num_frames, None, 1)
+    )[0]
     needed = np.unique(wanted)
-    return torch.from_numpy(fit(video.read(info.path, needed, info), size)[np.searchsorted(needed, wanted)])[None]
+    return torch.from_numpy(
+        fit(video.read(info.path, needed, info), size)[np.searchsorted(needed, wanted)]
+    )[None]
 
 
 def _ranked(names: list[str], logits: torch.Tensor) -> pd.DataFrame:
@@ -172,20 +212,35 @@ class Mover(_Citizen):
     """
 
     def __init__(self, encoder: FrameEncoder, model: Disentangled, trunk: dict, options: dict):
-        self.encoder, self.model, self.trunk, self.options = encoder.eval(), model.eval(), trunk, options
+        self.encoder, self.model, self.trunk, self.options = (
+            encoder.eval(),
+            model.eval(),
+            trunk,
+            options,
+        )
 
     @classmethod
     def build(
-        cls, path: str | Path, names: list[str], fine: list[str], parent: list[int], trunk: dict, options: dict, text: str = ""
+        cls,
+        path: str | Path,
+        names: list[str],
+        fine: list[str],
+        parent: list[int],
+        trunk: dict,
+        options: dict,
+        text: str = "",
     ) -> "Mover":
-        """Before its weights: the encoder's file, coarse and fine names, the coarse class of each fine one, both options, and the text
-        tower's file, if it is not where the encoder's file says.
+        """Before its weights: the encoder's file, coarse and fine names, the coarse class of each
+        fine one, both options, and the text tower's file, if it is not where the encoder's file
+        says.
         """
         own = {k: v for k, v in trunk.items() if k not in ("motion", "frames")}
         clip = MovingFrames.start(path, trunk.get("motion", False), trunk.get("frames"))
         texts = [*names, *fine]
         words = dict(zip(texts, sentence_encoder(text or clip.config.text)(texts), strict=True))
-        model = Disentangled(EZCLIP(clip, words, names, **own), fine, torch.tensor(parent), **options)
+        model = Disentangled(
+            EZCLIP(clip, words, names, **own), fine, torch.tensor(parent), **options
+        )
         return cls(FrameEncoder.load(path), model, trunk, options)
 
     @property
@@ -195,9 +250,16 @@ class Mover(_Citizen):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
-        note = {"names": self.names, "fine": [n for (n,) in self.model.fine], "parent": self.model.parent.tolist()}
+        note = {
+            "names": self.names,
+            "fine": [n for (n,) in self.model.fine],
+            "parent": self.model.parent.tolist(),
+        }
         files.save(
-            save_directory / "mover.safetensors", "mover", note | {"trunk": self.trunk, "options": self.options}, self.model.state_dict()
+            save_directory / "mover.safetensors",
+            "mover",
+            note | {"trunk": self.trunk, "options": self.options},
+            self.model.state_dict(),
         )
 
     @classmethod
@@ -205,13 +267,24 @@ class Mover(_Citizen):
         path = _file(model_id, "mover.safetensors", **given)
         note, state = files.read(path, "mover")
         encoder = super()._load(model_id, config, **given)["encoder"]
-        made = cls.build(_file(model_id, "encoder.safetensors", **given), **note, text=encoder.config.text)
+        made = cls.build(
+            _file(model_id, "encoder.safetensors", **given), **note, text=encoder.config.text
+        )
         files.fill(made.model, state, path)
-        return {"encoder": encoder, "model": made.model, "trunk": made.trunk, "options": made.options}
+        return {
+            "encoder": encoder,
+            "model": made.model,
+            "trunk": made.trunk,
+            "options": made.options,
+        }
 
     @torch.inference_mode()
-    def predict(self, path: str | Path, start_s: float = 0.0, end_s: float | None = None) -> pd.DataFrame:
-        """Coarse motions with scores that sum to one, best first; arguments and errors as `Namer.predict`."""
+    def predict(
+        self, path: str | Path, start_s: float = 0.0, end_s: float | None = None
+    ) -> pd.DataFrame:
+        """Coarse motions with scores that sum to one, best first; arguments and errors as
+        `Namer.predict`.
+        """
         clip = _clip(path, start_s, end_s, self.model.frames, self.encoder.config.image_size)
         with autocast():
             logits = self.model(clip)[0].float()
@@ -219,7 +292,8 @@ class Mover(_Citizen):
 
 
 class Finder(_Citizen):
-    """Finds actions in an untrimmed video: a localiser with the encoder whose features it was trained on.
+    """Finds actions in an untrimmed video: a localiser with the encoder whose features it was
+    trained on.
 
     Args:
         encoder: Of the features.
@@ -227,7 +301,13 @@ class Finder(_Citizen):
         fps, stride: See `vlact.training.features.extract`.
     """
 
-    def __init__(self, encoder: DualEncoder | FrameEncoder | PoseEncoder, localiser: Localiser, fps: float, stride: int):
+    def __init__(
+        self,
+        encoder: DualEncoder | FrameEncoder | PoseEncoder,
+        localiser: Localiser,
+        fps: float,
+        stride: int,
+    ):
         self.encoder, self.localiser, self.fps, self.stride = encoder.eval(), localiser, fps, stride
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -253,7 +333,8 @@ class Finder(_Citizen):
 
 
 class Reasoner(Finder):
-    """Finds actions in an untrimmed video with ActionVLM: a language model adds what it read of the classes' descriptions.
+    """Finds actions in an untrimmed video with ActionVLM: a language model adds what it read of the
+    classes' descriptions.
 
     Args:
         encoder, fps, stride: See `Finder`.

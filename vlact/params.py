@@ -50,7 +50,9 @@ class Model:
 
 @dataclass(frozen=True)
 class Pretrain:
-    """The pretraining ladder: CLIP on frames, labelled trunk, alignment with captions; and LaViLa's narrations."""
+    """The pretraining ladder: CLIP on frames, labelled trunk, alignment with captions; and LaViLa's
+    narrations.
+    """
 
     frame_steps: int
     frame_batch_size: int
@@ -66,7 +68,8 @@ class Pretrain:
     align_lr: float
     align_noise: float  # share of captions that name another clip
     vlog_steps: int
-    checkpoints: dict = field(default_factory=dict)  # `frames` and `trunk`: published files in place of the first two rungs
+    # `frames` and `trunk`: published files in place of the first two rungs
+    checkpoints: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,12 @@ class Tal:
 
 @dataclass(frozen=True)
 class Align:
-    """The stadium's pose encoder, and the language model that reads what it sees, see `vlact.papers.actionvlm.alignment`."""
+    """The stadium's pose encoder, and the language model that reads what it sees, see
+    `vlact.papers.actionvlm.alignment`.
+    """
 
-    threads: int  # of each of its jobs, which run one after the other; 2 where nothing runs beside them
+    # of each of its jobs, which run one after the other; 2 where nothing runs beside them
+    threads: int
     pose_steps: int
     pose_batch_size: int  # frames
     pose_lr: float
@@ -154,12 +160,16 @@ class Align:
     layers: int
     heads: int
     lm_stride: int
-    bias: float  # of a second reader, see `vlact.papers.actionvlm.alignment.Drills`; the first is honest
+    # of a second reader, see `vlact.papers.actionvlm.alignment.Drills`; the first is honest
+    bias: float
     bias_steps: int  # that the second one takes from the first
     mirrored: bool  # whether language learns from drills seen in a mirror, too
-    gate: float  # share of held-out frames that must point to the right description before any result counts
-    encoder: str = ""  # of real videos: a published VideoMAE or InternVideo2, which sees them in place of the eye
-    language: str = ""  # a published language model's folder, in place of the one that learns from drills
+    # share of held-out frames that must point to the right description before any result counts
+    gate: float
+    # of real videos: a published VideoMAE or InternVideo2, which sees them in place of the eye
+    encoder: str = ""
+    # a published language model's folder, in place of the one that learns from drills
+    language: str = ""
     reach: int = 0  # steps that it reads at once
 
 
@@ -172,7 +182,8 @@ class Vlm:
     warm_epochs: int  # with language, at a fixed weight
     ablation_seeds: int  # of the rows that are no headline
     session_seeds: int  # of the longer recordings
-    session_window: int  # features; a whole multiple of `Tal.window`, which the language model reads at once
+    # features; a whole multiple of `Tal.window`, which the language model reads at once
+    session_window: int
 
 
 @dataclass(frozen=True)
@@ -206,7 +217,9 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Disentangle:
-    """Branches on EZ-CLIP, see `vlact.models.disentangled`; the arms stand in `vlact.stages.disentangle`."""
+    """Branches on EZ-CLIP, see `vlact.models.disentangled`; the arms stand in
+    `vlact.stages.disentangle`.
+    """
 
     seeds: int  # 0, 1, ..; the pretrained encoders take turns
     frames: int  # T
@@ -273,7 +286,11 @@ class Params:
     @property
     def figures(self) -> Path:
         """Where tables and figures go: `figures/<profile>`, or inside data for a scratch run."""
-        return ROOT / "figures" / self.workspace if self.workspace == self.profile else self.data / "figures"
+        return (
+            ROOT / "figures" / self.workspace
+            if self.workspace == self.profile
+            else self.data / "figures"
+        )
 
     @property
     def scratch(self) -> Path:
@@ -284,7 +301,12 @@ class Params:
 PROFILES = ("smoke", "mini", "study", "paper")
 
 
-def load(profile: str = "smoke", workspace: str | None = None, path: Path = ROOT / "params.yaml", **changes) -> Params:
+def load(
+    profile: str = "smoke",
+    workspace: str | None = None,
+    path: Path = ROOT / "params.yaml",
+    **changes,
+) -> Params:
     """Read one profile.
 
     Args:
@@ -294,7 +316,8 @@ def load(profile: str = "smoke", workspace: str | None = None, path: Path = ROOT
         changes: `section__name=value` overrides, for example `ace__lrs=[0.01]`.
 
     Raises:
-        ValueError: Unknown profile, unknown, missing or mistyped parameter; names file and parameter.
+        ValueError: Unknown profile, unknown, missing or mistyped parameter; names file and
+            parameter.
     """
     profiles = yaml.safe_load(Path(path).read_text())["profiles"]
     if profile not in profiles:
@@ -311,7 +334,11 @@ def load(profile: str = "smoke", workspace: str | None = None, path: Path = ROOT
         target[key or section] = value
     if values.pop("name", None) != profile:
         raise ValueError(f"{path}: profiles.{profile}.name must be {profile!r}")
-    return _build(Params, values | {"profile": profile, "workspace": workspace or profile}, f"{path}: profiles.{profile}")
+    return _build(
+        Params,
+        values | {"profile": profile, "workspace": workspace or profile},
+        f"{path}: profiles.{profile}",
+    )
 
 
 def _build(kind: type, values: dict, where: str):
@@ -319,7 +346,10 @@ def _build(kind: type, values: dict, where: str):
     needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     unknown, missing = sorted(set(values) - set(known)), sorted(needed - set(values))
     if unknown or missing:
-        raise ValueError(f"{where}: unknown parameters {unknown or 'none'}, missing {missing or 'none'}; expected {sorted(known)}")
+        raise ValueError(
+            f"{where}: unknown parameters {unknown or 'none'}, missing {missing or 'none'}; "
+            f"expected {sorted(known)}"
+        )
     out = {}
     for name, value in values.items():
         expected = known[name]
@@ -331,6 +361,8 @@ def _build(kind: type, values: dict, where: str):
             value = float(value)
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
             names = " or ".join(t.__name__ for t in allowed)
-            raise ValueError(f"{where}.{name}: expected {names}, got {value!r} ({type(value).__name__})")
+            raise ValueError(
+                f"{where}.{name}: expected {names}, got {value!r} ({type(value).__name__})"
+            )
         out[name] = value
     return kind(**out)

@@ -1,7 +1,8 @@
-"""ACE's step as the equations read: every string through the text trunk, every clip through every block.
+"""ACE's step as the equations read: every string through the text trunk, every clip through every
+block.
 
-The oracle for `vlact.losses.ace`, `vlact.training.loop.embed_sets` and the kept activations, and the slow side of
-the step-time ratio in notebook 11.
+The oracle for `vlact.losses.ace`, `vlact.training.loop.embed_sets` and the kept activations, and
+the slow side of the step-time ratio in notebook 11.
 """
 
 import torch
@@ -24,7 +25,8 @@ def naive_ace_step(encoder, encode, clips, labels, plan, drawn, shadow, tau, fro
         tokens = encoder.first(clips, frozen_blocks)
     video = encoder.embed_video(encoder.last(tokens, frozen_blocks).float())
 
-    wanted = [plan.fixed, drawn] + [shadow[[y]] for y in labels.tolist()]  # one shadow negative a clip
+    # one shadow negative a clip
+    wanted = [plan.fixed, drawn] + [shadow[[y]] for y in labels.tolist()]
     strings = [plan.texts[i] for rows in wanted for row in rows for i in row]
     text = iter(encoder.embed_text(encode(strings)))
     embedded = [[[next(text) for _ in row] for row in rows] for rows in wanted]
@@ -36,6 +38,8 @@ def naive_ace_step(encoder, encode, clips, labels, plan, drawn, shadow, tau, fro
     for n, y in enumerate(labels.tolist()):
         for classes in embedded[:2]:  # the root labels a, then the drawn synonyms a+
             own = similarity(video[n], classes[y])
-            others = [similarity(video[n], children) for children in classes] + [similarity(video[n], embedded[2 + n][0])]
+            others = [similarity(video[n], children) for children in classes] + [
+                similarity(video[n], embedded[2 + n][0])
+            ]
             total = total - (own - torch.logsumexp(torch.stack(others), 0))  # Eq. 8
     return total / len(labels)

@@ -1,7 +1,8 @@
-"""A GPU that is not there: tensors that compute on the CPU, say that they lie elsewhere, and refuse to meet those that do not.
+"""A GPU that is not there: tensors that compute on the CPU, say that they lie elsewhere, and refuse
+to meet those that do not.
 
-Within `pretended()` the device "privateuseone" is such a place. What code for one place gets away with, an index made on
-the CPU for example, passes; what a GPU would refuse, raises.
+Within `pretended()` the device "privateuseone" is such a place. What code for one place gets away
+with, an index made on the CPU for example, passes; what a GPU would refuse, raises.
 """
 
 from contextlib import contextmanager
@@ -21,7 +22,11 @@ class Far(torch.Tensor):
     def __deepcopy__(self, memo):
         with torch.no_grad():
             copy = self.detach().clone()
-        copy = torch.nn.Parameter(copy, self.requires_grad) if isinstance(self, torch.nn.Parameter) else copy
+        copy = (
+            torch.nn.Parameter(copy, self.requires_grad)
+            if isinstance(self, torch.nn.Parameter)
+            else copy
+        )
         memo[id(self)] = copy
         return copy
 
@@ -44,12 +49,17 @@ class Pretended(TorchFunctionMode):
         some_far = any(map(far, leaves))
         if name == "__get__" and getattr(function, "__self__", None) is torch.Tensor.device:
             return PLACE if far(args[0]) else function(*args)
-        if name == "__get__" and getattr(function, "__self__", None) in (torch.Tensor.is_cuda, torch.Tensor.is_cpu):
+        if name == "__get__" and getattr(function, "__self__", None) in (
+            torch.Tensor.is_cuda,
+            torch.Tensor.is_cpu,
+        ):
             return not far(args[0]) and function(*args)
         if name == "_has_compatible_shallow_copy_type":  # a module that moves gets new parameters
             return far(args[0]) == far(args[1])
         if name in ("numpy", "__array__") and far(args[0]):
-            raise TypeError("can't convert a tensor of another device to numpy; use Tensor.cpu() first")
+            raise TypeError(
+                "can't convert a tensor of another device to numpy; use Tensor.cpu() first"
+            )
         if name in ("cpu", "to", "type_as"):
             return self.moved(function, name, args, kwargs)
         wanted = kwargs.get("device")
@@ -58,12 +68,14 @@ class Pretended(TorchFunctionMode):
             made = self.plain(function, args, kwargs)
             return made.as_subclass(Far)
         if name in ("__getitem__", "__setitem__", "index", "index_put_") and far(args[0]):
-            return self.result(self.plain(function, args, kwargs), True)  # an index may lie on the CPU
+            # an index may lie on the CPU
+            return self.result(self.plain(function, args, kwargs), True)
         if name in ("copy_", "set_") or not some_far:
             return function(*args, **kwargs)
         if bad := [x for x in near_tensors((args, kwargs)) if x.dim()]:
             raise RuntimeError(
-                f"{resolve_name(function) or name}: expected all tensors on {PLACE}, found one of shape {tuple(bad[0].shape)} on cpu"
+                f"{resolve_name(function) or name}: expected all tensors on {PLACE}, found one of "
+                f"shape {tuple(bad[0].shape)} on cpu"
             )
         return self.result(self.plain(function, args, kwargs), True)
 
@@ -74,14 +86,23 @@ class Pretended(TorchFunctionMode):
 
     @staticmethod
     def result(out, is_far: bool):
-        return tree_map(lambda x: x.as_subclass(Far) if isinstance(x, torch.Tensor) and is_far and not far(x) else x, out)
+        return tree_map(
+            lambda x: (
+                x.as_subclass(Far) if isinstance(x, torch.Tensor) and is_far and not far(x) else x
+            ),
+            out,
+        )
 
     def moved(self, function, name: str, args, kwargs):
         x = args[0]
         rest = [*args[1:]]
         to_far = far(x)
         if name == "cpu":
-            return (self.plain(torch.Tensor.clone, (x,), {}).as_subclass(torch.Tensor)) if to_far else x
+            return (
+                (self.plain(torch.Tensor.clone, (x,), {}).as_subclass(torch.Tensor))
+                if to_far
+                else x
+            )
         for i, a in enumerate(rest):
             if isinstance(a, torch.Tensor):
                 to_far = far(a)
@@ -106,10 +127,17 @@ def pretended():
     @contextmanager
     def autocast(kind: str, *args, **kwargs):
         """As on the CPU, with attention as `vlact.training.loop.autocast` has it there."""
-        with real("cpu" if kind == PLACE.type else kind, *args, **kwargs), sdpa_kernel(SDPBackend.MATH):
+        with (
+            real("cpu" if kind == PLACE.type else kind, *args, **kwargs),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             yield
 
-    with Pretended(), mock.patch.object(torch, "autocast", autocast), torch.serialization.safe_globals([Far]):
+    with (
+        Pretended(),
+        mock.patch.object(torch, "autocast", autocast),
+        torch.serialization.safe_globals([Far]),
+    ):
         device.choose(str(PLACE))
         try:
             yield PLACE

@@ -26,7 +26,11 @@ def attend(q, k, v, heads):
 
 def internvideo2(state: dict, clip: torch.Tensor, heads: int, pool_heads: int) -> torch.Tensor:
     """The feature of a clip uint8 (T, H, W, 3): patches one by one, attention head by head."""
-    weight, bias, pixels = state["patch_embed.proj.weight"][:, :, 0], state["patch_embed.proj.bias"], (clip / 255 - MEAN) / STD
+    weight, bias, pixels = (
+        state["patch_embed.proj.weight"][:, :, 0],
+        state["patch_embed.proj.bias"],
+        (clip / 255 - MEAN) / STD,
+    )
     size, tokens = weight.shape[-1], [state["cls_token"][0, 0]]
     for frame in pixels.permute(0, 3, 1, 2):
         for y in range(0, frame.shape[1], size):
@@ -34,16 +38,30 @@ def internvideo2(state: dict, clip: torch.Tensor, heads: int, pool_heads: int) -
                 tokens.append((weight * frame[:, y : y + size, x : x + size]).sum((1, 2, 3)) + bias)
     x = torch.stack(tokens) + state["pos_embed"][0]
     for i in range(1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks."))):
-        own = {k.removeprefix(f"blocks.{i}."): v for k, v in state.items() if k.startswith(f"blocks.{i}.")}
+        own = {
+            k.removeprefix(f"blocks.{i}."): v
+            for k, v in state.items()
+            if k.startswith(f"blocks.{i}.")
+        }
         q, k, v = linear(rms(x, own["norm1.weight"]), own["attn.qkv.weight"]).chunk(3, -1)
-        seen = attend(rms(q, own["attn.q_norm.weight"]), rms(k, own["attn.k_norm.weight"]), v, heads)
+        seen = attend(
+            rms(q, own["attn.q_norm.weight"]), rms(k, own["attn.k_norm.weight"]), v, heads
+        )
         x = x + own["ls1.gamma"] * linear(seen, own["attn.proj.weight"], own["attn.proj.bias"])
-        inner = gelu(linear(rms(x, own["norm2.weight"]), own["mlp.fc1.weight"], own["mlp.fc1.bias"]))
+        inner = gelu(
+            linear(rms(x, own["norm2.weight"]), own["mlp.fc1.weight"], own["mlp.fc1.bias"])
+        )
         x = x + own["ls2.gamma"] * linear(inner, own["mlp.fc2.weight"], own["mlp.fc2.bias"])
-    own = {k.removeprefix("clip_projector."): v for k, v in state.items() if k.startswith("clip_projector.")}
+    own = {
+        k.removeprefix("clip_projector."): v
+        for k, v in state.items()
+        if k.startswith("clip_projector.")
+    }
 
     def side(name, y):
-        y = layer_norm(y, y.shape[-1:], own[f"norm1_{name}.weight"], own[f"norm1_{name}.bias"], 1e-5)
+        y = layer_norm(
+            y, y.shape[-1:], own[f"norm1_{name}.weight"], own[f"norm1_{name}.bias"], 1e-5
+        )
         return linear(y, own[f"cross_attn.{name}.weight"], own[f"cross_attn.{name}_bias"])
 
     seen = attend(side("q", x.mean(0, keepdim=True)), side("k", x), side("v", x), pool_heads)

@@ -1,4 +1,6 @@
-"""Average precision written as the protocols read: one class, one threshold, one prediction after the other."""
+"""Average precision written as the protocols read: one class, one threshold, one prediction after
+the other.
+"""
 
 import numpy as np
 
@@ -35,15 +37,23 @@ def activitynet_ap(gt, pred, threshold):
 
 
 def thumos14_ap(gt, pred, ambiguous, threshold):
-    """As `activitynet_ap`, with intervals (video, start, end) over which a false positive is forgiven."""
+    """As `activitynet_ap`, with intervals (video, start, end) over which a false positive is
+    forgiven.
+    """
     state = {}
     ranked = sorted(pred, key=lambda r: -r[3])
     for video, start, end in gt:
-        near = [(iou((start, end), r[1:3]), -k) for k, r in enumerate(ranked) if r[0] == video and k not in state]
+        near = [
+            (iou((start, end), r[1:3]), -k)
+            for k, r in enumerate(ranked)
+            if r[0] == video and k not in state
+        ]
         if near and max(near)[0] > threshold:
             state[-max(near)[1]] = "right"
     for k, (video, start, end, _) in enumerate(ranked):
-        if k not in state and any(v == video and min(end, e) > max(start, s) for v, s, e in ambiguous):
+        if k not in state and any(
+            v == video and min(end, e) > max(start, s) for v, s, e in ambiguous
+        ):
             state[k] = "forgiven"
     right, shown, total = 0, 0, 0.0
     for k in range(len(ranked)):
@@ -56,7 +66,8 @@ def thumos14_ap(gt, pred, ambiguous, threshold):
 
 
 def per_prediction(gt, pred, tious):
-    """AP (tious,) of one class, predictions one by one against arrays, all thresholds at once: what fast public evaluators do.
+    """AP (tious,) of one class, predictions one by one against arrays, all thresholds at once: what
+    fast public evaluators do.
 
     gt: video to segments (n, 2); pred: videos (N,), segments (N, 2), scores (N,).
     """
@@ -82,4 +93,6 @@ def per_prediction(gt, pred, tious):
                     break
     right = np.cumsum(hit, 1)
     recall, precision = right / sum(map(len, gt.values())), right / np.arange(1, len(order) + 1)
-    return np.array([interpolated(p.tolist(), r.tolist()) for p, r in zip(precision, recall, strict=True)])
+    return np.array(
+        [interpolated(p.tolist(), r.tolist()) for p, r in zip(precision, recall, strict=True)]
+    )

@@ -1,4 +1,6 @@
-"""Soft NMS and segment voting as detectors write them, one pick after the other; and the same compiled, where there is a compiler."""
+"""Soft NMS and segment voting as detectors write them, one pick after the other; and the same
+compiled, where there is a compiler.
+"""
 
 import ctypes
 import math
@@ -12,7 +14,9 @@ METHODS = ("hard", "linear", "gaussian")
 
 
 def soft_nms(segments, scores, method="gaussian", sigma=0.5, iou_threshold=0.1, min_score=0.001):
-    """Picks and lowered scores; a lowered score below min_score is swapped with the last and forgotten."""
+    """Picks and lowered scores; a lowered score below min_score is swapped with the last and
+    forgotten.
+    """
     f = np.float32
     s, e, p = [f(x) for x in segments[:, 0]], [f(x) for x in segments[:, 1]], [f(x) for x in scores]
     length, index = [e[i] - s[i] + f(1e-6) for i in range(len(s))], list(range(len(s)))
@@ -65,13 +69,28 @@ def compiled(folder):
     subprocess.run(["g++", "-O3", "-shared", "-fPIC", "-o", library, source], check=True)
     call, pointer = ctypes.CDLL(str(library)).soft_nms, ctypes.c_void_p
     number = ctypes.c_float
-    call.argtypes = [pointer, pointer, pointer, ctypes.c_int, ctypes.c_int, number, number, number, pointer, pointer]
+    call.argtypes = [
+        pointer,
+        pointer,
+        pointer,
+        ctypes.c_int,
+        ctypes.c_int,
+        number,
+        number,
+        number,
+        pointer,
+        pointer,
+    ]
 
     def run(segments, scores, method="gaussian", sigma=0.5, iou_threshold=0.1, min_score=0.001):
-        s, e, p = (np.ascontiguousarray(x, np.float32) for x in (segments[:, 0], segments[:, 1], scores))
+        s, e, p = (
+            np.ascontiguousarray(x, np.float32) for x in (segments[:, 0], segments[:, 1], scores)
+        )
         picks, lowered = np.zeros(len(p), np.int32), np.zeros(len(p), np.float32)
         where = [x.ctypes.data for x in (s, e, p, picks, lowered)]
-        n = call(*where[:3], len(p), METHODS.index(method), sigma, iou_threshold, min_score, *where[3:])
+        n = call(
+            *where[:3], len(p), METHODS.index(method), sigma, iou_threshold, min_score, *where[3:]
+        )
         return picks[:n], lowered[:n]
 
     return run

@@ -1,4 +1,5 @@
-"""The renderer pixel by pixel in numpy: one ray, one part at a time. Oracle for `vlact.worlds.render`.
+"""The renderer pixel by pixel in numpy: one ray, one part at a time. Oracle for
+`vlact.worlds.render`.
 
 Intersections are found by marching each part's implicit function along the ray in small steps and
 bisecting, which shares nothing with the closed forms of the fast renderer.
@@ -32,7 +33,12 @@ def inside(shape, q, squat):
     if shape == "dodecahedron":
         return np.max([y_ + z_ / gold, x_ + y_ / gold, z_ + x_ / gold], 0) < 1
     if shape == "icosahedron":
-        return np.max([(x_ + y_ + z_) / gold, y_ + z_ / gold**2, x_ + y_ / gold**2, z_ + x_ / gold**2], 0) < 1
+        return (
+            np.max(
+                [(x_ + y_ + z_) / gold, y_ + z_ / gold**2, x_ + y_ / gold**2, z_ + x_ / gold**2], 0
+            )
+            < 1
+        )
     over = np.maximum(abs(y) - (1 - squat), 0) / squat  # capsule
     return x**2 + z**2 + over**2 < 1
 
@@ -73,7 +79,9 @@ def normal_at(shape, q, squat):
         if shape == "dodecahedron":
             return max(y_ + z_ / gold, x_ + y_ / gold, z_ + x_ / gold)
         if shape == "icosahedron":
-            return max((x_ + y_ + z_) / gold, y_ + z_ / gold**2, x_ + y_ / gold**2, z_ + x_ / gold**2)
+            return max(
+                (x_ + y_ + z_) / gold, y_ + z_ / gold**2, x_ + y_ / gold**2, z_ + x_ / gold**2
+            )
         return x**2 + y**2 + z**2
 
     e = 1e-4
@@ -81,7 +89,9 @@ def normal_at(shape, q, squat):
 
 
 def render_flat(scene, t, height, width):
-    """One frame of a scene with plain surfaces and no shadow: float (H, W, 3) in 0..1, and part index (H, W)."""
+    """One frame of a scene with plain surfaces and no shadow: float (H, W, 3) in 0..1, and part
+    index (H, W).
+    """
     parts = sample(scene, np.array([t]))
     eye, target = scene.camera.eye(np.array([t]))[0], scene.camera.target(np.array([t]))[0]
     forward = (target - eye) / np.linalg.norm(target - eye)
@@ -93,12 +103,16 @@ def render_flat(scene, t, height, width):
     image, which = np.zeros((height, width, 3)), np.full((height, width), -1)
     for i in range(height):
         for j in range(width):
-            d = forward + half * ((2 * (j + 0.5) - width) / height * right + (1 - 2 * (i + 0.5) / height) * up)
+            d = forward + half * (
+                (2 * (j + 0.5) - width) / height * right + (1 - 2 * (i + 0.5) / height) * up
+            )
             d /= np.linalg.norm(d)
             t_floor = -eye[1] / d[1] if d[1] < -1e-4 else 1e6
             t_wall = (-scene.wall_distance - eye[2]) / d[2] if d[2] < -1e-4 else 1e6
             nearest = min(t_floor, t_wall)
-            image[i, j] = scene.floor.colour if t_floor <= t_wall else 0.92 * np.array(scene.wall.colour)
+            image[i, j] = (
+                scene.floor.colour if t_floor <= t_wall else 0.92 * np.array(scene.wall.colour)
+            )
             for n in range(parts["shape"].shape[1]):
                 shape, size = SHAPES[parts["shape"][0, n]], parts["size"][0, n]
                 turn = parts["rot"][0, n]

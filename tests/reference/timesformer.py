@@ -1,4 +1,6 @@
-"""TimeSformer with divided space-time attention as its paper writes it, on weights under their published names; slow."""
+"""TimeSformer with divided space-time attention as its paper writes it, on weights under their
+published names; slow.
+"""
 
 import torch
 from torch.nn.functional import gelu, layer_norm, linear
@@ -23,7 +25,9 @@ def attend(x, state, name, heads):
 
 
 def timesformer(state: dict, clip: torch.Tensor, heads: int) -> torch.Tensor:
-    """Tokens after the last norm (1 + P * T, D), patch by patch and in it frame by frame, of a clip (T, C, H, W)."""
+    """Tokens after the last norm (1 + P * T, D), patch by patch and in it frame by frame, of a clip
+    (T, C, H, W).
+    """
     weight, bias = state["patch_embed.proj.weight"], state["patch_embed.proj.bias"]
     size = weight.shape[-1]
     frames = []
@@ -39,14 +43,30 @@ def timesformer(state: dict, clip: torch.Tensor, heads: int) -> torch.Tensor:
     depth = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks."))
     for i in range(depth):
         at = f"blocks.{i}"
-        moved = [attend(norm(p, state, f"{at}.temporal_norm1"), state, f"{at}.temporal_attn", heads) for p in tokens]
+        moved = [
+            attend(norm(p, state, f"{at}.temporal_norm1"), state, f"{at}.temporal_attn", heads)
+            for p in tokens
+        ]
         tokens = tokens + dense(torch.stack(moved), state, f"{at}.temporal_fc")
         found_cls, found = [], []
         for t in range(tokens.shape[1]):
-            seen = attend(norm(torch.cat([cls[None], tokens[:, t]]), state, f"{at}.norm1"), state, f"{at}.attn", heads)
+            seen = attend(
+                norm(torch.cat([cls[None], tokens[:, t]]), state, f"{at}.norm1"),
+                state,
+                f"{at}.attn",
+                heads,
+            )
             found_cls.append(seen[0])
             found.append(seen[1:])
         cls, tokens = cls + torch.stack(found_cls).mean(0), tokens + torch.stack(found, 1)
-        cls = cls + dense(gelu(dense(norm(cls, state, f"{at}.norm2"), state, f"{at}.mlp.fc1")), state, f"{at}.mlp.fc2")
-        tokens = tokens + dense(gelu(dense(norm(tokens, state, f"{at}.norm2"), state, f"{at}.mlp.fc1")), state, f"{at}.mlp.fc2")
+        cls = cls + dense(
+            gelu(dense(norm(cls, state, f"{at}.norm2"), state, f"{at}.mlp.fc1")),
+            state,
+            f"{at}.mlp.fc2",
+        )
+        tokens = tokens + dense(
+            gelu(dense(norm(tokens, state, f"{at}.norm2"), state, f"{at}.mlp.fc1")),
+            state,
+            f"{at}.mlp.fc2",
+        )
     return norm(torch.cat([cls[None], tokens.flatten(0, 1)]), state, "norm")

@@ -9,7 +9,9 @@ def timed(function, times: int):
 
 
 def raced(times: int, *functions):
-    """`timed` of several, call by call in turn, so that a machine that slows down slows all of them."""
+    """`timed` of several, call by call in turn, so that a machine that slows down slows all of
+    them.
+    """
     found, least = [None] * len(functions), [float("inf")] * len(functions)
     for _ in range(times):
         for i, function in enumerate(functions):

@@ -15,7 +15,9 @@ def dense(x, state, name):
 
 
 def videomae(state: dict, clip: torch.Tensor, heads: int) -> torch.Tensor:
-    """Logits of a clip (T, 3, H, W): cubes one by one, sine and cosine positions, attention head by head."""
+    """Logits of a clip (T, 3, H, W): cubes one by one, sine and cosine positions, attention head by
+    head.
+    """
     weight, bias = state["patch_embed.proj.weight"], state["patch_embed.proj.bias"]
     dim, _, depth, size, _ = weight.shape
     cubes = []
@@ -26,7 +28,9 @@ def videomae(state: dict, clip: torch.Tensor, heads: int) -> torch.Tensor:
                 cubes.append((weight * cube).sum((1, 2, 3, 4)) + bias)
     for i, cube in enumerate(cubes):
         angle = [i / 10000 ** (2 * (j // 2) / dim) for j in range(dim)]
-        cubes[i] = cube + torch.tensor([math.cos(a) if j % 2 else math.sin(a) for j, a in enumerate(angle)])
+        cubes[i] = cube + torch.tensor(
+            [math.cos(a) if j % 2 else math.sin(a) for j, a in enumerate(angle)]
+        )
     x = torch.stack(cubes)
     for i in range(1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks."))):
         at, y = f"blocks.{i}", norm(x, state, f"blocks.{i}.norm1")
@@ -35,7 +39,13 @@ def videomae(state: dict, clip: torch.Tensor, heads: int) -> torch.Tensor:
         found = []
         for h in range(heads):
             part = slice(h * dim // heads, (h + 1) * dim // heads)
-            found.append((q[:, part] @ k[:, part].T / math.sqrt(dim / heads)).softmax(-1) @ v[:, part])
+            found.append(
+                (q[:, part] @ k[:, part].T / math.sqrt(dim / heads)).softmax(-1) @ v[:, part]
+            )
         x = x + dense(torch.cat(found, -1), state, f"{at}.attn.proj")
-        x = x + dense(gelu(dense(norm(x, state, f"{at}.norm2"), state, f"{at}.mlp.fc1")), state, f"{at}.mlp.fc2")
+        x = x + dense(
+            gelu(dense(norm(x, state, f"{at}.norm2"), state, f"{at}.mlp.fc1")),
+            state,
+            f"{at}.mlp.fc2",
+        )
     return dense(norm(x.mean(0), state, "fc_norm"), state, "head")

@@ -1,4 +1,6 @@
-"""Descriptions of actions as what happens in which order, for ActionVLM's T_desc and its alignment corpus."""
+"""Descriptions of actions as what happens in which order, for ActionVLM's T_desc and its alignment
+corpus.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,8 @@ WORDS: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "poses.yam
 
 
 def moments(poses: list[str], most: int = 4, words: dict[str, list[str]] = WORDS) -> list[str]:
-    """The poses that tell an action: without repetitions in a row or strides of one run, at most `most`, first and last kept.
+    """The poses that tell an action: without repetitions in a row or strides of one run, at most
+    `most`, first and last kept.
 
     >>> moments(["run left", "run right", "run left", "leap", "leap", "slam"])
     ['run left', 'leap', 'slam']
@@ -22,7 +25,9 @@ def moments(poses: list[str], most: int = 4, words: dict[str, list[str]] = WORDS
     return out if len(out) <= most else [*out[: most - 2], *out[-2:]]
 
 
-def describe(poses: list[str], rng: np.random.Generator | None = None, words: dict[str, list[str]] = WORDS) -> str:
+def describe(
+    poses: list[str], rng: np.random.Generator | None = None, words: dict[str, list[str]] = WORDS
+) -> str:
     """One sentence: what the person does first, then, and at the end.
 
     Args:
@@ -34,8 +39,13 @@ def describe(poses: list[str], rng: np.random.Generator | None = None, words: di
         ValueError: No pose, or an unknown one.
     """
     if not poses or (unknown := [p for p in poses if p not in words]):
-        raise ValueError(f"poses must be some of {sorted(words)}; got {unknown if poses else 'none'}")
-    said = [words[p][0 if rng is None else rng.integers(len(words[p]))] for p in moments(poses, words=words)]
+        raise ValueError(
+            f"poses must be some of {sorted(words)}; got {unknown if poses else 'none'}"
+        )
+    said = [
+        words[p][0 if rng is None else rng.integers(len(words[p]))]
+        for p in moments(poses, words=words)
+    ]
     if len(said) == 1:
         return f"the person {said[0]}"
     return f"the person first {', then '.join(said[:-1])}, and ends when the person {said[-1]}"

@@ -1,10 +1,13 @@
 """Synonym trees from a language model: any OpenAI-compatible endpoint, asked with ACE's prompt.
 
-The other two providers need no code: a shipped file and a file edited by hand are both `Trees.load`. Answers
-are data: each is kept in a folder with its prompt, model and date, and read from there ever after, so that a
-tree never changes silently and making it again needs no network. Nothing is asked unless this module is run:
+The other two providers need no code: a shipped file and a file edited by hand are both
+`Trees.load`. Answers
+are data: each is kept in a folder with its prompt, model and date, and read from there ever after,
+so that a tree never changes silently and making it again needs no network. Nothing is asked unless
+this module is run:
 
-    VLACT_LLM_URL=http://localhost:8000/v1 VLACT_LLM_MODEL=qwen python -m vlact.language.providers ata mine.yaml
+    VLACT_LLM_URL=http://localhost:8000/v1 VLACT_LLM_MODEL=qwen python -m vlact.language.providers
+    ata mine.yaml
 """
 
 import datetime
@@ -25,12 +28,14 @@ from vlact.language.tasks import DATASETS
 from vlact.language.trees import Action, Trees, phrase
 
 PROMPT_FILE = Path(__file__).parent / "prompt.txt"  # as printed in ACE, appendix 6.1
-SETTING = {"ata": "toy assembly", "ikea": "furniture assembly", "gtea": "cooking"}  # only the first is in the paper
+# only the first is in the paper
+SETTING = {"ata": "toy assembly", "ikea": "furniture assembly", "gtea": "cooking"}
 SIZE = {"ata": 11, "ikea": 2, "gtea": 9}  # M, the word itself counted
 
 
 class Endpoint:
-    """Ask a chat endpoint once per prompt; the answer is kept in `folder` and read from there afterwards.
+    """Ask a chat endpoint once per prompt; the answer is kept in `folder` and read from there
+    afterwards.
 
     Args:
         url: Base URL that ends before `/chat/completions`; None allows kept answers only.
@@ -46,18 +51,29 @@ class Endpoint:
         """The answer's text.
 
         Raises:
-            ValueError: No answer is kept and no URL is set, the endpoint cannot be reached, or it answers
-                something else than a chat completion.
+            ValueError: No answer is kept and no URL is set, the endpoint cannot be reached, or it
+                answers something else than a chat completion.
         """
         name = hashlib.sha256(f"{self.model}\n{prompt}".encode()).hexdigest()[:16]
         path = self.folder / f"{name}.json"
         if path.is_file():
             return json.loads(path.read_text())["answer"]
         if not self.url:
-            raise ValueError(f"{path}: no answer of model {self.model!r} is kept for this prompt; set VLACT_LLM_URL to ask for one")
-        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
+            raise ValueError(
+                f"{path}: no answer of model {self.model!r} is kept for this prompt; set "
+                "VLACT_LLM_URL to ask for one"
+            )
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+        }
+        headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        )
+        request = urllib.request.Request(
+            f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
+        )
         try:
             with urllib.request.urlopen(request, timeout=120) as reply:
                 answer = json.load(reply)["choices"][0]["message"]["content"]
@@ -66,8 +82,16 @@ class Endpoint:
         except (urllib.error.URLError, OSError) as error:
             raise ValueError(f"{self.url}: expected a chat endpoint, got {error}") from None
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"{self.url}: expected a chat completion, got something else ({type(error).__name__}: {error})") from None
-        kept = {"prompt": prompt, "model": self.model, "date": datetime.date.today().isoformat(), "answer": answer}
+            raise ValueError(
+                f"{self.url}: expected a chat completion, got something else "
+                f"({type(error).__name__}: {error})"
+            ) from None
+        kept = {
+            "prompt": prompt,
+            "model": self.model,
+            "date": datetime.date.today().isoformat(),
+            "answer": answer,
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(kept, indent=1))
@@ -89,9 +113,9 @@ def prompt_for(action: Action, count: int, setting: str) -> str:
 def check_answer(answer: str, action: Action, count: int) -> tuple[list[str], list[str]]:
     """Verbs of the usable lines, and what is wrong with the others.
 
-    A line must be lower case without number or final punctuation, end with the action's object, and put before
-    it a verb other than the action's that no earlier line used. Too few usable lines are a problem too; more
-    than asked for are cut.
+    A line must be lower case without number or final punctuation, end with the action's object, and
+    put before it a verb other than the action's that no earlier line used. Too few usable lines are
+    a problem too; more than asked for are cut.
     """
     verb, obj = action
     verbs, problems = [], []
@@ -107,7 +131,10 @@ def check_answer(answer: str, action: Action, count: int) -> tuple[list[str], li
         elif not found or not found[0].isalpha():
             problems.append(f"line {number}: does not start with a verb: {text!r}")
         elif found == verb or found in verbs:
-            problems.append(f"line {number}: {found!r} is {'the verb itself' if found == verb else 'there already'}")
+            problems.append(
+                f"line {number}: {found!r} is "
+                f"{'the verb itself' if found == verb else 'there already'}"
+            )
         else:
             verbs.append(found)
     if len(verbs) < count:
@@ -115,7 +142,9 @@ def check_answer(answer: str, action: Action, count: int) -> tuple[list[str], li
     return verbs[:count], problems
 
 
-def make_trees(name: str, actions: list[Action], m: int, setting: str, ask: Callable[[str], str]) -> Trees:
+def make_trees(
+    name: str, actions: list[Action], m: int, setting: str, ask: Callable[[str], str]
+) -> Trees:
     """Both orders for the verb of every action; a verb is asked for with its first object.
 
     Raises:
@@ -140,11 +169,19 @@ def make_trees(name: str, actions: list[Action], m: int, setting: str, ask: Call
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] not in DATASETS:
-        print(f"usage: python -m vlact.language.providers {{{','.join(DATASETS)}}} OUT.yaml", file=sys.stderr)
+        print(
+            f"usage: python -m vlact.language.providers {{{','.join(DATASETS)}}} OUT.yaml",
+            file=sys.stderr,
+        )
         return 2
     dataset, out = arguments[0], Path(arguments[1])
     model = os.environ.get("VLACT_LLM_MODEL", "gpt-4")
-    ask = Endpoint(os.environ.get("VLACT_LLM_URL"), model, ROOT / "data" / "synonyms", os.environ.get("VLACT_LLM_KEY"))
+    ask = Endpoint(
+        os.environ.get("VLACT_LLM_URL"),
+        model,
+        ROOT / "data" / "synonyms",
+        os.environ.get("VLACT_LLM_KEY"),
+    )
     base, novel = DATASETS[dataset]
     try:
         trees = make_trees(out.stem, [*base, *novel], SIZE[dataset], SETTING[dataset], ask)
@@ -153,7 +190,8 @@ def main(arguments: list[str]) -> int:
         return 2
     temporary = out.with_suffix(".tmp")
     temporary.write_text(
-        f"# {model}, prompt of ACE's appendix 6.1, setting {SETTING[dataset]!r}\n" + yaml.safe_dump(trees.words, sort_keys=False)
+        f"# {model}, prompt of ACE's appendix 6.1, setting {SETTING[dataset]!r}\n"
+        + yaml.safe_dump(trees.words, sort_keys=False)
     )
     os.replace(temporary, out)
     return 0

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 def leaf_average(text: Tensor, leaves: Tensor) -> Tensor:
     """Mean embedding of each action's children, the text half of Eq. 3.
 
-    The mean is not normalised again: its product with a unit video embedding then equals the mean of
-    the M cosines of Eq. 3.
+    The mean is not normalised again: its product with a unit video embedding then equals the mean
+    of the M cosines of Eq. 3.
 
     Args:
         text: Unit embeddings of strings (N, D).
@@ -26,11 +26,16 @@ def leaf_average(text: Tensor, leaves: Tensor) -> Tensor:
 
 
 def similarity(video: Tensor, actions: Tensor, logit_scale: float) -> Tensor:
-    """S(I, a) of Eq. 3 for all pairs: (B, D) and (C, D) to (B, C), in [-logit_scale, logit_scale]."""
+    """S(I, a) of Eq.
+
+    3 for all pairs: (B, D) and (C, D) to (B, C), in [-logit_scale, logit_scale].
+    """
     return logit_scale * video @ actions.T
 
 
-def classification_loss(video: Tensor, labels: Tensor, actions: Tensor, logit_scale: float, shadow: Tensor | None = None) -> Tensor:
+def classification_loss(
+    video: Tensor, labels: Tensor, actions: Tensor, logit_scale: float, shadow: Tensor | None = None
+) -> Tensor:
     """Mean of -log P(n, a), Eq. 8; without `shadow` the plain softmax of Eq. 1-2.
 
     Args:
@@ -49,7 +54,10 @@ def classification_loss(video: Tensor, labels: Tensor, actions: Tensor, logit_sc
     logits = similarity(video, actions, logit_scale)
     if shadow is not None:
         if shadow.shape != actions.shape:
-            raise ValueError(f"shadow must have the shape of actions {tuple(actions.shape)}; got {tuple(shadow.shape)}")
+            raise ValueError(
+                f"shadow must have the shape of actions {tuple(actions.shape)}; got "
+                f"{tuple(shadow.shape)}"
+            )
         own = logit_scale * (video * shadow[labels]).sum(-1, keepdim=True)  # class C + 1
         logits = torch.cat([logits, own], 1)
     return cross_entropy(logits, labels)
@@ -63,7 +71,8 @@ def ace_loss(
     drawn: Tensor | None = None,
     shadow: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The two terms of Eq. 9; their sum is the loss, and leaving one out is its ablation of Table 3.
+    """The two terms of Eq. 9; their sum is the loss, and leaving one out is its ablation of Table
+    3.
 
     Args:
         video: (B, D), unit length.
@@ -82,4 +91,8 @@ def ace_loss(
     named = {"L_fixed": fixed, "L_rand": drawn}
     if fixed is None and drawn is None:
         raise ValueError("ace_loss needs fixed or drawn action embeddings; got neither")
-    return {k: classification_loss(video, labels, a, logit_scale, shadow) for k, a in named.items() if a is not None}
+    return {
+        k: classification_loss(video, labels, a, logit_scale, shadow)
+        for k, a in named.items()
+        if a is not None
+    }

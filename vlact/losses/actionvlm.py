@@ -1,8 +1,8 @@
 """Losses of ActionVLM: language must earn its weight (Eq. 1-5, 9).
 
-Symbols: L_v and L_vl are the detection losses of a frame without and with language, A = L_v - L_vl its advantage,
-Â the predicted one, lambda its weight. Frames are steps of the features; background counts as a class of its own,
-number C, because language has a weight there, too.
+Symbols: L_v and L_vl are the detection losses of a frame without and with language, A = L_v - L_vl
+its advantage, Â the predicted one, lambda its weight. Frames are steps of the features; background
+counts as a class of its own, number C, because language has a weight there, too.
 """
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from vlact.losses.localization import Points
 
 
-def frame_classes(segments: Tensor, labels: Tensor, length: int, classes: int) -> tuple[Tensor, Tensor]:
+def frame_classes(
+    segments: Tensor, labels: Tensor, length: int, classes: int
+) -> tuple[Tensor, Tensor]:
     """Class and action of every frame of one sequence.
 
     Args:
@@ -20,12 +22,14 @@ def frame_classes(segments: Tensor, labels: Tensor, length: int, classes: int) -
         classes: C, the number that background gets.
 
     Returns:
-        `label` (T,) in [0, C] and `owner` (T,), the action, -1 for background. Where several actions cover a
-        frame it belongs to the shortest, as points do.
+        `label` (T,) in [0, C] and `owner` (T,), the action, -1 for background. Where several
+        actions cover a frame it belongs to the shortest, as points do.
     """
     t = torch.arange(length, dtype=segments.dtype, device=segments.device)
     if not len(segments):
-        return torch.full_like(t, classes, dtype=torch.long), torch.full_like(t, -1, dtype=torch.long)
+        return torch.full_like(t, classes, dtype=torch.long), torch.full_like(
+            t, -1, dtype=torch.long
+        )
     inside = (t[:, None] >= segments[:, 0]) & (t[:, None] <= segments[:, 1])
     span = (segments[:, 1] - segments[:, 0]).expand(length, -1).masked_fill(~inside, torch.inf)
     shortest, owner = span.min(1)
@@ -34,11 +38,13 @@ def frame_classes(segments: Tensor, labels: Tensor, length: int, classes: int) -
 
 
 def frame_loss(point_loss: Tensor, point_owner: Tensor, frame_owner: Tensor, at: Points) -> Tensor:
-    """The detection loss of every frame, L^(l) of Eq. 1, from that of the points; the paper does not say how.
+    """The detection loss of every frame, L^(l) of Eq. 1, from that of the points; the paper does
+    not say how.
 
-    A frame inside an action has the mean loss of the points that are to find this action, whatever their level;
-    any other frame (and one whose action no point is to find) has the mean over levels of the point that covers it.
-    Both are thus losses of one point, so that frames of all classes have the same unit.
+    A frame inside an action has the mean loss of the points that are to find this action, whatever
+    their level; any other frame (and one whose action no point is to find) has the mean over levels
+    of the point that covers it. Both are thus losses of one point, so that frames of all classes
+    have the same unit.
 
     Args:
         point_loss: Focal loss summed over classes, plus DIoU where positive (P,).
@@ -67,7 +73,8 @@ def frame_loss(point_loss: Tensor, point_owner: Tensor, frame_owner: Tensor, at:
 
 
 class ClassMeans(nn.Module):
-    """Mean vision-only loss of every class over an epoch, L̃_v of Eq. 1 (Alg. 1, lines 5-8); a module so that a checkpoint keeps it.
+    """Mean vision-only loss of every class over an epoch, L̃_v of Eq. 1 (Alg. 1, lines 5-8); a
+    module so that a checkpoint keeps it.
 
     Attributes:
         mean: (C + 1,), of the last epoch that was closed; nan for a class that was not met.
@@ -107,12 +114,18 @@ def advantage(class_mean: Tensor, label: Tensor, loss: Tensor) -> Tensor:
 
 
 def advantage_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 3: mean squared error of Â over valid frames; the target is a measurement and gets no gradient."""
+    """Eq.
+
+    3: mean squared error of Â over valid frames; the target is a measurement and gets no gradient.
+    """
     return ((predicted - target.detach()) ** 2)[mask].mean()
 
 
 def language_weight(predicted: Tensor) -> Tensor:
-    """Eq. 4: lambda = 2 sigmoid(ReLU(Â)) - 1, in [0, 1); 0 where language is not expected to help."""
+    """Eq.
+
+    4: lambda = 2 sigmoid(ReLU(Â)) - 1, in [0, 1); 0 where language is not expected to help.
+    """
     return 2 * torch.sigmoid(torch.relu(predicted)) - 1
 
 

@@ -1,7 +1,7 @@
 """Terms that keep a coarse and a fine embedding of one clip apart and their answers in agreement.
 
-The paper's excerpt names two branches and says that cues of the fine one help coarse recognition; the terms are this
-project's own design.
+The paper's excerpt names two branches and says that cues of the fine one help coarse recognition;
+the terms are this project's own design.
 """
 
 from torch import Tensor
@@ -15,13 +15,16 @@ def decorrelation(coarse: Tensor, fine: Tensor) -> Tensor:
         coarse, fine: (B, D) each, B > 1.
 
     Returns:
-        The mean over D x D of the squared Pearson correlation of one dimension with another, in 0..1.
+        The mean over D x D of the squared Pearson correlation of one dimension with another, in
+        0..1.
 
     Raises:
         ValueError: Fewer than two clips, of which nothing correlates.
     """
     if len(coarse) < 2:
-        raise ValueError(f"decorrelation needs at least two clips, got {len(coarse)}; make the batch larger")
+        raise ValueError(
+            f"decorrelation needs at least two clips, got {len(coarse)}; make the batch larger"
+        )
 
     def standard(x: Tensor) -> Tensor:
         x = x.float() - x.float().mean(0)
@@ -31,7 +34,9 @@ def decorrelation(coarse: Tensor, fine: Tensor) -> Tensor:
 
 
 def children_sum(fine: Tensor, parent: Tensor, coarse_classes: int) -> Tensor:
-    """Probabilities (B, F) of fine classes to those of their coarse classes (B, C); `parent` (F,) holds numbers below C."""
+    """Probabilities (B, F) of fine classes to those of their coarse classes (B, C); `parent` (F,)
+    holds numbers below C.
+    """
     return fine.new_zeros(len(fine), coarse_classes).index_add_(1, parent, fine)
 
 

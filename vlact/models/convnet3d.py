@@ -1,6 +1,8 @@
-"""Bottleneck residual networks over clips, as in SlowFast's code base: what C2D, I3D and SlowFast are made of.
+"""Bottleneck residual networks over clips, as in SlowFast's code base: what C2D, I3D and SlowFast
+are made of.
 
-Convolutions are (time, height, width). A block is Tx1x1, 1x3x3, 1x1x1; the depth is that of ResNet-50 unless scaled.
+Convolutions are (time, height, width). A block is Tx1x1, 1x3x3, 1x1x1; the depth is that of
+ResNet-50 unless scaled.
 """
 
 import torch
@@ -29,7 +31,10 @@ def spread(clips: Tensor, frames: int) -> Tensor:
     """
     have = clips.shape[1]
     if frames > have:
-        raise ValueError(f"the model needs {frames} frames and the clips have {have}; read more frames a clip, or give the model fewer")
+        raise ValueError(
+            f"the model needs {frames} frames and the clips have {have}; read more frames a clip, "
+            "or give the model fewer"
+        )
     return clips[:, ((torch.arange(frames) + 0.5) * have / frames).long()]
 
 
@@ -49,9 +54,20 @@ def to_input(clips: Tensor, motion: bool = False, size: int | None = None) -> Te
     return torch.cat([x, MOTION_SCALE * (x - torch.cat([x[:, :, :1], x[:, :, :-1]], 2))], 1)
 
 
-def conv(dim: int, out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1), groups: int = 1) -> nn.Sequential:
+def conv(
+    dim: int,
+    out: int,
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int] = (1, 1, 1),
+    groups: int = 1,
+) -> nn.Sequential:
     """Convolution of the same extent, and its norm."""
-    return nn.Sequential(nn.Conv3d(dim, out, kernel, stride, tuple(k // 2 for k in kernel), groups=groups, bias=False), nn.BatchNorm3d(out))
+    return nn.Sequential(
+        nn.Conv3d(
+            dim, out, kernel, stride, tuple(k // 2 for k in kernel), groups=groups, bias=False
+        ),
+        nn.BatchNorm3d(out),
+    )
 
 
 class Bottleneck(nn.Module):
@@ -62,7 +78,11 @@ class Bottleneck(nn.Module):
         self.a = conv(dim, inner, (time, 1, 1))
         self.b = conv(inner, inner, (1, 3, 3), (1, stride, stride))
         self.c = conv(inner, out, (1, 1, 1))
-        self.shortcut = conv(dim, out, (1, 1, 1), (1, stride, stride)) if dim != out or stride > 1 else nn.Identity()
+        self.shortcut = (
+            conv(dim, out, (1, 1, 1), (1, stride, stride))
+            if dim != out or stride > 1
+            else nn.Identity()
+        )
         nn.init.zeros_(self.c[1].weight)  # a block starts as its shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +92,14 @@ class Bottleneck(nn.Module):
 def stage(dim: int, inner: int, depth: int, times: tuple[int, ...], stride: int) -> nn.Sequential:
     """Blocks of one resolution; the temporal kernels `times` take turns."""
     blocks = [
-        Bottleneck(dim if i == 0 else 4 * inner, inner, 4 * inner, times[i % len(times)], stride if i == 0 else 1) for i in range(depth)
+        Bottleneck(
+            dim if i == 0 else 4 * inner,
+            inner,
+            4 * inner,
+            times[i % len(times)],
+            stride if i == 0 else 1,
+        )
+        for i in range(depth)
     ]
     return nn.Sequential(*blocks)
 
@@ -81,7 +108,11 @@ class Stem(nn.Sequential):
     """The first convolution and the pooling after it."""
 
     def __init__(self, out: int, time: int, motion: bool = False):
-        super().__init__(conv(6 if motion else 3, out, (time, 7, 7), (1, 2, 2)), nn.ReLU(), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
+        super().__init__(
+            conv(6 if motion else 3, out, (time, 7, 7), (1, 2, 2)),
+            nn.ReLU(),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        )
 
 
 class ConvNet3D(nn.Module):
@@ -107,10 +138,18 @@ class ConvNet3D(nn.Module):
         motion: bool = False,
     ):
         super().__init__()
-        self.motion, self.frames, first, depths = motion, frames, thinner(64, width), shallower(DEPTHS, depth)
+        self.motion, self.frames, first, depths = (
+            motion,
+            frames,
+            thinner(64, width),
+            shallower(DEPTHS, depth),
+        )
         self.stem = Stem(first, times[0][0], motion)
         dims = [first, *(4 * first * 2**i for i in range(4))]
-        self.stages = nn.ModuleList(stage(dims[i], first * 2**i, depths[i], times[i + 1], 1 if i == 0 else 2) for i in range(4))
+        self.stages = nn.ModuleList(
+            stage(dims[i], first * 2**i, depths[i], times[i + 1], 1 if i == 0 else 2)
+            for i in range(4)
+        )
         self.halve = nn.MaxPool3d((2, 1, 1))  # time, after the first stage
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(dims[-1], classes)
 
@@ -132,12 +171,23 @@ class Frames2D(nn.Module):
         between: Module after each of the first three stages.
     """
 
-    def __init__(self, width: float = 1.0, depth: float = 1.0, motion: bool = False, between: type[nn.Module] = nn.Identity):
+    def __init__(
+        self,
+        width: float = 1.0,
+        depth: float = 1.0,
+        motion: bool = False,
+        between: type[nn.Module] = nn.Identity,
+    ):
         super().__init__()
         self.motion, first, depths = motion, thinner(64, width), shallower(DEPTHS, depth)
         self.stem, self.between = Stem(first, 1, motion), between()
         dims = [first, *(4 * first * 2**i for i in range(4))]
-        self.dim, self.stages = dims[-1], nn.ModuleList(stage(dims[i], first * 2**i, depths[i], (1,), 2 if i else 1) for i in range(4))
+        self.dim, self.stages = (
+            dims[-1],
+            nn.ModuleList(
+                stage(dims[i], first * 2**i, depths[i], (1,), 2 if i else 1) for i in range(4)
+            ),
+        )
 
     def forward(self, clips: Tensor) -> Tensor:
         x = self.stem(to_input(clips, self.motion))

@@ -1,13 +1,17 @@
-"""A coarse and a fine branch on EZ-CLIP: this project's design of what the motion-transfer paper calls disentanglement.
+"""A coarse and a fine branch on EZ-CLIP: this project's design of what the motion-transfer paper
+calls disentanglement.
 
-One trunk, two linear branches: z_c is matched with the names of coarse classes, z_f with those of fine ones.
+One trunk, two linear branches: z_c is matched with the names of coarse classes, z_f with those of
+fine ones.
 
-    loss = EZ-CLIP's on z_c + w_fine CE(z_f) + w_decorrelate decorrelation(z_c, z_f) + w_consistent consistency
+    loss = EZ-CLIP's on z_c + w_fine CE(z_f) + w_decorrelate decorrelation(z_c, z_f) + w_consistent
+    consistency
 
-At test only z_c is asked, in a context that training never showed. With `gate` the fine embedding adds a residual to it,
-as strong as a gate of both says. `stream` chooses what a branch sees: "rgb" the clip; "dynamic" the clip minus its mean
-over time, which takes all that stands still away (a prior made by hand for a camera that stands still, so an upper
-bound rather than a method); "two" gives the dynamic clip to the coarse branch and the clip itself to the fine one.
+At test only z_c is asked, in a context that training never showed. With `gate` the fine embedding
+adds a residual to it, as strong as a gate of both says. `stream` chooses what a branch sees: "rgb"
+the clip; "dynamic" the clip minus its mean over time, which takes all that stands still away (a
+prior made by hand for a camera that stands still, so an upper bound rather than a method); "two"
+gives the dynamic clip to the coarse branch and the clip itself to the fine one.
 """
 
 import torch
@@ -53,7 +57,9 @@ class Disentangled(nn.Module):
         if stream not in STREAMS:
             raise ValueError(f"stream must be one of {STREAMS}; got {stream!r}")
         if gate and not branches:
-            raise ValueError("gate=True adds the fine branch to the coarse one; it needs branches=True")
+            raise ValueError(
+                "gate=True adds the fine branch to the coarse one; it needs branches=True"
+            )
         self.trunk, self.frames, self.stream = trunk, trunk.frames, stream
         self.fine = [[f] for f in fine]
         self.register_buffer("parent", parent, persistent=False)
@@ -63,20 +69,31 @@ class Disentangled(nn.Module):
         for branch in self.branches or ():
             nn.init.eye_(branch.weight)
             nn.init.zeros_(branch.bias)
-        self.gate, self.residual = (nn.Linear(2 * dim, 1), nn.Linear(dim, dim)) if gate else (None, None)
+        self.gate, self.residual = (
+            (nn.Linear(2 * dim, 1), nn.Linear(dim, dim)) if gate else (None, None)
+        )
         if gate:
             nn.init.constant_(self.gate.bias, -2.0)
         for parameter, _ in trunk.trained():
             parameter.requires_grad_()
 
     def look(self, clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """uint8 (B, T, H, W, 3) to unit z_c and z_f (B, D), and the frame embeddings of the coarse branch (B, T, D)."""
-        frames = self.trunk.frame_embeddings(self.trunk.keep(clips if self.stream == "rgb" else dynamic(clips)))
-        other = self.trunk.frame_embeddings(self.trunk.keep(clips)) if self.stream == "two" else frames
+        """uint8 (B, T, H, W, 3) to unit z_c and z_f (B, D), and the frame embeddings of the coarse
+        branch (B, T, D).
+        """
+        frames = self.trunk.frame_embeddings(
+            self.trunk.keep(clips if self.stream == "rgb" else dynamic(clips))
+        )
+        other = (
+            self.trunk.frame_embeddings(self.trunk.keep(clips)) if self.stream == "two" else frames
+        )
         if not self.branches:
             z = normalize(frames.mean(1), dim=-1)
             return z, normalize(other.mean(1), dim=-1), frames
-        coarse, fine = (normalize(b(x.mean(1)).float(), dim=-1) for b, x in zip(self.branches, (frames, other), strict=True))
+        coarse, fine = (
+            normalize(b(x.mean(1)).float(), dim=-1)
+            for b, x in zip(self.branches, (frames, other), strict=True)
+        )
         if self.gate:
             share = self.gate(torch.cat([coarse, fine], 1)).sigmoid()
             coarse = normalize((coarse + share * self.residual(fine)).float(), dim=-1)
@@ -93,7 +110,9 @@ class Disentangled(nn.Module):
         mine, text = self.parent[labels], self.trunk.actions(self.trunk.base)
         coarse, same = scale * z_c @ text.T, mine[:, None] == mine
         batch = coarse[:, mine]
-        total = (divergence(batch, same) + divergence(batch.T, same)) / 2 + self.trunk.motion * motion_loss(frames)
+        total = (
+            divergence(batch, same) + divergence(batch.T, same)
+        ) / 2 + self.trunk.motion * motion_loss(frames)
         if w["fine"] or w["consistent"]:
             fine = scale * z_f @ self.trunk.actions(self.fine).T
             total = total + w["fine"] * cross_entropy(fine, labels)

@@ -1,12 +1,13 @@
 """The video-text dual encoder of ProcedureVRL (CVPR 2023) and ACE: TimeSformer, text, one space.
 
 E(clip): `transformers.TimesformerModel` with divided space-time attention, pooled and projected.
-G(text): frozen sentence features, projected. Both outputs have unit length. The video trunk is cut in
-two so that the activations of its frozen first blocks can be kept instead of computed every epoch.
+G(text): frozen sentence features, projected. Both outputs have unit length. The video trunk is cut
+in two so that the activations of its frozen first blocks can be kept instead of computed every
+epoch.
 
-Deviations of the `mini` shape from TimeSformer-B, none of which `paper` uses: few blocks, 64 px, mean
-pooling over all tokens (`pool="mean"`), the difference to the previous frame as three more input
-channels (`motion_input`), and three small convolutions in place of the patch projection
+Deviations of the `mini` shape from TimeSformer-B, none of which `paper` uses: few blocks, 64 px,
+mean pooling over all tokens (`pool="mean"`), the difference to the previous frame as three more
+input channels (`motion_input`), and three small convolutions in place of the patch projection
 (`conv_stem`). With the patch projection, training needs several times as many steps.
 """
 
@@ -18,7 +19,9 @@ from torch.nn.functional import normalize
 
 from vlact.models import files
 
-MOTION_SCALE = 10.0  # brings frame differences to the spread of the frames; at 2, learning starts hundreds of steps later
+# brings frame differences to the spread of the frames; at 2, learning starts hundreds of steps
+# later
+MOTION_SCALE = 10.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class DualConfig:
     pool: str = "mean"  # "mean" over all tokens, or "cls"
     motion_input: bool = True
     conv_stem: bool = True
-    quick_gelu: bool = False  # of an image tower: x sigmoid(1.702 x), which OpenAI's weights were trained with
+    # of an image tower: x sigmoid(1.702 x), which OpenAI's weights were trained with
+    quick_gelu: bool = False
     text: str = ""  # whose features of texts it takes, see `vlact.models.text.sentence_encoder`
 
     def __post_init__(self):
@@ -75,11 +79,14 @@ class DualEncoder(nn.Module):
                 num_hidden_layers=config.depth,
                 num_attention_heads=config.heads,
                 intermediate_size=4 * config.dim,
-                initializer_range=0.06 if config.conv_stem else 0.02,  # about 1/sqrt(dim) of the small network
+                # about 1/sqrt(dim) of the small network
+                initializer_range=0.06 if config.conv_stem else 0.02,
             )
         )
         if config.conv_stem:
-            self.trunk.embeddings.patch_embeddings.projection = conv_stem(self.trunk.config.num_channels, config.dim, config.patch_size)
+            self.trunk.embeddings.patch_embeddings.projection = conv_stem(
+                self.trunk.config.num_channels, config.dim, config.patch_size
+            )
         nn.init.trunc_normal_(self.trunk.embeddings.time_embeddings, std=0.02)
         self.video_projection = nn.Linear(config.dim, config.embed_dim)
         self.text_projection = nn.Linear(config.text_dim, config.embed_dim)

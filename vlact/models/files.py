@@ -1,4 +1,6 @@
-"""A module's weights with all that rebuilds it, as one safetensors file; nothing in such a file can run code."""
+"""A module's weights with all that rebuilds it, as one safetensors file; nothing in such a file can
+run code.
+"""
 
 import json
 from collections.abc import Callable
@@ -14,7 +16,11 @@ from vlact.runtime.jobs import write_whole
 def save(path: str | Path, kind: str, note: dict, state: dict[str, Tensor]) -> None:
     """Write `state` under a header entry `kind` that holds `note` (json-able); whole or not at all."""
     state = {k: v.contiguous() for k, v in state.items()}
-    write_whole(Path(path), lambda data, file: save_file(data, file, metadata={kind: json.dumps(note)}), state)
+    write_whole(
+        Path(path),
+        lambda data, file: save_file(data, file, metadata={kind: json.dumps(note)}),
+        state,
+    )
 
 
 def read(path: str | Path, kind: str) -> tuple[dict, dict[str, Tensor]]:
@@ -26,11 +32,19 @@ def read(path: str | Path, kind: str) -> tuple[dict, dict[str, Tensor]]:
     with safe_open(str(path), framework="pt") as file:
         header = (file.metadata() or {}).get(kind)
         if header is None:
-            raise ValueError(f"{path}: expected a {kind!r} entry in the safetensors header, as vlact writes it; found none")
+            raise ValueError(
+                f"{path}: expected a {kind!r} entry in the safetensors header, as vlact writes "
+                "it; found none"
+            )
         return json.loads(header), {k: file.get_tensor(k) for k in file.keys()}
 
 
-def fill(module: nn.Module, state: dict[str, Tensor], path: str | Path, may_lack: Callable[[str], bool] = lambda name: False) -> nn.Module:
+def fill(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    path: str | Path,
+    may_lack: Callable[[str], bool] = lambda name: False,
+) -> nn.Module:
     """The module with these weights, in evaluation mode.
 
     Args:

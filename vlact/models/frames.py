@@ -1,8 +1,8 @@
 """CLIP on single frames: open_clip's image tower and projected sentence features, one space.
 
-What ViFi-CLIP, BIKE and Text4Vis start from. It sees no motion, so what it knows of an action is the
-object and the pose, which is the bias that ACE's Table 1 speaks of. The `mini` shape has few blocks, 64 px
-and the convolutional stem of `vlact.models.dual`.
+What ViFi-CLIP, BIKE and Text4Vis start from. It sees no motion, so what it knows of an action is
+the object and the pose, which is the bias that ACE's Table 1 speaks of. The `mini` shape has few
+blocks, 64 px and the convolutional stem of `vlact.models.dual`.
 """
 
 from dataclasses import asdict
@@ -40,7 +40,9 @@ class FrameEncoder(nn.Module):
         self.text_projection = nn.Linear(config.text_dim, config.embed_dim)
 
     def first(self, clips: Tensor, frozen_blocks: int) -> Tensor:
-        """uint8 clips (B, T, H, W, 3) to tokens of every frame (B, T, 1 + P, dim) after the first blocks."""
+        """uint8 clips (B, T, H, W, 3) to tokens of every frame (B, T, 1 + P, dim) after the first
+        blocks.
+        """
         frames = clips.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
         tokens = self.visual._embeds(frames)
         for block in self.visual.transformer.resblocks[:frozen_blocks]:
@@ -60,8 +62,12 @@ class FrameEncoder(nn.Module):
         return normalize(self.text_projection(features).float(), dim=-1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """uint8 clips (B, T, H, W, 3) to clip embeddings (B, D): the mean over the frames' unit embeddings."""
-        return normalize(normalize(self.last(self.first(clips, 0), 0).float(), dim=-1).mean(1), dim=-1)
+        """uint8 clips (B, T, H, W, 3) to clip embeddings (B, D): the mean over the frames' unit
+        embeddings.
+        """
+        return normalize(
+            normalize(self.last(self.first(clips, 0), 0).float(), dim=-1).mean(1), dim=-1
+        )
 
     def save(self, path) -> None:
         """Weights and shape as one safetensors file."""
@@ -76,10 +82,12 @@ class FrameEncoder(nn.Module):
 
 @torch.no_grad()
 def inflate(encoder, frames: FrameEncoder) -> None:
-    """Start a TimeSformer (`DualEncoder`) from an image tower, as its authors do from ImageNet weights.
+    """Start a TimeSformer (`DualEncoder`) from an image tower, as its authors do from ImageNet
+    weights.
 
-    Patch embedding, spatial attention and MLP are copied; temporal attention keeps its initialisation with a
-    zero output layer (`temporal_dense`), so that at first every frame is seen as the image tower sees it.
+    Patch embedding, spatial attention and MLP are copied; temporal attention keeps its
+    initialisation with a zero output layer (`temporal_dense`), so that at first every frame is seen
+    as the image tower sees it.
     """
     visual, trunk = frames.visual, encoder.trunk
     trunk.embeddings.cls_token.copy_(visual.class_embedding.view(1, 1, -1))

@@ -1,9 +1,11 @@
-"""InternVideo2's video tower (ECCV 2024), what ActionVLM's Table 8 sees with: features of clips for `vlact.training.features.extract`.
+"""InternVideo2's video tower (ECCV 2024), what ActionVLM's Table 8 sees with: features of clips for
+`vlact.training.features.extract`.
 
-A plain vision transformer over all patches of all frames: RMS norms, queries and keys normalised over all heads together,
-a learned scale on each residual, and one attention that gathers the tokens. Modules are named as in the published files, so
-that these load as they are; the outputs are those of the authors' code on the same weights. Of its two GELUs, exact in its plain
-layers and by tanh in the fused ones, this is the latter: its settings train with fused layers.
+A plain vision transformer over all patches of all frames: RMS norms, queries and keys normalised
+over all heads together, a learned scale on each residual, and one attention that gathers the
+tokens. Modules are named as in the published files, so that these load as they are; the outputs are
+those of the authors' code on the same weights. Of its two GELUs, exact in its plain layers and by
+tanh in the fused ones, this is the latter: its settings train with fused layers.
 """
 
 from dataclasses import dataclass
@@ -51,7 +53,11 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
-        self.heads, self.qkv, self.proj = heads, nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim)
+        self.heads, self.qkv, self.proj = (
+            heads,
+            nn.Linear(dim, 3 * dim, bias=False),
+            nn.Linear(dim, dim),
+        )
         self.q_norm, self.k_norm = nn.RMSNorm(dim, 1e-6), nn.RMSNorm(dim, 1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,8 +104,16 @@ class Gather(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         c, parts = self.cross_attn, []
-        for name, norm, y in (("q", self.norm1_q, x.mean(1, keepdim=True)), ("k", self.norm1_k, x), ("v", self.norm1_v, x)):
-            parts.append(split(linear(norm(y), getattr(c, name).weight, getattr(c, f"{name}_bias")), self.heads))
+        for name, norm, y in (
+            ("q", self.norm1_q, x.mean(1, keepdim=True)),
+            ("k", self.norm1_k, x),
+            ("v", self.norm1_v, x),
+        ):
+            parts.append(
+                split(
+                    linear(norm(y), getattr(c, name).weight, getattr(c, f"{name}_bias")), self.heads
+                )
+            )
         return c.proj(scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))[:, 0]
 
 
@@ -111,11 +125,16 @@ class InternVideo2(nn.Module):
         self.config, side = config, config.image_size // config.patch_size
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv3d(
-            3, config.dim, (1, config.patch_size, config.patch_size), (1, config.patch_size, config.patch_size)
+            3,
+            config.dim,
+            (1, config.patch_size, config.patch_size),
+            (1, config.patch_size, config.patch_size),
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_frames * side**2, config.dim))
-        self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.hidden) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.heads, config.hidden) for _ in range(config.depth)
+        )
         self.clip_projector = Gather(config.dim, config.pool_heads, config.embed_dim)
 
     def first(self, clips: Tensor, frozen_blocks: int) -> Tensor:
@@ -140,9 +159,15 @@ class InternVideo2(nn.Module):
 
 
 def other_frames(positions: Tensor, patches: int, num_frames: int) -> Tensor:
-    """Positions (1, 1 + T P, D) for another number of frames, linear in time; the first is the class token's."""
+    """Positions (1, 1 + T P, D) for another number of frames, linear in time; the first is the
+    class token's.
+    """
     own = positions[:, 1:].unflatten(1, (-1, patches))
     if own.shape[1] == num_frames:
         return positions
-    moved = interpolate(own.flatten(2).transpose(1, 2), num_frames, mode="linear", align_corners=False)
-    return torch.cat([positions[:, :1], moved.transpose(1, 2).unflatten(2, (patches, -1)).flatten(1, 2)], 1)
+    moved = interpolate(
+        own.flatten(2).transpose(1, 2), num_frames, mode="linear", align_corners=False
+    )
+    return torch.cat(
+        [positions[:, :1], moved.transpose(1, 2).unflatten(2, (patches, -1)).flatten(1, 2)], 1
+    )

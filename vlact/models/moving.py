@@ -1,8 +1,10 @@
-"""CLIP's image tower shown how frames differ from the ones before: what video models here make of CLIP.
+"""CLIP's image tower shown how frames differ from the ones before: what video models here make of
+CLIP.
 
-A tower of 64 pixels and three blocks sees little of motion in single frames. With `motion`, the difference to the frame
-before enters as three more channels of the first convolution, whose new weights are zero, so that a video model starts
-from what CLIP sees; the stem is then trained, also by methods that freeze CLIP. `paper` has neither.
+A tower of 64 pixels and three blocks sees little of motion in single frames. With `motion`, the
+difference to the frame before enters as three more channels of the first convolution, whose new
+weights are zero, so that a video model starts from what CLIP sees; the stem is then trained, also
+by methods that freeze CLIP. `paper` has neither.
 """
 
 from dataclasses import replace
@@ -18,7 +20,8 @@ MOTION_SCALE = 5.0  # brings frame differences to the spread of the frames
 
 
 class MovingFrames(FrameEncoder):
-    """`FrameEncoder` whose first convolution may see differences. Frozen, but for the stem where there is motion.
+    """`FrameEncoder` whose first convolution may see differences. Frozen, but for the stem where
+    there is motion.
 
     Args:
         config: Its shape.
@@ -31,7 +34,10 @@ class MovingFrames(FrameEncoder):
     def __init__(self, config: DualConfig, motion: bool = False):
         super().__init__(config)
         if motion and not config.conv_stem:
-            raise ValueError("motion=True needs a tower with a convolutional stem (conv_stem: true); this one has a patch projection")
+            raise ValueError(
+                "motion=True needs a tower with a convolutional stem (conv_stem: true); this one "
+                "has a patch projection"
+            )
         self.motion = motion
         if motion:
             old = self.visual.conv1[0]
@@ -55,7 +61,9 @@ class MovingFrames(FrameEncoder):
         return files.fill(self, state, path)
 
     def first(self, clips: Tensor, frozen_blocks: int) -> Tensor:
-        """uint8 clips (B, T, H, W, 3) to tokens of every frame (B, T, 1 + P, dim) after the first blocks."""
+        """uint8 clips (B, T, H, W, 3) to tokens of every frame (B, T, 1 + P, dim) after the first
+        blocks.
+        """
         if not self.motion:
             return super().first(clips, frozen_blocks)
         x = clips.permute(0, 1, 4, 2, 3).float() / 127.5 - 1

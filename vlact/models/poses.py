@@ -1,7 +1,8 @@
-"""A small convolutional encoder of athletes' frames, the stadium's E_vis: one feature a frame, from it and its neighbours.
+"""A small convolutional encoder of athletes' frames, the stadium's E_vis: one feature a frame, from
+it and its neighbours.
 
-It stands for a video encoder pretrained on people in motion. It learns from the drills that the language model is
-aligned on, so that a localiser on vision alone has seen whatever language has.
+It stands for a video encoder pretrained on people in motion. It learns from the drills that the
+language model is aligned on, so that a localiser on vision alone has seen whatever language has.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,7 +18,9 @@ OFFSETS = (-2, 0, 2)  # frames that are seen for a feature
 
 @dataclass(frozen=True)
 class PoseConfig:
-    """Shape of the encoder: pixels of a side, channels of its layers (each halves the image), features, poses named."""
+    """Shape of the encoder: pixels of a side, channels of its layers (each halves the image),
+    features, poses named.
+    """
 
     image_size: int = 64
     channels: tuple[int, ...] = (32, 48, 64, 96)
@@ -32,10 +35,16 @@ class PoseEncoder(nn.Module):
         super().__init__()
         self.config, layers, width = config, [], 9
         for channels in config.channels:
-            layers += [nn.Conv2d(width, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            layers += [
+                nn.Conv2d(width, channels, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            ]
             width = channels
         self.body = nn.Sequential(*layers)
-        self.out = nn.Linear(width * (config.image_size // 2 ** len(config.channels)) ** 2, config.dim)
+        self.out = nn.Linear(
+            width * (config.image_size // 2 ** len(config.channels)) ** 2, config.dim
+        )
         self.head = nn.Linear(config.dim, config.poses)
         self.register_buffer("mean", torch.zeros(config.dim))
         self.register_buffer("std", torch.ones(config.dim))
@@ -51,7 +60,9 @@ class PoseEncoder(nn.Module):
     def look(self, x: Tensor) -> Tensor:
         """`see` of frames as (B, 3, 3, H, W) in -2..2: from the middle one and both differences."""
         before, now, after = x.unbind(1)
-        x = torch.cat([now, now - before, after - now], 1).contiguous(memory_format=torch.channels_last)
+        x = torch.cat([now, now - before, after - now], 1).contiguous(
+            memory_format=torch.channels_last
+        )
         return self.out(self.body(x).flatten(1))
 
     def save(self, path: str | Path) -> None:
@@ -66,4 +77,6 @@ class PoseEncoder(nn.Module):
             ValueError: Another file, or one whose weights do not fit its shape.
         """
         note, state = files.read(path, "poses")
-        return files.fill(cls(PoseConfig(**note | {"channels": tuple(note["channels"])})), state, path)
+        return files.fill(
+            cls(PoseConfig(**note | {"channels": tuple(note["channels"])})), state, path
+        )

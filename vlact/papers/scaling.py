@@ -1,10 +1,13 @@
-"""Training over many processes: what `vlact.papers.transfer.benchmark` and ACE's fine-tuning do on a laptop, at the scale of real data.
+"""Training over many processes: what `vlact.papers.transfer.benchmark` and ACE's fine-tuning do on
+a laptop, at the scale of real data.
 
-Clips are decoded while they are needed, batches are shared out over processes, and everything drawn by chance follows from
-the seed, the step and the clip. So a run does not depend on how many processes it has, up to the order of sums, nor on
+Clips are decoded while they are needed, batches are shared out over processes, and everything drawn
+by chance follows from the seed, the step and the clip. So a run does not depend on how many
+processes it has, up to the order of sums, nor on
 where it was killed: it goes on from its last checkpoint on any number of them.
 
-    accelerate launch --config_file vlact/tools/launch/ddp.yaml -m vlact.papers.scaling annotations.csv videos runs/i3d --kind I3D --steps 20000
+    accelerate launch --config_file vlact/tools/launch/ddp.yaml -m vlact.papers.scaling
+    annotations.csv videos runs/i3d --kind I3D --steps 20000
 
 `vlact.papers.actionvlm.scaling` puts localisers through the same loop.
 """
@@ -45,7 +48,8 @@ class Recipe:
         momentum: Of SGD at a constant rate, as ACE is fine-tuned; 0 takes AdamW.
         weight_decay: On all parameters.
         smoothing: Of labels.
-        ema: Highest decay of a running mean of the weights (`moving_average`), which is what is saved at the end; 0 keeps none.
+        ema: Highest decay of a running mean of the weights (`moving_average`), which is what is
+            saved at the end; 0 keeps none.
         seed: Order, moments, colours, dropout.
         every: Steps between two checkpoints.
         compile: Whether `torch.compile` is used.
@@ -80,7 +84,14 @@ class Moments(Dataset):
     """
 
     def __init__(
-        self, folder: Path, table: pd.DataFrame, labels: np.ndarray, num_frames: int, size: int, window_s: float | None, seed: int
+        self,
+        folder: Path,
+        table: pd.DataFrame,
+        labels: np.ndarray,
+        num_frames: int,
+        size: int,
+        window_s: float | None,
+        seed: int,
     ):
         self.folder, self.table, self.labels = Path(folder), table.reset_index(drop=True), labels
         self.num_frames, self.size, self.window_s, self.seed = num_frames, size, window_s, seed
@@ -95,42 +106,62 @@ class Moments(Dataset):
             VideoError: A file that cannot be read; names it.
         """
         step, row = at
-        given, chance = self.table.iloc[row], torch.Generator().manual_seed(hash((self.seed, step, row)) % 2**63)
+        given, chance = (
+            self.table.iloc[row],
+            torch.Generator().manual_seed(hash((self.seed, step, row)) % 2**63),
+        )
         start, end = given["start_s"], given["end_s"]
         if self.window_s is not None and end - start > self.window_s:
             start += float(torch.rand((), generator=chance)) * (end - start - self.window_s)
             end = start + self.window_s
         info = video.probe(self.folder / given["video"])
-        frames = video.nearest_frames(info, video.clip_times(start, min(end, info.duration_s), self.num_frames)[0])
+        frames = video.nearest_frames(
+            info, video.clip_times(start, min(end, info.duration_s), self.num_frames)[0]
+        )
         needed, place = np.unique(frames, return_inverse=True)
         clip = square(video.read(info.path, needed, info), self.size)[place]
         return recolour(torch.from_numpy(clip)[None], chance)[0], int(self.labels[row])
 
 
 class Shares:
-    """Batches of one process: its share of each pass of each update, as (step, row), from `start` on."""
+    """Batches of one process: its share of each pass of each update, as (step, row), from `start`
+    on.
+    """
 
     def __init__(self, n: int, recipe: Recipe, rank: int, processes: int, start: int):
         whole = recipe.accumulate * processes
         if recipe.batch_size % whole:
             raise ValueError(
-                f"batch_size {recipe.batch_size} must be a multiple of accumulate x processes = {recipe.accumulate} x {processes}; "
+                f"batch_size {recipe.batch_size} must be a multiple of accumulate x processes = "
+                f"{recipe.accumulate} x {processes}; "
                 f"the nearest is {max(1, round(recipe.batch_size / whole)) * whole}"
             )
-        self.n, self.recipe, self.rank, self.processes, self.start = n, recipe, rank, processes, start
+        self.n, self.recipe, self.rank, self.processes, self.start = (
+            n,
+            recipe,
+            rank,
+            processes,
+            start,
+        )
 
     def __len__(self) -> int:
         return (self.recipe.steps - self.start) * self.recipe.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        chance, queue, size = torch.Generator().manual_seed(self.recipe.seed), torch.empty(0, dtype=torch.long), self.recipe.batch_size
+        chance, queue, size = (
+            torch.Generator().manual_seed(self.recipe.seed),
+            torch.empty(0, dtype=torch.long),
+            self.recipe.batch_size,
+        )
         for step in range(self.recipe.steps):
             while len(queue) < size:
                 queue = torch.cat([queue, torch.randperm(self.n, generator=chance)])
             batch, queue = queue[:size].tolist(), queue[size:]
             if step >= self.start:
                 for part in range(self.recipe.accumulate):
-                    mine = batch[part * self.processes + self.rank :: self.recipe.accumulate * self.processes]
+                    mine = batch[
+                        part * self.processes + self.rank :: self.recipe.accumulate * self.processes
+                    ]
                     yield [(step, row) for row in mine]
 
 
@@ -138,7 +169,8 @@ class Objective(nn.Module):
     """A model as one call from a batch to the loss, which is what processes share.
 
     Args:
-        model: uint8 clips (B, T, H, W, 3) to logits, or with a method `loss(clips, labels, smoothing)`.
+        model: uint8 clips (B, T, H, W, 3) to logits, or with a method `loss(clips, labels,
+            smoothing)`.
         smoothing: Of labels.
     """
 
@@ -153,13 +185,17 @@ class Objective(nn.Module):
 
 
 def thrifty(model: nn.Module) -> nn.Module:
-    """The model, changed in place: blocks of a row (two or more of one class) keep their inputs only and are run again backwards.
+    """The model, changed in place: blocks of a row (two or more of one class) keep their inputs
+    only and are run again backwards.
 
-    Same losses and gradients for about a third more time. Batch norms count a batch twice in their running means.
+    Same losses and gradients for about a third more time. Batch norms count a batch twice in their
+    running means.
     """
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-    rows = [m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1]
+    rows = [
+        m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1
+    ]
     for row in rows:
         if len({type(block) for block in row}) == 1 and next(row[0].children(), None) is not None:
             for name, block in row.named_children():
@@ -168,14 +204,22 @@ def thrifty(model: nn.Module) -> nn.Module:
 
 
 def train(
-    task: nn.Module, items: Dataset, recipe: Recipe, out: Path, accelerator=None, workers: int = 0, stop: int | None = None
+    task: nn.Module,
+    items: Dataset,
+    recipe: Recipe,
+    out: Path,
+    accelerator=None,
+    workers: int = 0,
+    stop: int | None = None,
 ) -> pd.DataFrame:
-    """Train, keeping `out`/state-<step> to go on from, and `out`/model.safetensors and curve.csv at the end.
+    """Train, keeping `out`/state-<step> to go on from, and `out`/model.safetensors and curve.csv at
+    the end.
 
     Args:
-        task: A batch to its mean loss, with the `model` that is kept, such as `Objective`. Batch norms see the whole batch
-            on GPUs; on CPUs each process has statistics of its own.
-        items: Tuples of tensors by (step, row), such as `Moments`; batches of them are what `task` is called with.
+        task: A batch to its mean loss, with the `model` that is kept, such as `Objective`. Batch
+            norms see the whole batch on GPUs; on CPUs each process has statistics of its own.
+        items: Tuples of tensors by (step, row), such as `Moments`; batches of them are what `task`
+            is called with.
         recipe: See `Recipe`.
         out: Folder of the run; a run that is there is gone on with.
         accelerator: From `accelerate launch`; made here if not given.
@@ -186,8 +230,8 @@ def train(
         `step, loss` (of the whole batch, over all processes), the same in every process.
 
     Raises:
-        ValueError: A batch that cannot be shared out evenly, a run in `out` with another recipe, or a running mean of
-            weights that are shared out (FSDP, DeepSpeed).
+        ValueError: A batch that cannot be shared out evenly, a run in `out` with another recipe, or
+            a running mean of weights that are shared out (FSDP, DeepSpeed).
         FloatingPointError: A loss that is no number.
     """
     from accelerate import Accelerator
@@ -195,7 +239,8 @@ def train(
     accelerator = accelerator or Accelerator()
     if recipe.ema and accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
         raise ValueError(
-            f"ema {recipe.ema:g} needs whole weights in every process; {accelerator.distributed_type} shares them out, DDP does not"
+            f"ema {recipe.ema:g} needs whole weights in every process; "
+            f"{accelerator.distributed_type} shares them out, DDP does not"
         )
     accelerator.gradient_accumulation_steps = recipe.accumulate
     out.mkdir(parents=True, exist_ok=True)
@@ -204,14 +249,31 @@ def train(
         task.model = nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
     if recipe.recompute:
         thrifty(task.model)
-    parameters, kind = [p for p in task.parameters() if p.requires_grad], {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **kind) if recipe.momentum else torch.optim.AdamW(parameters, **kind)
-    wrapped, optimizer = accelerator.prepare(torch.compile(task) if recipe.compile else task, optimizer)
-    mean = torch.optim.swa_utils.AveragedModel(task.model, multi_avg_fn=moving_average(recipe.ema)) if recipe.ema else None
+    parameters, kind = (
+        [p for p in task.parameters() if p.requires_grad],
+        {"lr": recipe.lr, "weight_decay": recipe.weight_decay},
+    )
+    optimizer = (
+        torch.optim.SGD(parameters, momentum=recipe.momentum, **kind)
+        if recipe.momentum
+        else torch.optim.AdamW(parameters, **kind)
+    )
+    wrapped, optimizer = accelerator.prepare(
+        torch.compile(task) if recipe.compile else task, optimizer
+    )
+    mean = (
+        torch.optim.swa_utils.AveragedModel(task.model, multi_avg_fn=moving_average(recipe.ema))
+        if recipe.ema
+        else None
+    )
     start, curve = resume(accelerator, out, mean)
     shares = Shares(len(items), recipe, accelerator.process_index, accelerator.num_processes, start)
     loader = DataLoader(
-        items, batch_sampler=shares, num_workers=workers, pin_memory=accelerator.device.type == "cuda", persistent_workers=workers > 0
+        items,
+        batch_sampler=shares,
+        num_workers=workers,
+        pin_memory=accelerator.device.type == "cuda",
+        persistent_workers=workers > 0,
     )
     batches, end = iter(loader), min(recipe.steps, stop or recipe.steps)
     wrapped.train()
@@ -221,7 +283,8 @@ def train(
         total = torch.zeros((), device=accelerator.device)
         for _ in range(recipe.accumulate):
             batch = [x.to(accelerator.device, non_blocking=True) for x in next(batches)]
-            torch.manual_seed(hash((recipe.seed, step)) % 2**63)  # what a method draws is the same in every process
+            # what a method draws is the same in every process
+            torch.manual_seed(hash((recipe.seed, step)) % 2**63)
             with accelerator.accumulate(wrapped):
                 loss = wrapped(*batch)
                 accelerator.backward(loss)
@@ -234,7 +297,10 @@ def train(
             mean.update_parameters(task.model)
         loss = accelerator.reduce(total, "mean").item()
         if not np.isfinite(loss):
-            raise FloatingPointError(f"step {step}: the loss is {loss}; lower lr ({recipe.lr:g}), or look at what is in this batch")
+            raise FloatingPointError(
+                f"step {step}: the loss is {loss}; lower lr ({recipe.lr:g}), or look at what is "
+                "in this batch"
+            )
         curve.append({"step": step + 1, "loss": loss})
         if (step + 1) % recipe.every == 0 or step + 1 == end:
             keep(accelerator, out, step + 1, curve, mean)
@@ -246,10 +312,17 @@ def train(
 
 def agree(out: Path, recipe: Recipe) -> None:
     """Note the recipe of a run, or find the same one there."""
-    path, mine, usual = out / "recipe.json", asdict(recipe), {f.name: f.default for f in fields(Recipe)}
+    path, mine, usual = (
+        out / "recipe.json",
+        asdict(recipe),
+        {f.name: f.default for f in fields(Recipe)},
+    )
     other = usual | json.loads(path.read_text()) if path.is_file() else mine
     if changed := {k: (other[k], mine[k]) for k in mine if other[k] != mine[k]}:
-        raise ValueError(f"{path}: the run there has another recipe, {changed} (there, here); choose another folder or the same recipe")
+        raise ValueError(
+            f"{path}: the run there has another recipe, {changed} (there, here); choose another "
+            "folder or the same recipe"
+        )
     if not path.is_file():
         write_whole(path, lambda text, f: f.write_text(text), json.dumps(mine, indent=1) + "\n")
 
@@ -280,25 +353,39 @@ def resume(accelerator, out: Path, mean: nn.Module | None) -> tuple[int, list[di
         return 0, []
     accelerator.load_state(states[-1])
     if mean is not None:
-        mean.load_state_dict(torch.load(states[-1] / "mean.pt", weights_only=True, map_location=accelerator.device))
+        mean.load_state_dict(
+            torch.load(states[-1] / "mean.pt", weights_only=True, map_location=accelerator.device)
+        )
     curve = json.loads((states[-1] / "curve.json").read_text())
     return curve[-1]["step"], curve
 
 
-def finish(accelerator, wrapped: nn.Module, mean: nn.Module | None, out: Path, curve: pd.DataFrame) -> None:
+def finish(
+    accelerator, wrapped: nn.Module, mean: nn.Module | None, out: Path, curve: pd.DataFrame
+) -> None:
     """Write the weights (their running mean, if there is one) and the curve."""
     weights = accelerator.get_state_dict(wrapped)  # gathers shards, so every process takes part
     if not accelerator.is_main_process:
         return
     if mean is not None:
         weights = {f"model.{k}": v for k, v in mean.module.state_dict().items()}
-    own = {k.removeprefix("_orig_mod.").removeprefix("model."): v.detach().cpu().contiguous().clone() for k, v in weights.items()}
+    own = {
+        k.removeprefix("_orig_mod.").removeprefix("model."): v.detach().cpu().contiguous().clone()
+        for k, v in weights.items()
+    }
     write_whole(out / "model.safetensors", lambda d, f: save_file(d, f), own)
-    write_whole(out / "curve.csv", lambda d, f: d.to_csv(f, index=False, lineterminator="\n"), curve)
+    write_whole(
+        out / "curve.csv", lambda d, f: d.to_csv(f, index=False, lineterminator="\n"), curve
+    )
 
 
 def by_name(
-    kind: str, table: pd.DataFrame, clip: str | None, options: dict, trees: str | None, device: torch.device
+    kind: str,
+    table: pd.DataFrame,
+    clip: str | None,
+    options: dict,
+    trees: str | None,
+    device: torch.device,
 ) -> tuple[nn.Module, dict[str, int]]:
     """ACE or ProcVLR on the training rows of a table: the model, and the number of each label.
 
@@ -306,7 +393,8 @@ def by_name(
         kind: "ACE" or "ProcVLR".
         table: See `vlact.schema`; a label is a verb and what it acts on.
         clip: File of the `DualEncoder` to start from.
-        options: `tau` (0.02), `blocks` (last ones to train, 3), and the options of `vlact.models.zoo.ace.ACE` but for trees.
+        options: `tau` (0.02), `blocks` (last ones to train, 3), and the options of
+            `vlact.models.zoo.ace.ACE` but for trees.
         trees: A tree file; None makes trees of nearest words, see `vlact.datasets.folder.task`.
         device: Where features of words go.
 
@@ -322,37 +410,72 @@ def by_name(
     from vlact.papers.transfer.benchmark import ByName
 
     if clip is None:
-        raise ValueError(f"--clip: {kind} starts from a pretrained encoder; name the file of one (vlact.models.checkpoints makes them)")
+        raise ValueError(
+            f"--clip: {kind} starts from a pretrained encoder; name the file of one "
+            "(vlact.models.checkpoints makes them)"
+        )
     encode = sentence_encoder()
     chosen, options = task(table, encode, trees), {"tau": 0.02, "blocks": 3} | options
-    plan, names = ActionTexts(list(chosen.base), chosen.trees), [phrase(*action) for action in chosen.base]
-    words = dict(zip(texts := [*dict.fromkeys([*names, *plan.texts])], encode(texts).to(device), strict=True))
+    plan, names = (
+        ActionTexts(list(chosen.base), chosen.trees),
+        [phrase(*action) for action in chosen.base],
+    )
+    words = dict(
+        zip(texts := [*dict.fromkeys([*names, *plan.texts])], encode(texts).to(device), strict=True)
+    )
     given = (DualEncoder.load(clip), words, names, options.pop("tau"), options.pop("blocks"))
-    method = ACE(*given, plan, **LITERAL | options, seed=0) if kind == "ACE" else ProcVLR(*given, **options)
-    return ByName(method, names), {label: i for i, label in enumerate(dict.fromkeys(table["label"]))}
+    method = (
+        ACE(*given, plan, **LITERAL | options, seed=0)
+        if kind == "ACE"
+        else ProcVLR(*given, **options)
+    )
+    return ByName(method, names), {
+        label: i for i, label in enumerate(dict.fromkeys(table["label"]))
+    }
 
 
 def options_of(parser: argparse.ArgumentParser, **usual) -> None:
-    """Every field of `Recipe` as an option, with its default or another one from `usual`; those without must be given."""
+    """Every field of `Recipe` as an option, with its default or another one from `usual`; those
+    without must be given.
+    """
     for field in fields(Recipe):
         default = usual.get(field.name, None if field.default is MISSING else field.default)
-        option = {"action": "store_true"} if field.type is bool else {"type": field.type, "default": default, "required": default is None}
+        option = (
+            {"action": "store_true"}
+            if field.type is bool
+            else {"type": field.type, "default": default, "required": default is None}
+        )
         parser.add_argument(f"--{field.name.replace('_', '-')}", **option)
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="vlact.papers.scaling", description=__doc__.split("\n\n")[0])
-    parser.add_argument("table", type=Path, help="annotation table (csv); rows of split 'train' are taken")
+    parser = argparse.ArgumentParser(
+        prog="vlact.papers.scaling", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument(
+        "table", type=Path, help="annotation table (csv); rows of split 'train' are taken"
+    )
     parser.add_argument("videos", type=Path, help="folder of its videos")
     parser.add_argument("out", type=Path, help="folder of the run")
-    parser.add_argument("--kind", default="I3D", help="model of vlact.papers.transfer.benchmark.build; ACE and ProcVLR leave encoder.safetensors too")
+    parser.add_argument(
+        "--kind",
+        default="I3D",
+        help="model of vlact.papers.transfer.benchmark.build; ACE and ProcVLR leave encoder.safetensors too",
+    )
     parser.add_argument("--options", type=json.loads, default={}, help="its options, as json")
-    parser.add_argument("--clip", help="FrameEncoder file, for models that start from CLIP; DualEncoder file for ACE and ProcVLR")
+    parser.add_argument(
+        "--clip",
+        help="FrameEncoder file, for models that start from CLIP; DualEncoder file for ACE and ProcVLR",
+    )
     parser.add_argument("--trees", help="synonym trees (yaml) of ACE; nearest words if not given")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="pixels of a side")
-    parser.add_argument("--window-s", type=float, help="seconds of a clip; whole segments if not given")
-    parser.add_argument("--workers", type=int, default=4, help="decoding processes for each training process")
+    parser.add_argument(
+        "--window-s", type=float, help="seconds of a clip; whole segments if not given"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=4, help="decoding processes for each training process"
+    )
     parser.add_argument("--stop", type=int, help="end early, after so many steps")
     options_of(parser)
     given = parser.parse_args(arguments)
@@ -371,20 +494,45 @@ def main(arguments: list[str]) -> int:
         accelerator = Accelerator()
         torch.manual_seed(recipe.seed)  # the same start in every process
         if given.kind in TIMESFORMER:
-            model, number = by_name(given.kind, table, given.clip, given.options, given.trees, accelerator.device)
+            model, number = by_name(
+                given.kind, table, given.clip, given.options, given.trees, accelerator.device
+            )
         else:
-            texts = [t.format(n) for n in names for t in (*TEMPLATES, "{}")] if given.kind in (*BY_NAME, "CIR") else []
-            words = dict(zip(texts, sentence_encoder()(texts).to(accelerator.device), strict=True)) if texts else None
-            model, number = build(given.kind, names, given.options, given.clip, words), {n: i for i, n in enumerate(names)}
+            texts = (
+                [t.format(n) for n in names for t in (*TEMPLATES, "{}")]
+                if given.kind in (*BY_NAME, "CIR")
+                else []
+            )
+            words = (
+                dict(zip(texts, sentence_encoder()(texts).to(accelerator.device), strict=True))
+                if texts
+                else None
+            )
+            model, number = (
+                build(given.kind, names, given.options, given.clip, words),
+                {n: i for i, n in enumerate(names)},
+            )
         labels = table["label"].map(number).to_numpy()
-        clips = Moments(given.videos, table, labels, given.frames, given.size, given.window_s, recipe.seed)
-        curve = train(Objective(model, recipe.smoothing), clips, recipe, given.out, accelerator, given.workers, given.stop)
+        clips = Moments(
+            given.videos, table, labels, given.frames, given.size, given.window_s, recipe.seed
+        )
+        curve = train(
+            Objective(model, recipe.smoothing),
+            clips,
+            recipe,
+            given.out,
+            accelerator,
+            given.workers,
+            given.stop,
+        )
     except (ValueError, FloatingPointError, video.VideoError) as error:
         print(error, file=sys.stderr)
         return 1
     if accelerator.is_main_process:
         if given.kind in TIMESFORMER and (whole := given.out / "model.safetensors").is_file():
-            files.fill(model, load_file(whole), whole).method.encoder.save(given.out / "encoder.safetensors")
+            files.fill(model, load_file(whole), whole).method.encoder.save(
+                given.out / "encoder.safetensors"
+            )
         print(f"{len(curve)} steps, loss {curve['loss'].iloc[-1]:.4f}; {given.out}")
     return 0
 

@@ -1,9 +1,9 @@
 """The claims ledger: what the three papers say, beside what came out here.
 
-`report/published/claims.csv` has the sentences. A claim that can be tested has a function here under its id, which turns
-what the stages left into differences that the claim says are above zero: by seed, or by model where the sentence is about
-models. A 95 % t interval decides each. A claim holds if all its parts lie above zero, does not if one lies below, and is
-not decided otherwise.
+`report/published/claims.csv` has the sentences. A claim that can be tested has a function here
+under its id, which turns what the stages left into differences that the claim says are above zero:
+by seed, or by model where the sentence is about models. A 95 % t interval decides each. A claim
+holds if all its parts lie above zero, does not if one lies below, and is not decided otherwise.
 """
 
 import json
@@ -80,7 +80,9 @@ class Results:
         mine = self.cells[(self.cells["dataset"] == dataset) & (self.cells["method"] == method)]
         return 100 * mine.set_index("seed")[key]
 
-    def swept(self, dataset: str, model: str, key: str = "srt_acc_mean", test: str | None = None) -> pd.Series:
+    def swept(
+        self, dataset: str, model: str, key: str = "srt_acc_mean", test: str | None = None
+    ) -> pd.Series:
         mine = self.sweeps[(self.sweeps["dataset"] == dataset) & (self.sweeps["model"] == model)]
         return 100 * mine[mine["test"] == test if test else slice(None)].set_index("seed")[key]
 
@@ -92,8 +94,13 @@ class Results:
 
     def guess(self, dataset: str) -> float:
         """Accuracy of guessing novel classes, percent."""
-        asked = pd.read_parquet(self.p.data / "ace" / "predictions.parquet", columns=["dataset", "model", "mode", "run", "label"])
-        labels = asked.query("dataset == @dataset and model == 'zero-shot' and mode == 'novel' and run == 0")["label"]
+        asked = pd.read_parquet(
+            self.p.data / "ace" / "predictions.parquet",
+            columns=["dataset", "model", "mode", "run", "label"],
+        )
+        labels = asked.query(
+            "dataset == @dataset and model == 'zero-shot' and mode == 'novel' and run == 0"
+        )["label"]
         return 100 * random_guess(labels, labels.nunique())["acc"]
 
     # ActionVLM
@@ -116,24 +123,44 @@ class Results:
     @cached_property
     def detections(self) -> pd.DataFrame:
         """Of every localiser, with question answering as one more model."""
-        folder, shown = self.p.data, ["video", "start_s", "end_s", "label", "score", "model", "seed", "condition"]
-        others = pd.read_parquet(folder / "localisers" / "detections.parquet").assign(condition="own")
-        encoders = pd.read_parquet(folder / "encoders" / "detections.parquet").assign(condition="own")
+        folder, shown = (
+            self.p.data,
+            ["video", "start_s", "end_s", "label", "score", "model", "seed", "condition"],
+        )
+        others = pd.read_parquet(folder / "localisers" / "detections.parquet").assign(
+            condition="own"
+        )
+        encoders = pd.read_parquet(folder / "encoders" / "detections.parquet").assign(
+            condition="own"
+        )
         encoders["model"] = "ActionFormer, " + encoders["encoder"]
         seconds, said = self.truth.drop_duplicates("video").set_index("video")["duration_s"], []
         for row in self.answers.itertuples():
             table = proposals.read(row.text, self.classes)[0]
-            times = ((row.start + table[["start", "end"]]) * self.step_s).clip(upper=seconds[row.video])
+            times = ((row.start + table[["start", "end"]]) * self.step_s).clip(
+                upper=seconds[row.video]
+            )
             where = {k: getattr(row, k) for k in ("video", "model", "seed", "condition")}
-            said.append(table[["label", "score"]].assign(start_s=times["start"], end_s=times["end"], **where))
+            said.append(
+                table[["label", "score"]].assign(
+                    start_s=times["start"], end_s=times["end"], **where
+                )
+            )
         said = pd.concat(said, ignore_index=True)
         said = said[said["end_s"] > said["start_s"] + 1e-3]
-        tables = [pd.read_parquet(folder / "actionvlm" / "detections.parquet"), others, encoders, said]
+        tables = [
+            pd.read_parquet(folder / "actionvlm" / "detections.parquet"),
+            others,
+            encoders,
+            said,
+        ]
         return pd.concat([t[shown] for t in tables], ignore_index=True)
 
     @cached_property
     def answers(self) -> pd.DataFrame:
-        return pd.read_parquet(self.p.data / "actionvlm" / "answers.parquet").assign(model="question answering")
+        return pd.read_parquet(self.p.data / "actionvlm" / "answers.parquet").assign(
+            model="question answering"
+        )
 
     @cached_property
     def frames(self) -> pd.DataFrame:
@@ -141,17 +168,34 @@ class Results:
 
     @cached_property
     def ap(self) -> pd.DataFrame:
-        """Average precision in percent by `model, condition, seed, label`, averaged over tIoU 0.3–0.7; 0 of answers that say nothing."""
+        """Average precision in percent by `model, condition, seed, label`, averaged over tIoU
+        0.3–0.7; 0 of answers that say nothing.
+        """
         keys = ["model", "condition", "seed"]
-        wanted = self.detections[self.detections["condition"].str.fullmatch(r"own|λ = 0\.4|deranged \d")]
+        wanted = self.detections[
+            self.detections["condition"].str.fullmatch(r"own|λ = 0\.4|deranged \d")
+        ]
         found = [
-            evaluate(self.truth, part, tious=THUMOS14_TIOUS).assign(**dict(zip(keys, key, strict=True)))
+            evaluate(self.truth, part, tious=THUMOS14_TIOUS).assign(
+                **dict(zip(keys, key, strict=True))
+            )
             for key, part in wanted.groupby(keys, sort=False)
         ]
         ap = 100 * pd.concat(found).groupby([*keys, "label"])["ap"].mean()
         asked = self.answers[keys].drop_duplicates().itertuples(index=False, name=None)
-        silent = [(*key, label) for key in asked if key not in ap.index.droplevel("label") for label in self.classes]
-        return pd.concat([ap, pd.Series(0.0, pd.MultiIndex.from_tuples(silent, names=ap.index.names))]).sort_index() if silent else ap
+        silent = [
+            (*key, label)
+            for key in asked
+            if key not in ap.index.droplevel("label")
+            for label in self.classes
+        ]
+        return (
+            pd.concat(
+                [ap, pd.Series(0.0, pd.MultiIndex.from_tuples(silent, names=ap.index.names))]
+            ).sort_index()
+            if silent
+            else ap
+        )
 
     def map(self, model: str, condition: str = "own") -> pd.Series:
         """mAP by seed, percent."""
@@ -159,14 +203,30 @@ class Results:
 
     def lap(self, model: str) -> pd.Series:
         """Language advantage on performance by seed, percent."""
-        conditions = [c for c in self.ap.loc[model].index.unique("condition") if c.startswith("deranged")]
+        conditions = [
+            c for c in self.ap.loc[model].index.unique("condition") if c.startswith("deranged")
+        ]
         own, wrong = self.map(model), [self.map(model, c) for c in conditions]
-        return pd.Series({s: proposals.language_advantage_on_performance(own[s], [w[s] for w in wrong]) for s in own.index if own[s] > 0})
+        return pd.Series(
+            {
+                s: proposals.language_advantage_on_performance(own[s], [w[s] for w in wrong])
+                for s in own.index
+                if own[s] > 0
+            }
+        )
 
     def groups(self, seed: int) -> tuple[list[str], list[str]]:
-        """The hard tenth and the easy fifth of classes, by what vision alone makes of them on the other seeds."""
+        """The hard tenth and the easy fifth of classes, by what vision alone makes of them on the
+        other seeds.
+        """
         own = self.ap[VISION, "own"]
-        others = own[own.index.get_level_values("seed") != seed].groupby("label").mean().sort_values(kind="stable").index
+        others = (
+            own[own.index.get_level_values("seed") != seed]
+            .groupby("label")
+            .mean()
+            .sort_values(kind="stable")
+            .index
+        )
         return list(others[: max(1, len(others) // 10)]), list(others[-len(others) // 5 :])
 
     def hard_minus_easy(self, by_label: pd.Series) -> pd.Series:
@@ -179,26 +239,54 @@ class Results:
         return pd.Series(out)
 
     def ambiguous(self, model: str) -> pd.DataFrame:
-        """Confidence and covered share by seed, percent, on clips that only look like an action (Table 5)."""
+        """Confidence and covered share by seed, percent, on clips that only look like an action
+        (Table 5).
+        """
         events = json.loads((self.p.data / "stadium" / "events.json").read_text())
-        clips = pd.DataFrame([{"video": v, **d} for v in self.truth["video"].unique() for d in events[v]["distractors"]])
+        clips = pd.DataFrame(
+            [
+                {"video": v, **d}
+                for v in self.truth["video"].unique()
+                for d in events[v]["distractors"]
+            ]
+        )
         clips = clips.groupby("label", sort=False).head(2)
-        mine, rows = self.detections[(self.detections["model"] == model) & (self.detections["condition"] == "own")], []
+        mine, rows = (
+            self.detections[
+                (self.detections["model"] == model) & (self.detections["condition"] == "own")
+            ],
+            [],
+        )
         for seed, part in mine.groupby("seed"):
             for c in clips.itertuples():
                 over = part[part["video"] == c.video]
-                share = (over["end_s"].clip(c.start_s, c.end_s) - over["start_s"].clip(c.start_s, c.end_s)) / (c.end_s - c.start_s)
+                share = (
+                    over["end_s"].clip(c.start_s, c.end_s)
+                    - over["start_s"].clip(c.start_s, c.end_s)
+                ) / (c.end_s - c.start_s)
                 over = over[share > 0.5]
                 best = over["score"].idxmax() if len(over) else None
-                rows.append((seed, 0.0, 0.0) if best is None else (seed, over.loc[best, "score"], share[best]))
-        return 100 * pd.DataFrame(rows, columns=["seed", "confidence", "length"]).groupby("seed").mean()
+                rows.append(
+                    (seed, 0.0, 0.0)
+                    if best is None
+                    else (seed, over.loc[best, "score"], share[best])
+                )
+        return (
+            100
+            * pd.DataFrame(rows, columns=["seed", "confidence", "length"]).groupby("seed").mean()
+        )
 
     @cached_property
     def kitchens(self) -> pd.Series:
         """mAP by task, model, seed, percent."""
         folder, rows = self.p.data / "kitchens", {}
-        truth = {task: activitynet.ground_truth(folder / f"{task}.json", "test") for task in ("verb", "noun")}
-        for key, part in pd.read_parquet(folder / "detections.parquet").groupby(["task", "model", "seed"], sort=False):
+        truth = {
+            task: activitynet.ground_truth(folder / f"{task}.json", "test")
+            for task in ("verb", "noun")
+        }
+        for key, part in pd.read_parquet(folder / "detections.parquet").groupby(
+            ["task", "model", "seed"], sort=False
+        ):
             rows[key] = 100 * evaluate(truth[key[0]], part, tious=EPIC_TIOUS)["ap"].mean()
         return pd.Series(rows).sort_index()
 
@@ -214,7 +302,9 @@ class Results:
         return pd.concat(found, ignore_index=True)
 
     def by_model(self, task: str, column: str, background: str = "realistic") -> pd.Series:
-        mine = self.transfer[(self.transfer["task"] == task) & (self.transfer["background"] == background)]
+        mine = self.transfer[
+            (self.transfer["task"] == task) & (self.transfer["background"] == background)
+        ]
         return mine.groupby("model", sort=False)[column].mean()
 
     def arm(self, name: str) -> pd.Series:
@@ -250,18 +340,26 @@ def a4(r):
 def a5(r):
     for d in NAMES:
         rival, found = r.best_rival(d, "seen_acc")
-        yield Part(f"{NAMES[d]}: seen accuracy plus {CLOSE:g} over {rival}", r.ace(d, "ACE", "seen_acc") + CLOSE - found)
+        yield Part(
+            f"{NAMES[d]}: seen accuracy plus {CLOSE:g} over {rival}",
+            r.ace(d, "ACE", "seen_acc") + CLOSE - found,
+        )
 
 
 def a6(r):
     for d in NAMES:
         for key, name in (("seen_acc", "seen"), ("srt_acc_mean", "SRT")):
-            yield Part(f"{NAMES[d]}: {name} accuracy over ProcVLR", r.ace(d, "ACE", key) - r.ace(d, "ProcVLR", key))
+            yield Part(
+                f"{NAMES[d]}: {name} accuracy over ProcVLR",
+                r.ace(d, "ACE", key) - r.ace(d, "ProcVLR", key),
+            )
 
 
 def a7(r):
     for d in ("ata", "ikea"):
-        calmer = {x: r.ace(d, f"w/o {x}", "srt_acc_std") - r.ace(d, "ACE", "srt_acc_std") for x in PARTS}
+        calmer = {
+            x: r.ace(d, f"w/o {x}", "srt_acc_std") - r.ace(d, "ACE", "srt_acc_std") for x in PARTS
+        }
         rest = max(PARTS[1:], key=lambda x: calmer[x].mean())
         yield Part(f"{NAMES[d]}: SRT std without it over with it", calmer[PARTS[0]])
         yield Part(f"{NAMES[d]}: that over the same of {rest}", calmer[PARTS[0]] - calmer[rest])
@@ -275,13 +373,16 @@ def lost(r: Results, dataset: str, part: str) -> pd.Series:
 def a8(r):
     for d in ("ata", "ikea"):
         yield Part(f"{NAMES[d]}: SRT accuracy with over without them", lost(r, d, PARTS[1]))
-    yield Part("the loss on IKEA over that on ATA", lost(r, "ikea", PARTS[1]) - lost(r, "ata", PARTS[1]))
+    yield Part(
+        "the loss on IKEA over that on ATA", lost(r, "ikea", PARTS[1]) - lost(r, "ata", PARTS[1])
+    )
 
 
 def a9(r):
     for d in ("ata", "ikea"):
         yield Part(
-            f"{NAMES[d]}: SRT std with over without them", r.ace(d, "ACE", "srt_acc_std") - r.ace(d, f"w/o {PARTS[1]}", "srt_acc_std")
+            f"{NAMES[d]}: SRT std with over without them",
+            r.ace(d, "ACE", "srt_acc_std") - r.ace(d, f"w/o {PARTS[1]}", "srt_acc_std"),
         )
 
 
@@ -297,21 +398,36 @@ def a11(r):
 
 def a12(r):
     for key, name in (("srt_acc_mean", "accuracy"), ("srt_f1_mean", "F1")):
-        manual, shipped = r.swept("gtea", "manual tree", key, "manual"), r.swept("gtea", "shipped tree", key, "shipped")
+        manual, shipped = (
+            r.swept("gtea", "manual tree", key, "manual"),
+            r.swept("gtea", "shipped tree", key, "shipped"),
+        )
         yield Part(f"SRT {name}, manual over shipped trees", manual - shipped)
 
 
 def a13(r):
-    manual, shipped = r.swept("gtea", "manual tree", test="shipped"), r.swept("gtea", "shipped tree", test="shipped")
-    yield Part("SRT accuracy on shipped names, trained on shipped over manual trees", shipped - manual)
+    manual, shipped = (
+        r.swept("gtea", "manual tree", test="shipped"),
+        r.swept("gtea", "shipped tree", test="shipped"),
+    )
+    yield Part(
+        "SRT accuracy on shipped names, trained on shipped over manual trees", shipped - manual
+    )
 
 
 def a14(r):
-    sizes = [m for m in r.sweeps.query("dataset == 'ata'")["model"].unique() if re.fullmatch(r"\d+ first, \d+ second", m)]
+    sizes = [
+        m
+        for m in r.sweeps.query("dataset == 'ata'")["model"].unique()
+        if re.fullmatch(r"\d+ first, \d+ second", m)
+    ]
     found = {m: r.swept("ata", m) for m in sizes}
     worst, best = (f(found, key=lambda m: found[m].mean()) for f in (min, max))
     whole = max(sizes, key=lambda m: sum(map(int, re.findall(r"\d+", m))))
-    yield Part(f"SRT accuracy of the worst number ({worst}) over none", found[worst] - r.swept("ata", "no synonym"))
+    yield Part(
+        f"SRT accuracy of the worst number ({worst}) over none",
+        found[worst] - r.swept("ata", "no synonym"),
+    )
     if best != whole:
         yield Part(f"of the best number ({best}) over all", found[best] - found[whole])
 
@@ -319,26 +435,40 @@ def a14(r):
 def a15(r):
     base = r.ace("ata", "ACE", "seen_f1") - r.swept("ata", "2 text blocks", "seen_f1")
     yield Part(f"ATA: {CLOSE:g} over the change of base F1, 2 blocks", CLOSE - base.abs())
-    yield Part("ATA: novel F1, projection over 2 blocks", r.ace("ata", "ACE", "unseen_f1") - r.swept("ata", "2 text blocks", "unseen_f1"))
+    yield Part(
+        "ATA: novel F1, projection over 2 blocks",
+        r.ace("ata", "ACE", "unseen_f1") - r.swept("ata", "2 text blocks", "unseen_f1"),
+    )
 
 
 def a16(r):
-    deepest = max((m for m in r.sweeps["model"].unique() if m.endswith("video blocks")), key=lambda m: int(m.split()[0]))
+    deepest = max(
+        (m for m in r.sweeps["model"].unique() if m.endswith("video blocks")),
+        key=lambda m: int(m.split()[0]),
+    )
     for d in ("ata", "ikea"):
         yield Part(
-            f"{NAMES[d]}: base F1, {deepest} over {r.p.ace.trained_blocks}", r.swept(d, deepest, "seen_f1") - r.ace(d, "ACE", "seen_f1")
+            f"{NAMES[d]}: base F1, {deepest} over {r.p.ace.trained_blocks}",
+            r.swept(d, deepest, "seen_f1") - r.ace(d, "ACE", "seen_f1"),
         )
 
 
 def a17(r):
-    yield Part(f"ATA: {CLOSE:g} over the distance from chance", CLOSE - (r.ace("ata", "zero-shot", "unseen_acc") - r.guess("ata")).abs())
-    yield Part("IKEA: chance over unseen accuracy", r.guess("ikea") - r.ace("ikea", "zero-shot", "unseen_acc"))
+    yield Part(
+        f"ATA: {CLOSE:g} over the distance from chance",
+        CLOSE - (r.ace("ata", "zero-shot", "unseen_acc") - r.guess("ata")).abs(),
+    )
+    yield Part(
+        "IKEA: chance over unseen accuracy",
+        r.guess("ikea") - r.ace("ikea", "zero-shot", "unseen_acc"),
+    )
 
 
 def a18(r):
     for d in ("ata", "ikea"):
         yield Part(
-            f"{NAMES[d]}: unseen accuracy, pretrained over random", r.ace(d, "ACE", "unseen_acc") - r.swept(d, "random start", "unseen_acc")
+            f"{NAMES[d]}: unseen accuracy, pretrained over random",
+            r.ace(d, "ACE", "unseen_acc") - r.swept(d, "random start", "unseen_acc"),
         )
 
 
@@ -349,13 +479,20 @@ def a19(r):
             before, after = (concept_space(part[part["model"] == m]) for m in ("pretrained", "ACE"))
             first = r.p.seeds[:1]
             yield Part(
-                f"{NAMES[d]}, {mode}: cosine distance within, before over after", pd.Series(before["within"] - after["within"], first)
+                f"{NAMES[d]}, {mode}: cosine distance within, before over after",
+                pd.Series(before["within"] - after["within"], first),
             )
-            yield Part(f"{NAMES[d]}, {mode}: between, after over before", pd.Series(after["between"] - before["between"], first))
+            yield Part(
+                f"{NAMES[d]}, {mode}: between, after over before",
+                pd.Series(after["between"] - before["between"], first),
+            )
 
 
 def a20(r):
-    yield Part("default labels, LaViLa over ACE", r.ace("gtea", "LaViLa", "unseen_acc") - r.ace("gtea", "ACE", "unseen_acc"))
+    yield Part(
+        "default labels, LaViLa over ACE",
+        r.ace("gtea", "LaViLa", "unseen_acc") - r.ace("gtea", "ACE", "unseen_acc"),
+    )
     yield Part("SRT, ACE over LaViLa", r.ace("gtea") - r.ace("gtea", "LaViLa"))
 
 
@@ -366,7 +503,9 @@ def v1(r):
 def v3(r):
     alone = {m: r.map(m) for m in ("ActionFormer", "TriDet", "DyFADet")}
     best = max(alone, key=lambda m: alone[m].mean())
-    yield Part(f"mAP of the full method over {best}, the best on features alone", r.map(FULL) - alone[best])
+    yield Part(
+        f"mAP of the full method over {best}, the best on features alone", r.map(FULL) - alone[best]
+    )
 
 
 def v4(r):
@@ -378,25 +517,35 @@ def v5(r):
     for seed, part in r.answers[r.answers["condition"] == "own"].groupby("seed"):
         key = part["video"] + " " + part["start"].astype(str)
         texts, ended = (dict(zip(key, part[c], strict=True)) for c in ("text", "ended"))
-        rows[seed] = proposals.failures(texts, ended, r.p.tal.window, r.classes)[["fixed", "infinite"]].mean()
+        rows[seed] = proposals.failures(texts, ended, r.p.tal.window, r.classes)[
+            ["fixed", "infinite"]
+        ].mean()
     found = 100 * pd.DataFrame(rows).T
     for kind in ("fixed", "infinite"):
         yield Part(f"share of {kind} answers over none", found[kind])
 
 
 def v6(r):
-    yield Part("LAP, answers over language only", r.lap("question answering") - r.lap("language only"))
+    yield Part(
+        "LAP, answers over language only", r.lap("question answering") - r.lap("language only")
+    )
     yield Part("LAP, language only over the full method", r.lap("language only") - r.lap(FULL))
 
 
 def v7(r):
-    yield Part("gain of the full method, hard over easy classes", r.hard_minus_easy(r.ap[FULL, "own"] - r.ap[VISION, "own"]))
+    yield Part(
+        "gain of the full method, hard over easy classes",
+        r.hard_minus_easy(r.ap[FULL, "own"] - r.ap[VISION, "own"]),
+    )
 
 
 def v8(r):
     own = r.frames[(r.frames["model"] == FULL) & (r.frames["label"] < len(r.classes))]
     own = own.assign(label=own["label"].map(dict(enumerate(r.classes))))
-    yield Part("mean λ (0–1), hard over easy classes", r.hard_minus_easy(own.groupby(["seed", "label"])["weight"].mean()))
+    yield Part(
+        "mean λ (0–1), hard over easy classes",
+        r.hard_minus_easy(own.groupby(["seed", "label"])["weight"].mean()),
+    )
 
 
 def v9(r):
@@ -416,23 +565,32 @@ def v11(r):
 
 
 def v14(r):
-    gain = {task: r.kitchens[task, FULL] - r.kitchens[task, "ActionFormer"] for task in ("verb", "noun")}
+    gain = {
+        task: r.kitchens[task, FULL] - r.kitchens[task, "ActionFormer"] for task in ("verb", "noun")
+    }
     yield Part("verbs: full method over vision only", gain["verb"])
     yield Part("gain on verbs over gain on nouns", gain["verb"] - gain["noun"])
 
 
 def v15(r):
     images = r.map("ActionFormer, CLIP on frames")
-    yield Part("mAP on a TimeSformer's features over CLIP's", r.map("ActionFormer, TimeSformer on tutorials") - images)
+    yield Part(
+        "mAP on a TimeSformer's features over CLIP's",
+        r.map("ActionFormer, TimeSformer on tutorials") - images,
+    )
 
 
 def v16(r):
-    yield Part("mAP with over without descriptions, λ = 1", r.map(FIXED) - r.map(f"{FIXED}, w/o T_desc"))
+    yield Part(
+        "mAP with over without descriptions, λ = 1", r.map(FIXED) - r.map(f"{FIXED}, w/o T_desc")
+    )
 
 
 def v17(r):
     for kind in ("[loc]", "special tokens"):
-        yield Part(f"mAP with over without {kind}, λ = 1", r.map(FIXED) - r.map(f"{FIXED}, w/o {kind}"))
+        yield Part(
+            f"mAP with over without {kind}, λ = 1", r.map(FIXED) - r.map(f"{FIXED}, w/o {kind}")
+        )
 
 
 def v18(r):
@@ -443,7 +601,9 @@ def v19(r):
     real = (r.truth[["start_s", "end_s"]].to_numpy() / r.step_s % r.p.tal.window).round()
     shares = {}
     for seed, part in r.answers[r.answers["condition"] == "own"].groupby("seed"):
-        said = np.concatenate([np.ravel(proposals.read(t, r.classes)[0][["start", "end"]]) for t in part["text"]])
+        said = np.concatenate(
+            [np.ravel(proposals.read(t, r.classes)[0][["start", "end"]]) for t in part["text"]]
+        )
         shares[seed] = 100 * ((said % 10 == 0).mean() - (real % 10 == 0).mean())
     yield Part("share of multiples of ten, written over true", pd.Series(shares))
 
@@ -451,7 +611,13 @@ def v19(r):
 def thirteen(found: pd.Series) -> pd.Series:
     """The models of the paper's Table 2."""
     printed = published.read("transfer_table2")
-    return found.reindex([m for m in printed.loc[~printed["setting"].str.contains("domain"), "method"].unique() if m in found.index])
+    return found.reindex(
+        [
+            m
+            for m in printed.loc[~printed["setting"].str.contains("domain"), "method"].unique()
+            if m in found.index
+        ]
+    )
 
 
 def t1(r):
@@ -465,17 +631,28 @@ def t2(r):
     for column in ("known", "unknown"):
         fine = r.by_model("fine", column)
         fine = fine[~fine.index.str.contains("all clips")]
-        yield Part(f"{column} contexts, coarse over fine", r.by_model("coarse", column).reindex(fine.index) - fine, "models")
+        yield Part(
+            f"{column} contexts, coarse over fine",
+            r.by_model("coarse", column).reindex(fine.index) - fine,
+            "models",
+        )
 
 
 def t4(r):
     plain = r.by_model("coarse", "hm", "plain")
-    yield Part("HM, plain over realistic", plain - r.by_model("coarse", "hm").reindex(plain.index), "models")
+    yield Part(
+        "HM, plain over realistic",
+        plain - r.by_model("coarse", "hm").reindex(plain.index),
+        "models",
+    )
 
 
 def t7(r):
     yield Part("HM, disentangled over EZ-CLIP", r.arm("disentangled") - r.arm("EZ-CLIP"))
-    yield Part("HM, disentangled over EZ-CLIP with the same labels", r.arm("disentangled") - r.arm("fine labels only"))
+    yield Part(
+        "HM, disentangled over EZ-CLIP with the same labels",
+        r.arm("disentangled") - r.arm("fine labels only"),
+    )
 
 
 def verdict(parts: list[dict]) -> str:
@@ -489,7 +666,8 @@ def measure(p: Params) -> pd.DataFrame:
     """Every part of every claim that can be tested.
 
     Returns:
-        `id, part, over` (seeds or models), `n, mean, low, high, wins`; low and high are nan where n is below 2, mean where it is 0.
+        `id, part, over` (seeds or models), `n, mean, low, high, wins`; low and high are nan where n
+        is below 2, mean where it is 0.
     """
     r, rows = Results(p), []
     for name in published.read("claims")["id"]:
@@ -506,7 +684,8 @@ def measure(p: Params) -> pd.DataFrame:
 
 
 def ledger(parts: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim: the sentence, its place, the published effect, ours, the verdict, and where it is shown.
+    """One row a claim: the sentence, its place, the published effect, ours, the verdict, and where
+    it is shown.
 
     Args:
         parts: From `measure`.
@@ -514,11 +693,22 @@ def ledger(parts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for c in published.read("claims").itertuples():
         mine = parts[parts["id"] == c.id]
-        kind, number = re.search(r"(Table|Fig)\D*(\d+)", c.place + " Table 3").groups()  # Section 4.2 is about Table 3
-        notebook, heading = shown_in(f"{c.paper}_{'table' if kind == 'Table' else 'figure'}{number}")
-        row = {"id": c.id, "paper": c.paper, "place": c.place, "claim": c.claim, "published effect": c.published_effect}
+        # Section 4.2 is about Table 3
+        kind, number = re.search(r"(Table|Fig)\D*(\d+)", c.place + " Table 3").groups()
+        notebook, heading = shown_in(
+            f"{c.paper}_{'table' if kind == 'Table' else 'figure'}{number}"
+        )
+        row = {
+            "id": c.id,
+            "paper": c.paper,
+            "place": c.place,
+            "claim": c.claim,
+            "published effect": c.published_effect,
+        }
         row |= {"verdict": verdict(mine.to_dict("records")) if len(mine) else NOT_HERE}
-        row |= {"ours": "; ".join(map(sentence, mine.itertuples())) if len(mine) else UNTESTABLE[c.id]}
+        row |= {
+            "ours": "; ".join(map(sentence, mine.itertuples())) if len(mine) else UNTESTABLE[c.id]
+        }
         rows.append(row | {"notebook": notebook, "section": heading})
     return pd.DataFrame(rows)
 
@@ -532,13 +722,17 @@ def sentence(part) -> str:
 
 
 def shown_in(stem: str) -> tuple[str, str]:
-    """The notebook that makes a table or figure, and the heading under which it does; "", "" where none does."""
+    """The notebook that makes a table or figure, and the heading under which it does; "", "" where
+    none does.
+    """
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         heading = ""
         for cell in json.loads(path.read_text())["cells"]:
             source = "".join(cell["source"])
             if cell["cell_type"] == "markdown":
-                heading = ([x.lstrip("# ") for x in source.splitlines() if x.startswith("##")] or [heading])[-1]
+                heading = (
+                    [x.lstrip("# ") for x in source.splitlines() if x.startswith("##")] or [heading]
+                )[-1]
             elif re.search(rf'(save|=)\(.*"{stem}(?!\d)', source, re.DOTALL) and "save(" in source:
                 return path.name, heading
     return "", ""

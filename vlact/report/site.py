@@ -1,7 +1,9 @@
-"""`make site`: every table, figure, claim, video and notebook of a profile as static pages that work offline.
+"""`make site`: every table, figure, claim, video and notebook of a profile as static pages that
+work offline.
 
-Nothing is computed here: the pages show what `make repro` left under `figures/<profile>`, videos of `data/<profile>`
-where they are on this machine, and the notebooks as the pipeline executed them (else as they are committed).
+Nothing is computed here: the pages show what `make repro` left under `figures/<profile>`, videos of
+`data/<profile>` where they are on this machine, and the notebooks as the pipeline executed them
+(else as they are committed).
 """
 
 import os
@@ -17,12 +19,24 @@ from vlact.params import Params, load
 from vlact.report.tables import write_text
 
 PAPERS = {
-    "ace": ("ACE", "Action Concept Enhancement: synonyms and shadow negatives, so that an unseen action is recognised whatever names it."),
-    "actionvlm": ("ActionVLM", "Temporal action localisation in which language is a residual that must earn its weight."),
+    "ace": (
+        "ACE",
+        "Action Concept Enhancement: synonyms and shadow negatives, so that an unseen action is "
+        "recognised whatever names it.",
+    ),
+    "actionvlm": (
+        "ActionVLM",
+        "Temporal action localisation in which language is a residual that must earn its weight.",
+    ),
     "transfer": ("Motion transfer", "Does a motion learnt in one context transfer to another?"),
     "beyond": ("Beyond the papers", "Worlds, controls, diagnostics, and your own videos."),
 }
-NAV = [("index.html", "Home"), *((f"{k}.html", v[0]) for k, v in PAPERS.items()), ("claims.html", "Claims"), ("videos.html", "Videos")]
+NAV = [
+    ("index.html", "Home"),
+    *((f"{k}.html", v[0]) for k, v in PAPERS.items()),
+    ("claims.html", "Claims"),
+    ("videos.html", "Videos"),
+]
 
 
 def build(p: Params, out: Path) -> Path:
@@ -37,9 +51,14 @@ def build(p: Params, out: Path) -> Path:
     """
     index = p.figures / "index.csv"
     if not index.is_file():
-        raise FileNotFoundError(f"{index}: no results of profile {p.profile!r}; run `make repro PROFILE={p.profile}` first")
+        raise FileNotFoundError(
+            f"{index}: no results of profile {p.profile!r}; run `make repro PROFILE={p.profile}` "
+            "first"
+        )
     if out.exists() and not (out / "site.css").is_file():
-        raise ValueError(f"{out}: expected an earlier site or nothing, found other files; choose another folder")
+        raise ValueError(
+            f"{out}: expected an earlier site or nothing, found other files; choose another folder"
+        )
     fresh = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -55,10 +74,21 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = Path(__file__).parent / "pages"
-    made = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    made = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
 
     def write(name: str, template: str, **given) -> None:
-        given = {"root": "../" * name.count("/"), "here": name, "nav": NAV, "profile": p.profile, "wide": False} | given
+        given = {
+            "root": "../" * name.count("/"),
+            "here": name,
+            "nav": NAV,
+            "profile": p.profile,
+            "wide": False,
+        } | given
         write_text(out / name, made.get_template(template).render(given))
 
     for name in ("site.css", "site.js"):
@@ -74,7 +104,10 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
     names, verdicts, total = {k: v[0] for k, v in PAPERS.items()}, None, 0
     if (p.figures / "claims.csv").is_file():
         ledger = pd.read_csv(p.figures / "claims.csv", keep_default_na=False)
-        total, verdicts = len(ledger), ledger.groupby(["paper", "verdict"], sort=False).size().unstack(fill_value=0)
+        total, verdicts = (
+            len(ledger),
+            ledger.groupby(["paper", "verdict"], sort=False).size().unstack(fill_value=0),
+        )
         rows = [
             {
                 "id": r["id"], "paper": r["paper"], "place": r["place"], "claim": r["claim"], "published": r["published effect"],
@@ -84,13 +117,36 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
             for r in ledger.to_dict("records")
         ]  # fmt: skip
         counts = list(ledger["verdict"].value_counts().items())
-        write("claims.html", "claims.html", title="Claims", ledger=rows, counts=counts, papers=names, caption=caption(p.figures, "claims"))
+        write(
+            "claims.html",
+            "claims.html",
+            title="Claims",
+            ledger=rows,
+            counts=counts,
+            papers=names,
+            caption=caption(p.figures, "claims"),
+        )
     else:
         write("claims.html", "page.html", title="Claims", body="The ledger is not made yet.")
     write("videos.html", "videos.html", title="Videos", groups=videos(p, out))
-    cards = [{"link": f"{k}.html", "name": n, "about": a, "count": f"{(index['paper'] == k).sum()} items"} for k, (n, a) in PAPERS.items()]
+    cards = [
+        {
+            "link": f"{k}.html",
+            "name": n,
+            "about": a,
+            "count": f"{(index['paper'] == k).sum()} items",
+        }
+        for k, (n, a) in PAPERS.items()
+    ]
     picture = "figures/contact_ikea.png" if (out / "figures" / "contact_ikea.png").is_file() else ""
-    given = {"cards": cards, "picture": picture, "verdicts": verdicts, "claims": total, "papers": names, "notebooks": books}
+    given = {
+        "cards": cards,
+        "picture": picture,
+        "verdicts": verdicts,
+        "claims": total,
+        "papers": names,
+        "notebooks": books,
+    }
     write("index.html", "home.html", title="Results", **given)
 
 
@@ -104,11 +160,31 @@ def caption(folder: Path, stem: str) -> str:
 def item(folder: Path, row) -> dict:
     """A row of the results map, as the template wants it."""
     files = row.files.split()
-    stems = {s: {Path(f).suffix for f in files if Path(f).stem == s} for s in dict.fromkeys(Path(f).stem for f in files)}
-    name = re.sub(r"^(table|figure)", lambda m: m[1].capitalize() + " ", row.item) if row.paper != "beyond" else ""
-    found = {"id": row.item, "name": name, "title": row.title, "stage": row.stage, "notebook_name": row.notebook}
-    found |= {"notebook": f"notebooks/{Path(row.notebook).stem}.html", "pictures": [], "tables": [], "captions": []}
-    found["downloads"] = [{"link": f"figures/{f}", "name": f} for f in files if not f.endswith((".png", ".md"))]
+    stems = {
+        s: {Path(f).suffix for f in files if Path(f).stem == s}
+        for s in dict.fromkeys(Path(f).stem for f in files)
+    }
+    name = (
+        re.sub(r"^(table|figure)", lambda m: m[1].capitalize() + " ", row.item)
+        if row.paper != "beyond"
+        else ""
+    )
+    found = {
+        "id": row.item,
+        "name": name,
+        "title": row.title,
+        "stage": row.stage,
+        "notebook_name": row.notebook,
+    }
+    found |= {
+        "notebook": f"notebooks/{Path(row.notebook).stem}.html",
+        "pictures": [],
+        "tables": [],
+        "captions": [],
+    }
+    found["downloads"] = [
+        {"link": f"figures/{f}", "name": f} for f in files if not f.endswith((".png", ".md"))
+    ]
     for stem, kinds in stems.items():
         if ".png" in kinds:
             found["pictures"].append(f"figures/{stem}.png")
@@ -124,7 +200,13 @@ def table(folder: Path, stem: str) -> dict:
     number = re.compile(r"^[-+−]?\d[\d.,]*%?( ± [\d.]+)?( \[.*)?$|^–?$")
     numeric = {c for c in cells if cells[c].map(lambda x: bool(number.match(x))).all()}
     rows = [list(row.items()) for row in cells.to_dict("records")]
-    return {"name": stem, "columns": list(cells), "numeric": numeric, "rows": rows, "caption": caption(folder, stem)}
+    return {
+        "name": stem,
+        "columns": list(cells),
+        "numeric": numeric,
+        "rows": rows,
+        "caption": caption(folder, stem),
+    }
 
 
 def notebooks(p: Params, out: Path, write) -> list[tuple[str, str]]:
@@ -133,13 +215,23 @@ def notebooks(p: Params, out: Path, write) -> list[tuple[str, str]]:
     from markupsafe import Markup
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True
+    )
     exporter.log.setLevel("ERROR")  # it asks for alternative texts of plots
     found = []
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         executed = ROOT / "data" / "executed" / f"{p.workspace}-{path.name}"
         book = nbformat.read(executed if executed.is_file() else path, as_version=4)
-        title = next((x.lstrip("# ") for c in book.cells for x in c.source.splitlines() if x.startswith("# ")), path.stem)
+        title = next(
+            (
+                x.lstrip("# ")
+                for c in book.cells
+                for x in c.source.splitlines()
+                if x.startswith("# ")
+            ),
+            path.stem,
+        )
         body, _ = exporter.from_notebook_node(book)
         body = re.sub(r"<(script|link)\b[^>]*>(.*?</script>)?", "", body, flags=re.DOTALL)
         body = re.sub(r'href="(\w+)\.ipynb', r'href="\1.html', body)
@@ -150,17 +242,25 @@ def notebooks(p: Params, out: Path, write) -> list[tuple[str, str]]:
 
 
 def videos(p: Params, out: Path) -> list[tuple[str, list[dict]]]:
-    """Samples of every world on this machine, copied to the site: group, and link and label of each."""
+    """Samples of every world on this machine, copied to the site: group, and link and label of
+    each.
+    """
     wanted = {}
     for name in ("ata", "ikea", "gtea"):
         path = p.data / "worlds" / name / "annotations.csv"
         if path.is_file():
             first = pd.read_csv(path)["video"].drop_duplicates().head(3)
-            wanted[f"{name.upper()} in miniature"] = [(path.parent / v, f"recording {v}") for v in first]
+            wanted[f"{name.upper()} in miniature"] = [
+                (path.parent / v, f"recording {v}") for v in first
+            ]
     if (truth := p.data / "stadium" / "ground_truth.json").is_file():
         from vlact.datasets import activitynet
 
-        first = activitynet.ground_truth(truth, "test").drop_duplicates("label").sort_values("label", kind="stable")
+        first = (
+            activitynet.ground_truth(truth, "test")
+            .drop_duplicates("label")
+            .sort_values("label", kind="stable")
+        )
         wanted["Stadium"] = [(truth.parent / r.video, r.label) for r in first.itertuples()]
     if (p.data / "synta" / "realistic").is_dir():
         from vlact.datasets import transfer as lists
@@ -168,11 +268,14 @@ def videos(p: Params, out: Path) -> list[tuple[str, list[dict]]]:
 
         classes = taxonomy("Syn-TA")
         clips = lists.clips(p.data / "synta", classes, p.data / "synta" / "realistic")
-        clips = clips[clips["part"] == "val"].merge(classes[["set", "fine_id", "coarse", "fine"]], on=["set", "fine_id"])
+        clips = clips[clips["part"] == "val"].merge(
+            classes[["set", "fine_id", "coarse", "fine"]], on=["set", "fine_id"]
+        )
         for which, part in clips.groupby("set"):
             first = part.drop_duplicates("coarse").sort_values("coarse", kind="stable")
             wanted[f"Syn-TA, set {which}"] = [
-                (p.data / "synta" / "realistic" / r.video, f"{r.coarse}: {r.fine}") for r in first.itertuples()
+                (p.data / "synta" / "realistic" / r.video, f"{r.coarse}: {r.fine}")
+                for r in first.itertuples()
             ]
     groups = []
     for k, (group, found) in enumerate(wanted.items()):

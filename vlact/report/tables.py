@@ -17,26 +17,52 @@ def write_text(path: Path, text: str) -> None:
 def spread(values, scale: float = 100, digits: int = 1) -> str:
     """Mean ± standard deviation (ddof 1) of fractions, in percent; a single one has no spread."""
     values = scale * pd.Series(list(values), dtype=float)
-    return f"{values.mean():.{digits}f}" + (f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else "")
+    return f"{values.mean():.{digits}f}" + (
+        f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    )
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A GitHub table of the columns, cells as they print."""
-    rows = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    rows = [
+        list(map(str, table.columns)),
+        ["---"] * table.shape[1],
+        *table.astype(str).to_numpy().tolist(),
+    ]
     return "".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |\n" for row in rows)
 
 
 def latex(table: pd.DataFrame) -> str:
     """A booktabs tabular."""
-    special = {"&": r"\&", "%": r"\%", "_": r"\_", "±": r"$\pm$", "#": r"\#", "→": r"$\to$", "−": "$-$"}
+    special = {
+        "&": r"\&",
+        "%": r"\%",
+        "_": r"\_",
+        "±": r"$\pm$",
+        "#": r"\#",
+        "→": r"$\to$",
+        "−": "$-$",
+    }
 
     def cell(value) -> str:
         return "".join(special.get(c, c) for c in str(value))
 
-    lines = [" & ".join(map(cell, row)) + r" \\" for row in [list(table.columns), *table.to_numpy().tolist()]]
+    lines = [
+        " & ".join(map(cell, row)) + r" \\"
+        for row in [list(table.columns), *table.to_numpy().tolist()]
+    ]
     spec = "l" + "r" * (table.shape[1] - 1)
     return "\n".join(
-        [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}", ""]
+        [
+            rf"\begin{{tabular}}{{{spec}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
     )
 
 
@@ -51,13 +77,24 @@ def verdict(ours: str, other: str, what: str, found: dict, expected: int = 1) ->
     """
     sign = 1 if found["low"] > 0 else -1 if found["high"] < 0 else 0
     word = {1: "above", -1: "below", 0: "not separated from"}[sign]
-    holds = "" if not expected else "; as published" if sign == expected else "; undecided" if not sign else "; against the paper"
+    holds = (
+        ""
+        if not expected
+        else "; as published"
+        if sign == expected
+        else "; undecided"
+        if not sign
+        else "; against the paper"
+    )
     interval = f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}], {found['wins']}/{found['n']} seeds"
     return f"{ours} is {word} {other} on {what}: {interval}{holds}."
 
 
-def save(table: pd.DataFrame, folder: Path, stem: str, digits: int = 1, caption: str = "") -> list[str]:
-    """Write `stem`.csv, .md and .tex; floats with `digits` decimals, missing values as a dash, the caption below.
+def save(
+    table: pd.DataFrame, folder: Path, stem: str, digits: int = 1, caption: str = ""
+) -> list[str]:
+    """Write `stem`.csv, .md and .tex; floats with `digits` decimals, missing values as a dash, the
+    caption below.
 
     Returns:
         The file names, for the results map.
@@ -74,21 +111,29 @@ def save(table: pd.DataFrame, folder: Path, stem: str, digits: int = 1, caption:
 
 
 def results_map(folder: Path, stage: str, notebook: str, rows: list[dict]) -> None:
-    """Note what a stage made: one json a stage beside its figures, gathered by `vlact.tools.pipeline index`.
+    """Note what a stage made: one json a stage beside its figures, gathered by
+    `vlact.tools.pipeline index`.
 
     Args:
         folder: Where the figures lie.
         stage: DVC stage.
         notebook: File name under notebooks/.
-        rows: `paper` (ace, actionvlm, transfer, beyond), `item` (table1, figure5, ..), `title`, `files` (list).
+        rows: `paper` (ace, actionvlm, transfer, beyond), `item` (table1, figure5, ..), `title`,
+            `files` (list).
     """
     import json
 
     for row in rows:
         if row["paper"] not in ("ace", "actionvlm", "transfer", "beyond"):
-            raise ValueError(f"results map, {row['item']}: paper must be ace, actionvlm, transfer or beyond; got {row['paper']!r}")
+            raise ValueError(
+                f"results map, {row['item']}: paper must be ace, actionvlm, transfer or beyond; "
+                f"got {row['paper']!r}"
+            )
         missing = [f for f in row["files"] if not (folder / f).is_file()]
         if missing:
             raise FileNotFoundError(f"results map, {row['item']}: {missing} not found in {folder}")
-    full = [{**row, "files": " ".join(row["files"]), "notebook": notebook, "stage": stage} for row in rows]
+    full = [
+        {**row, "files": " ".join(row["files"]), "notebook": notebook, "stage": stage}
+        for row in rows
+    ]
     write_text(folder / "map" / f"{stage}.json", json.dumps(full, indent=1) + "\n")

@@ -1,6 +1,8 @@
-"""What a piece of Python depends on: the files of this project that it imports, and theirs, as one hash.
+"""What a piece of Python depends on: the files of this project that it imports, and theirs, as one
+hash.
 
-A stage's key and DVC's view of a notebook are both made of it, so that no list of files is kept by hand.
+A stage's key and DVC's view of a notebook are both made of it, so that no list of files is kept by
+hand.
 """
 
 import ast
@@ -78,14 +80,18 @@ def file_hash(path: Path) -> str:
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
             node.body = node.body[1:]
     return hashlib.md5(ast.dump(tree).encode(), usedforsecurity=False).hexdigest()
 
 
 @cache
 def module_hash(module: str) -> str:
-    """Of a module of this project, such as "vlact.stages.ace", and of everything that it depends on."""
+    """Of a module of this project, such as "vlact.stages.ace", and of everything that it depends
+    on.
+    """
     digest = hashlib.sha256()
     for file in library(f"import {module}"):
         digest.update(f"{file.relative_to(ROOT).as_posix()} {file_hash(file)}\n".encode())

@@ -1,7 +1,9 @@
-"""Where models are trained and run: on CPUs, or on GPUs where a profile says `device: auto` and there are any.
+"""Where models are trained and run: on CPUs, or on GPUs where a profile says `device: auto` and
+there are any.
 
-A model is put somewhere once; what it is given goes where it lies. Everything that is drawn by chance is drawn on the CPU,
-so that order, windows and colours are the same everywhere; on a GPU the last digits are not.
+A model is put somewhere once; what it is given goes where it lies. Everything that is drawn by
+chance is drawn on the CPU, so that order, windows and colours are the same everywhere; on a GPU the
+last digits are not.
 """
 
 from dataclasses import fields, is_dataclass, replace
@@ -23,7 +25,9 @@ def choose(wanted: str, worker: int = 0) -> None:
     global _wanted, _place
     _wanted = wanted
     if wanted == "auto":
-        wanted = f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+        wanted = (
+            f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+        )
     _place = torch.device(wanted)
 
 
@@ -53,7 +57,9 @@ def beside(module: nn.Module, given):
 
 
 def moved(given, place: torch.device):
-    """Tensors, modules, or tuples, lists, dicts and dataclasses of them, on a device; other values as they are."""
+    """Tensors, modules, or tuples, lists, dicts and dataclasses of them, on a device; other values
+    as they are.
+    """
     if isinstance(given, Tensor | nn.Module):
         return given.to(place)
     if isinstance(given, dict):
@@ -61,5 +67,7 @@ def moved(given, place: torch.device):
     if isinstance(given, tuple | list):
         return type(given)(moved(v, place) for v in given)
     if is_dataclass(given):
-        return replace(given, **{f.name: moved(getattr(given, f.name), place) for f in fields(given)})
+        return replace(
+            given, **{f.name: moved(getattr(given, f.name), place) for f in fields(given)}
+        )
     return given

@@ -26,7 +26,9 @@ _tracked = False  # in a worker: the job reports its own inner progress
 
 
 def _fancy() -> bool:
-    """A bar in a terminal or a notebook, plain lines in a log; `VLACT_PROGRESS=bar|lines` decides otherwise."""
+    """A bar in a terminal or a notebook, plain lines in a log; `VLACT_PROGRESS=bar|lines` decides
+    otherwise.
+    """
     wanted = os.environ.get("VLACT_PROGRESS")
     return wanted == "bar" if wanted else sys.stderr.isatty() or "ipykernel" in sys.modules
 
@@ -41,16 +43,23 @@ class Progress:
         if _fancy():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, desc=label, bar_format="{l_bar}{bar}| {elapsed}<{remaining}")
+            self.bar = tqdm(
+                total=total, desc=label, bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
+            )
 
     def update(self, amount: float = 1.0) -> None:
-        self.done = min(self.total, self.done + amount)  # a job of several trainings reports more than one
+        # a job of several trainings reports more than one
+        self.done = min(self.total, self.done + amount)
         if self.bar is not None:
             self.bar.update(amount)
         elif time.monotonic() - self.last > self.every_s and self.done:
             self.last = time.monotonic()
             left = (self.last - self.start) * (self.total - self.done) / self.done
-            print(f"{self.label}: {100 * self.done / self.total:.0f} %, {left / 60:.1f} min left", file=sys.stderr, flush=True)
+            print(
+                f"{self.label}: {100 * self.done / self.total:.0f} %, {left / 60:.1f} min left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def close(self) -> None:
         if self.bar is not None:
@@ -94,9 +103,11 @@ def _alive(pid: int) -> bool:
 
 
 def write_whole(path: Path, function: Callable, data, *args, **kwargs) -> None:
-    """`function(data, path, ..)` through a temporary name: a killed job leaves the whole file or none.
+    """`function(data, path, ..)` through a temporary name: a killed job leaves the whole file or
+    none.
 
-    The name is the process's own, so that two jobs may write the same file; what a killed one left is removed.
+    The name is the process's own, so that two jobs may write the same file; what a killed one left
+    is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
@@ -111,14 +122,17 @@ def write_whole(path: Path, function: Callable, data, *args, **kwargs) -> None:
 
 
 def kept(note: Path, function: Callable, *args):
-    """`function(*args)`, json-able, from the file `note` if an earlier run left it there; a killed stage does no job twice."""
+    """`function(*args)`, json-able, from the file `note` if an earlier run left it there; a killed
+    stage does no job twice.
+    """
     if not note.is_file():
         write_whole(note, lambda x, f: f.write_text(json.dumps(x)), function(*args))
     return json.loads(note.read_text())
 
 
 class Checkpoint:
-    """Something to come back to: `load()` what an earlier run saved, `save(state)` whole or not at all.
+    """Something to come back to: `load()` what an earlier run saved, `save(state)` whole or not at
+    all.
 
     Only this project's own temporary files are read here, tensors through `weights_only=True`.
     """
@@ -129,13 +143,18 @@ class Checkpoint:
     def load(self):
         import torch
 
-        return torch.load(self.path, map_location="cpu", weights_only=True) if self.path.is_file() else None
+        return (
+            torch.load(self.path, map_location="cpu", weights_only=True)
+            if self.path.is_file()
+            else None
+        )
 
     def save(self, state) -> None:
         import torch
 
         if _report is not None and not multiprocessing.parent_process().is_alive():
-            raise SystemExit("the parent process is gone")  # an orphan must not write under a new run
+            # an orphan must not write under a new run
+            raise SystemExit("the parent process is gone")
         write_whole(self.path, lambda data, to: torch.save(data, to), state)
 
 
@@ -175,7 +194,8 @@ def call(function: Callable, *arguments):
 
 call.tracked = True
 
-_pool: tuple[tuple[int, str], ProcessPoolExecutor, object] | None = None  # workers and device, pool, queue: imports are paid once
+# workers and device, pool, queue: imports are paid once
+_pool: tuple[tuple[int, str], ProcessPoolExecutor, object] | None = None
 
 
 def _workers(count: int) -> tuple[ProcessPoolExecutor, object]:
@@ -219,7 +239,8 @@ def run(function: Callable, jobs: list[tuple], workers: int, label: str) -> list
     if workers <= 1 or len(jobs) <= 1:
         import torch
 
-        torch.set_num_threads(1)  # results depend on the number of threads; one is the same everywhere
+        # results depend on the number of threads; one is the same everywhere
+        torch.set_num_threads(1)
         out = []
         for job in jobs:
             out.append(function(*job))
@@ -227,7 +248,8 @@ def run(function: Callable, jobs: list[tuple], workers: int, label: str) -> list
         progress.close()
         return out
     pool, queue = _workers(workers)
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc only: what was freed here is for the workers
+    # glibc only: what was freed here is for the workers
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
     def listen():

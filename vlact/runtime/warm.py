@@ -1,12 +1,14 @@
-"""Python that has imported everything already: `python -m vlact.runtime.warm serve COMMAND ..` runs a command beside such a process.
+"""Python that has imported everything already: `python -m vlact.runtime.warm serve COMMAND ..` runs
+a command beside such a process.
 
-Notebooks, their workers and papermill import torch, transformers and matplotlib, ten seconds of processor time in each of
-some fifty processes of a run. Here one process imports them and forks for each. Within `serve`, `python -m vlact.runtime.warm
--m MODULE ..` (or `-c CODE ..`) hands arguments, folder, environment, niceness and open files to a fork and stands for it: signals go
-on to it, its exit status comes back, and it ends when this one is killed. Outside, it is plain Python.
+Notebooks, their workers and papermill import torch, transformers and matplotlib, ten seconds of
+processor time in each of some fifty processes of a run. Here one process imports them and forks for
+each. Within `serve`, `python -m vlact.runtime.warm -m MODULE ..` (or `-c CODE ..`) hands arguments,
+folder, environment, niceness and open files to a fork and stands for it: signals go on to it, its
+exit status comes back, and it ends when this one is killed. Outside, it is plain Python.
 
-    serve ─ import, listen ─┬─ fork: minder ─ fork: the program      (socket: its arguments and files; signals; status)
-                            └─ ...
+    serve ─ import, listen ─┬─ fork: minder ─ fork: the program      (socket: its arguments and
+                            files; signals; status) └─ ...
 """
 
 import array
@@ -43,42 +45,61 @@ IMPORTED = (
 
 @contextlib.contextmanager
 def serving(environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """A warm process for as long as the context lasts; gives `environment`, which is its own too, with what leads commands to it."""
-    with tempfile.TemporaryDirectory(prefix="vlact-") as folder, socket.socket(socket.AF_UNIX) as listener:
+    """A warm process for as long as the context lasts; gives `environment`, which is its own too,
+    with what leads commands to it.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="vlact-") as folder,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
         listener.bind(f"{folder}/socket")
         listener.listen(64)
         command = [sys.executable, "-m", "vlact.runtime.warm", "listen", str(listener.fileno())]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()], env=environment) as server:
-            paths = [str(LAUNCH), *filter(None, [environment.get("JUPYTER_PATH")])]  # its kernel `python3` is a warm one
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()], env=environment
+        ) as server:
+            # its kernel `python3` is a warm one
+            paths = [str(LAUNCH), *filter(None, [environment.get("JUPYTER_PATH")])]
             try:
-                yield environment | {ADDRESS: f"{folder}/socket", "JUPYTER_PATH": os.pathsep.join(paths)}
+                yield environment | {
+                    ADDRESS: f"{folder}/socket",
+                    "JUPYTER_PATH": os.pathsep.join(paths),
+                }
             finally:
                 server.kill()
 
 
 def listen(listener: socket.socket) -> list[str]:
-    """Import, and fork for every program until stdin closes; returns in the forks only, with what to run."""
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # matplotlib reads it once; a kernel would set it
-    before = {code: signal.signal(code, signal.SIG_IGN) for code in HANDED_ON}  # sent to a whole group, they are for the programs
+    """Import, and fork for every program until stdin closes; returns in the forks only, with what
+    to run.
+    """
+    # matplotlib reads it once; a kernel would set it
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    # sent to a whole group, they are for the programs
+    before = {code: signal.signal(code, signal.SIG_IGN) for code in HANDED_ON}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for minders
     todo = list(IMPORTED)
     while True:
         ready, *_ = select.select([listener, 0], [], [], 0 if todo else None)
         if 0 in ready:
             os._exit(0)  # stdin is closed
-        if ready:  # a fork in the midst of it has imported so much, and imports the rest if it needs it
+        # a fork in the midst of it has imported so much, and imports the rest if it needs it
+        if ready:
             client, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
                 return mind(client, before | {signal.SIGINT: signal.default_int_handler})
             client.close()
         elif todo:
-            with contextlib.suppress(ImportError), warnings.catch_warnings(action="ignore"):  # decord is not everywhere
+            # decord is not everywhere
+            with contextlib.suppress(ImportError), warnings.catch_warnings(action="ignore"):
                 importlib.import_module(todo.pop(0))
 
 
 def mind(client: socket.socket, handlers: dict) -> list[str]:
-    """In a fork: start the program in another one, hand signals on and its status back; returns in the program only, with `handlers`."""
+    """In a fork: start the program in another one, hand signals on and its status back; returns in
+    the program only, with `handlers`.
+    """
     sizes = array.array("i")
     head, messages, *_ = client.recvmsg(8, socket.CMSG_LEN(MOST_FILES * sizes.itemsize))
     for *_, data in messages:
@@ -104,7 +125,8 @@ def mind(client: socket.socket, handlers: dict) -> list[str]:
         code = b"first"
         while code:
             code = client.recv(1)
-            with contextlib.suppress(ProcessLookupError):  # to all that it started, as a terminal does; whom it stood for is gone: all end
+            # to all that it started, as a terminal does; whom it stood for is gone: all end
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(program, code[0] if code else signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -126,7 +148,8 @@ def become(client: socket.socket, files: list[int], given: dict) -> None:
     os.chdir(given["folder"])
     if (more := given["nice"] - os.nice(0)) > 0:
         os.nice(more)
-        with contextlib.suppress(OSError):  # Linux may share cores among sessions first, and this is one of its own
+        # Linux may share cores among sessions first, and this is one of its own
+        with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(given["nice"]))
     os.environ.clear()
     os.environ.update(given["environment"])
@@ -143,18 +166,28 @@ def stand_for(address: str, arguments: list[str]) -> int:
         with contextlib.suppress(OSError):
             if number > 2 and os.get_inheritable(number):
                 files.append(number)
-    given = {"arguments": arguments, "files": files, "folder": os.getcwd(), "environment": dict(os.environ), "nice": os.nice(0)}
+    given = {
+        "arguments": arguments,
+        "files": files,
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "nice": os.nice(0),
+    }
     text = json.dumps(given).encode()
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
-        server.sendmsg([len(text).to_bytes(8)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
+        server.sendmsg(
+            [len(text).to_bytes(8)],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))],
+        )
 
         def hand_on(code: int, frame) -> None:
             with contextlib.suppress(OSError):  # it has ended
                 server.send(bytes([code]))
 
         for code in HANDED_ON:
-            if code != signal.SIGHUP or signal.getsignal(code) != signal.SIG_IGN:  # under nohup it is nobody's
+            # under nohup it is nobody's
+            if code != signal.SIGHUP or signal.getsignal(code) != signal.SIG_IGN:
                 signal.signal(code, hand_on)
         server.sendall(text)
         status = server.recv(2)
@@ -173,7 +206,9 @@ def run(arguments: list[str]) -> None:
 
 
 def run_and_leave(arguments: list[str]) -> None:
-    """`run`, and the end of the process as Python makes it, but for taking apart all that was imported, which lasts a second."""
+    """`run`, and the end of the process as Python makes it, but for taking apart all that was
+    imported, which lasts a second.
+    """
     status = 0
     try:
         run(arguments)
@@ -199,7 +234,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(status)
     if arguments[:1] == ["listen"]:
         run_and_leave(listen(socket.socket(fileno=int(arguments[1]))))
-    while arguments and arguments[0] not in ("-m", "-c"):  # options of Python itself, which a fork has from `serve`
+    # options of Python itself, which a fork has from `serve`
+    while arguments and arguments[0] not in ("-m", "-c"):
         arguments = arguments[1:]
     if not arguments[1:]:
         print(__doc__, file=sys.stderr)

@@ -1,9 +1,10 @@
-"""The stages of the pipeline as functions: files in, files out, resumable. One file a stage and paper.
+"""The stages of the pipeline as functions: files in, files out, resumable. One file a stage and
+paper.
 
-A notebook calls its own stage, and those before it, which return at once when their outputs are there
-and were made by the same code and parameters. In a scratch workspace (a notebook opened by itself) a
-stale or missing input is made on the spot; in a pipeline workspace it is an error that says to run
-`make repro`.
+A notebook calls its own stage, and those before it, which return at once when their outputs are
+there and were made by the same code and parameters. In a scratch workspace (a notebook opened by
+itself) a stale or missing input is made on the spot; in a pipeline workspace it is an error that
+says to run `make repro`.
 """
 
 import json
@@ -64,17 +65,20 @@ class Stage:
     def must_run(self, p: Params, folder: Path, must_exist: bool) -> bool:
         """Whether the stage has to run; `must_exist` asks on behalf of a later stage.
 
-        What other code or parameters left in the folder is thrown away; what a killed run left is kept.
+        What other code or parameters left in the folder is thrown away; what a killed run left is
+        kept.
 
         Raises:
-            FileNotFoundError: A later stage of a pipeline workspace finds its input missing or stale.
+            FileNotFoundError: A later stage of a pipeline workspace finds its input missing or
+                stale.
         """
         device.choose(p.device)
         if self.done(p, folder):
             return False
         if must_exist and p.workspace == p.profile:
             raise FileNotFoundError(
-                f"{folder}: expected the output of stage '{self.name}' made by this code and these parameters; "
+                f"{folder}: expected the output of stage '{self.name}' made by this code and "
+                "these parameters; "
                 f"run `make repro PROFILE={p.profile}`"
             )
         begun = folder / BEGUN

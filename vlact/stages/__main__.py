@@ -1,4 +1,6 @@
-"""`python -m vlact.stages STAGE PROFILE`: one stage without its notebook; what it reads must be there, as for `make repro`."""
+"""`python -m vlact.stages STAGE PROFILE`: one stage without its notebook; what it reads must be
+there, as for `make repro`.
+"""
 
 import argparse
 import importlib
@@ -17,7 +19,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("profile", choices=params.PROFILES)
     given = parser.parse_args(arguments)
     p = params.load(given.profile)
-    run = getattr(importlib.import_module(f"vlact.stages.{HOMES.get(given.stage, given.stage)}"), given.stage)
+    run = getattr(
+        importlib.import_module(f"vlact.stages.{HOMES.get(given.stage, given.stage)}"), given.stage
+    )
     try:
         run(p)
     except (FileNotFoundError, ValueError) as error:

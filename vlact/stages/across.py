@@ -1,4 +1,6 @@
-"""Stage `across`: ACE's question put to ActionVLM's language, and ActionVLM's question put to classifiers that go by names."""
+"""Stage `across`: ACE's question put to ActionVLM's language, and ActionVLM's question put to
+classifiers that go by names.
+"""
 
 import json
 from dataclasses import asdict
@@ -33,21 +35,27 @@ READERS = {  # whether training draws wordings, and whose text side the clauses 
 
 
 def runs_of(others: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:
-    """One wording of every pose a run, by name: the three that alignment has read, then those that it never met."""
+    """One wording of every pose a run, by name: the three that alignment has read, then those that
+    it never met.
+    """
     known = {f"read {i + 1}": {k: [w[i]] for k, w in descriptions.WORDS.items()} for i in range(3)}
     return known | {f"new {i + 1}": {k: [w[i]] for k, w in others.items()} for i in range(2)}
 
 
 def across(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/across`: reading.csv (readers by wording), wordings.parquet (ActionVLM's detections by wording of the
-    descriptions), weighed.parquet (clips under every way to weigh language).
+    """`data/<workspace>/across`: reading.csv (readers by wording), wordings.parquet (ActionVLM's
+    detections by wording of the descriptions), weighed.parquet (clips under every way to weigh
+    language).
 
     Raises:
         FileNotFoundError: Real data asked for; the experiments are of the rendered worlds.
     """
     folder = p.data / "across"
     if p.world.source == "folder":
-        raise FileNotFoundError(f"{folder}: profile {p.profile!r} reads real data; these experiments are of the rendered worlds")
+        raise FileNotFoundError(
+            f"{folder}: profile {p.profile!r} reads real data; these experiments are of the "
+            "rendered worlds"
+        )
     if not ACROSS.must_run(p, folder, must_exist):
         return
     from vlact.papers.across import reading_job, rename_localiser, weigh_job
@@ -60,33 +68,74 @@ def across(p: Params, must_exist: bool = False) -> None:
     a, work, others = p.across, ACROSS.work(p), yaml.safe_load(OTHERS.read_text())
     drills = json.loads((p.data / "stadium" / "drills.json").read_text())
     held_out = [v for v, d in drills.items() if d["split"] == "held out"]
-    recipe, features = asdict(p.align) | {"steps": a.steps, "lm_stride": a.lm_stride}, str(p.data / "aligned" / "features.safetensors")
+    recipe, features = (
+        asdict(p.align) | {"steps": a.steps, "lm_stride": a.lm_stride},
+        str(p.data / "aligned" / "features.safetensors"),
+    )
     step_s, todo, rows = p.tal.stride / p.stadium.fps, [], []
     for name, (drawn, encoder) in READERS.items():
         for s in p.seeds[: a.seeds]:
             text = str(p.data / encoder.format(p.seeds[0])) if encoder else ""
-            given = (drawn, text, features, drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe, others, s)
+            given = (
+                drawn,
+                text,
+                features,
+                drills,
+                held_out,
+                list(ACTIONS),
+                step_s,
+                p.tal.window,
+                recipe,
+                others,
+                s,
+            )
             todo.append((*given, str(work / f"reading{len(todo)}.pt")))
             rows.append({"reader": name, "seed": s})
-    found = jobs.kept(work / "reading.json", lambda: jobs.run(reading_job, todo, p.workers, "readers"))
-    table = pd.DataFrame([{**row, **gate} for row, gates in zip(rows, found, strict=True) for gate in gates])
+    found = jobs.kept(
+        work / "reading.json", lambda: jobs.run(reading_job, todo, p.workers, "readers")
+    )
+    table = pd.DataFrame(
+        [{**row, **gate} for row, gates in zip(rows, found, strict=True) for gate in gates]
+    )
     table.to_csv(folder / "reading.csv", index=False, lineterminator="\n", float_format="%.6f")
 
     poses, runs = {k: [b.pose for b in x.beats] for k, x in ACTIONS.items()}, runs_of(others)
     told = rename_localiser(str(p.data / "actionvlm" / "reasoner.safetensors"), features, durations_of(truth_of(p), "test"), poses,
                             list(runs.values()))  # fmt: skip
     names = {-1: "language off"} | dict(enumerate(runs))
-    told.assign(words=told["run"].map(names)).drop(columns="run").to_parquet(folder / "wordings.parquet", index=False)
+    told.assign(words=told["run"].map(names)).drop(columns="run").to_parquet(
+        folder / "wordings.parquet", index=False
+    )
 
     classes = taxonomy("Syn-TA")
-    source, words = prepared(p, work, "realistic"), words_of(p, coarse_names(classes), work / "words.safetensors")
+    source, words = (
+        prepared(p, work, "realistic"),
+        words_of(p, coarse_names(classes), work / "words.safetensors"),
+    )
     start, s = str(p.data / "pretrained" / f"frames{p.seeds[0]}.safetensors"), p.seeds[0]
     todo = []
     for kind in (k for k in p.transfer.models if k in BY_NAME):
         for which in SETS:
-            weights, out = (str(x / f"{kind}-coarse-{which}") for x in (p.data / "transfer" / "weights", work))
+            weights, out = (
+                str(x / f"{kind}-coarse-{which}") for x in (p.data / "transfer" / "weights", work)
+            )
             options, _ = recipe_of(p, p.transfer.models[kind])
-            todo.append((kind, options, *source, classes, which, s, start, words, f"{weights}.safetensors", f"{out}.parquet"))
+            todo.append(
+                (
+                    kind,
+                    options,
+                    *source,
+                    classes,
+                    which,
+                    s,
+                    start,
+                    words,
+                    f"{weights}.safetensors",
+                    f"{out}.parquet",
+                )
+            )
     jobs.run(weigh_job, todo, p.workers, "language for clips")
-    pd.concat([pd.read_parquet(job[-1]) for job in todo], ignore_index=True).to_parquet(folder / "weighed.parquet", index=False)
+    pd.concat([pd.read_parquet(job[-1]) for job in todo], ignore_index=True).to_parquet(
+        folder / "weighed.parquet", index=False
+    )
     ACROSS.finish(p, folder)

@@ -1,7 +1,7 @@
 """Stage `actionvlm`: every row of ActionVLM's tables, trained and tested under all conditions.
 
-Headline rows run on every seed, the others, and the cross-fitted selector, on the first `vlm.ablation_seeds`. A seed is
-a training set and an initialisation.
+Headline rows run on every seed, the others, and the cross-fitted selector, on the first
+`vlm.ablation_seeds`. A seed is a training set and an initialisation.
 """
 
 import json
@@ -67,8 +67,9 @@ def ablations():
 def descriptions(p: Params | None = None, name: str = "ground_truth") -> dict[str, str]:
     """Class to description, of the ground truth or of "sessions".
 
-    Of real data from descriptions.json beside the ground truth, if it is there; else from the poses of its beats in the stadium,
-    whose classes are those of THUMOS14 and come first; a class that the stadium lacks goes by its name.
+    Of real data from descriptions.json beside the ground truth, if it is there; else from the poses
+    of its beats in the stadium, whose classes are those of THUMOS14 and come first; a class that
+    the stadium lacks goes by its name.
 
     Raises:
         ValueError: descriptions.json lacks a class; names it.
@@ -81,15 +82,21 @@ def descriptions(p: Params | None = None, name: str = "ground_truth") -> dict[st
     if p and p.world.source == "folder":
         there, own = set(truth_of(p, name)["label"]), p.data / "stadium" / "descriptions.json"
         classes = [k for k in known if k in there] + sorted(there - set(known))
-        known = json.loads(own.read_text()) if own.is_file() else {k: known.get(k, k) for k in classes}
+        known = (
+            json.loads(own.read_text()) if own.is_file() else {k: known.get(k, k) for k in classes}
+        )
         if missing := [k for k in classes if k not in known]:
-            raise ValueError(f"{own}: no description of {missing[0]!r}, one of {len(missing)} classes of {name}.json that it lacks")
+            raise ValueError(
+                f"{own}: no description of {missing[0]!r}, one of {len(missing)} classes of "
+                f"{name}.json that it lacks"
+            )
     return {k: known[k] for k in classes}
 
 
 def actionvlm(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), the same of the sessions (sessions.parquet),
-    frames.parquet, answers.parquet, curves.csv, and reasoner.safetensors, the first seed's localiser at a fixed λ of 1.
+    """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), the same of the
+    sessions (sessions.parquet), frames.parquet, answers.parquet, curves.csv, and
+    reasoner.safetensors, the first seed's localiser at a fixed λ of 1.
 
     Raises:
         ValueError: The reader did not pass its gate.
@@ -100,25 +107,50 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     from vlact.papers.actionvlm.experiments import answer_job, vision_language_job
 
     alignment(p, must_exist=True)
-    gate, biased = (p.data / "aligned" / name for name in ("gate.csv", "biased_reader.safetensors"))  # real data has none
+    # real data has none
+    gate, biased = (p.data / "aligned" / name for name in ("gate.csv", "biased_reader.safetensors"))
     if gate.is_file() and (read := pd.read_csv(gate)["pointer"].iloc[0]) < p.align.gate:
         raise ValueError(
-            f"the language model does not read: {read:.2f} of the frames of held-out drills point to the right description, "
+            f"the language model does not read: {read:.2f} of the frames of held-out drills point "
+            "to the right description, "
             f"expected {p.align.gate:.2f} (align.gate); align it longer (align.steps)"
         )
     work, recipe = ACTIONVLM.work(p), recipe_of(p) | asdict(p.vlm)
     features, durations, truth, clock, shape = common(p, work)
     classes, aligned = descriptions(p), str(p.data / "aligned")
-    swaps = {f"deranged {i}": [int(x) for x in order] for i, order in enumerate(derangements(len(classes), DERANGED))}
+    swaps = {
+        f"deranged {i}": [int(x) for x in order]
+        for i, order in enumerate(derangements(len(classes), DERANGED))
+    }
     todo, names = [], []
     some = p.seeds[: p.vlm.ablation_seeds]
-    for variant in (rows := headline()) + [v for v in ablations() if v.lm != "biased" or biased.is_file()]:
+    for variant in (rows := headline()) + [
+        v for v in ablations() if v.lm != "biased" or biased.is_file()
+    ]:
         told = variant in rows or not variant.vision or variant.ground == "only"
         conditions = {"language off": None} | swaps if told else {}
         for i, s in enumerate(p.seeds if variant in rows else some):
-            one = replace(variant, folds=FOLDS) if variant.name == "fixed λ = 1.0" and s in some else variant
-            given = (one, features, durations[i], truth, classes, clock, shape, recipe, aligned, conditions)
-            out, kept = str(work / f"{len(todo)}"), str(folder / "reasoner.safetensors") if one.folds and not i else ""
+            one = (
+                replace(variant, folds=FOLDS)
+                if variant.name == "fixed λ = 1.0" and s in some
+                else variant
+            )
+            given = (
+                one,
+                features,
+                durations[i],
+                truth,
+                classes,
+                clock,
+                shape,
+                recipe,
+                aligned,
+                conditions,
+            )
+            out, kept = (
+                str(work / f"{len(todo)}"),
+                str(folder / "reasoner.safetensors") if one.folds and not i else "",
+            )
             todo.append((*given, s, out, f"{out}.pt", kept))
             names.append({"model": variant.name, "seed": s})
     long, heard = [], []  # they take longest, and go first
@@ -127,24 +159,52 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
         shown = descriptions(p, "sessions")
         for variant in headline()[:3]:
             for i, s in enumerate(p.seeds[: p.vlm.session_seeds]):
-                given = (variant, features, durations[i], truth, shown, clock, shape, recipe | SESSION | {"window": p.vlm.session_window})
+                given = (
+                    variant,
+                    features,
+                    durations[i],
+                    truth,
+                    shown,
+                    clock,
+                    shape,
+                    recipe | SESSION | {"window": p.vlm.session_window},
+                )
                 out = str(work / f"session{len(long)}")
                 long.append((*given, aligned, {}, s, out, f"{out}.pt", ""))
                 heard.append({"model": f"{variant.name}, sessions", "seed": s})
-    asked = [(*job[1:9], swaps, *job[10:11], str(work / f"answers{job[10]}"), str(work / f"answers{job[10]}.pt")) for job in todo]
+    asked = [
+        (
+            *job[1:9],
+            swaps,
+            *job[10:11],
+            str(work / f"answers{job[10]}"),
+            str(work / f"answers{job[10]}.pt"),
+        )
+        for job in todo
+    ]
     asked = list({job[9]: job for job in asked}.values())
-    every = [(vision_language_job, *job) for job in long + todo] + [(answer_job, *job) for job in asked]
+    every = [(vision_language_job, *job) for job in long + todo] + [
+        (answer_job, *job) for job in asked
+    ]
     curves = jobs.run(jobs.call, every, p.workers, "ActionVLM")
     names = heard + names + [{"model": "question answering", "seed": job[9]} for job in asked]
     answers = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in asked], ignore_index=True)
     answers.to_parquet(folder / "answers.parquet", index=False)
     if long:
-        found = pd.concat([pd.read_parquet(f"{job[-3]}.parquet") for job in long], ignore_index=True)
+        found = pd.concat(
+            [pd.read_parquet(f"{job[-3]}.parquet") for job in long], ignore_index=True
+        )
         found.to_parquet(folder / "sessions.parquet", index=False)
     for kind in ("", "-frames"):
-        found = [pd.read_parquet(f"{job[-3]}{kind}.parquet") for job in todo if not kind or job[0].watched(job[9])]
+        found = [
+            pd.read_parquet(f"{job[-3]}{kind}.parquet")
+            for job in todo
+            if not kind or job[0].watched(job[9])
+        ]
         found = pd.concat(found, ignore_index=True)
         found.to_parquet(folder / f"{'frames' if kind else 'detections'}.parquet", index=False)
     rows = [{**n, **row} for n, curve in zip(names, curves, strict=True) for row in curve]
-    pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
+    pd.DataFrame(rows).to_csv(
+        folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f"
+    )
     ACTIONVLM.finish(p, folder)

@@ -1,7 +1,8 @@
-"""Stage `alignment`: an eye for poses and language that reads what it sees, both learnt on drills; features of every recording.
+"""Stage `alignment`: an eye for poses and language that reads what it sees, both learnt on drills;
+features of every recording.
 
-One eye and one reader serve all seeds. What any localiser sees of the stadium are this stage's features, so that
-vision alone has seen whatever language has.
+One eye and one reader serve all seeds. What any localiser sees of the stadium are this stage's
+features, so that vision alone has seen whatever language has.
 """
 
 import json
@@ -32,14 +33,29 @@ PARTS = 8  # of what is extracted, each kept
 FILES = ("features.safetensors", "reader.safetensors", "clauses.safetensors", "words.json")
 
 
-def extract(p: Params, kind: type, encoder: Path, folder: Path, names: list[str], fps: float, work: Path, mirrored: bool = False) -> dict:
+def extract(
+    p: Params,
+    kind: type,
+    encoder: Path,
+    folder: Path,
+    names: list[str],
+    fps: float,
+    work: Path,
+    mirrored: bool = False,
+) -> dict:
     """Features of videos, many at once; what an earlier run left in `work` is taken."""
     from vlact.training.features import extract_job
 
-    parts = [part for i in range(PARTS) if (part := names[i::PARTS])]  # long videos may follow one another
+    # long videos may follow one another
+    parts = [part for i in range(PARTS) if (part := names[i::PARTS])]
     stem, given = "mirrored" if mirrored else "features", (kind, str(encoder), str(folder))
-    todo = [(*given, x, fps, p.tal.stride, str(work / f"{stem}.{i}"), mirrored) for i, x in enumerate(parts)]
-    found = {k: v for f in jobs.run(extract_job, todo, p.workers, stem) for k, v in load_file(f).items()}
+    todo = [
+        (*given, x, fps, p.tal.stride, str(work / f"{stem}.{i}"), mirrored)
+        for i, x in enumerate(parts)
+    ]
+    found = {
+        k: v for f in jobs.run(extract_job, todo, p.workers, stem) for k, v in load_file(f).items()
+    }
     return {name: found[name] for name in names}
 
 
@@ -50,8 +66,8 @@ def dim_of(features: Path) -> int:
 
 
 def published(p: Params, folder: Path, source: Path, names: list[str], work: Path) -> None:
-    """What real videos are read with, in `folder`, each unless it is there: their features by a published encoder, and a reader
-    over a published language model, which no drill has taught.
+    """What real videos are read with, in `folder`, each unless it is there: their features by a
+    published encoder, and a reader over a published language model, which no drill has taught.
 
     features.safetensors may as well come from elsewhere, one array (T, F) a video.
 
@@ -71,8 +87,18 @@ def published(p: Params, folder: Path, source: Path, names: list[str], work: Pat
     features, a = folder / "features.safetensors", p.align
     if not features.is_file():
         there = {v: file.name for v, file in video.files(source, names).items()}
-        found = extract(p, VideoEncoder, ROOT / a.encoder, source, list(there.values()), float(p.stadium.fps), work)
-        write_whole(features, lambda d, f: save_file(d, f), {v: found[file] for v, file in there.items()})
+        found = extract(
+            p,
+            VideoEncoder,
+            ROOT / a.encoder,
+            source,
+            list(there.values()),
+            float(p.stadium.fps),
+            work,
+        )
+        write_whole(
+            features, lambda d, f: save_file(d, f), {v: found[file] for v, file in there.items()}
+        )
     if not (folder / "reader.safetensors").is_file():
         words = {"folder": a.language, "steps": a.reach}
         write_whole(folder / "words.json", lambda d, f: f.write_text(json.dumps(d)), words)
@@ -81,10 +107,11 @@ def published(p: Params, folder: Path, source: Path, names: list[str], work: Pat
 
 
 def alignment(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/aligned`: eye, reader, biased_reader, clauses and features (by video) as safetensors, words.json (of the
-    reader's tokenizer), gate.csv, curves.csv.
+    """`data/<workspace>/aligned`: eye, reader, biased_reader, clauses and features (by video) as
+    safetensors, words.json (of the reader's tokenizer), gate.csv, curves.csv.
 
-    With `world.source: folder` nothing is trained, see `published`; sessions are read where there is a sessions.json.
+    With `world.source: folder` nothing is trained, see `published`; sessions are read where there
+    is a sessions.json.
 
     Raises:
         FileNotFoundError: Of real data, videos or published weights that are not there.
@@ -92,7 +119,9 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "aligned"
     if p.world.source == "folder":
         stadium(p, must_exist=True)
-        sets = [n for n in ("ground_truth", "sessions") if (p.data / "stadium" / f"{n}.json").is_file()]
+        sets = [
+            n for n in ("ground_truth", "sessions") if (p.data / "stadium" / f"{n}.json").is_file()
+        ]
         names = list(dict.fromkeys(v for n in sets for v in truth_of(p, n)["video"]))
         published(p, folder, p.data / "stadium", names, ALIGNMENT.work(p))
         return
@@ -104,22 +133,55 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     from vlact.worlds.stadium import ACTIONS
 
     stadium(p, must_exist=True)
-    source, work, recipe, fps = p.data / "stadium", ALIGNMENT.work(p), asdict(p.align), float(p.stadium.fps)
+    source, work, recipe, fps = (
+        p.data / "stadium",
+        ALIGNMENT.work(p),
+        asdict(p.align),
+        float(p.stadium.fps),
+    )
     drills = json.loads((source / "drills.json").read_text())
     held_out = [v for v, d in drills.items() if d["split"] == "held out"]
     eye = work / "eye.safetensors"
-    poses = [(str(source), drills, held_out, p.stadium.size, fps, recipe, str(eye), str(work / "eye.pt"))]
-    curves = {"poses": jobs.kept(work / "eye.json", lambda: jobs.run(pose_job, poses, 1, "poses")[0])}
+    poses = [
+        (str(source), drills, held_out, p.stadium.size, fps, recipe, str(eye), str(work / "eye.pt"))
+    ]
+    curves = {
+        "poses": jobs.kept(work / "eye.json", lambda: jobs.run(pose_job, poses, 1, "poses")[0])
+    }
     found = extract(
-        p, PoseEncoder, eye, source, [*drills, *truth_of(p)["video"].unique(), *truth_of(p, "sessions")["video"].unique()], fps, work
+        p,
+        PoseEncoder,
+        eye,
+        source,
+        [*drills, *truth_of(p)["video"].unique(), *truth_of(p, "sessions")["video"].unique()],
+        fps,
+        work,
     )
     write_whole(work / "features.safetensors", lambda d, f: save_file(d, f), found)
     turned = work / "mirrored.safetensors" if p.align.mirrored else ""
     if turned:
-        seen = extract(p, PoseEncoder, eye, source, [v for v in drills if v not in set(held_out)], fps, work, mirrored=True)
+        seen = extract(
+            p,
+            PoseEncoder,
+            eye,
+            source,
+            [v for v in drills if v not in set(held_out)],
+            fps,
+            work,
+            mirrored=True,
+        )
         write_whole(turned, lambda d, f: save_file(d, f), seen)
     step_s = p.tal.stride / fps
-    given = (str(work / "features.safetensors"), drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe, WORDS)
+    given = (
+        str(work / "features.safetensors"),
+        drills,
+        held_out,
+        list(ACTIONS),
+        step_s,
+        p.tal.window,
+        recipe,
+        WORDS,
+    )
     gates, first = [], None
     for name, stem, bias in (
         ("language", "reader", 0.0),
@@ -127,11 +189,17 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     ):  # one goes on from the other
         out = str(work / f"{stem}.safetensors")
         job = (*given, bias, out, str(work / f"{stem}.pt"), first, p.align.threads, str(turned))
-        curves[name], gate = jobs.kept(work / f"{stem}.json", lambda job=job: jobs.run(align_job, [job], 1, "alignment")[0])
+        curves[name], gate = jobs.kept(
+            work / f"{stem}.json", lambda job=job: jobs.run(align_job, [job], 1, "alignment")[0]
+        )
         gates, first = gates + [{"reader": name, **row} for row in gate], out
-    pd.DataFrame(gates).to_csv(folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f")
+    pd.DataFrame(gates).to_csv(
+        folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f"
+    )
     rows = [{"what": k, **row} for k, curve in curves.items() for row in curve]
-    pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
+    pd.DataFrame(rows).to_csv(
+        folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f"
+    )
     for name in ("eye.safetensors", "biased_reader.safetensors", *FILES):
         shutil.copy(work / name, folder / name)
     ALIGNMENT.finish(p, folder)

@@ -1,4 +1,6 @@
-"""Stage `disentangle`: coarse and fine branches on EZ-CLIP, each term and each control, both directions of Syn-TA."""
+"""Stage `disentangle`: coarse and fine branches on EZ-CLIP, each term and each control, both
+directions of Syn-TA.
+"""
 
 import pandas as pd
 
@@ -29,19 +31,31 @@ ARMS: dict[str, dict] = {  # which terms, which input, how many times the epochs
     "dynamic input": {"branches": False, "fine": False, "stream": "dynamic"},
     "disentangled, two streams": {"decorrelate": True, "consistent": True, "stream": "two"},
 }
-HEADLINE = (BASE, "twice as long", "fine labels only", "two branches", FULL, "dynamic input", "disentangled, two streams")
+HEADLINE = (
+    BASE,
+    "twice as long",
+    "fine labels only",
+    "two branches",
+    FULL,
+    "dynamic input",
+    "disentangled, two streams",
+)
 
 
 def options_of(p: Params, arm: str) -> dict:
     """Of `vlact.models.disentangled.Disentangled`."""
     d, given = p.disentangle, ARMS[arm]
-    weights = {"fine_weight": d.fine * given.get("fine", True), "decorrelate": d.decorrelate * given.get("decorrelate", False)}
+    weights = {
+        "fine_weight": d.fine * given.get("fine", True),
+        "decorrelate": d.decorrelate * given.get("decorrelate", False),
+    }
     plain = {k: v for k, v in given.items() if k in ("branches", "gate", "stream")}
     return plain | weights | {"consistent": d.consistent * given.get("consistent", False)}
 
 
 def disentangle(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/disentangle/predictions.parquet`: as `transfer`'s, the arm as `model`; arms outside `HEADLINE` on two seeds.
+    """`data/<workspace>/disentangle/predictions.parquet`: as `transfer`'s, the arm as `model`; arms
+    outside `HEADLINE` on two seeds.
 
     Beside it the weights of `BASE` and `FULL`, seed 0, both directions.
     """
@@ -53,7 +67,11 @@ def disentangle(p: Params, must_exist: bool = False) -> None:
     synta(p, must_exist=True)
     pretraining(p, must_exist=True)
     d, work, classes = p.disentangle, DISENTANGLE.work(p), taxonomy("Syn-TA")
-    words = words_of(p, [*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))], work / "words.safetensors")
+    words = words_of(
+        p,
+        [*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))],
+        work / "words.safetensors",
+    )
     trunk, todo = p.transfer.models[BASE] | {"frames": d.frames}, []
     source = prepared(p, work, "realistic")
     for seed in range(d.seeds):
@@ -65,7 +83,11 @@ def disentangle(p: Params, must_exist: bool = False) -> None:
             for which in SETS:
                 out = str(work / f"{arm.replace(' ', '_')}-{which}-{seed}")
                 own = options_of(p, arm)
-                weights = str(folder / f"{arm}-{which}.safetensors") if seed == 0 and arm in (BASE, FULL) else ""
+                weights = (
+                    str(folder / f"{arm}-{which}.safetensors")
+                    if seed == 0 and arm in (BASE, FULL)
+                    else ""
+                )
                 given = (arm, options, own, *source, classes, which, recipe, seed, clip, words)
                 todo.append((*given, f"{out}.parquet", f"{out}.pt", weights))
     jobs.run(disentangle_job, todo, p.workers, "disentanglement")

@@ -1,4 +1,6 @@
-"""Stage `encoders`: ActionFormer on what other encoders see of the stadium, features and end to end (ActionVLM, Tables 1 and 8)."""
+"""Stage `encoders`: ActionFormer on what other encoders see of the stadium, features and end to end
+(ActionVLM, Tables 1 and 8).
+"""
 
 import pandas as pd
 from safetensors.torch import save_file
@@ -21,10 +23,12 @@ ENCODERS = Stage(
 
 
 def encoders(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/encoders/detections.parquet`: of every seed, with the columns `encoder` and `dim`.
+    """`data/<workspace>/encoders/detections.parquet`: of every seed, with the columns `encoder` and
+    `dim`.
 
-    The encoders are those of ACE's pretraining, first seed: a TimeSformer that has seen hands at work, and CLIP on frames.
-    "end to end" trains adapters in the former (AdaTAD), for the first `vlm.ablation_seeds`.
+    The encoders are those of ACE's pretraining, first seed: a TimeSformer that has seen hands at
+    work, and CLIP on frames. "end to end" trains adapters in the former (AdaTAD), for the first
+    `vlm.ablation_seeds`.
     """
     folder = p.data / "encoders"
     if not ENCODERS.must_run(p, folder, must_exist):
@@ -38,25 +42,61 @@ def encoders(p: Params, must_exist: bool = False) -> None:
     pretraining(p, must_exist=True)
     work, names, todo, rows = ENCODERS.work(p), list(truth_of(p)["video"].unique()), [], []
     _, durations, truth, clock, shape = common(p, work)
-    for label, kind, stem in (("TimeSformer on tutorials", DualEncoder, "seed"), ("CLIP on frames", FrameEncoder, "frames")):
-        path, weights = work / f"{stem}.safetensors", p.data / "pretrained" / f"{stem}{p.seeds[0]}.safetensors"
+    for label, kind, stem in (
+        ("TimeSformer on tutorials", DualEncoder, "seed"),
+        ("CLIP on frames", FrameEncoder, "frames"),
+    ):
+        path, weights = (
+            work / f"{stem}.safetensors",
+            p.data / "pretrained" / f"{stem}{p.seeds[0]}.safetensors",
+        )
         (work / stem).mkdir(exist_ok=True)
-        found = extract(p, kind, weights, p.data / "stadium", names, float(p.stadium.fps), work / stem)
+        found = extract(
+            p, kind, weights, p.data / "stadium", names, float(p.stadium.fps), work / stem
+        )
         write_whole(path, lambda d, f: save_file(d, f), found)
         dim = next(iter(found.values())).shape[1]
         for i, s in enumerate(p.seeds):
             out = str(work / f"{stem}-{s}")
-            given = ("ActionFormer", str(path), durations[i], truth, list(ACTIONS), clock, shape | {"feature_dim": dim})
+            given = (
+                "ActionFormer",
+                str(path),
+                durations[i],
+                truth,
+                list(ACTIONS),
+                clock,
+                shape | {"feature_dim": dim},
+            )
             todo.append((*given, recipe_of(p), s, out, f"{out}.pt"))
             rows.append({"encoder": label, "dim": dim})
     whole, first = [], str(p.data / "pretrained" / f"seed{p.seeds[0]}.safetensors")
     for i, s in enumerate(p.seeds[: p.vlm.ablation_seeds]):
-        out, given = str(work / f"whole-{s}"), (str(p.data / "stadium"), float(p.stadium.fps), first)
+        out, given = (
+            str(work / f"whole-{s}"),
+            (str(p.data / "stadium"), float(p.stadium.fps), first),
+        )
         made = shape | {"feature_dim": p.model.dim}
-        whole.append((*given, durations[i], truth, list(ACTIONS), clock, made, recipe_of(p), s, out, f"{out}.pt"))
+        whole.append(
+            (
+                *given,
+                durations[i],
+                truth,
+                list(ACTIONS),
+                clock,
+                made,
+                recipe_of(p),
+                s,
+                out,
+                f"{out}.pt",
+            )
+        )
         rows.append({"encoder": "TimeSformer on tutorials, end to end", "dim": p.model.dim})
-    every = [(end_to_end_job, *job) for job in whole] + [(localise_job, *job) for job in todo]  # what lasts longest first
+    # what lasts longest first
+    every = [(end_to_end_job, *job) for job in whole] + [(localise_job, *job) for job in todo]
     jobs.run(jobs.call, every, p.workers, "localisers on other encoders")
-    found = [pd.read_parquet(f"{job[-2]}.parquet").assign(**row) for job, row in zip(todo + whole, rows, strict=True)]
+    found = [
+        pd.read_parquet(f"{job[-2]}.parquet").assign(**row)
+        for job, row in zip(todo + whole, rows, strict=True)
+    ]
     pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)
     ENCODERS.finish(p, folder)

@@ -1,4 +1,6 @@
-"""Stage `factors`: what makes a context new, one factor at a time; and motions by other names, with and without ACE's training."""
+"""Stage `factors`: what makes a context new, one factor at a time; and motions by other names, with
+and without ACE's training.
+"""
 
 from pathlib import Path
 
@@ -41,12 +43,29 @@ def filmed(p: Params, work: Path, classes: pd.DataFrame) -> tuple[str, str]:
     from vlact.worlds.factors import FACTORS as EACH
     from vlact.worlds.factors import film_job
 
-    f, folder, kinds = p.factors, work / "films", {"train": (), SHARED: (), **{x: (x,) for x in EACH}, ALL: EACH}
+    f, folder, kinds = (
+        p.factors,
+        work / "films",
+        {"train": (), SHARED: (), **{x: (x,) for x in EACH}, ALL: EACH},
+    )
     todo, rows = [], []
     for r in classes[classes["set"] == 1].itertuples():
         for label, new in kinds.items():
             ids = list(range(f.train if label == "train" else f.test))
-            todo.append((r.coarse_id, int(r.number), new, label, ids, str(folder), str(work), p.synta.size, p.synta.fps, p.synta.seed))
+            todo.append(
+                (
+                    r.coarse_id,
+                    int(r.number),
+                    new,
+                    label,
+                    ids,
+                    str(folder),
+                    str(work),
+                    p.synta.size,
+                    p.synta.fps,
+                    p.synta.seed,
+                )
+            )
             rows.append((1, label, r.coarse_id, r.fine_id))
     found = jobs.run(film_job, todo, p.workers, "filming factors")
     table = pd.DataFrame(
@@ -59,13 +78,22 @@ def filmed(p: Params, work: Path, classes: pd.DataFrame) -> tuple[str, str]:
         from vlact.worlds.synta import SECONDS
 
         whole = table.assign(start_s=0.0, end_s=SECONDS)
-        read = clips.load(folder, whole, p.transfer.clip_frames, p.synta.size, workers=p.workers, source=str(folder))
+        read = clips.load(
+            folder,
+            whole,
+            p.transfer.clip_frames,
+            p.synta.size,
+            workers=p.workers,
+            source=str(folder),
+        )
         clips.save_frames(path, read.frames[:, 0])
     return str(path), str(work / "factors.parquet")
 
 
 def factors(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/factors`: factors.parquet (answers where one factor is new), names.parquet (answers by other names)."""
+    """`data/<workspace>/factors`: factors.parquet (answers where one factor is new), names.parquet
+    (answers by other names).
+    """
     folder = p.data / "factors"
     if not FACTORS.must_run(p, folder, must_exist):
         return
@@ -76,16 +104,36 @@ def factors(p: Params, must_exist: bool = False) -> None:
     f, work, classes = p.factors, FACTORS.work(p), taxonomy("Syn-TA")
     runs, own = other_names(classes), coarse_names(classes)
     plan = ActionTexts([(n, "") for n in own], Trees.load(MOTION_TREES, tuple(own)))
-    words = words_of(p, [*{n for run in runs for n in run} | set(plan.texts)], work / "words.safetensors")
+    words = words_of(
+        p, [*{n for run in runs for n in run} | set(plan.texts)], work / "words.safetensors"
+    )
 
     todo, source = [], filmed(p, work, classes)
     for kind in f.kinds:
         options, recipe = recipe_of(p, p.transfer.models[kind], epochs=f.epochs)
         for s in p.seeds[: f.seeds]:
-            out, clip = str(work / f"factors-{kind}-{s}"), str(p.data / "pretrained" / f"frames{s}.safetensors")
-            todo.append((kind, options, *source, classes, recipe, s, clip, words, f"{out}.parquet", f"{out}.pt"))
+            out, clip = (
+                str(work / f"factors-{kind}-{s}"),
+                str(p.data / "pretrained" / f"frames{s}.safetensors"),
+            )
+            todo.append(
+                (
+                    kind,
+                    options,
+                    *source,
+                    classes,
+                    recipe,
+                    s,
+                    clip,
+                    words,
+                    f"{out}.parquet",
+                    f"{out}.pt",
+                )
+            )
     jobs.run(factors_job, todo, p.workers, "factors")
-    pd.concat([pd.read_parquet(job[-2]) for job in todo], ignore_index=True).to_parquet(folder / "factors.parquet", index=False)
+    pd.concat([pd.read_parquet(job[-2]) for job in todo], ignore_index=True).to_parquet(
+        folder / "factors.parquet", index=False
+    )
 
     source, todo, labels = prepared(p, work, "realistic"), [], []
     for which in SETS:
@@ -93,16 +141,55 @@ def factors(p: Params, must_exist: bool = False) -> None:
             weights = str(p.data / "transfer" / "weights" / f"{kind}-coarse-{which}.safetensors")
             options, _ = recipe_of(p, p.transfer.models[kind])
             start = str(p.data / "pretrained" / f"frames{p.seeds[0]}.safetensors")
-            todo.append((kind, options, *source, classes, runs, which, None, p.seeds[0], start, words, weights))
+            todo.append(
+                (
+                    kind,
+                    options,
+                    *source,
+                    classes,
+                    runs,
+                    which,
+                    None,
+                    p.seeds[0],
+                    start,
+                    words,
+                    weights,
+                )
+            )
             labels.append(kind)
         for label, (kind, given) in TRAININGS.items():
             recipe = recipe_of(p, {"lr": f.ace_lr}, epochs=f.ace_epochs)[1]
             for s in p.seeds[: f.ace_seeds]:
                 start = str(p.data / "pretrained" / f"seed{s}.safetensors")
-                todo.append((kind, {"tau": p.ace.tau} | given, *source, classes, runs, which, recipe, s, start, words, ""))
+                todo.append(
+                    (
+                        kind,
+                        {"tau": p.ace.tau} | given,
+                        *source,
+                        classes,
+                        runs,
+                        which,
+                        recipe,
+                        s,
+                        start,
+                        words,
+                        "",
+                    )
+                )
                 labels.append(label)
-    outs = [str(work / f"names-{label.replace(' ', '_')}-{job[6]}-{job[8]}") for label, job in zip(labels, todo, strict=True)]
-    jobs.run(rename_job, [(*job, f"{o}.parquet", f"{o}.pt") for job, o in zip(todo, outs, strict=True)], p.workers, "other names")
-    found = [pd.read_parquet(f"{o}.parquet").assign(model=label) for o, label in zip(outs, labels, strict=True)]
+    outs = [
+        str(work / f"names-{label.replace(' ', '_')}-{job[6]}-{job[8]}")
+        for label, job in zip(labels, todo, strict=True)
+    ]
+    jobs.run(
+        rename_job,
+        [(*job, f"{o}.parquet", f"{o}.pt") for job, o in zip(todo, outs, strict=True)],
+        p.workers,
+        "other names",
+    )
+    found = [
+        pd.read_parquet(f"{o}.parquet").assign(model=label)
+        for o, label in zip(outs, labels, strict=True)
+    ]
     pd.concat(found, ignore_index=True).to_parquet(folder / "names.parquet", index=False)
     FACTORS.finish(p, folder)

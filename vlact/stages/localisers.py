@@ -21,20 +21,35 @@ LOCALISERS = Stage(
 
 
 def shape_of(p: Params, features: Path, classes: int) -> dict:
-    """Of a localiser on a file of features, as a dict of `vlact.models.actionformer.LocalizerConfig`."""
+    """Of a localiser on a file of features, as a dict of
+    `vlact.models.actionformer.LocalizerConfig`.
+    """
     own = {k: getattr(p.tal, k) for k in ("dim", "heads", "embeds", "stems", "levels", "dropout")}
     return {"feature_dim": dim_of(features), "classes": classes, **own}
 
 
 def common(p: Params, work, name: str = "ground_truth") -> tuple[str, list[dict], str, dict, dict]:
-    """What every localiser is given: features, videos of each seed, ground truth (see `truth_of`), clock and shape."""
-    truth, features, path = truth_of(p, name), p.data / "aligned" / "features.safetensors", work / f"{name}.parquet"
+    """What every localiser is given: features, videos of each seed, ground truth (see `truth_of`),
+    clock and shape.
+    """
+    truth, features, path = (
+        truth_of(p, name),
+        p.data / "aligned" / "features.safetensors",
+        work / f"{name}.parquet",
+    )
     truth.drop(columns="split").to_parquet(path, index=False)
     durations = []
     for i, _ in enumerate(p.seeds):
-        own = f"train{i}" if f"train{i}" in set(truth["split"]) else "train"  # real data has one training set
+        # real data has one training set
+        own = f"train{i}" if f"train{i}" in set(truth["split"]) else "train"
         durations.append({"train": durations_of(truth, own), "test": durations_of(truth, "test")})
-    return str(features), durations, str(path), {"step_s": p.tal.stride / p.stadium.fps}, shape_of(p, features, truth["label"].nunique())
+    return (
+        str(features),
+        durations,
+        str(path),
+        {"step_s": p.tal.stride / p.stadium.fps},
+        shape_of(p, features, truth["label"].nunique()),
+    )
 
 
 def recipe_of(p: Params) -> dict:
@@ -43,7 +58,9 @@ def recipe_of(p: Params) -> dict:
 
 
 def localisers(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/localisers`: detections.parquet, curves.csv, and the first seed's ActionFormer, localiser.safetensors."""
+    """`data/<workspace>/localisers`: detections.parquet, curves.csv, and the first seed's
+    ActionFormer, localiser.safetensors.
+    """
     folder = p.data / "localisers"
     if not LOCALISERS.must_run(p, folder, must_exist):
         return
@@ -57,11 +74,33 @@ def localisers(p: Params, must_exist: bool = False) -> None:
     for kind in KINDS:
         for i, s in enumerate(p.seeds):
             out = str(work / f"{kind}{s}")
-            todo.append((kind, features, durations[i], truth, list(ACTIONS), clock, shape, recipe, s, out, f"{out}.pt"))
+            todo.append(
+                (
+                    kind,
+                    features,
+                    durations[i],
+                    truth,
+                    list(ACTIONS),
+                    clock,
+                    shape,
+                    recipe,
+                    s,
+                    out,
+                    f"{out}.pt",
+                )
+            )
     curves = jobs.run(localise_job, todo, p.workers, "localisers")
-    detections = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in todo], ignore_index=True)
+    detections = pd.concat(
+        [pd.read_parquet(f"{job[-2]}.parquet") for job in todo], ignore_index=True
+    )
     shutil.copy(f"{todo[0][-2]}.safetensors", folder / "localiser.safetensors")
     detections.to_parquet(folder / "detections.parquet", index=False)
-    rows = [{"model": job[0], "seed": job[8], **row} for job, curve in zip(todo, curves, strict=True) for row in curve]
-    pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f")
+    rows = [
+        {"model": job[0], "seed": job[8], **row}
+        for job, curve in zip(todo, curves, strict=True)
+        for row in curve
+    ]
+    pd.DataFrame(rows).to_csv(
+        folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f"
+    )
     LOCALISERS.finish(p, folder)

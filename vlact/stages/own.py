@@ -13,7 +13,15 @@ from vlact.stages.ace import ACE, BOTH, clip_table
 from vlact.stages.pretrain import pretraining
 
 
-def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float, epochs: int, skip_bad: bool = False):
+def own_clips(
+    p: Params,
+    folder: Path,
+    csv: Path,
+    trees: Path | None,
+    lr: float,
+    epochs: int,
+    skip_bad: bool = False,
+):
     """Zero-shot, ProcVLR and ACE fine-tuning and the SRT on one's own videos, for every seed.
 
     Args:
@@ -26,8 +34,8 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
         skip_bad: Leave unusable rows out and list them, instead of raising.
 
     Returns:
-        The task, the prediction table (its `clip` is a row of the clips' table) and the clips read, with
-        the rows that were skipped.
+        The task, the prediction table (its `clip` is a row of the clips' table) and the clips read,
+        with the rows that were skipped.
 
     Raises:
         ValueError: See `vlact.datasets.folder.read`, `vlact.clips.load`.
@@ -41,14 +49,31 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
 
     pretraining(p, must_exist=True)
     table = own.read(csv)
-    found = clips.load(folder, table, p.model.num_frames, p.model.image_size, p.ace.window_s, p.ace.views, skip_bad, p.workers, str(csv))
+    found = clips.load(
+        folder,
+        table,
+        p.model.num_frames,
+        p.model.image_size,
+        p.ace.window_s,
+        p.ace.views,
+        skip_bad,
+        p.workers,
+        str(csv),
+    )
     for split in ("train", "test"):
         if split not in set(found.table["split"]):
-            raise ValueError(f"{csv}: no usable row is left in split {split!r}; skipped: {'; '.join(found.skipped)}")
+            raise ValueError(
+                f"{csv}: no usable row is left in split {split!r}; skipped: "
+                f"{'; '.join(found.skipped)}"
+            )
     say = sentence_encoder(p.model.text)
     task = own.task(found.table, say, trees)
     kept = clip_table(found.table, task, (("train", "base"),))
-    work = p.scratch / "own" / jobs.key(ACE.key(p), csv, str(folder), str(trees), lr, epochs, found.table.to_csv())
+    work = (
+        p.scratch
+        / "own"
+        / jobs.key(ACE.key(p), csv, str(folder), str(trees), lr, epochs, found.table.to_csv())
+    )
     work.mkdir(parents=True, exist_ok=True)
     clips.save_frames(work / "clips.npy", found.frames)
     words = sorted({*task.texts(), *plan_texts(task)})
@@ -57,7 +82,13 @@ def own_clips(p: Params, folder: Path, csv: Path, trees: Path | None, lr: float,
     model, ace, todo = asdict(p.model), asdict(p.ace), []
     for s in p.seeds:
         encoders = {"pretrained": str(p.data / "pretrained" / f"seed{s}.safetensors")}
-        files = Files(encoders, *(str(work / n) for n in ("clips.npy", "words.safetensors", "clips.parquet", f"kept{s}")))
+        files = Files(
+            encoders,
+            *(
+                str(work / n)
+                for n in ("clips.npy", "words.safetensors", "clips.parquet", f"kept{s}")
+            ),
+        )
         for trial in (
             Trial("own", "zero-shot", "zero_shot", leaf=BOTH),
             Trial("own", "ProcVLR", "procvlr", leaf=BOTH),

@@ -23,19 +23,35 @@ PRETRAIN = Stage(
     WORLDS,
 )
 
-CURVE = ["stage", "seed", "step", "loss", "val_caption", "val_verb", "val_object"]  # of rungs that were trained here
+# of rungs that were trained here
+CURVE = ["stage", "seed", "step", "loss", "val_caption", "val_verb", "val_object"]
 
 
-def frames_of(p: Params, name: str, window_s: float | None, views: int) -> tuple[pd.DataFrame, Path]:
+def frames_of(
+    p: Params, name: str, window_s: float | None, views: int
+) -> tuple[pd.DataFrame, Path]:
     """Clips of one corpus, decoded from its files once and kept as npy in the scratch folder."""
     folder = p.data / "worlds" / name
     csv = folder / "annotations.csv"
     table = schema.read_annotations(csv)
     code = module_hash("vlact.clips")
-    path = p.scratch / "clips" / f"{jobs.key(csv, code, WORLDS.key(p), p.model.num_frames, p.model.image_size, window_s, views)}.npy"
+    path = (
+        p.scratch
+        / "clips"
+        / f"{jobs.key(csv, code, WORLDS.key(p), p.model.num_frames, p.model.image_size, window_s, views)}.npy"
+    )
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = clips.load(folder, table, p.model.num_frames, p.model.image_size, window_s, views, workers=p.workers, source=str(csv))
+        found = clips.load(
+            folder,
+            table,
+            p.model.num_frames,
+            p.model.image_size,
+            window_s,
+            views,
+            workers=p.workers,
+            source=str(csv),
+        )
         clips.save_frames(path, found.frames)
     return table, path
 
@@ -43,9 +59,10 @@ def frames_of(p: Params, name: str, window_s: float | None, views: int) -> tuple
 def pretraining(p: Params, must_exist: bool = False) -> None:
     """The ladder for every seed, as safetensors and curves.csv under `data/<workspace>/pretrained`.
 
-    `frames<k>`: CLIP on frames, with captions. `seed<k>`: the TimeSformer inflated from it, trained on labels,
-    then aligned with captions. `vlog<k>`: the same, trained further on egocentric narrations. With `pretrain.checkpoints`
-    published weights stand in for CLIP and the trunk, the same for every seed.
+    `frames<k>`: CLIP on frames, with captions. `seed<k>`: the TimeSformer inflated from it, trained
+    on labels, then aligned with captions. `vlog<k>`: the same, trained further on egocentric
+    narrations. With `pretrain.checkpoints` published weights stand in for CLIP and the trunk, the
+    same for every seed.
     """
     folder = p.data / "pretrained"
     if not PRETRAIN.must_run(p, folder, must_exist):
@@ -67,37 +84,88 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     config, model, captions = asdict(p.pretrain), asdict(p.model), table["caption"].tolist()
 
     def at(kind: str, s: int, end: str = "safetensors") -> str:
-        return str((folder if end == "safetensors" and kind != "trunk" else work) / f"{kind}{s}.{end}")
+        return str(
+            (folder if end == "safetensors" and kind != "trunk" else work) / f"{kind}{s}.{end}"
+        )
 
     files, looks, trunks, aligned = p.pretrain.checkpoints, [], [], []
-    ready = {k: jobs.kept(work / f"{k}.json", lambda k=k: published(k, str(ROOT / files[k]), model, at(k, p.seeds[0]))) for k in files}
+    ready = {
+        k: jobs.kept(
+            work / f"{k}.json",
+            lambda k=k: published(k, str(ROOT / files[k]), model, at(k, p.seeds[0])),
+        )
+        for k in files
+    }
     for kind, s in itertools.product(ready, p.seeds[1:]):
         shutil.copy(at(kind, p.seeds[0]), at(kind, s))
     if "frames" not in ready:
-        todo = [(config, model, str(frames), captions, rows, texts, at("frames", s), at("frames", s, "pt"), s) for s in p.seeds]
+        todo = [
+            (
+                config,
+                model,
+                str(frames),
+                captions,
+                rows,
+                texts,
+                at("frames", s),
+                at("frames", s, "pt"),
+                s,
+            )
+            for s in p.seeds
+        ]
         looks = jobs.run(pretrain_frames, todo, p.workers, "frames")
     if "trunk" not in ready:
-        todo = [(config, model, str(frames), labels | rows, at("frames", s), at("trunk", s), at("trunk", s, "pt"), s) for s in p.seeds]
+        todo = [
+            (
+                config,
+                model,
+                str(frames),
+                labels | rows,
+                at("frames", s),
+                at("trunk", s),
+                at("trunk", s, "pt"),
+                s,
+            )
+            for s in p.seeds
+        ]
         trunks = jobs.run(pretrain, todo, p.workers, "pretraining")
-    heard = sorted(np.random.default_rng(p.world.seed).permutation(rows["train"])[: p.pretrain.align_clips].tolist())
+    heard = sorted(
+        np.random.default_rng(p.world.seed)
+        .permutation(rows["train"])[: p.pretrain.align_clips]
+        .tolist()
+    )
     told = [captions[i] for i in heard]
     if ready.get("trunk"):
         for s in p.seeds:
             shutil.copy(at("trunk", s), at("seed", s))
     else:
-        todo = [(config, at("trunk", s), str(frames), told, heard, texts, at("seed", s), s) for s in p.seeds]
+        todo = [
+            (config, at("trunk", s), str(frames), told, heard, texts, at("seed", s), s)
+            for s in p.seeds
+        ]
         aligned = jobs.run(align, todo, p.workers, "alignment")
     told = vlog["caption"].tolist()
     everything = list(range(len(vlog)))
-    todo = [(config, at("seed", s), str(vlog_frames), told, everything, texts, at("vlog", s), s) for s in p.seeds]
+    todo = [
+        (config, at("seed", s), str(vlog_frames), told, everything, texts, at("vlog", s), s)
+        for s in p.seeds
+    ]
     narrated = jobs.run(narrate, todo, p.workers, "narrations")
     curves = [
         {"stage": stage, "seed": s, **row}
-        for stage, found in (("frames", looks), ("trunk", trunks), ("align", aligned), ("vlog", narrated))
-        for s, curve in zip(p.seeds, found, strict=False)  # none of a rung that a published file stands in for
+        for stage, found in (
+            ("frames", looks),
+            ("trunk", trunks),
+            ("align", aligned),
+            ("vlog", narrated),
+        )
+        # none of a rung that a published file stands in for
+        for s, curve in zip(p.seeds, found, strict=False)
         for row in curve
     ]
-    pd.DataFrame(curves, columns=CURVE).to_csv(folder / "curves.csv", index=False, lineterminator="\n")
+    pd.DataFrame(curves, columns=CURVE).to_csv(
+        folder / "curves.csv", index=False, lineterminator="\n"
+    )
     frames.unlink()
     vlog_frames.unlink()
     PRETRAIN.finish(p, folder)

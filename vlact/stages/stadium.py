@@ -24,10 +24,11 @@ EVENT = ["start_s", "end_s", "what", "label"]
 
 
 def stadium(p: Params, must_exist: bool = False) -> None:
-    """Film every recording to `data/<workspace>/stadium`: mp4 files, ground_truth.json and sessions.json in ActivityNet's layout,
-    events.json, drills.json.
+    """Film every recording to `data/<workspace>/stadium`: mp4 files, ground_truth.json and
+    sessions.json in ActivityNet's layout, events.json, drills.json.
 
-    Drills have no class and are not in the ground truth; drills.json has their `routines`, labelled with their poses.
+    Drills have no class and are not in the ground truth; drills.json has their `routines`, labelled
+    with their poses.
 
     With `world.source: folder` nothing is filmed: the folder must hold real data.
 
@@ -38,7 +39,8 @@ def stadium(p: Params, must_exist: bool = False) -> None:
     if p.world.source == "folder":
         if not (folder / "ground_truth.json").is_file():
             raise FileNotFoundError(
-                f"{folder / 'ground_truth.json'}: profile {p.profile!r} reads real data; expected ground truth in ActivityNet's layout "
+                f"{folder / 'ground_truth.json'}: profile {p.profile!r} reads real data; expected "
+                "ground truth in ActivityNet's layout "
                 "with subsets 'train' and 'test', and the videos beside it, found none"
             )
         return
@@ -48,18 +50,40 @@ def stadium(p: Params, must_exist: bool = False) -> None:
 
     s, work = p.stadium, STADIUM.work(p)
     counts = {f"train{i}": s.train for i in range(len(p.seeds))} | {"test": s.test}
-    planned = broadcast.thumos(counts, s.seconds, s.seed) + broadcast.drills(s.drills, s.drill_seconds, s.seed)
+    planned = broadcast.thumos(counts, s.seconds, s.seed) + broadcast.drills(
+        s.drills, s.drill_seconds, s.seed
+    )
     planned += broadcast.sessions(counts | {"test": s.session_test}, s.session_seconds, s.seed)
-    found = jobs.run(broadcast.film_job, [(b, str(folder), str(work), s.size, s.fps) for b in planned], p.workers, "filming the stadium")
-    drills = {f["video"]: {"split": f["split"], "poses": f["poses"], "routines": f["annotations"]} for f in found if "drill" in f["video"]}
+    found = jobs.run(
+        broadcast.film_job,
+        [(b, str(folder), str(work), s.size, s.fps) for b in planned],
+        p.workers,
+        "filming the stadium",
+    )
+    drills = {
+        f["video"]: {"split": f["split"], "poses": f["poses"], "routines": f["annotations"]}
+        for f in found
+        if "drill" in f["video"]
+    }
     found = [f for f in found if f["video"] not in drills]
-    rows = [{"video": f["video"], "split": f["split"], "duration_s": f["duration_s"], **a} for f in found for a in f["annotations"]]
+    rows = [
+        {"video": f["video"], "split": f["split"], "duration_s": f["duration_s"], **a}
+        for f in found
+        for a in f["annotations"]
+    ]
     rows, long = pd.DataFrame(rows), {b.name + ".mp4" for b in planned if b.session}
-    for name, part in (("ground_truth", rows[~rows["video"].isin(long)]), ("sessions", rows[rows["video"].isin(long)])):
+    for name, part in (
+        ("ground_truth", rows[~rows["video"].isin(long)]),
+        ("sessions", rows[rows["video"].isin(long)]),
+    ):
         activitynet.write_ground_truth(part, folder / f"{name}.json")
     events = {f["video"]: {"distractors": f["distractors"], "poses": f["poses"]} for f in found}
     for name, content in (("events", events), ("drills", drills)):
-        write_whole(folder / f"{name}.json", lambda text, path: path.write_text(text), json.dumps(content) + "\n")
+        write_whole(
+            folder / f"{name}.json",
+            lambda text, path: path.write_text(text),
+            json.dumps(content) + "\n",
+        )
     STADIUM.finish(p, folder)
 
 
@@ -69,12 +93,17 @@ def truth_of(p: Params, name: str = "ground_truth") -> pd.DataFrame:
 
 
 def events_of(p: Params) -> dict[str, dict]:
-    """What recordings show beside their actions, by video: `distractors` (rows with `EVENT`) and `poses`.
+    """What recordings show beside their actions, by video: `distractors` (rows with `EVENT`) and
+    `poses`.
 
-    Of real data the distractors are THUMOS14's ambiguous intervals, where events.json stands beside the ground truth.
+    Of real data the distractors are THUMOS14's ambiguous intervals, where events.json stands beside
+    the ground truth.
     """
     path = p.data / "stadium" / "events.json"
-    return defaultdict(lambda: {"distractors": [], "poses": []}, json.loads(path.read_text()) if path.is_file() else {})
+    return defaultdict(
+        lambda: {"distractors": [], "poses": []},
+        json.loads(path.read_text()) if path.is_file() else {},
+    )
 
 
 def durations_of(truth: pd.DataFrame, split: str) -> dict[str, float]:

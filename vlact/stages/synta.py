@@ -1,4 +1,6 @@
-"""Stage `synta`: the clips of Syn-TA on disk, on both backgrounds, with lists in the published layout."""
+"""Stage `synta`: the clips of Syn-TA on disk, on both backgrounds, with lists in the published
+layout.
+"""
 
 import pandas as pd
 
@@ -16,7 +18,8 @@ SYNTA = Stage(
 
 
 def synta(p: Params, must_exist: bool = False) -> None:
-    """Film every clip to `data/<workspace>/synta/<background>`; the lists beside them, see `vlact.datasets.transfer`.
+    """Film every clip to `data/<workspace>/synta/<background>`; the lists beside them, see
+    `vlact.datasets.transfer`.
 
     The ids are the first of those published for training (1 to 30) and for validation (31 to 50).
     """
@@ -36,7 +39,12 @@ def synta(p: Params, must_exist: bool = False) -> None:
                 rows.append((background, r.set, part, r.coarse_id, r.fine_id))
     found = jobs.run(film_job, todo, p.workers, "filming Syn-TA")
     clips = [
-        (video, *row) for names, (background, *row) in zip(found, rows, strict=True) if background == BACKGROUNDS[0] for video in names
+        (video, *row)
+        for names, (background, *row) in zip(found, rows, strict=True)
+        if background == BACKGROUNDS[0]
+        for video in names
     ]
-    transfer.write_lists(folder, pd.DataFrame(clips, columns=["video", "set", "part", "coarse_id", "fine_id"]))
+    transfer.write_lists(
+        folder, pd.DataFrame(clips, columns=["video", "set", "part", "coarse_id", "fine_id"])
+    )
     SYNTA.finish(p, folder)

@@ -28,7 +28,8 @@ def worlds(p: Params, must_exist: bool = False) -> None:
         for name in CORPORA:
             if not (folder / name / "annotations.csv").is_file():
                 raise FileNotFoundError(
-                    f"{folder / name / 'annotations.csv'}: profile {p.profile!r} reads real data; expected a csv with columns "
+                    f"{folder / name / 'annotations.csv'}: profile {p.profile!r} reads real data; "
+                    "expected a csv with columns "
                     f"{', '.join(schema.ANNOTATION)} and the videos beside it, found none"
                 )
         return
@@ -38,15 +39,23 @@ def worlds(p: Params, must_exist: bool = False) -> None:
 
     w, work = p.world, WORLDS.work(p)
     sets = {
-        "tutorial": (corpus.tutorials(w.tutorial_videos, w.tutorial_steps, w.seed), w.tutorial_step_s),
-        "vlog": (corpus.tutorials(w.vlog_videos, w.tutorial_steps, w.seed, "ego"), w.tutorial_step_s),
+        "tutorial": (
+            corpus.tutorials(w.tutorial_videos, w.tutorial_steps, w.seed),
+            w.tutorial_step_s,
+        ),
+        "vlog": (
+            corpus.tutorials(w.vlog_videos, w.tutorial_steps, w.seed, "ego"),
+            w.tutorial_step_s,
+        ),
         "ata": (corpus.ata(**w.ata, steps=w.steps, seed=w.seed), w.step_s),
         "ikea": (corpus.ikea(**w.ikea, steps=w.steps, seed=w.seed), w.step_s),
         "gtea": (corpus.gtea(**w.gtea, steps=w.steps, seed=w.seed), w.step_s),
     }
     for name, (recordings, mean_s) in sets.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
-        todo = [(r, str(folder / name), str(work / name), w.size, w.fps, mean_s) for r in recordings]
+        todo = [
+            (r, str(folder / name), str(work / name), w.size, w.fps, mean_s) for r in recordings
+        ]
         rows = sum(jobs.run(corpus.film_job, todo, p.workers, f"rendering {name}"), [])
         schema.write_annotations(folder / name / "annotations.csv", pd.DataFrame(rows))
     WORLDS.finish(p, folder)

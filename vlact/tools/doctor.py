@@ -1,16 +1,19 @@
-"""What a profile needs and what of it is there: `python -m vlact.tools.doctor PROFILE` or `make doctor PROFILE=paper`.
+"""What a profile needs and what of it is there: `python -m vlact.tools.doctor PROFILE` or `make
+doctor PROFILE=paper`.
 
-No weights and no data are downloaded. For every dataset and checkpoint: found or missing, the expected path and size,
-where to get it, its licence; for a dataset that is there, its counts beside the published ones; for a checkpoint, the
-sha256 of its weights, compared with what is known of it:
+No weights and no data are downloaded. For every dataset and checkpoint: found or missing, the
+expected path and size, where to get it, its licence; for a dataset that is there, its counts beside
+the published ones; for a checkpoint, the sha256 of its weights, compared with what is known of it:
 
 * the first characters at the end of a file's name, as torchvision and OpenMMLab write them;
-* what the Hugging Face Hub stated when `hf download REPO FILE --local-dir data/checkpoints` fetched it, which that
-  keeps in a folder `.cache/huggingface` there (the file may since have been moved or renamed);
-* what the hub states now, licence included. A profile that reads real data asks it, one small request a repository;
-  `HF_HUB_OFFLINE=1` keeps it from that;
-* of files whose publisher states none, what they had when seen here first. That is kept in `data/checkpoints/SHA256SUMS`,
-  in the layout of `sha256sum`, for the others of a team to check theirs against.
+* what the Hugging Face Hub stated when `hf download REPO FILE --local-dir data/checkpoints` fetched
+  it, which that keeps in a folder `.cache/huggingface` there (the file may since have been moved or
+  renamed);
+* what the hub states now, licence included. A profile that reads real data asks it, one small
+  request a repository; `HF_HUB_OFFLINE=1` keeps it from that;
+* of files whose publisher states none, what they had when seen here first. That is kept in
+  `data/checkpoints/SHA256SUMS`, in the layout of `sha256sum`, for the others of a team to check
+  theirs against.
 """
 
 import hashlib
@@ -147,7 +150,11 @@ def examine(profile: str) -> pd.DataFrame:
     p, rows, folder = params.load(profile), [], ROOT / CHECKPOINTS
     hub, seen = downloads(folder), noted(folder / "SHA256SUMS")
     before = dict(seen)
-    pages = {} if p.world.source == "rendered" else ask(sorted({need.repo for need in NEEDS if need.repo}))
+    pages = (
+        {}
+        if p.world.source == "rendered"
+        else ask(sorted({need.repo for need in NEEDS if need.repo}))
+    )
     for need in track(NEEDS, len(NEEDS), "what is there"):
         if not need.path:
             try:
@@ -160,35 +167,62 @@ def examine(profile: str) -> pd.DataFrame:
         ours, page = need.path.startswith(CHECKPOINTS), pages.get(need.repo)
         weights = there and ours and not where.endswith(".json")
         size = f"{Path(ROOT / where).stat().st_size / 1e6:.0f} MB" if weights else need.size
-        row = {"name": need.name, "found": "found" if there else "missing", "path": where, "size": size}
-        row["sha256"] = checked(ROOT / where, need.files, folder, hub, seen, page) if there and ours else stated(need, page)
+        row = {
+            "name": need.name,
+            "found": "found" if there else "missing",
+            "path": where,
+            "size": size,
+        }
+        row["sha256"] = (
+            checked(ROOT / where, need.files, folder, hub, seen, page)
+            if there and ours
+            else stated(need, page)
+        )
         row["licence"] = need.licence + (f"; its page: {page.licence}" if page else "")
         row |= {"used by": need.used_by, "where to get it": need.source}
         count = counts if need.name in PUBLISHED else segments if need.name in SEGMENTS else None
         rows.append(row | {"counts": count(need.name, ROOT / where) if there and count else ""})
     if seen != before:
         try:
-            write_whole(folder / "SHA256SUMS", lambda x, f: f.write_text("".join(f"{v}  {k}\n" for k, v in sorted(x.items()))), seen)
+            write_whole(
+                folder / "SHA256SUMS",
+                lambda x, f: f.write_text("".join(f"{v}  {k}\n" for k, v in sorted(x.items()))),
+                seen,
+            )
         except OSError as error:
-            print(f"{folder / 'SHA256SUMS'}: new hashes could not be noted ({error}); let its owner run this", file=sys.stderr)
+            print(
+                f"{folder / 'SHA256SUMS'}: new hashes could not be noted ({error}); let its owner "
+                "run this",
+                file=sys.stderr,
+            )
     return pd.DataFrame(rows)
 
 
 def ask(repos: list[str]) -> dict[str, Page]:
-    """What the hub states of repositories, without those that it does not show. If it cannot be reached, that is said once."""
+    """What the hub states of repositories, without those that it does not show.
+
+    If it cannot be reached, that is said once.
+    """
     pages = {}
     for repo in track(repos, len(repos), "what the hub states"):
         try:
             info = HfApi().model_info(repo, files_metadata=True, timeout=10)
         except HfHubHTTPError as error:
-            print(f"{repo}: the hub does not show it ({str(error).splitlines()[0]})", file=sys.stderr)
+            print(
+                f"{repo}: the hub does not show it ({str(error).splitlines()[0]})", file=sys.stderr
+            )
         except Exception as error:  # noqa: BLE001 - of whatever library makes its requests
-            print(f"the hub was not reached ({error}); hashes that it states were not compared", file=sys.stderr)
+            print(
+                f"the hub was not reached ({error}); hashes that it states were not compared",
+                file=sys.stderr,
+            )
             break
         else:
             card = info.card_data or {}
             files = {x.rfilename: x.lfs.sha256 for x in info.siblings if x.lfs}
-            pages[repo] = Page(info.sha, card.get("license_name") or card.get("license") or "no licence", files)
+            pages[repo] = Page(
+                info.sha, card.get("license_name") or card.get("license") or "no licence", files
+            )
     return pages
 
 
@@ -201,9 +235,20 @@ def stated(need: Need, page: Page | None) -> str:
     if start := in_name(need.path):
         return f"{start}.. (in its name)"
     if page:
-        files = [f"{file} {sha256} (published)" for file, sha256 in page.sha256.items() if fnmatch(file, need.files)]
-        return "; ".join(files) or f"no {need.files} on its page, but {', '.join(page.sha256) or 'no large file'}"
-    return "on its page; `hf download` keeps it beside the file" if need.repo else "none stated; noted when first seen"
+        files = [
+            f"{file} {sha256} (published)"
+            for file, sha256 in page.sha256.items()
+            if fnmatch(file, need.files)
+        ]
+        return (
+            "; ".join(files)
+            or f"no {need.files} on its page, but {', '.join(page.sha256) or 'no large file'}"
+        )
+    return (
+        "on its page; `hf download` keeps it beside the file"
+        if need.repo
+        else "none stated; noted when first seen"
+    )
 
 
 def in_name(name: str) -> str:
@@ -213,13 +258,18 @@ def in_name(name: str) -> str:
 
 
 def downloads(folder: Path) -> dict[Path, tuple[str, str]]:
-    """Of every large file that `hf download` put under `folder`: the sha256 that the hub stated, and the revision."""
+    """Of every large file that `hf download` put under `folder`: the sha256 that the hub stated,
+    and the revision.
+    """
     out = {}
     for note in sorted(folder.glob("**/.cache/huggingface/download/**/*.metadata")):
         revision, sha256 = (note.read_text().split() + ["", ""])[:2]
         if re.fullmatch("[0-9a-f]{64}", sha256):  # small files have one of git's instead
             root = next(p for p in note.parents if p.name == ".cache").parent
-            out[root / note.relative_to(root / ".cache/huggingface/download").with_suffix("")] = sha256, revision
+            out[root / note.relative_to(root / ".cache/huggingface/download").with_suffix("")] = (
+                sha256,
+                revision,
+            )
     return out
 
 
@@ -232,13 +282,24 @@ def noted(path: Path) -> dict[str, str]:
     out = {}
     for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
         if not (found := re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)):
-            raise ValueError(f"{path}, line {number}: expected 64 hexadecimal digits, two spaces and a file, got {line!r}; mend it")
+            raise ValueError(
+                f"{path}, line {number}: expected 64 hexadecimal digits, two spaces and a file, "
+                f"got {line!r}; mend it"
+            )
         out[found[2]] = found[1]
     return out
 
 
-def checked(path: Path, files: str, folder: Path, hub: dict[Path, tuple[str, str]], seen: dict[str, str], page: Page | None) -> str:
-    """The file's sha256, or that of every file of weights beside a config, and how it compares with what is known.
+def checked(
+    path: Path,
+    files: str,
+    folder: Path,
+    hub: dict[Path, tuple[str, str]],
+    seen: dict[str, str],
+    page: Page | None,
+) -> str:
+    """The file's sha256, or that of every file of weights beside a config, and how it compares with
+    what is known.
 
     Args:
         path: Of a file of weights, or of a config.json beside some.
@@ -248,7 +309,9 @@ def checked(path: Path, files: str, folder: Path, hub: dict[Path, tuple[str, str
         seen: From `noted`; a file of which nothing is known is added.
         page: Of its repository, if the hub was asked.
     """
-    on_page = {file: (sha256, page.revision) for file, sha256 in page.sha256.items()} if page else {}
+    on_page = (
+        {file: (sha256, page.revision) for file, sha256 in page.sha256.items()} if page else {}
+    )
     said, revisions = [], dict([*hub.values(), *on_page.values()])
     for weights in sorted(path.parent.glob("*.safetensors")) if path.suffix == ".json" else [path]:
         with open(weights, "rb") as file:
@@ -256,9 +319,17 @@ def checked(path: Path, files: str, folder: Path, hub: dict[Path, tuple[str, str
         name = weights.relative_to(folder).as_posix()
         own = hub.get(weights) or on_page.get(files if weights == path else weights.name)
         if start := in_name(name):
-            verdict = "as published" if found.startswith(start) else f"DIFFERS from the published {start}: get it again"
+            verdict = (
+                "as published"
+                if found.startswith(start)
+                else f"DIFFERS from the published {start}: get it again"
+            )
         elif own:
-            verdict = f"as published, revision {own[1]}" if found == own[0] else f"DIFFERS from the published {own[0]}: get it again"
+            verdict = (
+                f"as published, revision {own[1]}"
+                if found == own[0]
+                else f"DIFFERS from the published {own[0]}: get it again"
+            )
         elif found in revisions:  # it was moved or renamed, here or there
             verdict = f"as published, revision {revisions[found]}"
         elif page:
@@ -267,7 +338,11 @@ def checked(path: Path, files: str, folder: Path, hub: dict[Path, tuple[str, str
             seen[name], verdict = found, "seen first; noted in SHA256SUMS"
         else:
             same = found == seen[name]
-            verdict = "as seen first" if same else f"DIFFERS from {seen[name]} in SHA256SUMS: get it again, or delete that line"
+            verdict = (
+                "as seen first"
+                if same
+                else f"DIFFERS from {seen[name]} in SHA256SUMS: get it again, or delete that line"
+            )
         said.append(f"{'' if weights == path else weights.name + ' '}{found} ({verdict})")
     return "; ".join(said) or f"no *.safetensors beside {path.name}: get it again"
 
@@ -276,21 +351,44 @@ def counts(name: str, csv: Path) -> str:
     """Clips, classes and groups of an annotation table beside the published numbers."""
     table = schema.read_annotations(csv)
     clips, classes, groups, kind = PUBLISHED[name]
-    found = {"clips": (len(table), clips), "classes": (table["label"].nunique(), classes), kind: (table["group"].nunique(), groups)}
+    found = {
+        "clips": (len(table), clips),
+        "classes": (table["label"].nunique(), classes),
+        kind: (table["group"].nunique(), groups),
+    }
     per = table["label"].value_counts()
-    return f"{beside(found)}; per class {per.min()} ({per.idxmin()}) to {per.max()} ({per.idxmax()})"
+    return (
+        f"{beside(found)}; per class {per.min()} ({per.idxmin()}) to {per.max()} ({per.idxmax()})"
+    )
 
 
 def segments(name: str, path: Path) -> str:
-    """Segments of the training and the test set and classes of a ground truth, beside the published numbers."""
+    """Segments of the training and the test set and classes of a ground truth, beside the published
+    numbers.
+    """
     table = activitynet.ground_truth(path, None)
-    found = [int((table["split"] == split).sum()) for split in ("train", "test")] + [table["label"].nunique()]
-    return beside(dict(zip(("training segments", "test segments", "classes"), zip(found, SEGMENTS[name], strict=True), strict=True)))
+    found = [int((table["split"] == split).sum()) for split in ("train", "test")] + [
+        table["label"].nunique()
+    ]
+    return beside(
+        dict(
+            zip(
+                ("training segments", "test segments", "classes"),
+                zip(found, SEGMENTS[name], strict=True),
+                strict=True,
+            )
+        )
+    )
 
 
 def beside(counted: dict[str, tuple[int, int]]) -> str:
-    """What was found and what is published, as text; a difference of more than a tenth is pointed out."""
-    return ", ".join(f"{k} {n} (published {m}{'' if abs(n - m) <= 0.1 * m else ', DIFFERS'})" for k, (n, m) in counted.items())
+    """What was found and what is published, as text; a difference of more than a tenth is pointed
+    out.
+    """
+    return ", ".join(
+        f"{k} {n} (published {m}{'' if abs(n - m) <= 0.1 * m else ', DIFFERS'})"
+        for k, (n, m) in counted.items()
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -300,7 +398,10 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     for row in table.to_dict("records"):
-        print(f"{row['found']:8s}{row['name']} ({row['used by']})\n        {row['path']}; {row['size']}; licence: {row['licence']}")
+        print(
+            f"{row['found']:8s}{row['name']} ({row['used by']})\n        {row['path']}; "
+            f"{row['size']}; licence: {row['licence']}"
+        )
         print(f"        {row['counts'] or row['where to get it']}")
         if row["sha256"]:
             print(f"        sha256: {row['sha256']}")
@@ -308,7 +409,11 @@ def main(arguments: list[str]) -> int:
     missing = (table["found"] == "missing").sum()
     print(
         f"{missing} of {len(table)} missing"
-        + ("; this profile renders its own data and needs none of them but the text encoder" if rendered else "")
+        + (
+            "; this profile renders its own data and needs none of them but the text encoder"
+            if rendered
+            else ""
+        )
     )
     return 0
 

@@ -1,7 +1,9 @@
-"""Latency and memory of the papers' true shapes with random weights, on whatever card is there: `python -m vlact.tools.measuring out.csv`.
+"""Latency and memory of the papers' true shapes with random weights, on whatever card is there:
+`python -m vlact.tools.measuring out.csv`.
 
-Table 6 of ActionVLM (vision alone, and with a language model that sees every frame or every n-th), a step of ACE with and
-without what it keeps, and the renderer. Nothing is downloaded. Not yet measured on a GPU: the file is committed when it is.
+Table 6 of ActionVLM (vision alone, and with a language model that sees every frame or every n-th),
+a step of ACE with and without what it keeps, and the renderer. Nothing is downloaded. Not yet
+measured on a GPU: the file is committed when it is.
 """
 
 import argparse
@@ -36,7 +38,9 @@ STRIDES = (1, 4, 8, 16)
 
 @dataclass(frozen=True)
 class Window:
-    """What is measured: 768 frames of 160 pixels, 900 tokens of instruction, 60 of answer, as the paper has it."""
+    """What is measured: 768 frames of 160 pixels, 900 tokens of instruction, 60 of answer, as the
+    paper has it.
+    """
 
     frames: int = 768
     pixels: int = 160
@@ -47,7 +51,9 @@ class Window:
 
 
 def clock(step: Callable, device: str, repeats: int) -> dict[str, float]:
-    """Median milliseconds of a call after two that warm up, and the most memory held during it, GB (0 on CPUs)."""
+    """Median milliseconds of a call after two that warm up, and the most memory held during it, GB
+    (0 on CPUs).
+    """
     cuda, spent = device.startswith("cuda"), []
     for k in range(repeats + 2):
         if cuda:
@@ -59,7 +65,10 @@ def clock(step: Callable, device: str, repeats: int) -> dict[str, float]:
             torch.cuda.synchronize()
         if k >= 2:
             spent.append(1e3 * (time.perf_counter() - start))
-    return {"ms": statistics.median(spent), "GB": torch.cuda.max_memory_allocated() / 1e9 if cuda else 0.0}
+    return {
+        "ms": statistics.median(spent),
+        "GB": torch.cuda.max_memory_allocated() / 1e9 if cuda else 0.0,
+    }
 
 
 class AdaptedVideo(nn.Module):
@@ -74,22 +83,36 @@ class AdaptedVideo(nn.Module):
         super().__init__()
         from transformers import VideoMAEConfig, VideoMAEModel
 
-        shape = {"image_size": pixels, "num_frames": 16, "hidden_size": hidden, "num_attention_heads": heads, "num_hidden_layers": layers}
-        self.tower = VideoMAEModel(VideoMAEConfig(**shape, intermediate_size=4 * hidden)).requires_grad_(False)
+        shape = {
+            "image_size": pixels,
+            "num_frames": 16,
+            "hidden_size": hidden,
+            "num_attention_heads": heads,
+            "num_hidden_layers": layers,
+        }
+        self.tower = VideoMAEModel(
+            VideoMAEConfig(**shape, intermediate_size=4 * hidden)
+        ).requires_grad_(False)
         self.adapters = nn.ModuleList(Adapter(hidden) for _ in range(layers))
 
     def block(self, k: int, x: Tensor) -> Tensor:
         x = self.tower.encoder.layer[k](x)
         x = x[0] if isinstance(x, tuple) else x
-        paths = x.unflatten(1, (8, -1)).transpose(1, 2).flatten(1, 2)  # positions outside, time inside
-        paths = self.adapters[k](torch.cat([paths[:, :1], paths], 1), 8)[:, 1:]  # an adapter expects a class token first
+        # positions outside, time inside
+        paths = x.unflatten(1, (8, -1)).transpose(1, 2).flatten(1, 2)
+        # an adapter expects a class token first
+        paths = self.adapters[k](torch.cat([paths[:, :1], paths], 1), 8)[:, 1:]
         return paths.unflatten(1, (-1, 8)).transpose(1, 2).flatten(1, 2)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 16, 3, H, W) to features (1, 16 B, D)."""
         x = self.tower.embeddings(clips, None)
         for k in range(len(self.adapters)):
-            x = checkpoint(self.block, k, x, use_reentrant=False) if torch.is_grad_enabled() else self.block(k, x)
+            x = (
+                checkpoint(self.block, k, x, use_reentrant=False)
+                if torch.is_grad_enabled()
+                else self.block(k, x)
+            )
         return x.unflatten(1, (8, -1)).mean(2).repeat_interleave(2, 1).flatten(0, 1)[None]
 
 
@@ -109,22 +132,47 @@ def language(decoder: Decoder, dim: int, lm_stride: int, rank: int) -> LanguageB
 
 
 def action_vlm(
-    vision: tuple[int, int, int], decoder: Decoder | None, lm_stride: int, window: Window, device: str, repeats: int, rank: int = 128
+    vision: tuple[int, int, int],
+    decoder: Decoder | None,
+    lm_stride: int,
+    window: Window,
+    device: str,
+    repeats: int,
+    rank: int = 128,
 ):
     """Training and evaluation of one window: `train ms, train GB, eval ms, eval GB`."""
     torch.manual_seed(0)
     with torch.device(device):
         eye = AdaptedVideo(*vision, window.pixels)
         shape = LocalizerConfig(
-            feature_dim=vision[0], classes=20, dim=window.head, heads=4, embeds=2, stems=2, levels=window.levels, window=19
+            feature_dim=vision[0],
+            classes=20,
+            dim=window.head,
+            heads=4,
+            embeds=2,
+            stems=2,
+            levels=window.levels,
+            window=19,
         )
-        head, said = ActionFormer(shape), language(decoder, vision[0], lm_stride, rank) if decoder else None
+        head, said = (
+            ActionFormer(shape),
+            language(decoder, vision[0], lm_stride, rank) if decoder else None,
+        )
         clips = torch.randn(window.frames // 16, 16, 3, window.pixels, window.pixels)
         mask = torch.ones(1, window.frames, dtype=torch.bool)
         most = decoder.vocabulary if decoder else 2
-        prompt, target = torch.randint(0, most, (1, window.text)), torch.randint(0, most, (1, window.answer))
+        prompt, target = (
+            torch.randint(0, most, (1, window.text)),
+            torch.randint(0, most, (1, window.answer)),
+        )
         weight = torch.full((1, window.frames), 0.245)
-    learnt = [p for part in (eye, head, said) if part is not None for p in part.parameters() if p.requires_grad]
+    learnt = [
+        p
+        for part in (eye, head, said)
+        if part is not None
+        for p in part.parameters()
+        if p.requires_grad
+    ]
     optimizer = torch.optim.AdamW(learnt, 1e-4)
 
     def found(answer: Tensor | None) -> Tensor:
@@ -132,7 +180,9 @@ def action_vlm(
             x, extra = eye(clips), 0.0
             if said is None:
                 return sum(part.float().mean() for part in head(x.float(), mask)[:2])
-            out = said(x.bfloat16(), mask, prompt, torch.ones_like(prompt, dtype=torch.bool), answer)
+            out = said(
+                x.bfloat16(), mask, prompt, torch.ones_like(prompt, dtype=torch.bool), answer
+            )
             extra = out["text_loss"].float() if answer is not None else 0.0
             both = [aggregate(x.float(), out[k].float(), weight) for k in ("cls", "loc")]
             return sum(part.float().mean() for part in head(both[0], mask, both[1])[:2]) + extra
@@ -153,11 +203,20 @@ def action_vlm(
 
 
 def ace(config: DualConfig, batch: int, blocks: int, device: str, repeats: int) -> dict[str, float]:
-    """A step of ACE's video side: every clip through every block, and from what the frozen blocks left."""
+    """A step of ACE's video side: every clip through every block, and from what the frozen blocks
+    left.
+    """
     torch.manual_seed(0)
     with torch.device(device):
-        method = ProcVLR(DualEncoder(config), {"a": torch.ones(config.text_dim)}, ["a"], 0.02, blocks)
-        clips = torch.randint(0, 255, (batch, config.num_frames, config.image_size, config.image_size, 3), dtype=torch.uint8)
+        method = ProcVLR(
+            DualEncoder(config), {"a": torch.ones(config.text_dim)}, ["a"], 0.02, blocks
+        )
+        clips = torch.randint(
+            0,
+            255,
+            (batch, config.num_frames, config.image_size, config.image_size, 3),
+            dtype=torch.uint8,
+        )
     method.requires_grad_(False)
     for parameter, _ in method.trained():
         parameter.requires_grad_()
@@ -172,8 +231,16 @@ def ace(config: DualConfig, batch: int, blocks: int, device: str, repeats: int) 
 
         return run
 
-    naive, cached = clock(step(lambda: method.keep(clips)), device, repeats), clock(step(lambda: kept), device, repeats)
-    return {"naive ms": naive["ms"], "naive GB": naive["GB"], "cached ms": cached["ms"], "cached GB": cached["GB"]}
+    naive, cached = (
+        clock(step(lambda: method.keep(clips)), device, repeats),
+        clock(step(lambda: kept), device, repeats),
+    )
+    return {
+        "naive ms": naive["ms"],
+        "naive GB": naive["GB"],
+        "cached ms": cached["ms"],
+        "cached GB": cached["GB"],
+    }
 
 
 def rendered(device: str, size: int, frames: int, repeats: int) -> dict[str, float]:
@@ -183,10 +250,22 @@ def rendered(device: str, size: int, frames: int, repeats: int) -> dict[str, flo
     from vlact.worlds.render import render
     from vlact.worlds.scene import Body, Camera, Part, Scene, Track
 
-    parts = [Part(s, (0.4, 0.5, 0.3), (0.9, 0.3, 0.2), pattern="half", colour2=(0.1, 0.3, 0.8)) for s in ("box", "sphere", "cylinder")]
-    bodies = [Body([part], Track.of(0.8 * k - 0.8, 1.0, 0), Track.of(20, 40 * k, 10)) for k, part in enumerate(parts)]
-    scene = Scene(bodies, Camera(Track.of(0.3, 2.0, 3.2), Track.of(0, 1.0, 0), 45), light=(0.3, 1.0, 0.6))
-    found = clock(lambda: render([scene], [np.arange(frames) / frames], (size, size), device=device), device, repeats)
+    parts = [
+        Part(s, (0.4, 0.5, 0.3), (0.9, 0.3, 0.2), pattern="half", colour2=(0.1, 0.3, 0.8))
+        for s in ("box", "sphere", "cylinder")
+    ]
+    bodies = [
+        Body([part], Track.of(0.8 * k - 0.8, 1.0, 0), Track.of(20, 40 * k, 10))
+        for k, part in enumerate(parts)
+    ]
+    scene = Scene(
+        bodies, Camera(Track.of(0.3, 2.0, 3.2), Track.of(0, 1.0, 0), 45), light=(0.3, 1.0, 0.6)
+    )
+    found = clock(
+        lambda: render([scene], [np.arange(frames) / frames], (size, size), device=device),
+        device,
+        repeats,
+    )
     return {"frames/s": 1e3 * frames / found["ms"], "GB": found["GB"]}
 
 
@@ -194,28 +273,50 @@ def everything(device: str, repeats: int) -> Iterator[tuple[dict, Callable]]:
     """What is measured: its name and `lm_stride`, and what measures it."""
     names = {None: "vision only", QWEN25_1B5: "Qwen2.5-1.5B", QWEN25_3B: "Qwen2.5-3B"}
     for size, shape in VISION.items():
-        for decoder, stride in [(None, None), *((d, s) for d in (QWEN25_1B5, QWEN25_3B) for s in STRIDES)]:
+        for decoder, stride in [
+            (None, None),
+            *((d, s) for d in (QWEN25_1B5, QWEN25_3B) for s in STRIDES),
+        ]:
             row = {"what": f"VideoMAEv2-{size}, {names[decoder]}", "lm_stride": stride}
             yield row, partial(action_vlm, shape, decoder, stride or 1, Window(), device, repeats)
     row = {"what": "ACE step, TimeSformer-B, 16 clips of 30 frames", "lm_stride": None}
     yield row, partial(ace, replace(VIT_B16, num_frames=30), 16, 3, device, repeats)
-    yield {"what": "renderer, 224 pixels", "lm_stride": None}, partial(rendered, device, 224, 120, repeats)
+    yield (
+        {"what": "renderer, 224 pixels", "lm_stride": None},
+        partial(rendered, device, 224, 120, repeats),
+    )
 
 
 def main(arguments: list[str]) -> int:
-    """Measure what the file does not hold of this card and these versions; every row is written as soon as it is there."""
-    parser = argparse.ArgumentParser(prog="vlact.tools.measuring", description=__doc__.split("\n\n")[0])
+    """Measure what the file does not hold of this card and these versions; every row is written as
+    soon as it is there.
+    """
+    parser = argparse.ArgumentParser(
+        prog="vlact.tools.measuring", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("out", type=Path, help="csv to write")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=10)
     given = parser.parse_args(arguments)
     if given.device == "cpu":
-        print("no GPU here: these shapes are for one; --device cpu is not offered, the plan is in notebook 42", file=sys.stderr)
+        print(
+            "no GPU here: these shapes are for one; --device cpu is not offered, the plan is in "
+            "notebook 42",
+            file=sys.stderr,
+        )
         return 1
     machine = f"{torch.cuda.get_device_name()}, torch {version('torch')}, transformers {version('transformers')}"
-    table = pd.read_csv(given.out) if given.out.is_file() else pd.DataFrame(columns=["what", "lm_stride", "machine"])
+    table = (
+        pd.read_csv(given.out)
+        if given.out.is_file()
+        else pd.DataFrame(columns=["what", "lm_stride", "machine"])
+    )
     if not {"what", "lm_stride", "machine"} <= set(table):
-        print(f"{given.out}: expected a file of this module, got columns {list(table)[:5]}; name another", file=sys.stderr)
+        print(
+            f"{given.out}: expected a file of this module, got columns {list(table)[:5]}; name "
+            "another",
+            file=sys.stderr,
+        )
         return 1
     there = set(zip(table["what"], table["lm_stride"].fillna(0), table["machine"], strict=True))
     for row, measure in everything(given.device, given.repeats):
@@ -227,7 +328,10 @@ def main(arguments: list[str]) -> int:
             row["note"] = "out of memory"
         torch.cuda.empty_cache()
         print(row, flush=True)
-        table = pd.concat([table, pd.DataFrame([row | {"machine": machine, "date": f"{date.today()}"}])], ignore_index=True)
+        table = pd.concat(
+            [table, pd.DataFrame([row | {"machine": machine, "date": f"{date.today()}"}])],
+            ignore_index=True,
+        )
         write_whole(given.out, lambda d, f: d.to_csv(f, index=False, lineterminator="\n"), table)
     print(table.to_string(index=False))
     return 0

@@ -1,10 +1,11 @@
 """The machinery round the notebooks, for `make` and DVC: `python -m vlact.tools.pipeline COMMAND`.
 
-nbsrc                code cells of every notebook, and hashes of all that they import, to data/nbsrc: what stages depend on
-execute [NAME ..]    run notebooks in place on their tiny default and store the outputs, normalised
-index PROFILE        gather the results map of a profile into figures/<profile>/index.csv
-docs                 write what is generated: environment.yml, README's results table, what notebooks cost
-repro PROFILE [-f]   `dvc repro` on two stages at a time, with an estimate of the time left; -f runs every stage again
+nbsrc                code cells of every notebook, and hashes of all that they import, to
+data/nbsrc: what stages depend on execute [NAME ..]    run notebooks in place on their tiny default
+and store the outputs, normalised index PROFILE        gather the results map of a profile into
+figures/<profile>/index.csv docs                 write what is generated: environment.yml, README's
+results table, what notebooks cost repro PROFILE [-f]   `dvc repro` on two stages at a time, with an
+estimate of the time left; -f runs every stage again
 """
 
 import json
@@ -38,14 +39,17 @@ HINTS = (
     "Use `dvc push`",
     "Updating lock file",
     "[IPKernelApp] WARNING | Kernel is running over TCP",  # within this machine
-    "[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel",  # every kernel is interrupted before it is told to end
+    # every kernel is interrupted before it is told to end
+    "[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel",
     "Loading weights:",
 )
 DVC = [sys.executable, "-m", "vlact.runtime.warm", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
 GIVES_WAY = ["nice", "-n", "19"]
-PERSISTENT = ("worlds", "stadium", "aligned", "kitchens")  # folders that DVC does not empty, see dvc.yaml
-KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}  # glibc: freed memory is used again, not mapped
+# folders that DVC does not empty, see dvc.yaml
+PERSISTENT = ("worlds", "stadium", "aligned", "kitchens")
+# glibc: freed memory is used again, not mapped
+KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 
 
@@ -53,8 +57,15 @@ MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 def code_of(notebook: Path) -> str:
     """Code cells and their tags as one text; outputs, prose and metadata do not count."""
     cells = json.loads(notebook.read_text())["cells"]
-    code = [(c["metadata"].get("tags", []), "".join(c["source"])) for c in cells if c["cell_type"] == "code"]
-    return "\n\n".join(f"# %% {' '.join(tags)}".rstrip() + f"\n{source}" for tags, source in code) + "\n"
+    code = [
+        (c["metadata"].get("tags", []), "".join(c["source"]))
+        for c in cells
+        if c["cell_type"] == "code"
+    ]
+    return (
+        "\n\n".join(f"# %% {' '.join(tags)}".rstrip() + f"\n{source}" for tags, source in code)
+        + "\n"
+    )
 
 
 def nbsrc() -> None:
@@ -103,9 +114,18 @@ def execute(names: list[str]) -> None:
         start = time.monotonic()
         notebook = nbformat.read(path, as_version=4)
         NotebookClient(
-            notebook, timeout=600, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(NOTEBOOKS)}}
+            notebook,
+            timeout=600,
+            kernel_name="python3",
+            record_timing=False,
+            resources={"metadata": {"path": str(NOTEBOOKS)}},
         ).execute()
-        text = json.dumps(normalise(json.loads(nbformat.writes(notebook))), indent=1, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(
+            normalise(json.loads(nbformat.writes(notebook))),
+            indent=1,
+            sort_keys=True,
+            ensure_ascii=False,
+        )
         write_text(path, text + "\n")
         print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
 
@@ -113,9 +133,14 @@ def execute(names: list[str]) -> None:
 # Results map
 def index(profile: str) -> None:
     folder = ROOT / "figures" / profile
-    rows = [row for path in sorted((folder / "map").glob("*.json")) for row in json.loads(path.read_text())]
+    rows = [
+        row
+        for path in sorted((folder / "map").glob("*.json"))
+        for row in json.loads(path.read_text())
+    ]
 
-    def place(row: dict) -> tuple:  # papers first, in each its tables, then its figures; the rest by notebook
+    # papers first, in each its tables, then its figures; the rest by notebook
+    def place(row: dict) -> tuple:
         numbered = re.fullmatch(r"(table|figure)(\d+)", row["item"])
         item = (("table", "figure").index(numbered[1]), int(numbered[2])) if numbered else (2, 0)
         return PAPERS.index(row["paper"]), item, row["notebook"], row["item"]
@@ -127,14 +152,31 @@ def index(profile: str) -> None:
 def results_table(profile: str = "study") -> str:
     """README's results map, from the committed index."""
     table = pd.read_csv(ROOT / "figures" / profile / "index.csv")
-    names = dict(zip(PAPERS, ("ACE", "ActionVLM", "Motion transfer", "beyond the papers"), strict=True))
+    names = dict(
+        zip(PAPERS, ("ACE", "ActionVLM", "Motion transfer", "beyond the papers"), strict=True)
+    )
     rows = []
     for row in table.itertuples():
         shown = [f for f in row.files.split() if f.endswith((".png", ".md"))]
         links = ", ".join(f"[{Path(f).suffix[1:]}](figures/{profile}/{f})" for f in shown)
-        item = re.sub(r"^(table|figure)", lambda m: m[1].capitalize() + " ", row.item) if row.paper != "beyond" else "–"
-        rows.append([names[row.paper], item, row.title, links, f"[{row.notebook[:2]}](notebooks/{row.notebook})", f"`{row.stage}`"])
-    return markdown(pd.DataFrame(rows, columns=["paper", "item", "what", "result", "notebook", "stage"]))
+        item = (
+            re.sub(r"^(table|figure)", lambda m: m[1].capitalize() + " ", row.item)
+            if row.paper != "beyond"
+            else "–"
+        )
+        rows.append(
+            [
+                names[row.paper],
+                item,
+                row.title,
+                links,
+                f"[{row.notebook[:2]}](notebooks/{row.notebook})",
+                f"`{row.stage}`",
+            ]
+        )
+    return markdown(
+        pd.DataFrame(rows, columns=["paper", "item", "what", "result", "notebook", "stage"])
+    )
 
 
 def readme(text: str) -> str:
@@ -148,14 +190,27 @@ def costs() -> dict[Path, dict[str, float]]:
     """Minutes of the stage of every notebook, by profile, from `stage_minutes` in params.yaml."""
     minutes = yaml.safe_load((ROOT / "params.yaml").read_text())["stage_minutes"]
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    made = {ROOT / found[0]: name for name, s in stages.items() if (found := re.search(r"notebooks/\w+\.ipynb", s.get("cmd", "")))}
-    return {path: {k: m[name] for k, m in minutes.items() if name in m} for path, name in made.items()}
+    made = {
+        ROOT / found[0]: name
+        for name, s in stages.items()
+        if (found := re.search(r"notebooks/\w+\.ipynb", s.get("cmd", "")))
+    }
+    return {
+        path: {k: m[name] for k, m in minutes.items() if name in m} for path, name in made.items()
+    }
 
 
 def costed(text: str, minutes: dict[str, float]) -> str:
     """A notebook's file with the time that it takes, by profile."""
-    names = {"smoke": "tiny {}", "mini": "`mini` {} (on one of two cores)", "study": "`study` {} (on both)"}
-    said = [name.format(f"{60 * m:.0f} s" if (m := minutes[k]) < 1 else f"{m:.2g} min") for k, name in names.items()]
+    names = {
+        "smoke": "tiny {}",
+        "mini": "`mini` {} (on one of two cores)",
+        "study": "`study` {} (on both)",
+    }
+    said = [
+        name.format(f"{60 * m:.0f} s" if (m := minutes[k]) < 1 else f"{m:.2g} min")
+        for k, name in names.items()
+    ]
     return re.sub(r"(\*\*Cost\*\* )[^\\\"]*", lambda found: found[1] + " · ".join(said), text)
 
 
@@ -165,8 +220,11 @@ def environment() -> str:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    entries = re.findall(r"(?m)^([A-Za-z0-9._-]+)==(\S+)(.*)", (ROOT / "requirements.lock").read_text())
-    pins = {name: version for name, version, marker in entries if ">= '3.12'" not in marker}  # forks for later pythons
+    entries = re.findall(
+        r"(?m)^([A-Za-z0-9._-]+)==(\S+)(.*)", (ROOT / "requirements.lock").read_text()
+    )
+    # forks for later pythons
+    pins = {name: version for name, version, marker in entries if ">= '3.12'" not in marker}
     normal = {re.sub(r"[-_.]+", "-", k).lower(): v for k, v in pins.items()}
     lines = []
     for dependency in project["dependencies"]:
@@ -180,7 +238,18 @@ def environment() -> str:
         "channels:",
         "  - conda-forge",
     ]
-    return "\n".join([*head, "dependencies:", "  - python=3.11", "  - pip", "  - pip:", *lines, "      - -e .", ""])
+    return "\n".join(
+        [
+            *head,
+            "dependencies:",
+            "  - python=3.11",
+            "  - pip",
+            "  - pip:",
+            *lines,
+            "      - -e .",
+            "",
+        ]
+    )
 
 
 def docs() -> None:
@@ -209,19 +278,31 @@ def graph(profile: str) -> dict[str, set[str]]:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
     def paths(stage: dict, what: str) -> list[str]:
-        return [(x if isinstance(x, str) else next(iter(x))).replace("${item.profile}", profile) for x in stage.get(what, ())]
+        return [
+            (x if isinstance(x, str) else next(iter(x))).replace("${item.profile}", profile)
+            for x in stage.get(what, ())
+        ]
 
-    address = {name: f"{name}@{profile}" if "matrix" in stage else name for name, stage in stages.items()}
+    address = {
+        name: f"{name}@{profile}" if "matrix" in stage else name for name, stage in stages.items()
+    }
     made = {out: address[name] for name, stage in stages.items() for out in paths(stage, "outs")}
     return {
-        address[name]: {by for out, by in made.items() for d in paths(stage, "deps") if f"{d}/".startswith(f"{out}/")}
+        address[name]: {
+            by
+            for out, by in made.items()
+            for d in paths(stage, "deps")
+            if f"{d}/".startswith(f"{out}/")
+        }
         for name, stage in stages.items()
     }
 
 
 def changed(after: dict[str, set[str]]) -> set[str]:
     """Stages that DVC would run, and all that come after them."""
-    found = subprocess.run([*DVC, "status", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = subprocess.run(
+        [*DVC, "status", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
     out = set(json.loads(found)) & set(after)
     for stage in after:  # those before stand before it
         if after[stage] & out:
@@ -230,38 +311,60 @@ def changed(after: dict[str, set[str]]) -> set[str]:
 
 
 def repro(profile: str, force: bool = False) -> int:
-    """Bring every stage up to date: `dvc repro --single-item` on each, `lanes` of them at a time, in an order that lasts shortest.
+    """Bring every stage up to date: `dvc repro --single-item` on each, `lanes` of them at a time,
+    in an order that lasts shortest.
 
     A stage that starts beside one that more waits for gives way to it on the cores.
 
     Real data is never given to DVC to make: see `real_data` in params.yaml.
 
-    Before each stage it says how long the rest should take, from `stage_minutes` in params.yaml (measured on two cores)
-    and from how long the stages of this run took against theirs.
+    Before each stage it says how long the rest should take, from `stage_minutes` in params.yaml
+    (measured on two cores) and from how long the stages of this run took against theirs.
 
     Returns:
-        0, or what the first stage that failed returned; those beside it end first. 130 after Ctrl-C or a kill.
+        0, or what the first stage that failed returned; those beside it end first. 130 after Ctrl-C
+        or a kill.
     """
     switched, numbers = switch(profile), yaml.safe_load((ROOT / "params.yaml").read_text())
-    kept = ROOT / "data" / "tmp" / "profile"  # which profile to go back to, also after a run that was killed
+    # which profile to go back to, also after a run that was killed
+    kept = ROOT / "data" / "tmp" / "profile"
     if not kept.is_file():
         write_text(kept, numbers["run"]["name"])
-    minutes, shape, start = numbers["stage_minutes"].get(profile, {}), numbers["profiles"][profile], time.monotonic()
+    minutes, shape, start = (
+        numbers["stage_minutes"].get(profile, {}),
+        numbers["profiles"][profile],
+        time.monotonic(),
+    )
     write_text(ROOT / "params.yaml", switched)
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "JUPYTER_PREFER_ENV_PATH": "1", "VLACT_PROGRESS": "lines"}
-    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that waits leaves its core to the other lanes
+    environment = os.environ | {
+        "PYTHONUNBUFFERED": "1",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "VLACT_PROGRESS": "lines",
+    }
+    # a thread that waits leaves its core to the other lanes
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"
     environment |= KEEP
     ended, running, children, failed, spent, expected = queue.SimpleQueue(), {}, {}, 0, 0.0, 0.0
-    before, ready_made = signal.signal(signal.SIGTERM, signal.default_int_handler), ExitStack()  # a kill is a Ctrl-C
+    # a kill is a Ctrl-C
+    before, ready_made = signal.signal(signal.SIGTERM, signal.default_int_handler), ExitStack()
 
     def begin(stage: str) -> None:
-        command = [*DVC, "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+        command = [
+            *DVC,
+            "--wait-for-lock",
+            "repro",
+            "--single-item",
+            *(["--force"] if force else []),
+            stage,
+        ]
         if stage in by_name:
             command = [*BY_NAME, stage.split("@")[0], profile]
         if any(chain[other] > chain[stage] for other in running):
             command = [*GIVES_WAY, *command]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        child = children[stage] = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+        child = children[stage] = subprocess.Popen(
+            command, cwd=ROOT, env=environment, start_new_session=True, **pipes
+        )
         running[stage] = time.monotonic()
         threading.Thread(target=relay, args=(stage, child), daemon=True).start()
 
@@ -281,31 +384,68 @@ def repro(profile: str, force: bool = False) -> int:
             by_name = {f"{stage}@{profile}" for stage in numbers["real_data"]["by_name"]}
             left_out = {stage: f"{stage}@{profile}" for stage in numbers["real_data"]["left_out"]}
             lacking = {
-                s: folder for s, folder in numbers["real_data"]["if_there"].items() if not (ROOT / "data" / profile / folder).is_dir()
+                s: folder
+                for s, folder in numbers["real_data"]["if_there"].items()
+                if not (ROOT / "data" / profile / folder).is_dir()
             }
-            print(f"{profile}: left out are stages of the rendered worlds: {', '.join(left_out)}", flush=True)
+            print(
+                f"{profile}: left out are stages of the rendered worlds: {', '.join(left_out)}",
+                flush=True,
+            )
             for stage, folder in lacking.items():
-                print(f"{profile}: {stage} is left out, data/{profile}/{folder} is not there", flush=True)
+                print(
+                    f"{profile}: {stage} is left out, data/{profile}/{folder} is not there",
+                    flush=True,
+                )
             left_out |= {stage: f"{stage}@{profile}" for stage in lacking}
-            after = {stage: before - set(left_out.values()) for stage, before in after.items() if stage not in left_out.values()}
-        rest = {stage: before - by_name for stage, before in after.items() if stage not in by_name}  # DVC watches the data itself
+            after = {
+                stage: before - set(left_out.values())
+                for stage, before in after.items()
+                if stage not in left_out.values()
+            }
+        # DVC watches the data itself
+        rest = {stage: before - by_name for stage, before in after.items() if stage not in by_name}
         todo = (set(rest) if force else changed(rest)) | by_name
         cost = {stage: minutes.get(stage.split("@")[0], 0.1) for stage in after}
         chain = {}  # minutes from the start of a stage to the end of all that wait for it
         for stage in reversed(after):
-            chain[stage] = cost[stage] + max((chain[s] for s in after if stage in after[s]), default=0.0)
+            chain[stage] = cost[stage] + max(
+                (chain[s] for s in after if stage in after[s]), default=0.0
+            )
         count = len(todo)
         while running or (todo and not failed):
-            ready = sorted((s for s in todo if not after[s] & (todo | set(running))), key=lambda s: -chain[s]) if not failed else []
+            ready = (
+                sorted(
+                    (s for s in todo if not after[s] & (todo | set(running))),
+                    key=lambda s: -chain[s],
+                )
+                if not failed
+                else []
+            )
             for stage in ready[: shape["lanes"] - len(running)]:
-                left = max([chain[s] for s in todo] + [sum(cost[s] for s in todo | set(running)) / shape["lanes"]])
+                left = max(
+                    [chain[s] for s in todo]
+                    + [sum(cost[s] for s in todo | set(running)) / shape["lanes"]]
+                )
                 left *= spent / expected if expected > 0.2 else 1
-                print(f"[{count - len(todo) + 1}/{count}] {stage.split('@')[0]}: about {left:.0f} min left in all", flush=True)
+                print(
+                    f"[{count - len(todo) + 1}/{count}] {stage.split('@')[0]}: about {left:.0f} "
+                    "min left in all",
+                    flush=True,
+                )
                 begin(stage)
                 todo.remove(stage)
             stage, code = ended.get()
-            spent, expected, failed = spent + (time.monotonic() - running.pop(stage)) / 60, expected + cost[stage], failed or code
-        print(f"{profile}: {'stopped' if failed else 'up to date'} after {(time.monotonic() - start) / 60:.1f} min", flush=True)
+            spent, expected, failed = (
+                spent + (time.monotonic() - running.pop(stage)) / 60,
+                expected + cost[stage],
+                failed or code,
+            )
+        print(
+            f"{profile}: {'stopped' if failed else 'up to date'} after "
+            f"{(time.monotonic() - start) / 60:.1f} min",
+            flush=True,
+        )
         return failed
     except subprocess.CalledProcessError as error:  # `dvc status`, which has said why
         return error.returncode
@@ -319,7 +459,10 @@ def repro(profile: str, force: bool = False) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
         ready_made.close()
-        write_text(ROOT / "params.yaml", switch(kept.read_text() if kept.is_file() else numbers["run"]["name"]))
+        write_text(
+            ROOT / "params.yaml",
+            switch(kept.read_text() if kept.is_file() else numbers["run"]["name"]),
+        )
         kept.unlink(missing_ok=True)
 
 

@@ -1,9 +1,11 @@
-"""Memory and hours of the experiments at paper scale, before anyone spends them: counted on shapes alone, without a GPU.
+"""Memory and hours of the experiments at paper scale, before anyone spends them: counted on shapes
+alone, without a GPU.
 
-Memory of a training step is that of weights, gradients, optimizer and of what the forward pass keeps for the backward
-one; the last is counted by running the full-size model on the meta device and adding up every tensor that autograd saves.
-Hours are operations, counted in the same pass, over the rated speed of a card times a utilisation. Both are plans: a
-framework's own buffers and fragmentation come on top (`OVERHEAD`), and decoding may be what is waited for.
+Memory of a training step is that of weights, gradients, optimizer and of what the forward pass
+keeps for the backward one; the last is counted by running the full-size model on the meta device
+and adding up every tensor that autograd saves. Hours are operations, counted in the same pass, over
+the rated speed of a card times a utilisation. Both are plans: a framework's own buffers and
+fragmentation come on top (`OVERHEAD`), and decoding may be what is waited for.
 """
 
 from dataclasses import dataclass, replace
@@ -50,7 +52,11 @@ class Step:
 
     def batch_within(self, gigabytes: float) -> int:
         """The largest batch that fits; 0 where not even one clip does."""
-        return max(0, int((gigabytes - OVERHEAD - self.fixed / GB) * GB // self.kept)) if self.kept else 0
+        return (
+            max(0, int((gigabytes - OVERHEAD - self.fixed / GB) * GB // self.kept))
+            if self.kept
+            else 0
+        )
 
     def hours(self, clips: float, flops_per_s: float) -> float:
         """To see so many clips once each on one card."""
@@ -58,18 +64,23 @@ class Step:
 
 
 def weights(module: nn.Module) -> float:
-    """Bytes: trained weights in fp32 with gradient and Adam's two moments (16 each), frozen ones in bf16 (2)."""
+    """Bytes: trained weights in fp32 with gradient and Adam's two moments (16 each), frozen ones in
+    bf16 (2).
+    """
     return sum(p.numel() * (16 if p.requires_grad else 2) for p in module.parameters())
 
 
 def kept_bytes(module: nn.Module, run) -> tuple[float, Tensor]:
-    """Bytes of the distinct tensors that autograd saves in `run()`, parameters apart, and what it returned."""
+    """Bytes of the distinct tensors that autograd saves in `run()`, parameters apart, and what it
+    returned.
+    """
     own, seen = {p.untyped_storage()._cdata for p in module.parameters()}, {}
 
     def note(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
         if storage._cdata not in own:
-            seen[storage._cdata] = (storage.nbytes(), storage)  # held, so that no address is used twice
+            # held, so that no address is used twice
+            seen[storage._cdata] = (storage.nbytes(), storage)
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
@@ -80,14 +91,17 @@ def kept_bytes(module: nn.Module, run) -> tuple[float, Tensor]:
 def measured(module: nn.Module, run, clips: int = 1) -> Step:
     """A step from a module on the meta device and a call that gives its loss.
 
-    Backward passes of grouped convolutions are counted as if they had no groups, so a step is held to three forward passes.
+    Backward passes of grouped convolutions are counted as if they had no groups, so a step is held
+    to three forward passes.
     """
     with FlopCounterMode(display=False) as forward:
         kept, loss = kept_bytes(module, run)
     with FlopCounterMode(display=False) as backward:
         loss.backward()
     first = forward.get_total_flops()
-    return Step(weights(module), kept / clips, min(first + backward.get_total_flops(), 3 * first) / clips)
+    return Step(
+        weights(module), kept / clips, min(first + backward.get_total_flops(), 3 * first) / clips
+    )
 
 
 def transfer_step(kind: str) -> Step:
@@ -101,10 +115,15 @@ def transfer_step(kind: str) -> Step:
 
 
 def half(model: nn.Module, run, *given):
-    """What a call gives while every layer of a bf16 model narrows what comes in: clips are made floats of inside."""
+    """What a call gives while every layer of a bf16 model narrows what comes in: clips are made
+    floats of inside.
+    """
 
     def narrow(module, given):
-        return tuple(t.to(torch.bfloat16) if isinstance(t, Tensor) and t.is_floating_point() else t for t in given)
+        return tuple(
+            t.to(torch.bfloat16) if isinstance(t, Tensor) and t.is_floating_point() else t
+            for t in given
+        )
 
     hooks = [m.register_forward_pre_hook(narrow) for m in model.modules() if not list(m.children())]
     try:
@@ -114,23 +133,43 @@ def half(model: nn.Module, run, *given):
             hook.remove()
 
 
-def language_step(decoder: Decoder, frames: int, lm_stride: int = 1, rank: int = 128, text: int = 900, answer: int = 60) -> Step:
-    """One window through ActionVLM's language model with LoRA, each layer computed again in the backward pass.
+def language_step(
+    decoder: Decoder,
+    frames: int,
+    lm_stride: int = 1,
+    rank: int = 128,
+    text: int = 900,
+    answer: int = 60,
+) -> Step:
+    """One window through ActionVLM's language model with LoRA, each layer computed again in the
+    backward pass.
 
-    Kept are the inputs of every layer, and, of the one at work, its own: queries to values, the MLP's two inner products
-    and their product, the adapters' inner ones; attention without its matrix of scores; logits of the answer.
+    Kept are the inputs of every layer, and, of the one at work, its own: queries to values, the
+    MLP's two inner products and their product, the adapters' inner ones; attention without its
+    matrix of scores; logits of the answer.
     """
     tokens, h = sequence_length(frames, lm_stride, text), decoder.hidden
     layers = tokens * h * 2 * decoder.layers
-    inner = tokens * 2 * (4 * h + 2 * decoder.kv_heads * decoder.head_dim + 3 * decoder.intermediate + 7 * rank)
+    inner = (
+        tokens
+        * 2
+        * (4 * h + 2 * decoder.kv_heads * decoder.head_dim + 3 * decoder.intermediate + 7 * rank)
+    )
     logits = answer * decoder.vocabulary * (2 + 4 + 4)
     frozen = 2 * (decoder.layers * decoder.layer_weights + decoder.vocabulary * h)
-    # forward twice (checkpointing), and the backward pass for inputs only: frozen matrices have no gradient
-    return Step(frozen + 16 * decoder.lora_weights(rank), layers + inner + logits, 3 * decoder.forward_flops(tokens, answer))
+    # forward twice (checkpointing), and the backward pass for inputs only: frozen matrices have no
+    # gradient
+    return Step(
+        frozen + 16 * decoder.lora_weights(rank),
+        layers + inner + logits,
+        3 * decoder.forward_flops(tokens, answer),
+    )
 
 
 def ace_step(frames: int = 30, trained_blocks: int = 3) -> Step:
-    """A clip through ACE's TimeSformer-B at 224 pixels, the last blocks trained; text features are kept and cost next to nothing."""
+    """A clip through ACE's TimeSformer-B at 224 pixels, the last blocks trained; text features are
+    kept and cost next to nothing.
+    """
     with torch.device("meta"):
         encoder = DualEncoder(replace(VIT_B16, num_frames=frames))
         method = ProcVLR(encoder, {"a": torch.empty(VIT_B16.text_dim)}, ["a"], 0.02, trained_blocks)
@@ -148,21 +187,32 @@ def ace_step(frames: int = 30, trained_blocks: int = 3) -> Step:
     return measured(method, run, 2)
 
 
-def vision_step(hidden: int, heads: int, frames: int = 768, pixels: int = 160, adapters: float = 0.25) -> Step:
-    """A window through VideoMAEv2 in clips of 16 frames, frozen, with AdaTAD's adapters, each block computed again backwards.
+def vision_step(
+    hidden: int, heads: int, frames: int = 768, pixels: int = 160, adapters: float = 0.25
+) -> Step:
+    """A window through VideoMAEv2 in clips of 16 frames, frozen, with AdaTAD's adapters, each block
+    computed again backwards.
 
-    Kept are the inputs of every block and the activations of one block, for all clips of the window.
+    Kept are the inputs of every block and the activations of one block, for all clips of the
+    window.
     """
     from transformers import VideoMAEConfig, VideoMAEModel
 
-    config = VideoMAEConfig(image_size=pixels, num_frames=16, hidden_size=hidden, num_attention_heads=heads, intermediate_size=4 * hidden)
+    config = VideoMAEConfig(
+        image_size=pixels,
+        num_frames=16,
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+    )
     with torch.device("meta"):
         model = VideoMAEModel(config).requires_grad_(False).eval()
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 16, 3, pixels, pixels))
     clips, tokens, layers = frames // 16, 8 * (pixels // 16) ** 2, config.num_hidden_layers
     trained = layers * (2 * hidden * round(adapters * hidden) + round(adapters * hidden) ** 2)
-    kept = clips * tokens * 2 * hidden * (layers + 16)  # a block: norms, queries to values, output, MLP four times as wide
+    # a block: norms, queries to values, output, MLP four times as wide
+    kept = clips * tokens * 2 * hidden * (layers + 16)
     return Step(weights(model) + 16 * trained, kept, 3 * counter.get_total_flops() * clips)
 
 
@@ -181,21 +231,41 @@ def experiments() -> dict[str, tuple[Step, int, float]]:
         out[f"AdaTAD-{name}, THUMOS14: 200 windows, 120 epochs"] = (eye, 1, 200 * 120)
         for size, lm in (("1.5B", QWEN25_1B5), ("3B", QWEN25_3B)):
             said = language_step(lm, 768)
-            both = Step(eye.fixed + said.fixed, eye.kept + said.kept, eye.flops + said.flops / 2)  # every second epoch has language
-            out[f"ActionVLM-{name}-{size}, THUMOS14: 200 windows, 120 epochs"] = (both, 1, 200 * 120)
+            # every second epoch has language
+            both = Step(eye.fixed + said.fixed, eye.kept + said.kept, eye.flops + said.flops / 2)
+            out[f"ActionVLM-{name}-{size}, THUMOS14: 200 windows, 120 epochs"] = (
+                both,
+                1,
+                200 * 120,
+            )
     for kind in (*SCRATCH, *OVER_CLIP, *BY_NAME):
-        out[f"{kind}, Syn-TA: both sets, 6,000 clips, 30 epochs"] = (transfer_step(kind), 40, 6_000 * 30)
+        out[f"{kind}, Syn-TA: both sets, 6,000 clips, 30 epochs"] = (
+            transfer_step(kind),
+            40,
+            6_000 * 30,
+        )
     alone = vision_step(768, 12, frames=16, pixels=224)
     clips = HOURS_OF_ACTIVITYNET * 3600 * 30 / 16
-    out["VideoMAEv2-B features, ActivityNet-1.3: 648 h, every 16 frames"] = (Step(0.2 * GB, alone.kept / 12, alone.flops / 3), 32, clips)
+    out["VideoMAEv2-B features, ActivityNet-1.3: 648 h, every 16 frames"] = (
+        Step(0.2 * GB, alone.kept / 12, alone.flops / 3),
+        32,
+        clips,
+    )
     return out
 
 
 def table() -> pd.DataFrame:
-    """A row an experiment: memory of the papers' batch, and for each card the largest batch and the hours of one."""
+    """A row an experiment: memory of the papers' batch, and for each card the largest batch and the
+    hours of one.
+    """
     rows = []
     for name, (step, batch, clips) in experiments().items():
-        row = {"experiment": name, "batch": batch, "GB": step.memory(batch), "TFLOP a clip": step.flops / 1e12}
+        row = {
+            "experiment": name,
+            "batch": batch,
+            "GB": step.memory(batch),
+            "TFLOP a clip": step.flops / 1e12,
+        }
         for card, (memory, speed) in CARDS.items():
             most = step.batch_within(memory)
             row[f"{card} {memory} GB: batch"] = f"{min(most, 999)}" if most else "does not fit"

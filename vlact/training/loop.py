@@ -1,7 +1,8 @@
-"""What every training loop here shares: precision, augmentation, batches, schedule, and the loop itself.
+"""What every training loop here shares: precision, augmentation, batches, schedule, and the loop
+itself.
 
-A loop is deterministic for its seed on one kind of CPU and one thread, and goes on from its checkpoint to
-the same bytes. On a GPU it is neither, to the last digits.
+A loop is deterministic for its seed on one kind of CPU and one thread, and goes on from its
+checkpoint to the same bytes. On a GPU it is neither, to the last digits.
 """
 
 import math
@@ -21,10 +22,11 @@ CHECKPOINT_EVERY = 100  # steps
 
 @contextmanager
 def autocast(kind: str | None = None):
-    """bf16 autocast on a kind of device, that of `vlact.runtime.device` if not given: on CPUs with bf16 instructions twice as fast, on others
-    correct and slower.
+    """bf16 autocast on a kind of device, that of `vlact.runtime.device` if not given: on CPUs with
+    bf16 instructions twice as fast, on others correct and slower.
 
-    On CPUs attention over a few dozen tokens is also twice as fast spelled out as in the fused kernel.
+    On CPUs attention over a few dozen tokens is also twice as fast spelled out as in the fused
+    kernel.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -40,7 +42,8 @@ def autocast(kind: str | None = None):
 def augment(clips: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror, mix colours and shift brightness, one draw a clip: uint8 (B, T, H, W, 3) to the same."""
     out = torch.empty_like(clips)
-    for i, clip in enumerate(clips):  # clip by clip stays in the processor's cache: three times faster
+    # clip by clip stays in the processor's cache: three times faster
+    for i, clip in enumerate(clips):
         x = clip.permute(3, 0, 1, 2).float()
         if torch.rand((), generator=generator) < 0.5:
             x = x.flip(3)
@@ -53,7 +56,9 @@ def augment(clips: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(n: int, batch_size: int, steps: int, generator: torch.Generator):
-    """`steps` index batches from fresh permutations of n; the rest of an epoch opens the next batch."""
+    """`steps` index batches from fresh permutations of n; the rest of an epoch opens the next
+    batch.
+    """
     queue = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         while len(queue) < batch_size:
@@ -71,10 +76,11 @@ def warmup_cosine(step: int, steps: int, warmup: float = 0.1) -> float:
 
 
 def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """For torch's `AveragedModel`: at step n the mean keeps the smaller of `decay` and (1 + n) / (10 + n) of itself.
+    """For torch's `AveragedModel`: at step n the mean keeps the smaller of `decay` and (1 + n) /
+    (10 + n) of itself.
 
-    Without that rise (ActionFormer's 0.999 is constant) a mean of a few hundred steps is to a good part the weights that training
-    began with.
+    Without that rise (ActionFormer's 0.999 is constant) a mean of a few hundred steps is to a good
+    part the weights that training began with.
 
     Raises:
         ValueError: A decay outside [0, 1).
@@ -102,31 +108,38 @@ def fit(
     every: int | None = None,
     ema: float = 0.0,
 ) -> list[dict]:
-    """Train with AdamW, warm-up and cosine, the norm of the gradient clipped to 1; frozen weights stay as they are.
+    """Train with AdamW, warm-up and cosine, the norm of the gradient clipped to 1; frozen weights
+    stay as they are.
 
     Args:
-        modules: Everything to train, by name, where it is to be trained; in training mode except while `validate` runs and after the end.
+        modules: Everything to train, by name, where it is to be trained; in training mode except
+            while `validate` runs and after the end.
         loss_of: Step number (from 0) to a scalar loss.
         steps: How many.
         lr: Highest learning rate.
         weight_decay: On all parameters.
         generator: Whatever `loss_of` draws from; its state is kept with the rest.
         label: For the progress display.
-        checkpoint: Where the state is kept while training, to go on from after a kill; None keeps none.
+        checkpoint: Where the state is kept while training, to go on from after a kill; None keeps
+            none.
         validate: Further columns of the curve.
         every: Steps between two rows of the curve; `CHECKPOINT_EVERY` if not given.
-        ema: Highest decay of a moving average of what is trained (see `moving_average`), which the modules have in its place at
-            the end; 0 for none.
+        ema: Highest decay of a moving average of what is trained (see `moving_average`), which the
+            modules have in its place at the end; 0 for none.
 
     Returns:
         The curve: rows with step, mean loss since the last row, and what `validate` returned.
     """
-    learnt = nn.ParameterList(p for m in modules.values() for p in m.parameters() if p.requires_grad)
+    learnt = nn.ParameterList(
+        p for m in modules.values() for p in m.parameters() if p.requires_grad
+    )
     parameters = list(learnt)
     optimizer = torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, steps))
     parts, swa = modules | {"optimizer": optimizer, "schedule": schedule}, torch.optim.swa_utils
-    if ema:  # of what is trained: going through frozen modules, too, costs a twentieth of a step of ActionVLM
+    # of what is trained: going through frozen modules, too, costs a twentieth of a step of
+    # ActionVLM
+    if ema:
         parts["mean"] = mean = swa.AveragedModel(learnt, multi_avg_fn=moving_average(ema))
     every = every or CHECKPOINT_EVERY
     saved, start, curve, losses = Checkpoint(Path(checkpoint)) if checkpoint else None, 0, [], []
@@ -156,7 +169,9 @@ def fit(
                 m.train()
             if saved:
                 now = {name: part.state_dict() for name, part in parts.items()}
-                saved.save(now | {"generator": generator.get_state(), "step": step + 1, "curve": curve})
+                saved.save(
+                    now | {"generator": generator.get_state(), "step": step + 1, "curve": curve}
+                )
     if ema:
         with torch.no_grad():
             torch._foreach_copy_(parameters, list(mean.module))

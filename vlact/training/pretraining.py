@@ -1,7 +1,9 @@
-"""The pretraining ladder: CLIP on frames, the video trunk, both projections, and LaViLa's narrations.
+"""The pretraining ladder: CLIP on frames, the video trunk, both projections, and LaViLa's
+narrations.
 
-Published weights can stand in for the first two rungs (`published`). The rungs are jobs (`vlact.runtime.jobs.run`): files and plain
-values in, an encoder as safetensors and its curve out. Supervision of each is declared in its docstring.
+Published weights can stand in for the first two rungs (`published`). The rungs are jobs
+(`vlact.runtime.jobs.run`): files and plain values in, an encoder as safetensors and its curve out.
+Supervision of each is declared in its docstring.
 """
 
 import math
@@ -22,7 +24,9 @@ NOTHING = -100  # object label of a clip without a named object; cross entropy p
 
 
 def clips_of(frames: str, rows: list[int] | None = None) -> Tensor:
-    """uint8 (N, T, H, W, 3), the first view of the clips in an npy file (N, views, T, H, W, 3), or some of them."""
+    """uint8 (N, T, H, W, 3), the first view of the clips in an npy file (N, views, T, H, W, 3), or
+    some of them.
+    """
     clips = torch.from_numpy(np.load(frames, mmap_mode="c"))[:, 0]
     return clips if rows is None else clips[torch.tensor(rows)]
 
@@ -43,14 +47,20 @@ def caption_bank(captions: list[str], texts: str) -> tuple[Tensor, Tensor]:
 def pool(encoder: DualEncoder, clips: Tensor, batch_size: int = 64) -> Tensor:
     """Pooled features (N, dim) of uint8 clips (N, T, H, W, 3), where the encoder lies."""
     with autocast():
-        return torch.cat([encoder.last(encoder.first(beside(encoder, part), 0), 0).float() for part in clips.split(batch_size)])
+        return torch.cat(
+            [
+                encoder.last(encoder.first(beside(encoder, part), 0), 0).float()
+                for part in clips.split(batch_size)
+            ]
+        )
 
 
 def published(kind: str, path: str, model: dict, out: str) -> bool:
     """A published file in place of a rung.
 
     Args:
-        kind: "frames", OpenAI's CLIP in open_clip's format; "trunk", a TimeSformer, ProcedureVRL's or another.
+        kind: "frames", OpenAI's CLIP in open_clip's format; "trunk", a TimeSformer, ProcedureVRL's
+            or another.
         path: The file.
         model: `DualConfig` as a dict.
         out: Where the encoder goes (safetensors).
@@ -80,12 +90,20 @@ def published(kind: str, path: str, model: dict, out: str) -> bool:
 
 
 def pretrain_frames(
-    config: dict, model: dict, frames: str, captions: list[str], rows: dict, texts: str, out: str, checkpoint: str, seed: int
+    config: dict,
+    model: dict,
+    frames: str,
+    captions: list[str],
+    rows: dict,
+    texts: str,
+    out: str,
+    checkpoint: str,
+    seed: int,
 ) -> list[dict]:
     """Rung 1: CLIP on single frames of the corpus, from captions.
 
-    Supervision, declared: the caption of the clip a frame is taken from. Softmax over the distinct captions
-    of a batch, as in `align`.
+    Supervision, declared: the caption of the clip a frame is taken from. Softmax over the distinct
+    captions of a batch, as in `align`.
 
     Args:
         config: `Pretrain` as a dict.
@@ -99,8 +117,8 @@ def pretrain_frames(
         seed: Initialisation and order.
 
     Returns:
-        The curve, with `val_caption`: the share of validation frames nearer to their own caption than to
-        that of another clip (0.5 is chance).
+        The curve, with `val_caption`: the share of validation frames nearer to their own caption
+        than to that of another clip (0.5 is chance).
     """
     clips, (text, target) = clips_of(frames), caption_bank(captions, texts)
     train, val = torch.tensor(rows["train"]), torch.tensor(rows["val"])
@@ -124,10 +142,22 @@ def pretrain_frames(
         with autocast():
             seen = torch.cat([encoder(beside(encoder, part)) for part in clips[val].split(64)])
             found = seen @ encoder.embed_text(beside(encoder, text[target[val]])).T
-        return {"val_caption": float((found.diagonal() > found.roll(1, 1).diagonal()).float().mean())}
+        return {
+            "val_caption": float((found.diagonal() > found.roll(1, 1).diagonal()).float().mean())
+        }
 
     modules = {"encoder": encoder, "scale": scale}
-    curve = fit(modules, loss_of, steps, config["frame_lr"], config["weight_decay"], generator, "frames", checkpoint, validate)
+    curve = fit(
+        modules,
+        loss_of,
+        steps,
+        config["frame_lr"],
+        config["weight_decay"],
+        generator,
+        "frames",
+        checkpoint,
+        validate,
+    )
     encoder.save(out)
     return curve
 
@@ -136,7 +166,14 @@ pretrain_frames.tracked = True
 
 
 def pretrain(
-    config: dict, model: dict, frames: str, labels: dict, start_from: str | None, out: str, checkpoint: str, seed: int
+    config: dict,
+    model: dict,
+    frames: str,
+    labels: dict,
+    start_from: str | None,
+    out: str,
+    checkpoint: str,
+    seed: int,
 ) -> list[dict]:
     """Rung 2: the video trunk, from labels of the motion program and the object.
 
@@ -148,7 +185,8 @@ def pretrain(
         config: `Pretrain` as a dict.
         model: `DualConfig` as a dict.
         frames: npy of uint8 clips (N, 1, T, H, W, 3).
-        labels: `verb` and `object`, lists of N class numbers (`NOTHING` where none); `train` and `val`, row numbers.
+        labels: `verb` and `object`, lists of N class numbers (`NOTHING` where none); `train` and
+            `val`, row numbers.
         start_from: Image tower to inflate (rung 1), or None.
         out: Where the encoder goes (safetensors).
         checkpoint: Where the state goes while training.
@@ -171,7 +209,9 @@ def pretrain(
     def loss_of(step: int) -> Tensor:
         rows = train[plan[step]]
         with autocast():
-            features = encoder.last(encoder.first(beside(encoder, augment(clips[rows], generator)), 0), 0)
+            features = encoder.last(
+                encoder.first(beside(encoder, augment(clips[rows], generator)), 0), 0
+            )
             logits = {k: head(features).float() for k, head in heads.items()}
         losses = {k: cross_entropy(logits[k], beside(encoder, target[k][rows])) for k in target}
         return losses["verb"] + config["object_weight"] * losses["object"]
@@ -180,11 +220,23 @@ def pretrain(
         pooled, hits = pool(encoder, clips[val]), {}
         for k, head in heads.items():
             named = target[k][val] != NOTHING
-            hits[f"val_{k}"] = float((head(pooled).argmax(1).cpu() == target[k][val])[named].float().mean())
+            hits[f"val_{k}"] = float(
+                (head(pooled).argmax(1).cpu() == target[k][val])[named].float().mean()
+            )
         return hits
 
     modules = {"trunk": encoder.trunk, "heads": heads}
-    curve = fit(modules, loss_of, config["steps"], config["lr"], config["weight_decay"], generator, "pretraining", checkpoint, validate)
+    curve = fit(
+        modules,
+        loss_of,
+        config["steps"],
+        config["lr"],
+        config["weight_decay"],
+        generator,
+        "pretraining",
+        checkpoint,
+        validate,
+    )
     encoder.save(out)
     return curve
 
@@ -192,11 +244,21 @@ def pretrain(
 pretrain.tracked = True
 
 
-def align(config: dict, start_from: str, frames: str, captions: list[str], rows: list[int], texts: str, out: str, seed: int) -> list[dict]:
+def align(
+    config: dict,
+    start_from: str,
+    frames: str,
+    captions: list[str],
+    rows: list[int],
+    texts: str,
+    out: str,
+    seed: int,
+) -> list[dict]:
     """Rung 3: both projections, from captions, on pooled features of the frozen trunk.
 
-    Supervision, declared: one caption per clip (a synonym of its program's name and its object), a share
-    `align_noise` of them taken from another clip. Softmax over the distinct captions of a batch.
+    Supervision, declared: one caption per clip (a synonym of its program's name and its object), a
+    share `align_noise` of them taken from another clip. Softmax over the distinct captions of a
+    batch.
 
     Args:
         config: `Pretrain` as a dict.
@@ -226,20 +288,39 @@ def align(config: dict, start_from: str, frames: str, captions: list[str], rows:
         said, which = encoder.embed_text(beside(encoder, text[candidates])), beside(encoder, which)
         return cross_entropy(encoder.embed_video(features[own]) @ said.T / 0.05, which)
 
-    curve = fit(modules, loss_of, config["align_steps"], config["align_lr"], 0.01, generator, "alignment", every=50)
+    curve = fit(
+        modules,
+        loss_of,
+        config["align_steps"],
+        config["align_lr"],
+        0.01,
+        generator,
+        "alignment",
+        every=50,
+    )
     encoder.save(out)
     return curve
 
 
 def narrate(
-    config: dict, start_from: str, frames: str, captions: list[str], rows: list[int], texts: str, out: str, seed: int
+    config: dict,
+    start_from: str,
+    frames: str,
+    captions: list[str],
+    rows: list[int],
+    texts: str,
+    out: str,
+    seed: int,
 ) -> list[dict]:
-    """LaViLa's pretraining: video trunk and both projections together, contrastively, on narrated clips.
+    """LaViLa's pretraining: video trunk and both projections together, contrastively, on narrated
+    clips.
 
-    Symmetric softmax over the batch (InfoNCE); clips with the same narration count as each other's positives.
+    Symmetric softmax over the batch (InfoNCE); clips with the same narration count as each other's
+    positives.
 
     Args:
-        config, start_from, frames, captions, rows, texts, out, seed: As in `align`, from the encoder of rung 3.
+        config, start_from, frames, captions, rows, texts, out, seed: As in `align`, from the
+            encoder of rung 3.
 
     Returns:
         The curve.
@@ -252,13 +333,28 @@ def narrate(
     def loss_of(step: int) -> Tensor:
         own = plan[step]
         with autocast():
-            features = encoder.last(encoder.first(beside(encoder, augment(clips[own], generator)), 0), 0)
-        logits = encoder.embed_video(features.float()) @ encoder.embed_text(beside(encoder, text[target[own]])).T / 0.05
+            features = encoder.last(
+                encoder.first(beside(encoder, augment(clips[own], generator)), 0), 0
+            )
+        logits = (
+            encoder.embed_video(features.float())
+            @ encoder.embed_text(beside(encoder, text[target[own]])).T
+            / 0.05
+        )
         same = beside(encoder, (target[own][:, None] == target[own]).float())
         same = same / same.sum(1, keepdim=True)
         return (cross_entropy(logits, same) + cross_entropy(logits.T, same)) / 2
 
     modules, lr = {"encoder": encoder}, config["lr"] / 3
-    curve = fit(modules, loss_of, config["vlog_steps"], lr, config["weight_decay"], generator, "narrations", every=50)
+    curve = fit(
+        modules,
+        loss_of,
+        config["vlog_steps"],
+        lr,
+        config["weight_decay"],
+        generator,
+        "narrations",
+        every=50,
+    )
     encoder.save(out)
     return curve

@@ -1,8 +1,10 @@
-"""Untrimmed recordings of the stadium on disk: real mp4 files with ground truth, broken-off and reversed distractors.
+"""Untrimmed recordings of the stadium on disk: real mp4 files with ground truth, broken-off and
+reversed distractors.
 
-As in THUMOS14, a recording shows one sport, several instances of it, and much else; every instance of
-CliffDiving is annotated as Diving, too. Sessions are longer and annotated as in ActivityNet: a whole stretch of
-one performance after another is one instance. Drills show no sport at all, see `vlact.worlds.stadium.drill`.
+As in THUMOS14, a recording shows one sport, several instances of it, and much else; every instance
+of CliffDiving is annotated as Diving, too. Sessions are longer and annotated as in ActivityNet: a
+whole stretch of one performance after another is one instance. Drills show no sport at all, see
+`vlact.worlds.stadium.drill`.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,11 @@ SESSIONS = (  # classes that ActivityNet-1.3 has, too
     "VolleyballSpiking",
 )  # fmt: skip
 EVENTS = ("action", "broken", "reversed", "wait", "walk")
-CHANCES = {"own": (0.44, 0.24, 0.0, 0.16, 0.16), "shared": (0.44, 0.24, 0.0, 0.16, 0.16), "reversed": (0.36, 0.16, 0.2, 0.14, 0.14)}
+CHANCES = {
+    "own": (0.44, 0.24, 0.0, 0.16, 0.16),
+    "shared": (0.44, 0.24, 0.0, 0.16, 0.16),
+    "reversed": (0.36, 0.16, 0.2, 0.14, 0.14),
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,9 @@ class Broadcast:
 def thumos(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]:
     """Recordings a class and split, for example `{"train": 4, "test": 6}`, each of about `seconds`."""
     return [
-        Broadcast(f"video_{split}_{k * counts[split] + i:07d}", label, (seed, 40, s, k, i), split, seconds)
+        Broadcast(
+            f"video_{split}_{k * counts[split] + i:07d}", label, (seed, 40, s, k, i), split, seconds
+        )
         for s, split in enumerate(counts)
         for k, label in enumerate(ACTIONS)
         for i in range(counts[split])
@@ -50,7 +58,14 @@ def thumos(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]
 def sessions(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]:
     """Sessions a class and split, as `thumos`."""
     return [
-        Broadcast(f"session_{split}_{k * counts[split] + i:07d}", label, (seed, 42, s, k, i), split, seconds, True)
+        Broadcast(
+            f"session_{split}_{k * counts[split] + i:07d}",
+            label,
+            (seed, 42, s, k, i),
+            split,
+            seconds,
+            True,
+        )
         for s, split in enumerate(counts)
         for k, label in enumerate(SESSIONS)
         for i in range(counts[split])
@@ -59,11 +74,23 @@ def sessions(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcas
 
 def drills(count: int, seconds: float, seed: int) -> list[Broadcast]:
     """Recordings for the alignment of language with vision; the last fifth is held out."""
-    return [Broadcast(f"drill_{i:05d}", "", (seed, 41, i), "held out" if 5 * i >= 4 * count else "drill", seconds) for i in range(count)]
+    return [
+        Broadcast(
+            f"drill_{i:05d}",
+            "",
+            (seed, 41, i),
+            "held out" if 5 * i >= 4 * count else "drill",
+            seconds,
+        )
+        for i in range(count)
+    ]
 
 
 def plan(broadcast: Broadcast) -> tuple[Take, Action]:
-    """What happens in a recording, and whose prop and place it shows. Half of the events follow in the same shot, the others a cut."""
+    """What happens in a recording, and whose prop and place it shows.
+
+    Half of the events follow in the same shot, the others a cut.
+    """
     rng = np.random.default_rng((*broadcast.seed, 1))
     take = Take(rng, look(np.random.default_rng((*broadcast.seed, 2))).pace)
     if not broadcast.label:
@@ -96,7 +123,9 @@ def plan(broadcast: Broadcast) -> tuple[Take, Action]:
 
 
 def _practise(take: Take, broadcast: Broadcast, action: Action) -> Take:
-    """Fill a session: standing about, walking and broken-off attempts, then performance after performance, once or twice."""
+    """Fill a session: standing about, walking and broken-off attempts, then performance after
+    performance, once or twice.
+    """
     rng, found = take.rng, []
 
     def begin() -> None:
@@ -131,11 +160,15 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
     """Render a recording to `folder/<name>.mp4`.
 
     Returns:
-        `video`, `split`, `duration_s`, `annotations` (rows start_s, end_s, label; of drills "pose > pose"), `distractors` (the same and
-        what: "broken" or "reversed") and `poses` (start_s, end_s, pose), in seconds of the file.
+        `video`, `split`, `duration_s`, `annotations` (rows start_s, end_s, label; of drills "pose >
+        pose"), `distractors` (the same and what: "broken" or "reversed") and `poses` (start_s,
+        end_s, pose), in seconds of the file.
     """
     take, action = plan(broadcast)
-    rng, seen = np.random.default_rng((*broadcast.seed, 3)), look(np.random.default_rng((*broadcast.seed, 2)))
+    rng, seen = (
+        np.random.default_rng((*broadcast.seed, 3)),
+        look(np.random.default_rng((*broadcast.seed, 2))),
+    )
     total = int(take.now * fps)
     frames, scenes, times = np.arange(total) / fps, [], []
     for keys in take.keys:
@@ -144,14 +177,22 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
         if len(mine):
             scenes.append(shoot(keys, action, take.flights, seen, mine, rng))
             times.append(mine)
-    drawn = np.concatenate([f for i in range(0, len(scenes), 4) for f in render(scenes[i : i + 4], times[i : i + 4], (size, size))])
+    drawn = np.concatenate(
+        [
+            f
+            for i in range(0, len(scenes), 4)
+            for f in render(scenes[i : i + 4], times[i : i + 4], (size, size))
+        ]
+    )
     if rng.random() < 0.5:
         drawn = drawn[:, :, ::-1]
     video.write(folder / f"{broadcast.name}.mp4", np.ascontiguousarray(drawn), fps)
     end = total / fps
 
     def rows(found):
-        return [{"start_s": s, "end_s": min(e, end), **more} for s, e, more in found if s < end - 0.25]
+        return [
+            {"start_s": s, "end_s": min(e, end), **more} for s, e, more in found if s < end - 0.25
+        ]
 
     labels = [
         (s, e, {"label": name})
@@ -165,11 +206,19 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
         "split": broadcast.split,
         "duration_s": end,
         "annotations": rows(labels),
-        "distractors": rows([(s, e, {"what": w, "label": label}) for s, e, w, label in take.segments if w in ("broken", "reversed")]),
+        "distractors": rows(
+            [
+                (s, e, {"what": w, "label": label})
+                for s, e, w, label in take.segments
+                if w in ("broken", "reversed")
+            ]
+        ),
         "poses": rows([(s, e, {"pose": p}) for s, e, p in take.poses]),
     }
 
 
 def film_job(broadcast: Broadcast, folder: str, notes: str, size: int, fps: float) -> dict:
-    """`film` that leaves what it returns in the folder `notes`, so that a killed stage films no video twice."""
+    """`film` that leaves what it returns in the folder `notes`, so that a killed stage films no
+    video twice.
+    """
     return kept(Path(notes) / f"{broadcast.name}.json", film, broadcast, Path(folder), size, fps)

@@ -1,7 +1,9 @@
-"""Syn-TA with its contexts under control: one factor at a time is new, all others are as in training.
+"""Syn-TA with its contexts under control: one factor at a time is new, all others are as in
+training.
 
-Training clips, and test clips where nothing is new, draw from the first half of every factor; a test clip in which a
-factor is new draws that one from the other half. The motions are those of `vlact.worlds.synta`.
+Training clips, and test clips where nothing is new, draw from the first half of every factor; a
+test clip in which a factor is new draws that one from the other half. The motions are those of
+`vlact.worlds.synta`.
 """
 
 from pathlib import Path
@@ -15,7 +17,10 @@ from vlact.worlds.scene import Scene
 from vlact.worlds.synta import OUTSIDE, SECONDS, STEPS, STYLES, Stage, act, scene
 
 FACTORS = ("shape", "colour", "texture", "camera", "count", "speed", "background")
-SOLIDS = (("cube", "sphere", "cone", "torus", "capsule"), ("cylinder", "icosphere", "pyramid", "dodecahedron", "prism"))
+SOLIDS = (
+    ("cube", "sphere", "cone", "torus", "capsule"),
+    ("cylinder", "icosphere", "pyramid", "dodecahedron", "prism"),
+)
 HUES = ((0.0, 3.0), (3.0, 6.0))
 PATTERNS = ("half", "stripes")
 FLOORS = (("noise", "grain"), ("tiles",))
@@ -26,7 +31,12 @@ def faster(stage: Stage, pace: float) -> None:
     """Play every motion at a pace, and stand still at its end."""
     at = np.minimum((np.arange(STEPS) * pace).round().astype(int), STEPS - 1)
     for one in stage.things:
-        one.pos, one.size, one.colour, one.opacity = one.pos[at], one.size[at], one.colour[at], one.opacity[at]
+        one.pos, one.size, one.colour, one.opacity = (
+            one.pos[at],
+            one.size[at],
+            one.colour[at],
+            one.opacity[at],
+        )
 
 
 def bystanders(stage: Stage) -> None:
@@ -54,11 +64,26 @@ def compose(coarse: int, number: int, new: tuple[str, ...], rng: np.random.Gener
         faster(stage, FAST)
     if half["count"]:
         bystanders(stage)
-    return scene(stage, STYLES[half["camera"]], "realistic", rng, PATTERNS[half["texture"]], FLOORS[half["background"]])
+    return scene(
+        stage,
+        STYLES[half["camera"]],
+        "realistic",
+        rng,
+        PATTERNS[half["texture"]],
+        FLOORS[half["background"]],
+    )
 
 
 def film(
-    coarse: int, number: int, new: tuple[str, ...], label: str, ids: list[int], folder: Path, size: int, fps: float, seed: int
+    coarse: int,
+    number: int,
+    new: tuple[str, ...],
+    label: str,
+    ids: list[int],
+    folder: Path,
+    size: int,
+    fps: float,
+    seed: int,
 ) -> list[str]:
     """Clips of one fine class, `<label>/<coarse>_<number>_<id>.mp4`; returns their names.
 
@@ -72,11 +97,29 @@ def film(
     given = (seed, 72, sum(map(ord, label)), coarse, number)
     scenes = [compose(coarse, number, new, np.random.default_rng((*given, i))) for i in ids]
     times = np.arange(round(SECONDS * fps)) / fps
-    for name, frames in zip(names, render(scenes, [times] * len(scenes), (size, size)), strict=True):
+    for name, frames in zip(
+        names, render(scenes, [times] * len(scenes), (size, size)), strict=True
+    ):
         video.write(folder / name, frames, fps)
     return names
 
 
-def film_job(coarse, number, new, label, ids, folder: str, notes: str, size, fps, seed) -> list[str]:
-    """`film` that leaves what it returns in the folder `notes`, so that a killed stage films nothing twice."""
-    return kept(Path(notes) / f"{label}-{coarse}-{number}.json", film, coarse, number, new, label, ids, Path(folder), size, fps, seed)
+def film_job(
+    coarse, number, new, label, ids, folder: str, notes: str, size, fps, seed
+) -> list[str]:
+    """`film` that leaves what it returns in the folder `notes`, so that a killed stage films
+    nothing twice.
+    """
+    return kept(
+        Path(notes) / f"{label}-{coarse}-{number}.json",
+        film,
+        coarse,
+        number,
+        new,
+        label,
+        ids,
+        Path(folder),
+        size,
+        fps,
+        seed,
+    )

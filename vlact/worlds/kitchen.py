@@ -1,13 +1,29 @@
-"""Untrimmed egocentric sequences in the manner of EPIC-Kitchens-100: a verb and a noun an action, pauses between them."""
+"""Untrimmed egocentric sequences in the manner of EPIC-Kitchens-100: a verb and a noun an action,
+pauses between them.
+"""
 
 import numpy as np
 
 from vlact.worlds.corpus import Recording
 
 # How often each occurs falls with its place in the list, as in the real set.
-EPIC_VERBS = ("take", "put down", "open", "close", "wipe", "cut", "pour", "stir", "shake", "fold", "scoop", "squeeze")
+EPIC_VERBS = (
+    "take",
+    "put down",
+    "open",
+    "close",
+    "wipe",
+    "cut",
+    "pour",
+    "stir",
+    "shake",
+    "fold",
+    "scoop",
+    "squeeze",
+)
 EPIC_NOUNS = ("cup", "plate", "bottle", "box", "can", "ball")
-BARE = ("open", "close", "wipe", "cut", "stir", "fold", "scoop")  # programs that bring their own things: a verb without a noun
+# programs that bring their own things: a verb without a noun
+BARE = ("open", "close", "wipe", "cut", "stir", "fold", "scoop")
 PAUSE = "idle"
 
 
@@ -16,7 +32,8 @@ def kitchens(counts: dict[str, int], actions: int, seed: int) -> list[Recording]
 
     Args:
         counts: Recordings by split.
-        actions: Actions of a recording; after every third, on average, nothing happens for as long as an action takes.
+        actions: Actions of a recording; after every third, on average, nothing happens for as long
+            as an action takes.
         seed: Of everything.
     """
     out = []
@@ -29,7 +46,19 @@ def kitchens(counts: dict[str, int], actions: int, seed: int) -> list[Recording]
                 if rng.random() < 1 / 3:
                     todo.append((PAUSE, ""))
             name = f"P{s:02d}_{i:03d}"
-            out.append(Recording(name, "kitchen", (seed, 61, s, i), (seed, 62, s, i), None, "ego", split, f"P{s:02d}", tuple(todo)))
+            out.append(
+                Recording(
+                    name,
+                    "kitchen",
+                    (seed, 61, s, i),
+                    (seed, 62, s, i),
+                    None,
+                    "ego",
+                    split,
+                    f"P{s:02d}",
+                    tuple(todo),
+                )
+            )
     return out
 
 

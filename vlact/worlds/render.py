@@ -49,14 +49,18 @@ def render(
         batch = _gather(scenes, times, device)
         image = _draw(batch, h, w)
         if supersample > 1:
-            image = image.view(len(image), size[0], supersample, size[1], supersample, 3).mean((2, 4))
+            image = image.view(len(image), size[0], supersample, size[1], supersample, 3).mean(
+                (2, 4)
+            )
         frames = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     return np.split(frames, np.cumsum([len(t) for t in times])[:-1])
 
 
 def _gather(scenes, times, device) -> dict:
     """All frames of all scenes as tensors over F frames, N parts (padded), U distinct cameras."""
-    samples = [sample(s, np.asarray(t, dtype=np.float64)) for s, t in zip(scenes, times, strict=True)]
+    samples = [
+        sample(s, np.asarray(t, dtype=np.float64)) for s, t in zip(scenes, times, strict=True)
+    ]
     n = max(s["shape"].size for s in samples)
 
     def stack(key, fill=0.0):
@@ -99,7 +103,9 @@ def _rays(views: Tensor, h: int, w: int) -> Tensor:
         ((torch.arange(w, device=views.device) + 0.5) * 2 - w) / h,
         indexing="ij",
     )
-    d = forward[:, None] + half * (x.reshape(1, -1, 1) * right[:, None] + y.reshape(1, -1, 1) * up[:, None])
+    d = forward[:, None] + half * (
+        x.reshape(1, -1, 1) * right[:, None] + y.reshape(1, -1, 1) * up[:, None]
+    )
     return torch.nn.functional.normalize(d, dim=-1)
 
 
@@ -128,7 +134,9 @@ def _texture(surface: Surface, u: Tensor, v: Tensor) -> Tensor:
 
 
 def _background(batch: dict, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Floor and wall seen by each distinct view: colour (U, P, 3), point (U, P, 3), distance (U, P)."""
+    """Floor and wall seen by each distinct view: colour (U, P, 3), point (U, P, 3), distance (U,
+    P).
+    """
     eye = batch["views"][:, None, :3]
     down = rays[..., 1] < -1e-4
     t_floor = torch.where(down, -eye[..., 1] / rays[..., 1].clamp(max=-1e-4), FAR)
@@ -143,17 +151,26 @@ def _background(batch: dict, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scene, *more = views
         at = slice(first, first := first + 1 + len(more))
         on_floor = t_floor[at] <= t_wall[at]
-        for surface, mask, axes in ((scene.floor, on_floor, (0, 2)), (scene.wall, ~on_floor, (0, 1))):
+        for surface, mask, axes in (
+            (scene.floor, on_floor, (0, 2)),
+            (scene.wall, ~on_floor, (0, 1)),
+        ):
             p = point[at][mask]
             mix = _texture(surface, p[:, axes[0]].clamp(-50, 50), p[:, axes[1]].clamp(-50, 50))
-            c1, c2 = (torch.tensor(c, dtype=torch.float32, device=p.device) for c in (surface.colour, surface.colour2))
+            c1, c2 = (
+                torch.tensor(c, dtype=torch.float32, device=p.device)
+                for c in (surface.colour, surface.colour2)
+            )
             colour[at][mask] = c1 + mix[:, None] * (c2 - c1)
         colour[at] *= torch.where(on_floor, 1.0, 0.92)[..., None]
     return colour, point, t
 
 
 def _draw(batch: dict, h: int, w: int) -> Tensor:
-    """Frames (F, H, W, 3) in 0..1. Below, `fn` indexes (frame, part) pairs and `up` (view, pixel)."""
+    """Frames (F, H, W, 3) in 0..1.
+
+    Below, `fn` indexes (frame, part) pairs and `up` (view, pixel).
+    """
     rays = _rays(batch["views"], h, w)
     back, point, depth = (x.flatten(0, 1) for x in _background(batch, rays))
     view, pixels = batch["view_of_frame"], h * w
@@ -173,21 +190,31 @@ def _draw(batch: dict, h: int, w: int) -> Tensor:
         return fn, f, view[f] * pixels + pixel, f * pixels + pixel
 
     # Soft shadow on floor and wall. In the plane across the light, a shadow is a disc round the
-    # part's centre, so one product of (u, v, u^2 + v^2, 1) with the centres gives squared distances.
-    flat, flat_c = point.view(len(rays), -1, 3)[view] @ across, centre @ across  # (F, P, 2), (F, N, 2)
+    # part's centre, so one product of (u, v, u^2 + v^2, 1) with the centres gives squared
+    # distances.
+    # (F, P, 2), (F, N, 2)
+    flat, flat_c = point.view(len(rays), -1, 3)[view] @ across, centre @ across
     lhs = torch.stack([*flat.unbind(-1), flat.square().sum(-1), torch.ones_like(flat[..., 0])], 1)
-    rhs = torch.cat([-2 * flat_c, torch.ones_like(flat_c[..., :1]), flat_c.square().sum(-1, keepdim=True)], -1)
+    rhs = torch.cat(
+        [-2 * flat_c, torch.ones_like(flat_c[..., :1]), flat_c.square().sum(-1, keepdim=True)], -1
+    )
     reach = (1.3 * size.mean(-1)).view(-1, parts)
     gap2 = rhs @ lhs  # (F, N, P)
     limit = torch.where(solid, (1.15 * reach).square(), -1.0)
     fn, f, up, fp = triples(gap2 < limit[..., None])
-    shade = 1.15 - gap2.flatten()[fn * pixels + fp - f * pixels].clamp(min=0).sqrt() / reach.flatten()[fn]
+    shade = (
+        1.15
+        - gap2.flatten()[fn * pixels + fp - f * pixels].clamp(min=0).sqrt() / reach.flatten()[fn]
+    )
     below = ((_take(point, up) - _take(centre.flatten(0, 1), fn)) * _take(light, f)).sum(-1) < 0
     shade = torch.where(below, shade.clamp(max=0.45) * opacity[fn], 0.0)
-    dark = torch.zeros(len(view) * pixels, device=shade.device).scatter_reduce_(0, fp, shade, "amax")
+    dark = torch.zeros(len(view) * pixels, device=shade.device).scatter_reduce_(
+        0, fp, shade, "amax"
+    )
     image = back.view(len(rays), -1, 3)[view].flatten(0, 1) * (1 - dark)[:, None]
 
-    # Candidate triples (the ray passes within the bounding sphere), then exact intersection by shape.
+    # Candidate triples (the ray passes within the bounding sphere), then exact intersection by
+    # shape.
     to_centre = centre - eye[:, None]  # (F, N, 3)
     nearest = (to_centre.square().sum(-1) - radius.square()).clamp(min=0).sqrt()
     nearest = torch.where(solid, nearest, FAR)
@@ -200,7 +227,10 @@ def _draw(batch: dict, h: int, w: int) -> Tensor:
     for k in shape.unique().tolist():
         at = (shape == k).nonzero().squeeze(1)
         i, j = fn[at], up[at]
-        o, d = _take(origin, i), (_take(rays.flatten(0, 1), j)[:, :, None] * _take(local, i).view(-1, 3, 3)).sum(1)
+        o, d = (
+            _take(origin, i),
+            (_take(rays.flatten(0, 1), j)[:, :, None] * _take(local, i).view(-1, 3, 3)).sum(1),
+        )
         t, normal = INTERSECT[SHAPES[k]](o, d, squat[i])
         hit = ((t > 1e-3) & (t < depth[j])).nonzero().squeeze(1)
         at, t = at[hit], t[hit]
@@ -215,7 +245,9 @@ def _draw(batch: dict, h: int, w: int) -> Tensor:
     shown = (t <= nearest[fp]).nonzero().squeeze(1)
     fn, f, fp, t, q, normal = (_take(x, shown) for x in (fn, f, fp, t, q, normal))
 
-    world = (_take(rot.flatten(1), fn).view(-1, 3, 3) * (normal / _take(size, fn))[:, None, :]).sum(-1)
+    world = (_take(rot.flatten(1), fn).view(-1, 3, 3) * (normal / _take(size, fn))[:, None, :]).sum(
+        -1
+    )
     lambert = (torch.nn.functional.normalize(world, dim=-1) * _take(light, f)).sum(-1).clamp(min=0)
     mix = _pattern(batch["pattern"].flatten()[fn], q)[:, None]
     colour1, colour2 = batch["colour"].flatten(0, 1), batch["colour2"].flatten(0, 1)
@@ -230,15 +262,20 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _lighting(batch: dict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per frame: eye (F, 3), direction to the light (F, 3), two directions across it, ambient share.
+    """Per frame: eye (F, 3), direction to the light (F, 3), two directions across it, ambient
+    share.
 
     The directions across the light are columns (F, 3, 2); the ambient share is (F,).
     """
     view, device = batch["view_of_frame"], batch["views"].device
     light = torch.tensor([s.light for s in batch["surfaces"]], dtype=torch.float32, device=device)
-    ambient = torch.tensor([s.ambient for s in batch["surfaces"]], dtype=torch.float32, device=device)
+    ambient = torch.tensor(
+        [s.ambient for s in batch["surfaces"]], dtype=torch.float32, device=device
+    )
     light = torch.nn.functional.normalize(light, dim=1)
-    side = torch.nn.functional.normalize(torch.stack([light[:, 1], -light[:, 0], light[:, 2] * 0], -1), dim=1)
+    side = torch.nn.functional.normalize(
+        torch.stack([light[:, 1], -light[:, 0], light[:, 2] * 0], -1), dim=1
+    )
     across = torch.stack([side, torch.linalg.cross(light, side)], dim=-1)
     return batch["views"][view, :3], light[view], across[view], ambient[view]
 
@@ -277,7 +314,8 @@ def _pattern(kind: Tensor, q: Tensor) -> Tensor:
 
 # Intersections in the part frame, where every shape fills [-1, 1]^3. Each takes origins `o` (K, 3),
 # directions `d` (K, 3, not normalised) and `squat` (K,), the ratio of width to height (at most 1),
-# and returns the distance along the ray (K,), FAR where it misses, and the part-frame normal (K, 3).
+# and returns the distance along the ray (K,), FAR where it misses, and the part-frame normal (K,
+# 3).
 
 
 def _quadric(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -334,7 +372,8 @@ def _cone(o: Tensor, d: Tensor, squat: Tensor):
     c = o[:, 0] ** 2 + o[:, 2] ** 2 - k * k
     r0, r1, real = _quadric(a, b, c)
     r0, r1 = torch.minimum(r0, r1), torch.maximum(r0, r1)
-    # A ray steeper than the side (a < 0) is inside one nappe before r0 and inside the other after r1.
+    # A ray steeper than the side (a < 0) is inside one nappe before r0 and inside the other after
+    # r1.
     steep, falling = a < 0, d[:, 1] < 0
     t0 = torch.where(steep, torch.where(falling, r1, -FAR), r0)
     t1 = torch.where(steep, torch.where(falling, FAR, r0), r1)
@@ -362,7 +401,12 @@ def _mirrored(*normals: tuple[float, float, float]) -> list[tuple[float, float, 
     """Planes at c = GOLDEN with these normals, cyclically permuted, under every sign."""
     turned = {(n[k], n[(k + 1) % 3], n[(k + 2) % 3]) for n in normals for k in range(3)}
     signs = itertools.product((1, -1), repeat=3)
-    return [(*n, GOLDEN) for n in sorted({tuple(s * x for s, x in zip(sign, n, strict=True)) for sign in signs for n in turned})]
+    return [
+        (*n, GOLDEN)
+        for n in sorted(
+            {tuple(s * x for s, x in zip(sign, n, strict=True)) for sign in signs for n in turned}
+        )
+    ]
 
 
 def _torus(o: Tensor, d: Tensor, squat: Tensor):
@@ -386,8 +430,9 @@ def _torus(o: Tensor, d: Tensor, squat: Tensor):
 
 
 def _capsule(o: Tensor, d: Tensor, squat: Tensor):
-    # Stretch y until the caps are round: a stick of radius 1 about the segment |y| <= stem. A ray that
-    # meets it meets the endless cylinder, at the stick's side or beyond one end, where a ball stands.
+    # Stretch y until the caps are round: a stick of radius 1 about the segment |y| <= stem. A ray
+    # that meets it meets the endless cylinder, at the stick's side or beyond one end, where a ball
+    # stands.
     stretch = torch.stack([torch.ones_like(squat), 1 / squat, torch.ones_like(squat)], -1)
     stem = (1 / squat - 1).clamp(min=0)
     o, d = o * stretch, d * stretch

@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-SHAPES = ("sphere", "box", "cylinder", "cone", "pyramid", "torus", "capsule", "prism", "dodecahedron", "icosahedron")
+SHAPES = (
+    "sphere",
+    "box",
+    "cylinder",
+    "cone",
+    "pyramid",
+    "torus",
+    "capsule",
+    "prism",
+    "dodecahedron",
+    "icosahedron",
+)
 PATTERNS = ("plain", "half", "stripes", "sectors", "checker")
 SURFACES = ("plain", "noise", "grain", "tiles")
 
@@ -54,7 +65,8 @@ class Part:
     """One primitive of a body, in the body's own frame.
 
     The shapes fill the unit cube [-1, 1]^3 before `size` (half extents) is applied: cylinder, cone,
-    pyramid and capsule stand along y (apex up), the torus lies in the xz plane, the prism is a triangle in it.
+    pyramid and capsule stand along y (apex up), the torus lies in the xz plane, the prism is a
+    triangle in it.
     """
 
     shape: str
@@ -140,7 +152,9 @@ def sample(scene: Scene, times: np.ndarray) -> dict[str, np.ndarray]:
         `colour` and `colour2` (T, N, 3), `opacity` (T, N), `shape` and `pattern` (1, N) as indices
         into `SHAPES` and `PATTERNS`.
     """
-    out: dict[str, list] = {k: [] for k in ("centre", "rot", "size", "colour", "colour2", "opacity")}
+    out: dict[str, list] = {
+        k: [] for k in ("centre", "rot", "size", "colour", "colour2", "opacity")
+    }
     shape, pattern = [], []
     for body in scene.bodies:
         pos, turn, scale = body.pos(times), euler(body.rot(times)), body.scale(times)

@@ -1,12 +1,14 @@
 """The stadium: an articulated athlete performs the 20 actions of THUMOS14 in untrimmed recordings.
 
-A pose is a set of joint angles, an action a list of beats: reach this pose within so many seconds, moving,
-rising and turning on the way. Everything between actions is background: waiting, walking, beginnings that
-are broken off before the last beat, and, where `Action.design` is "reversed", the same beats backwards.
+A pose is a set of joint angles, an action a list of beats: reach this pose within so many seconds,
+moving, rising and turning on the way. Everything between actions is background: waiting, walking,
+beginnings that are broken off before the last beat, and, where `Action.design` is "reversed", the
+same beats backwards.
 
-How hard a class is was set by design, before anything was trained on it: "own" classes have poses that no
-other class has, "shared" ones have the poses that lead up to the deed in common with their `twin`, "reversed" ones
-consist of poses that also occur in the opposite order, so that no single pose tells them apart.
+How hard a class is was set by design, before anything was trained on it: "own" classes have poses
+that no other class has, "shared" ones have the poses that lead up to the deed in common with their
+`twin`, "reversed" ones consist of poses that also occur in the opposite order, so that no single
+pose tells them apart.
 """
 
 from collections.abc import Callable
@@ -16,19 +18,50 @@ import numpy as np
 
 from vlact.worlds.scene import Body, Camera, Part, Scene, Surface, Track
 
-# Joint angles in degrees. Arms: 0 hangs, 90 points ahead, 180 up; `out` lifts to the side; legs: 0 stands, 90 ahead.
-JOINTS = ("lean", "twist", "pitch", "r_arm", "r_out", "r_elbow", "l_arm", "l_out", "l_elbow", "r_leg", "r_knee", "l_leg", "l_knee")
+# Joint angles in degrees. Arms: 0 hangs, 90 points ahead, 180 up; `out` lifts to the side; legs: 0
+# stands, 90 ahead.
+JOINTS = (
+    "lean",
+    "twist",
+    "pitch",
+    "r_arm",
+    "r_out",
+    "r_elbow",
+    "l_arm",
+    "l_out",
+    "l_elbow",
+    "r_leg",
+    "r_knee",
+    "l_leg",
+    "l_knee",
+)
 TORSO, UPPER_ARM, FOREARM, THIGH, SHANK, HEAD = 0.52, 0.28, 0.26, 0.4, 0.4, 0.13
 GROUND = 0.06  # of a joint's centre over what it stands on
 
 
 def pose(**angles: float) -> np.ndarray:
-    """Joint angles (13,) of a standing body with the given changes; `arms`, `elbows`, `outs`, `legs`, `knees` set both sides."""
-    values = {"r_arm": 6.0, "l_arm": 6.0, "r_elbow": 12.0, "l_elbow": 12.0, "r_out": 6.0, "l_out": 6.0}
+    """Joint angles (13,) of a standing body with the given changes; `arms`, `elbows`, `outs`,
+    `legs`, `knees` set both sides.
+    """
+    values = {
+        "r_arm": 6.0,
+        "l_arm": 6.0,
+        "r_elbow": 12.0,
+        "l_elbow": 12.0,
+        "r_out": 6.0,
+        "l_out": 6.0,
+    }
     for name, value in angles.items():
-        for joint in (f"r_{name[:-1]}", f"l_{name[:-1]}") if name in ("arms", "elbows", "outs", "legs", "knees") else (name,):
+        for joint in (
+            (f"r_{name[:-1]}", f"l_{name[:-1]}")
+            if name in ("arms", "elbows", "outs", "legs", "knees")
+            else (name,)
+        ):
             if joint not in JOINTS:
-                raise ValueError(f"unknown joint {name!r}; expected some of {JOINTS}, arms, elbows, outs, legs, knees")
+                raise ValueError(
+                    f"unknown joint {name!r}; expected some of {JOINTS}, arms, elbows, outs, "
+                    "legs, knees"
+                )
             values[joint] = value
     return np.array([values.get(j, 0.0) for j in JOINTS])
 
@@ -87,7 +120,9 @@ POSES: dict[str, np.ndarray] = {
 
 @dataclass(frozen=True)
 class Beat:
-    """Reach a pose in `s` seconds while moving by `go` ahead, to height `up`, turning by `turn` degrees about the vertical."""
+    """Reach a pose in `s` seconds while moving by `go` ahead, to height `up`, turning by `turn`
+    degrees about the vertical.
+    """
 
     pose: str
     s: float
@@ -116,7 +151,9 @@ def beats(text: str) -> tuple[Beat, ...]:
         name = " ".join(w for w in words if w[0].isalpha())
         marks = {w[0]: float(w[1:]) for w in words if w[0] in "+^@"}
         seconds = next(float(w) for w in words if w[0] in ".0123456789")
-        out.append(Beat(name, seconds, marks.get("+", 0.0), marks.get("^", 0.0), marks.get("@", 0.0)))
+        out.append(
+            Beat(name, seconds, marks.get("+", 0.0), marks.get("^", 0.0), marks.get("@", 0.0))
+        )
     return tuple(out)
 
 
@@ -125,7 +162,8 @@ class Action:
     """One class.
 
     Attributes:
-        beats: From the standing body; a performance is labelled from the first to the end of the last.
+        beats: From the standing body; a performance is labelled from the first to the end of the
+            last.
         prop: Key of `PROPS`, what the athlete holds; or "".
         release: Beat at whose start the prop flies off, or None.
         place: Key of `PLACES`, what stands about; or "".
@@ -190,21 +228,43 @@ WAITING = (Beat("rest", 0.5), Beat("rest", 0.9), Beat("stand", 0.5))
 WALKING = tuple(Beat(f"stride {side}", 0.34, 0.28) for side in ("left", "right", "left", "right"))
 
 
-PROPS = ("", "ball", "shot", "basketball", "disc", "cue", "bat", "racket", "barbell", "hammer", "javelin", "pole")
+PROPS = (
+    "",
+    "ball",
+    "shot",
+    "basketball",
+    "disc",
+    "cue",
+    "bat",
+    "racket",
+    "barbell",
+    "hammer",
+    "javelin",
+    "pole",
+)
 
 
 def neighbours() -> set[tuple[str, str]]:
     """Poses that follow each other in some class, in either order."""
-    pairs = {(a.pose, b.pose) for action in ACTIONS.values() for a, b in zip(action.beats, action.beats[1:], strict=False)}
+    pairs = {
+        (a.pose, b.pose)
+        for action in ACTIONS.values()
+        for a, b in zip(action.beats, action.beats[1:], strict=False)
+    }
     return pairs | {(b, a) for a, b in pairs}
 
 
 def drill(rng: np.random.Generator, prop: str) -> Action:
-    """Two to four poses of the classes in an order that no class has, nor backwards: what the language model learns to read on."""
+    """Two to four poses of the classes in an order that no class has, nor backwards: what the
+    language model learns to read on.
+    """
     pool: dict[str, tuple[Beat, ...]] = {}
     for action in ACTIONS.values():
         for beat in action.beats:
-            pool.setdefault(beat.pose, (Beat(beat.pose, max(beat.s, 0.3), beat.go, max(beat.up, 0.0), beat.turn),))
+            pool.setdefault(
+                beat.pose,
+                (Beat(beat.pose, max(beat.s, 0.3), beat.go, max(beat.up, 0.0), beat.turn),),
+            )
     pool["run left"] = beats("run*3")
     del pool["run right"]
     names, taken, chosen = list(pool), neighbours(), []
@@ -216,7 +276,8 @@ def drill(rng: np.random.Generator, prop: str) -> Action:
 
 # From poses to points in space
 def skeleton(angles: np.ndarray) -> dict[str, np.ndarray]:
-    """Points (T, 3) of a body that faces +x with its pelvis at the origin, from joint angles (T, 13).
+    """Points (T, 3) of a body that faces +x with its pelvis at the origin, from joint angles (T,
+    13).
 
     Returns:
         `pelvis, neck, head` and, with r_ and l_, `shoulder, elbow, hand, hip, knee, foot`.
@@ -224,16 +285,25 @@ def skeleton(angles: np.ndarray) -> dict[str, np.ndarray]:
     a = dict(zip(JOINTS, np.radians(angles).T, strict=True))
     zero = np.zeros(len(angles))
     spine = np.stack([np.sin(a["lean"]), np.cos(a["lean"]), zero], 1)
-    out = {"pelvis": np.zeros((len(angles), 3)), "neck": TORSO * spine, "head": (TORSO + 0.2) * spine}
+    out = {
+        "pelvis": np.zeros((len(angles), 3)),
+        "neck": TORSO * spine,
+        "head": (TORSO + 0.2) * spine,
+    }
     for side, sign in (("r", 1.0), ("l", -1.0)):
         across = np.stack([np.sin(a["twist"]), zero, np.cos(a["twist"])], 1)
         ahead = np.stack([np.cos(a["twist"]), zero, -np.sin(a["twist"])], 1)
         out[f"{side}_shoulder"] = out["neck"] - 0.05 * spine + sign * 0.18 * across
         at, raised = out[f"{side}_shoulder"], a[f"{side}_arm"]
-        for joint, length, bend in (("elbow", UPPER_ARM, 0.0), ("hand", FOREARM, a[f"{side}_elbow"])):
+        for joint, length, bend in (
+            ("elbow", UPPER_ARM, 0.0),
+            ("hand", FOREARM, a[f"{side}_elbow"]),
+        ):
             swing, lift = raised + bend, a[f"{side}_out"]
             flat = np.sin(swing)[:, None] * ahead - np.stack([zero, np.cos(swing), zero], 1)
-            at = at + length * (np.cos(lift)[:, None] * flat + sign * np.sin(lift)[:, None] * across)
+            at = at + length * (
+                np.cos(lift)[:, None] * flat + sign * np.sin(lift)[:, None] * across
+            )
             out[f"{side}_{joint}"] = at
         at = np.tile([0.0, 0.0, sign * 0.1], (len(angles), 1))
         out[f"{side}_hip"] = at
@@ -254,18 +324,37 @@ LIMBS = (
 )  # fmt: skip
 
 
-def between(a: np.ndarray, b: np.ndarray, times: np.ndarray, parts: Callable[[float], list[Part]], overhang: float = 0.0) -> Body:
+def between(
+    a: np.ndarray,
+    b: np.ndarray,
+    times: np.ndarray,
+    parts: Callable[[float], list[Part]],
+    overhang: float = 0.0,
+) -> Body:
     """A body whose y axis runs from points a to points b (T, 3), made by `parts(half length)`."""
     d = b - a
     length = np.maximum(np.linalg.norm(d, axis=1), 1e-6)
-    nod, heading = np.degrees(np.arccos(np.clip(d[:, 1] / length, -1, 1))), np.degrees(np.arctan2(d[:, 0], d[:, 2]))
+    nod, heading = (
+        np.degrees(np.arccos(np.clip(d[:, 1] / length, -1, 1))),
+        np.degrees(np.arctan2(d[:, 0], d[:, 2])),
+    )
     rot = np.stack([nod, heading, np.zeros(len(d))], 1)
-    return Body(parts(float(length.mean()) / 2 + overhang), Track(np.c_[times, (a + b) / 2], False), Track(np.c_[times, rot], False))
+    return Body(
+        parts(float(length.mean()) / 2 + overhang),
+        Track(np.c_[times, (a + b) / 2], False),
+        Track(np.c_[times, rot], False),
+    )
 
 
-def at(points: np.ndarray, times: np.ndarray, parts: list[Part], rot: np.ndarray | None = None) -> Body:
+def at(
+    points: np.ndarray, times: np.ndarray, parts: list[Part], rot: np.ndarray | None = None
+) -> Body:
     """A body at points (T, 3)."""
-    return Body(parts, Track(np.c_[times, points], False), Track.of(0, 0, 0) if rot is None else Track(np.c_[times, rot], False))
+    return Body(
+        parts,
+        Track(np.c_[times, points], False),
+        Track.of(0, 0, 0) if rot is None else Track(np.c_[times, rot], False),
+    )
 
 
 @dataclass
@@ -275,7 +364,8 @@ class Take:
     Attributes:
         keys: Per shot, rows (t, x, up, yaw, 13 angles).
         poses: (start_s, end_s, pose): what is reached when.
-        segments: (start_s, end_s, what, label): "action", "broken" (without the last beats), "reversed" or "drill".
+        segments: (start_s, end_s, what, label): "action", "broken" (without the last beats),
+            "reversed" or "drill".
         flights: (s, until_s): when the prop is out of the hand.
     """
 
@@ -309,12 +399,19 @@ class Take:
         return times
 
     def to_start(self) -> None:
-        """Stand up, face ahead and, after a run, walk back to the start place, all in the same shot."""
+        """Stand up, face ahead and, after a run, walk back to the start place, all in the same
+        shot.
+        """
         self.play([Beat("stand", 0.5, turn=360 * round(self.yaw / 360) - self.yaw)])
         if (strides := round(self.x / 0.45)) > 0:
             go = -self.x / strides
             sides = ("left", "right") * strides
-            self.play([Beat(f"stride {side}", 0.3, go, turn=180 * (i == 0)) for i, side in enumerate(sides[:strides])])
+            self.play(
+                [
+                    Beat(f"stride {side}", 0.3, go, turn=180 * (i == 0))
+                    for i, side in enumerate(sides[:strides])
+                ]
+            )
             self.play([Beat("stand", 0.4, turn=180)])
 
     def wait(self, walk: bool) -> None:
@@ -324,7 +421,9 @@ class Take:
             self.to_start()
 
     def act(self, label: str, action: Action, what: str = "action") -> None:
-        """An event of a class, from the start place; one that runs backwards starts where the class ends."""
+        """An event of a class, from the start place; one that runs backwards starts where the class
+        ends.
+        """
         self.play([Beat("stand", self.rng.uniform(0.2, 0.7))])
         if what in ("action", "drill"):
             times = self.play(action.beats)
@@ -337,7 +436,12 @@ class Take:
             self.x = reached
             self.keys[-1] = [(t, reached, *rest) for t, _, *rest in self.keys[-1]]
             goes = [0.0, *(-b.go for b in action.beats[:0:-1])]
-            times = self.play([Beat(b.pose, b.s, g, b.up, -b.turn) for b, g in zip(action.beats[::-1], goes, strict=True)])
+            times = self.play(
+                [
+                    Beat(b.pose, b.s, g, b.up, -b.turn)
+                    for b, g in zip(action.beats[::-1], goes, strict=True)
+                ]
+            )
         last = action.beats[-1]
         if what == "action":
             self.play([Beat(last.pose, self.rng.uniform(0.2, 0.5), up=last.up)])
@@ -345,7 +449,8 @@ class Take:
 
 
 def whole(action: Action) -> int:
-    """How many beats a broken-off performance has: those before the deed, the last pose that occurs only once in a row.
+    """How many beats a broken-off performance has: those before the deed, the last pose that occurs
+    only once in a row.
 
     A landing in a pose that was there before (crouch, leap, slam, crouch) comes after the deed.
     """
@@ -357,7 +462,9 @@ def whole(action: Action) -> int:
 
 
 def track(keys: list, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Place, height, turn (T,) and angles (T, 13) at `times`: eased angles, even motion along the ground."""
+    """Place, height, turn (T,) and angles (T, 13) at `times`: eased angles, even motion along the
+    ground.
+    """
     keys = np.asarray(keys)
     eased, even = Track(keys), Track(keys, ease=False)
     values, steady = eased(times), even(times)
@@ -365,13 +472,18 @@ def track(keys: list, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def place_body(keys: list, times: np.ndarray, stand: float) -> dict[str, np.ndarray]:
-    """Points of the athlete in the world: the lowest point rests on the ground (or `stand`), raised by the height of the beats."""
+    """Points of the athlete in the world: the lowest point rests on the ground (or `stand`), raised
+    by the height of the beats.
+    """
     x, up, yaw, angles = track(keys, times)
     points = skeleton(angles)
     lowest = np.min([p[:, 1] for p in points.values()], axis=0)
     c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
     base = np.stack([x, GROUND + stand + up - lowest, np.zeros(len(times))], 1)
-    return {k: base + np.stack([c * p[:, 0] + s * p[:, 2], p[:, 1], c * p[:, 2] - s * p[:, 0]], 1) for k, p in points.items()}
+    return {
+        k: base + np.stack([c * p[:, 0] + s * p[:, 2], p[:, 1], c * p[:, 2] - s * p[:, 0]], 1)
+        for k, p in points.items()
+    }
 
 
 # Props and places
@@ -379,7 +491,9 @@ def stick(half: float, radius: float, colour) -> list[Part]:
     return [Part("capsule", (radius, half, radius), colour)]
 
 
-def held(kind: str, points: dict[str, np.ndarray], times: np.ndarray, flights: list, end: float, colours) -> list[Body]:
+def held(
+    kind: str, points: dict[str, np.ndarray], times: np.ndarray, flights: list, end: float, colours
+) -> list[Body]:
     """What the athlete holds, and how it flies once it has left the hand.
 
     Args:
@@ -402,7 +516,9 @@ def held(kind: str, points: dict[str, np.ndarray], times: np.ndarray, flights: l
             gone = np.flatnonzero((times >= since) & (times < until))
             if len(gone):
                 passed = (times[gone] - since)[:, None]
-                out[gone] = where[gone[0]] + np.concatenate([4.5 * passed, up * (passed - passed**2), 0 * passed], 1)
+                out[gone] = where[gone[0]] + np.concatenate(
+                    [4.5 * passed, up * (passed - passed**2), 0 * passed], 1
+                )
         return out
 
     def along(origin: np.ndarray, direction: np.ndarray, back: float, ahead: float, parts) -> Body:
@@ -412,12 +528,30 @@ def held(kind: str, points: dict[str, np.ndarray], times: np.ndarray, flights: l
     match kind:
         case "ball" | "shot" | "basketball":
             r = {"ball": 0.075, "shot": 0.1, "basketball": 0.17}[kind]
-            return [at(thrown(right + (r * 0.8) * fore), times, [Part("sphere", (r, r, r), c, pattern="half", colour2=c2)])]
+            return [
+                at(
+                    thrown(right + (r * 0.8) * fore),
+                    times,
+                    [Part("sphere", (r, r, r), c, pattern="half", colour2=c2)],
+                )
+            ]
         case "football":
             spot = np.tile([end + 0.25, 0.12, 0.1], (len(times), 1))
-            return [at(thrown(spot), times, [Part("sphere", (0.12, 0.12, 0.12), c, pattern="checker", colour2=c2)])]
+            return [
+                at(
+                    thrown(spot),
+                    times,
+                    [Part("sphere", (0.12, 0.12, 0.12), c, pattern="checker", colour2=c2)],
+                )
+            ]
         case "disc":
-            return [at(thrown(right + 0.1 * fore), times, [Part("cylinder", (0.2, 0.03, 0.2), c, pattern="sectors", colour2=c2)])]
+            return [
+                at(
+                    thrown(right + 0.1 * fore),
+                    times,
+                    [Part("cylinder", (0.2, 0.03, 0.2), c, pattern="sectors", colour2=c2)],
+                )
+            ]
         case "cue":
             line = left - right
             line = line / np.maximum(np.linalg.norm(line, axis=1, keepdims=True), 1e-6)
@@ -425,14 +559,27 @@ def held(kind: str, points: dict[str, np.ndarray], times: np.ndarray, flights: l
         case "bat":
             return [along(middle, fore, 0.0, 0.75, lambda h: stick(h, 0.05, c))]
         case "racket":
-            disc = [Part("cylinder", (0.2, 0.02, 0.2), c2, rot=(90, 0, 0), pattern="checker", colour2=c)]
-            return [along(right, fore, 0.0, 0.4, lambda h: stick(h, 0.03, c)), at(right + 0.55 * fore, times, disc)]
+            disc = [
+                Part("cylinder", (0.2, 0.02, 0.2), c2, rot=(90, 0, 0), pattern="checker", colour2=c)
+            ]
+            return [
+                along(right, fore, 0.0, 0.4, lambda h: stick(h, 0.03, c)),
+                at(right + 0.55 * fore, times, disc),
+            ]
         case "barbell":
-            plates = [Part("cylinder", (0.24, 0.04, 0.24), c2, (0, 0, z), (90, 0, 0), "sectors", c) for z in (-0.55, 0.55)]
-            return [at(middle, times, [Part("capsule", (0.03, 0.65, 0.03), c, rot=(90, 0, 0)), *plates])]
+            plates = [
+                Part("cylinder", (0.24, 0.04, 0.24), c2, (0, 0, z), (90, 0, 0), "sectors", c)
+                for z in (-0.55, 0.55)
+            ]
+            return [
+                at(middle, times, [Part("capsule", (0.03, 0.65, 0.03), c, rot=(90, 0, 0)), *plates])
+            ]
         case "hammer":
             ball = [Part("sphere", (0.12, 0.12, 0.12), c, pattern="half", colour2=c2)]
-            return [at(thrown(middle + 0.65 * fore), times, ball), along(middle, fore, 0.0, 0.6, lambda h: stick(h, 0.02, c2))]
+            return [
+                at(thrown(middle + 0.65 * fore), times, ball),
+                along(middle, fore, 0.0, 0.6, lambda h: stick(h, 0.02, c2)),
+            ]
         case "javelin":
             return [along(thrown(right), steady, 0.8, 0.8, lambda h: stick(h, 0.03, c))]
         case "pole":
@@ -448,8 +595,14 @@ def installed(kind: str, end: float, stand: float, colours) -> list[Body]:
         return Body(parts, Track.of(x, y, z))
 
     def posts(x: float, height: float, bar: float, half: float = 0.7) -> list[Body]:
-        uprights = [Part("capsule", (0.03, height / 2, 0.03), c, (0, height / 2, z)) for z in (-half, half)]
-        return [still([*uprights, Part("capsule", (0.025, half, 0.025), c2, (0, bar, 0), (90, 0, 0))], x)]
+        uprights = [
+            Part("capsule", (0.03, height / 2, 0.03), c, (0, height / 2, z)) for z in (-half, half)
+        ]
+        return [
+            still(
+                [*uprights, Part("capsule", (0.025, half, 0.025), c2, (0, bar, 0), (90, 0, 0))], x
+            )
+        ]
 
     mat = still([Part("box", (0.7, 0.1, 0.8), c2, (0, 0.1, 0))], end - 0.1)
     match kind:
@@ -463,12 +616,19 @@ def installed(kind: str, end: float, stand: float, colours) -> list[Body]:
             ring = Part("torus", (0.24, 0.05, 0.24), (0.9, 0.4, 0.1), (0, 2.0, 0))
             return [
                 still(
-                    [ring, Part("box", (0.03, 0.3, 0.4), c, (0.3, 2.25, 0)), Part("capsule", (0.05, 1.1, 0.05), c2, (0.45, 1.1, 0))],
+                    [
+                        ring,
+                        Part("box", (0.03, 0.3, 0.4), c, (0.3, 2.25, 0)),
+                        Part("capsule", (0.05, 1.1, 0.05), c2, (0.45, 1.1, 0)),
+                    ],
                     end + 0.25,
                 )
             ]
         case "table":
-            balls = [Part("sphere", (0.06, 0.06, 0.06), c, (x, 0.84, z)) for x, z in ((-0.1, 0.1), (0.35, -0.2), (0.5, 0.2))]
+            balls = [
+                Part("sphere", (0.06, 0.06, 0.06), c, (x, 0.84, z))
+                for x, z in ((-0.1, 0.1), (0.35, -0.2), (0.5, 0.2))
+            ]
             return [
                 still(
                     [
@@ -480,7 +640,12 @@ def installed(kind: str, end: float, stand: float, colours) -> list[Body]:
                 )
             ]
         case "wicket":
-            return [still([Part("capsule", (0.03, 0.3, 0.03), c, (0, 0.3, z)) for z in (-0.12, 0, 0.12)], -0.55)]
+            return [
+                still(
+                    [Part("capsule", (0.03, 0.3, 0.03), c, (0, 0.3, z)) for z in (-0.12, 0, 0.12)],
+                    -0.55,
+                )
+            ]
         case "bar":
             return [*posts(end - 0.75, 1.3, 0.95), mat]
         case "high bar":
@@ -492,7 +657,19 @@ def installed(kind: str, end: float, stand: float, colours) -> list[Body]:
         case "net" | "tall net":
             low, top = (0.1, 0.9) if kind == "net" else (1.2, 1.9)
             return [
-                still([Part("box", (0.02, (top - low) / 2, 1.2), c, (0, (top + low) / 2, 0), pattern="checker", colour2=c2)], end + 0.7)
+                still(
+                    [
+                        Part(
+                            "box",
+                            (0.02, (top - low) / 2, 1.2),
+                            c,
+                            (0, (top + low) / 2, 0),
+                            pattern="checker",
+                            colour2=c2,
+                        )
+                    ],
+                    end + 0.7,
+                )
             ]
     return []
 
@@ -519,12 +696,24 @@ def look(rng: np.random.Generator) -> Look:
 
     skin = np.array([0.93, 0.76, 0.62]) * rng.uniform(0.45, 1.0)
     shirt, shorts = np.array(shade(0.05, 0.95)), np.array(shade(0.05, 0.95))
-    colours = {"skin": tuple(skin), "hair": tuple(skin * 0.4), "shirt": tuple(shirt), "shirt2": tuple(shirt * 0.7)}
+    colours = {
+        "skin": tuple(skin),
+        "hair": tuple(skin * 0.4),
+        "shirt": tuple(shirt),
+        "shirt2": tuple(shirt * 0.7),
+    }
     colours |= {"shorts": tuple(shorts), "shorts2": tuple(shorts * 0.7)}
-    colours |= {"prop": shade(0.1, 0.95), "prop2": shade(0.1, 0.95), "place": shade(0.2, 0.9), "place2": shade(0.2, 0.9)}
-    ground = np.array([[0.25, 0.55, 0.25], [0.7, 0.35, 0.25], [0.75, 0.65, 0.45], [0.5, 0.5, 0.55]][rng.integers(4)]) * rng.uniform(
-        0.7, 1.2
-    )
+    colours |= {
+        "prop": shade(0.1, 0.95),
+        "prop2": shade(0.1, 0.95),
+        "place": shade(0.2, 0.9),
+        "place2": shade(0.2, 0.9),
+    }
+    ground = np.array(
+        [[0.25, 0.55, 0.25], [0.7, 0.35, 0.25], [0.75, 0.65, 0.45], [0.5, 0.5, 0.55]][
+            rng.integers(4)
+        ]
+    ) * rng.uniform(0.7, 1.2)
     floor = Surface(
         tuple(ground.clip(0, 1)),
         tuple((ground * 0.75).clip(0, 1)),
@@ -533,13 +722,36 @@ def look(rng: np.random.Generator) -> Look:
         int(rng.integers(99)),
     )
     stand = np.array(shade(0.3, 0.9))
-    wall = Surface(tuple(stand), tuple(stand * 0.6), ("noise", "tiles", "grain")[rng.integers(3)], 1.2, int(rng.integers(99)))
+    wall = Surface(
+        tuple(stand),
+        tuple(stand * 0.6),
+        ("noise", "tiles", "grain")[rng.integers(3)],
+        1.2,
+        int(rng.integers(99)),
+    )
     light = (rng.uniform(-0.7, 0.7), 1.0, rng.uniform(0.2, 0.9))
-    return Look(colours, floor, wall, rng.uniform(2.5, 5.0), light, rng.uniform(0.4, 0.6), rng.uniform(0.9, 1.15), rng.uniform(0.9, 1.1))
+    return Look(
+        colours,
+        floor,
+        wall,
+        rng.uniform(2.5, 5.0),
+        light,
+        rng.uniform(0.4, 0.6),
+        rng.uniform(0.9, 1.15),
+        rng.uniform(0.9, 1.1),
+    )
 
 
-def shoot(keys: list, action: Action, flights: list, seen: Look, times: np.ndarray, rng: np.random.Generator) -> Scene:
-    """One shot as a scene: the athlete with prop and place of an action, and a camera of the shot's own.
+def shoot(
+    keys: list,
+    action: Action,
+    flights: list,
+    seen: Look,
+    times: np.ndarray,
+    rng: np.random.Generator,
+) -> Scene:
+    """One shot as a scene: the athlete with prop and place of an action, and a camera of the shot's
+    own.
 
     Args:
         keys: Of one shot of a `Take`.
@@ -553,12 +765,29 @@ def shoot(keys: list, action: Action, flights: list, seen: Look, times: np.ndarr
     points = place_body(keys, times, action.stand)
     bodies = [
         between(
-            points[a], points[b], times, lambda h, r=r, of=of: [Part("capsule", (r * seen.size, h + 0.5 * r, r * seen.size), colour[of])]
+            points[a],
+            points[b],
+            times,
+            lambda h, r=r, of=of: [
+                Part("capsule", (r * seen.size, h + 0.5 * r, r * seen.size), colour[of])
+            ],
         )
         for a, b, r, of in LIMBS
     ]
     bodies.append(
-        at(points["head"], times, [Part("sphere", (HEAD, HEAD * 1.15, HEAD), colour["skin"], pattern="half", colour2=colour["hair"])])
+        at(
+            points["head"],
+            times,
+            [
+                Part(
+                    "sphere",
+                    (HEAD, HEAD * 1.15, HEAD),
+                    colour["skin"],
+                    pattern="half",
+                    colour2=colour["hair"],
+                )
+            ],
+        )
     )
     end = sum(b.go for b in action.beats)
     bodies += held(action.prop, points, times, flights, end, (colour["prop"], colour["prop2"]))
@@ -569,13 +798,26 @@ def shoot(keys: list, action: Action, flights: list, seen: Look, times: np.ndarr
         far = max(far, 1.1 * np.ptp(hips[:, 0]) + 3.4)
     level = 0.95 + 0.45 * action.stand + 0.6 * (hips[:, 1] - hips[0, 1]).clip(0)
     smooth, level = (
-        np.convolve(np.pad(x if follows else np.full(len(times), x.mean()), 3, mode="edge"), np.ones(7) / 7, mode="valid")
+        np.convolve(
+            np.pad(x if follows else np.full(len(times), x.mean()), 3, mode="edge"),
+            np.ones(7) / 7,
+            mode="valid",
+        )
         for x in (hips[:, 0], level)
     )
     side, height = np.radians(rng.uniform(-32, 32)), rng.uniform(0.9, 2.2)
     eye = np.stack(
-        [smooth + far * np.sin(side), np.full(len(times), height + 0.3 * action.stand), np.full(len(times), far * np.cos(side))], 1
+        [
+            smooth + far * np.sin(side),
+            np.full(len(times), height + 0.3 * action.stand),
+            np.full(len(times), far * np.cos(side)),
+        ],
+        1,
     )
     target = np.stack([smooth, level, np.zeros(len(times))], 1)
-    camera = Camera(Track(np.c_[times, eye], False), Track(np.c_[times, target], False), 30.0 + 6 * action.stand)
-    return Scene(bodies, camera, seen.floor, seen.wall, seen.wall_distance, seen.light, seen.ambient)
+    camera = Camera(
+        Track(np.c_[times, eye], False), Track(np.c_[times, target], False), 30.0 + 6 * action.stand
+    )
+    return Scene(
+        bodies, camera, seen.floor, seen.wall, seen.wall_distance, seen.light, seen.ambient
+    )

@@ -1,9 +1,10 @@
 """Syn-TA: 100 fine motions of simple solids, five on average for each of 20 coarse ones.
 
-A coarse motion is a function below, a fine one a case of it: a few lines on the pieces that `Stage` offers. Taxonomy,
-sets, ids and file names are as published (`vlact/language/motions.csv`); the motions themselves are this project's, after
-the sentences. Two departures: the free camera looks from within 35 degrees of the front and not from all round, so that
-"left", "right" and "clockwise" stay true in the picture; and backgrounds are procedural, not generated images.
+A coarse motion is a function below, a fine one a case of it: a few lines on the pieces that `Stage`
+offers. Taxonomy, sets, ids and file names are as published (`vlact/language/motions.csv`); the
+motions themselves are this project's, after the sentences. Two departures: the free camera looks
+from within 35 degrees of the front and not from all round, so that "left", "right" and "clockwise"
+stay true in the picture; and backgrounds are procedural, not generated images.
 """
 
 from dataclasses import dataclass, field
@@ -76,7 +77,8 @@ class Stage:
         rng: Everything that the fine class leaves open.
         t: Moments, 0 to 1.
         things: What is there.
-        solids, hues: What is drawn from where a sentence leaves shape and colour open; hues in 0..6.
+        solids, hues: What is drawn from where a sentence leaves shape and colour open; hues in
+            0..6.
     """
 
     rng: np.random.Generator
@@ -116,15 +118,34 @@ class Stage:
         return np.array(found)
 
     # Solids
-    def thing(self, size: float | np.ndarray | None = None, primitive: str | None = None, like: Thing | None = None) -> Thing:
-        """A new solid at a place of its own; `like` another one it has its shape, colour, size and place."""
+    def thing(
+        self,
+        size: float | np.ndarray | None = None,
+        primitive: str | None = None,
+        like: Thing | None = None,
+    ) -> Thing:
+        """A new solid at a place of its own; `like` another one it has its shape, colour, size and
+        place.
+        """
         if like is not None:
-            one = Thing(like.primitive, like.pos.copy(), like.size.copy(), like.colour.copy(), like.opacity.copy(), like.turn)
+            one = Thing(
+                like.primitive,
+                like.pos.copy(),
+                like.size.copy(),
+                like.colour.copy(),
+                like.opacity.copy(),
+                like.turn,
+            )
         else:
             size = self.draw(0.85, 1.15) if size is None else size
             kind = primitive or self.solids[self.rng.integers(len(self.solids))]
             one = Thing(
-                kind, np.zeros((STEPS, 3)), np.ones(STEPS) * size, np.tile(self.paint(), (STEPS, 1)), np.ones(STEPS), self.draw(0, 360)
+                kind,
+                np.zeros((STEPS, 3)),
+                np.ones(STEPS) * size,
+                np.tile(self.paint(), (STEPS, 1)),
+                np.ones(STEPS),
+                self.draw(0, 360),
             )
             one.stay(self.draw(-0.8, 0.8), self.draw(-0.6, 0.6))
         self.things.append(one)
@@ -160,7 +181,9 @@ class Stage:
         """Along a polyline at even speed in `u`."""
         points = np.asarray(points, dtype=float)
         far = np.r_[0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))]
-        return np.stack([np.interp(u * far[-1], far, points[:, k]) for k in range(points.shape[1])], 1)
+        return np.stack(
+            [np.interp(u * far[-1], far, points[:, k]) for k in range(points.shape[1])], 1
+        )
 
     def outside(self, spot) -> np.ndarray:
         """A place out of the picture, to the side of a spot."""
@@ -184,8 +207,12 @@ class Stage:
         one.size = a + (b - a) * self.ramp()
         one.stay(x, z)
 
-    def hops(self, high: float, n: int, keep: float, start: float = 0.0, end: float = 1.0) -> np.ndarray:
-        """Heights (STEPS,) of n bounces from `high`, each `keep` as high as the last; begins at the top."""
+    def hops(
+        self, high: float, n: int, keep: float, start: float = 0.0, end: float = 1.0
+    ) -> np.ndarray:
+        """Heights (STEPS,) of n bounces from `high`, each `keep` as high as the last; begins at the
+        top.
+        """
         tops = high * keep ** np.arange(n + 1)
         spans = np.r_[np.sqrt(tops[0]), 2 * np.sqrt(tops[1:])]
         ends = np.cumsum(spans) / spans.sum() * (end - start) + start
@@ -214,11 +241,16 @@ class Stage:
             case 1:
                 away = np.zeros(STEPS)
             case 2:
-                away = 0.8 * np.interp(u * self.rng.integers(3, 5) % 1, [0, 0.25, 0.75, 1], [0, 1, -1, 0])
+                away = 0.8 * np.interp(
+                    u * self.rng.integers(3, 5) % 1, [0, 0.25, 0.75, 1], [0, 1, -1, 0]
+                )
             case 3:
                 x, away = -self.side * wide, self.side * 2 * wide * u
             case 4:
-                x, away = -self.side * wide, self.side * 2 * wide * (1 - np.sqrt(1 - u**2) if up else np.sin(np.pi / 2 * u))
+                x, away = (
+                    -self.side * wide,
+                    self.side * 2 * wide * (1 - np.sqrt(1 - u**2) if up else np.sin(np.pi / 2 * u)),
+                )
         y = high * u if up else high * (1 - u**2)
         one.move(np.stack([x + away, np.full(STEPS, z)], 1), y)
 
@@ -287,7 +319,11 @@ def bouncing(s: Stage, n: int) -> None:
             one.move(one.pos[:, [0, 2]], s.hops(s.draw(1.8, 2.4), 4, 0.55, 0.03, stop))
         case 2 | 3:
             found = s.group(s.many())
-            highs = s.draw(1.7, 2.1) + s.rng.uniform(-0.12, 0.12, 4) if n == 2 else s.rng.permutation([2.7, 1.7, 0.9, 0.45])
+            highs = (
+                s.draw(1.7, 2.1) + s.rng.uniform(-0.12, 0.12, 4)
+                if n == 2
+                else s.rng.permutation([2.7, 1.7, 0.9, 0.45])
+            )
             for one, high in zip(found, highs, strict=False):
                 one.move(one.pos[:, [0, 2]], s.hops(high, 4, 0.55, 0.03, stop))
         case 4:
@@ -296,20 +332,30 @@ def bouncing(s: Stage, n: int) -> None:
             slab.size[:] = 2.2
             slab.pos[:, 1] = slab.height
             away = s.hops(2.4, 3, 0.6, 0.03, stop)
-            s.thing(size=0.9).move(np.stack([wall - s.side * (0.65 + away), np.full(STEPS, z)], 1), 0.4)
+            s.thing(size=0.9).move(
+                np.stack([wall - s.side * (0.65 + away), np.full(STEPS, z)], 1), 0.4
+            )
         case 5:
             z = s.draw(-0.5, 0.5)
-            s.thing().move(s.line([-s.side * 1.9, z], [s.side * 1.9, z], s.steady()), s.hops(s.draw(1.2, 1.6), 4, 0.85))
+            s.thing().move(
+                s.line([-s.side * 1.9, z], [s.side * 1.9, z], s.steady()),
+                s.hops(s.draw(1.2, 1.6), 4, 0.85),
+            )
         case 6:
             one = s.thing()
             one.move(one.pos[:, [0, 2]], s.hops(s.draw(1.1, 1.7), int(s.rng.integers(3, 5)), 1.0))
         case 7 | 8:
             steps, rise, z = 4, 0.5, s.draw(-0.3, 0.3)
             u = s.steady() * steps
-            stair, inside = np.minimum(np.floor(u), steps - 1), u - np.minimum(np.floor(u), steps - 1)
+            stair, inside = (
+                np.minimum(np.floor(u), steps - 1),
+                u - np.minimum(np.floor(u), steps - 1),
+            )
             hop = 4 * 0.75 * inside * (1 - inside)
             going = rise * (steps - stair - inside**2 if n == 7 else stair + np.sqrt(inside))
-            s.thing(size=0.85).move(s.line([-s.side * 1.7, z], [s.side * 1.7, z], s.steady()), going + hop)
+            s.thing(size=0.85).move(
+                s.line([-s.side * 1.7, z], [s.side * 1.7, z], s.steady()), going + hop
+            )
 
 
 def changing_colour(s: Stage, n: int) -> None:
@@ -367,20 +413,31 @@ def cloning(s: Stage, n: int) -> None:
     one = s.thing(size=0.9).stay(*middle)
     match n:
         case 1 | 2:
-            copy, ahead = s.thing(like=one), np.array([s.side * s.draw(1.2, 1.5), s.draw(-0.2, 0.2)])
+            copy, ahead = (
+                s.thing(like=one),
+                np.array([s.side * s.draw(1.2, 1.5), s.draw(-0.2, 0.2)]),
+            )
             apart, go = np.array([0, 0.55]), s.ramp(0.4, s.end)
             split = s.ramp(s.begin, 0.4)
             for body, sign in ((one, 1), (copy, -1)):
-                body.move(middle + sign * apart * split[:, None] + ahead * (1 if n == 1 else sign) * go[:, None])
+                body.move(
+                    middle
+                    + sign * apart * split[:, None]
+                    + ahead * (1 if n == 1 else sign) * go[:, None]
+                )
         case 3 | 4:
             copies = s.many()
             angle = np.linspace(0, 2 * np.pi, copies, endpoint=False) + s.draw(0, 2)
             for i, a in enumerate(angle):
                 start, end = s.slot(i, copies) if n == 3 else (s.begin, s.end)
-                s.thing(like=one).move(s.line(middle, middle + [1.4 * np.cos(a), 0.95 * np.sin(a)], s.ramp(start, end)))
+                s.thing(like=one).move(
+                    s.line(middle, middle + [1.4 * np.cos(a), 0.95 * np.sin(a)], s.ramp(start, end))
+                )
         case 5:
             for side, colour in ((1, one.colour[0]), (-1, one.colour[0][[1, 2, 0]])):
-                copy = s.thing(like=one).move(s.line(middle, middle + [side * s.draw(1.0, 1.3), s.draw(-0.3, 0.3)]))
+                copy = s.thing(like=one).move(
+                    s.line(middle, middle + [side * s.draw(1.0, 1.3), s.draw(-0.3, 0.3)])
+                )
                 copy.colour = one.colour + (colour - one.colour) * s.ramp(s.begin, 0.5)[:, None]
 
 
@@ -417,20 +474,32 @@ def following(s: Stage, n: int) -> None:
     match n:
         case 1 | 3:
             for i in range(2 if n == 1 else s.many()):
-                s.thing(size=0.8).move(s.line(a - (b - a) * (gap * i - 0.1), b - (b - a) * gap * i, u))
+                s.thing(size=0.8).move(
+                    s.line(a - (b - a) * (gap * i - 0.1), b - (b - a) * gap * i, u)
+                )
         case 2:
             s.thing(size=0.8).move(s.line(a + (b - a) * gap, b + (b - a) * gap, u))
             turn = a + (b - a) * 0.5
-            s.thing(size=0.8).move(s.legs([a, turn, turn + [s.side * 0.5, 1.6 * np.sign(0.01 - z)]], u))
+            s.thing(size=0.8).move(
+                s.legs([a, turn, turn + [s.side * 0.5, 1.6 * np.sign(0.01 - z)]], u)
+            )
         case 4:
             wave = np.linspace(-0.3, 1.2, 60)
-            points = np.stack([a[0] + (b[0] - a[0]) * wave, z + 0.75 * np.sin(2 * np.pi * wave * s.draw(1.2, 1.6))], 1)
+            points = np.stack(
+                [
+                    a[0] + (b[0] - a[0]) * wave,
+                    z + 0.75 * np.sin(2 * np.pi * wave * s.draw(1.2, 1.6)),
+                ],
+                1,
+            )
             for lag in (0.16, 0.0):
                 s.thing(size=0.8).move(s.legs(points, (u + lag) / 1.3))
         case 5:
             s.thing(size=0.8).move(s.line(a + (b - a) * gap, b + (b - a) * 0.1, u))
             wait = a + [s.side * 0.4, 1.3 * np.sign(0.01 - z)]
-            s.thing(size=0.8).move(s.legs([wait, a + (b - a) * 0.25, b - (b - a) * 0.12], s.steady(late - 0.15, 1.0)))
+            s.thing(size=0.8).move(
+                s.legs([wait, a + (b - a) * 0.25, b - (b - a) * 0.12], s.steady(late - 0.15, 1.0))
+            )
 
 
 def merging(s: Stage, n: int) -> None:
@@ -456,7 +525,13 @@ def merging(s: Stage, n: int) -> None:
                 path = s.line([ahead * start, z], [meet, z], s.steady(0, until))
                 one = s.thing(size=0.95).move(path)
                 one.opacity = 1 - s.ramp(until - 0.08, until)
-            one = s.thing(size=1.05).move(s.line([ahead * 0.5, z], [ahead * (0.5 + 0.7 / until * 0.4 * 2), z], s.steady(until, 1.0)))
+            one = s.thing(size=1.05).move(
+                s.line(
+                    [ahead * 0.5, z],
+                    [ahead * (0.5 + 0.7 / until * 0.4 * 2), z],
+                    s.steady(until, 1.0),
+                )
+            )
             one.opacity = s.ramp(until - 0.08, until) * (u >= 0)
         case 3:
             join(s.spots(s.many(), 1.1), np.array([0.0, 0.0]), 0.8, 1.8)
@@ -483,7 +558,13 @@ def moving(s: Stage, n: int) -> None:
             s.thing().move(s.line(b, a) - swerve)
         case 5 | 6:
             z, way = s.draw(-0.6, 0.6), 1 if n == 5 else -1
-            s.thing().move(s.line([-way * s.draw(1.5, 1.9), z], [way * s.draw(1.5, 1.9), z + s.draw(-0.2, 0.2)], s.steady(0.05, 0.95)))
+            s.thing().move(
+                s.line(
+                    [-way * s.draw(1.5, 1.9), z],
+                    [way * s.draw(1.5, 1.9), z + s.draw(-0.2, 0.2)],
+                    s.steady(0.05, 0.95),
+                )
+            )
 
 
 def not_colliding(s: Stage, n: int) -> None:
@@ -493,23 +574,35 @@ def not_colliding(s: Stage, n: int) -> None:
     match n:
         case 1:
             for way in (1, -1):
-                s.thing().move(s.line([-way * ahead, z], [way * ahead, z], u) + way * 0.6 * swerve[:, None] * middle)
+                s.thing().move(
+                    s.line([-way * ahead, z], [way * ahead, z], u)
+                    + way * 0.6 * swerve[:, None] * middle
+                )
         case 2:
             s.thing().stay(0, z)
             s.thing().move(s.line([-ahead, z], [ahead, z], u) + 1.15 * swerve[:, None] * middle)
         case 3:
             for angle in 2 * np.pi * np.arange(3) / 3 + s.draw(0, 2):
-                to, side = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-                s.thing(size=0.85).move(s.line(-1.6 * to, 1.6 * to, u) + 0.9 * swerve[:, None] * side)
+                to, side = (
+                    np.array([np.cos(angle), np.sin(angle)]),
+                    np.array([-np.sin(angle), np.cos(angle)]),
+                )
+                s.thing(size=0.85).move(
+                    s.line(-1.6 * to, 1.6 * to, u) + 0.9 * swerve[:, None] * side
+                )
         case 4:
             angle = np.pi * 1.6 * u + s.draw(0, 6)
             for way, r in ((1, 1.5), (-1, 0.65)):
-                s.thing(size=0.85).move(r * np.stack([np.cos(way * angle), 0.75 * np.sin(way * angle)], 1))
+                s.thing(size=0.85).move(
+                    r * np.stack([np.cos(way * angle), 0.75 * np.sin(way * angle)], 1)
+                )
         case 5:
             for x in (-0.9, 0.0, 0.9):
                 s.thing(size=0.8).stay(x, z + 0.55 * (-1 if x else 1))
             weave = 0.6 * np.cos(np.pi * 2.2 * (2 * u - 1)) * np.exp(-((2 * u - 1) ** 4))
-            s.thing(size=0.75).move(s.line([-ahead * 1.1, z], [ahead * 1.1, z], u) - weave[:, None] * middle)
+            s.thing(size=0.75).move(
+                s.line([-ahead * 1.1, z], [ahead * 1.1, z], u) - weave[:, None] * middle
+            )
 
 
 def occlusion(s: Stage, n: int) -> None:
@@ -524,9 +617,15 @@ def occlusion(s: Stage, n: int) -> None:
             s.arrive(s.thing(size=1.9), front, s.begin, s.end)
         case 3 | 4:
             for place in [x] if n == 3 else [-1.0, 1.0]:
-                a, b, round_ = np.array([place, z]), np.array([place, z + 1.1]), np.sin(np.pi * s.ramp())[:, None] * [0.75, 0]
+                a, b, round_ = (
+                    np.array([place, z]),
+                    np.array([place, z + 1.1]),
+                    np.sin(np.pi * s.ramp())[:, None] * [0.75, 0],
+                )
                 shift = [0, 0] if n == 3 else [0.3, 0]
-                s.thing(size=1.05).move(s.line(b + shift, a + shift) + round_ * (1 if n == 3 else 0.9))
+                s.thing(size=1.05).move(
+                    s.line(b + shift, a + shift) + round_ * (1 if n == 3 else 0.9)
+                )
                 s.thing(size=1.05).move(s.line(a, b) - round_ * (1 if n == 3 else 0.9))
 
 
@@ -534,7 +633,8 @@ def orbiting(s: Stage, n: int) -> None:
     u, first, r = s.steady(0.03, 0.97), s.draw(0, 2 * np.pi), s.draw(1.1, 1.4)
 
     def ring(angle: np.ndarray) -> np.ndarray:
-        return r * np.stack([np.cos(angle), 0.85 * np.sin(angle)], 1)  # clockwise from above: x right, z towards the viewer
+        # clockwise from above: x right, z towards the viewer
+        return r * np.stack([np.cos(angle), 0.85 * np.sin(angle)], 1)
 
     match n:
         case 1 | 2:
@@ -554,7 +654,9 @@ def orbiting(s: Stage, n: int) -> None:
             centre = 1.55
             s.thing(size=0.9).stay(0, 0, centre)
             one = s.thing(size=0.65)
-            one.pos = np.stack([1.1 * np.sin(angle), centre + 1.1 * np.cos(angle), np.zeros(STEPS)], 1)
+            one.pos = np.stack(
+                [1.1 * np.sin(angle), centre + 1.1 * np.cos(angle), np.zeros(STEPS)], 1
+            )
 
 
 def rising(s: Stage, n: int) -> None:
@@ -598,7 +700,9 @@ def shrinking(s: Stage, n: int) -> None:
 def teleporting(s: Stage, n: int) -> None:
     x, z = s.draw(1.4, 1.7), s.draw(0.75, 0.95)
     corners = (
-        np.array([[-x, -z], [x, -z], [x, z], [-x, z]])[s.rng.permutation(4)] if n != 4 else np.array([[-x, -z], [x, -z], [x, z], [-x, z]])
+        np.array([[-x, -z], [x, -z], [x, z], [-x, z]])[s.rng.permutation(4)]
+        if n != 4
+        else np.array([[-x, -z], [x, -z], [x, z], [-x, z]])
     )
     when = s.draw(0.35, 0.6)
 
@@ -632,7 +736,9 @@ MOTIONS = (
 
 
 def act(coarse: int, number: int, rng: np.random.Generator, **limits) -> Stage:
-    """The motion of a fine class, by its coarse class and its number therein; what its sentence leaves open is drawn within `limits`."""
+    """The motion of a fine class, by its coarse class and its number therein; what its sentence
+    leaves open is drawn within `limits`.
+    """
     stage = Stage(rng, **limits)
     MOTIONS[coarse](stage, number)
     return stage
@@ -647,7 +753,12 @@ TEXTURES = ("noise", "grain", "tiles")
 
 
 def scene(
-    stage: Stage, style: str, background: str, rng: np.random.Generator, pattern: str = "half", textures: tuple[str, ...] = TEXTURES
+    stage: Stage,
+    style: str,
+    background: str,
+    rng: np.random.Generator,
+    pattern: str = "half",
+    textures: tuple[str, ...] = TEXTURES,
 ) -> Scene:
     """A motion in a place, seen by a camera.
 
@@ -663,10 +774,30 @@ def scene(
     bodies = []
     for one in stage.things:
         shape, size = PRIMITIVES[one.primitive]
-        part = Part(shape, tuple(RADIUS * x for x in size), (1, 1, 1), rot=(0, one.turn, 0), pattern=pattern, colour2=(0.72, 0.72, 0.72))
-        tracks = (np.c_[times, x] for x in (one.pos, np.zeros((STEPS, 3)), np.repeat(one.size[:, None], 3, 1), one.colour, one.opacity))
+        part = Part(
+            shape,
+            tuple(RADIUS * x for x in size),
+            (1, 1, 1),
+            rot=(0, one.turn, 0),
+            pattern=pattern,
+            colour2=(0.72, 0.72, 0.72),
+        )
+        tracks = (
+            np.c_[times, x]
+            for x in (
+                one.pos,
+                np.zeros((STEPS, 3)),
+                np.repeat(one.size[:, None], 3, 1),
+                one.colour,
+                one.opacity,
+            )
+        )
         bodies.append(Body([part], *(Track(x, ease=False) for x in tracks)))
-    azimuth, height = (0.0, 2.1) if style == "_front" else (np.radians(rng.uniform(-35, 35)), rng.uniform(3.2, 4.6))
+    azimuth, height = (
+        (0.0, 2.1)
+        if style == "_front"
+        else (np.radians(rng.uniform(-35, 35)), rng.uniform(3.2, 4.6))
+    )
     far = 8.0
     eye = (far * np.sin(azimuth), height, far * np.cos(azimuth))
     camera = Camera(Track.of(*eye), Track.of(0, 0.95, 0), 34)
@@ -680,14 +811,31 @@ def scene(
             base = rng.uniform(0.25, 0.8) + rng.uniform(-0.15, 0.15, 3)
             other = base * rng.uniform(0.65, 0.88) + rng.uniform(-0.04, 0.04, 3)
             kind = textures[rng.integers(len(textures))]
-            return Surface(tuple(base.clip(0, 1)), tuple(other.clip(0, 1)), kind, rng.uniform(0.8, 2.0), int(rng.integers(99)))
+            return Surface(
+                tuple(base.clip(0, 1)),
+                tuple(other.clip(0, 1)),
+                kind,
+                rng.uniform(0.8, 2.0),
+                int(rng.integers(99)),
+            )
 
         floor, wall = surface(), surface()
     return Scene(bodies, camera, floor, wall, 3.4, light, rng.uniform(0.45, 0.6))
 
 
-def film(coarse: int, name: str, number: int, ids: list[int], background: str, folder: Path, size: int, fps: float, seed: int) -> list[str]:
-    """Clips of one fine class, every id in both styles; the same motions for every background. Drawn where `vlact.runtime.device` says.
+def film(
+    coarse: int,
+    name: str,
+    number: int,
+    ids: list[int],
+    background: str,
+    folder: Path,
+    size: int,
+    fps: float,
+    seed: int,
+) -> list[str]:
+    """Clips of one fine class, every id in both styles; the same motions for every background.
+    Drawn where `vlact.runtime.device` says.
 
     Args:
         coarse, name, number: Coarse class, its name, the fine class's number therein.
@@ -703,13 +851,24 @@ def film(coarse: int, name: str, number: int, ids: list[int], background: str, f
     for i in ids:
         stage = act(coarse, number, np.random.default_rng((seed, 70, coarse, number, i)))
         for k, style in enumerate(STYLES):
-            scenes.append(scene(stage, style, background, np.random.default_rng((seed, 71, coarse, number, i, k))))
+            scenes.append(
+                scene(
+                    stage,
+                    style,
+                    background,
+                    np.random.default_rng((seed, 71, coarse, number, i, k)),
+                )
+            )
             names.append(f"{stem}/{stem}{number}{style}_id_{i}.mp4")
     times = np.arange(round(SECONDS * fps)) / fps
     batch = max(1, round(BATCH * 64**2 / size**2))  # frames of a batch lie in memory together
     for k in range(0, len(scenes), batch):
         part = scenes[k : k + batch]
-        for one, frames in zip(names[k : k + batch], render(part, [times] * len(part), (size, size), device=device.chosen()), strict=True):
+        for one, frames in zip(
+            names[k : k + batch],
+            render(part, [times] * len(part), (size, size), device=device.chosen()),
+            strict=True,
+        ):
             video.write(folder / one, frames, fps)
     return names
 
@@ -726,6 +885,8 @@ def film_job(
     fps: float,
     seed: int,
 ) -> list[str]:
-    """`film` that leaves what it returns in the folder `notes`, so that a killed stage films nothing twice."""
+    """`film` that leaves what it returns in the folder `notes`, so that a killed stage films
+    nothing twice.
+    """
     note = Path(notes) / f"{background}-{coarse}-{number}-{ids[0]}-{ids[-1]}.json"
     return kept(note, film, coarse, name, number, ids, background, Path(folder), size, fps, seed)

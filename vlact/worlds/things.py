@@ -7,7 +7,8 @@ import numpy as np
 from vlact.worlds.scene import Part
 
 Vec = tuple[float, float, float]
-Made = tuple[list[Part], float, float]  # parts, height of the top over the origin (on the table), half width
+# parts, height of the top over the origin (on the table), half width
+Made = tuple[list[Part], float, float]
 
 # Solids: half width, half height, half depth, shape, pattern. The origin is on the table.
 SOLIDS: dict[str, tuple[float, float, float, str, str]] = {
@@ -46,18 +47,32 @@ def thing(name: str, rng: np.random.Generator, palette: Callable) -> Made:
     if name in ANYTHING:
         shape = ("box", "cylinder", "cone", "pyramid", "capsule", "sphere")[rng.integers(6)]
         h = 0.26 * s
-        return [Part(shape, (0.22 * s, h, 0.22 * s), c, (0, h, 0), pattern="half", colour2=c2)], 2 * h, 0.22 * s
+        return (
+            [Part(shape, (0.22 * s, h, 0.22 * s), c, (0, h, 0), pattern="half", colour2=c2)],
+            2 * h,
+            0.22 * s,
+        )
     if name == "screw":  # point down, with a head
         w, h = 0.12 * s, 0.3 * s
         parts = [
             Part("cone", (w, h, w), c, (0, h, 0), (180, 0, 0), "stripes", c2),
-            Part("cylinder", (w * 1.5, 0.05, w * 1.5), c, (0, 2 * h, 0), pattern="half", colour2=c2),
+            Part(
+                "cylinder", (w * 1.5, 0.05, w * 1.5), c, (0, 2 * h, 0), pattern="half", colour2=c2
+            ),
         ]
         return parts, 2 * h + 0.05, w * 1.5
     if name == "table":
         w, h = 0.46 * s, 0.5 * s
-        feet = [Part("box", (0.05, h / 2, 0.05), c2, (x * w * 0.85, h / 2, z * w * 0.6)) for x in (-1, 1) for z in (-1, 1)]
-        return [Part("box", (w, 0.05, w * 0.75), c, (0, h, 0), pattern="half", colour2=c2), *feet], h + 0.05, w
+        feet = [
+            Part("box", (0.05, h / 2, 0.05), c2, (x * w * 0.85, h / 2, z * w * 0.6))
+            for x in (-1, 1)
+            for z in (-1, 1)
+        ]
+        return (
+            [Part("box", (w, 0.05, w * 0.75), c, (0, h, 0), pattern="half", colour2=c2), *feet],
+            h + 0.05,
+            w,
+        )
     if name == "drawer":  # open above
         w, h, d = 0.38 * s, 0.15 * s, 0.3 * s
         sides = [Part("box", (0.03, h, d), c, (x * w, h, 0)) for x in (-1, 1)]
@@ -65,14 +80,23 @@ def thing(name: str, rng: np.random.Generator, palette: Callable) -> Made:
         return [Part("box", (w, 0.02, d), c2, (0, 0.02, 0)), *sides, *ends], 2 * h, w
     if name == "front panel":  # with a knob
         w, h = 0.46 * s, 0.2 * s
-        parts = [Part("box", (w, h, 0.05), c, (0, h, 0)), Part("sphere", (0.08, 0.08, 0.08), c2, (0, h, 0.1))]
+        parts = [
+            Part("box", (w, h, 0.05), c, (0, h, 0)),
+            Part("sphere", (0.08, 0.08, 0.08), c2, (0, h, 0.1)),
+        ]
         return parts, 2 * h, w
     w, h, d, shape, pattern = SOLIDS[name]
-    return [Part(shape, (w * s, h * s, d * s), c, (0, h * s, 0), pattern=pattern, colour2=c2)], 2 * h * s, w * s
+    return (
+        [Part(shape, (w * s, h * s, d * s), c, (0, h * s, 0), pattern=pattern, colour2=c2)],
+        2 * h * s,
+        w * s,
+    )
 
 
 def hand(skin: Vec, sleeve: Vec) -> Made:
-    """A right hand; the origin is between the fingertips, the arm comes from the right and the front."""
+    """A right hand; the origin is between the fingertips, the arm comes from the right and the
+    front.
+    """
     parts = [
         Part("sphere", (0.17, 0.12, 0.2), skin, (0.12, 0.16, 0.16)),
         Part("capsule", (0.05, 0.14, 0.05), skin, (-0.06, 0.08, 0.06), (0, 0, -25)),

@@ -1,9 +1,11 @@
-"""The workbench: hands and tools act on things. A verb is a motion program, an action verb x object.
+"""The workbench: hands and tools act on things. A verb is a motion program, an action verb x
+object.
 
-Each program is a few lines on a `Bench`, which keeps a clock (0 at the start of the action, 1 at its
-end), the pose of every actor, and what the hand holds. The same programs serve four visual domains:
-"tutorial" (the pretraining corpus), "assembly" (ATA), "furniture" (IKEA) and "kitchen" (GTEA), which
-differ in cameras, light, colours, surfaces, clutter and people, never in what a verb means.
+Each program is a few lines on a `Bench`, which keeps a clock (0 at the start of the action, 1 at
+its end), the pose of every actor, and what the hand holds. The same programs serve four visual
+domains: "tutorial" (the pretraining corpus), "assembly" (ATA), "furniture" (IKEA) and "kitchen"
+(GTEA), which differ in cameras, light, colours, surfaces, clutter and people, never in what a verb
+means.
 """
 
 from collections.abc import Callable
@@ -86,7 +88,9 @@ class Bench:
         big: Amplitude factor of this person, about 0.85 to 1.15.
     """
 
-    def __init__(self, rng: np.random.Generator, obj: str, palette: Callable, skin: Vec, sleeve: Vec, big=1.0):
+    def __init__(
+        self, rng: np.random.Generator, obj: str, palette: Callable, skin: Vec, sleeve: Vec, big=1.0
+    ):
         self.rng, self.palette, self.big, self.clock = rng, palette, big, 0.0
         self.skin, self.sleeve = skin, sleeve
         self.actors: dict[str, Actor] = {}
@@ -186,7 +190,9 @@ class Bench:
 
 def _board(b: Bench, at: Vec, half: float = 0.42, height: float = 0.1) -> None:
     c = b.palette()
-    b.add("base", ([Part("box", (half, height, half * 0.8), c, (0, height, 0))], 2 * height, half), at)
+    b.add(
+        "base", ([Part("box", (half, height, half * 0.8), c, (0, height, 0))], 2 * height, half), at
+    )
 
 
 def _bowl(b: Bench, at: Vec) -> None:
@@ -202,7 +208,9 @@ def _halves(b: Bench) -> None:
     """Replace the object by two halves, `obj` on the left and `half` on the right."""
     c, c2, at = b.palette(), b.palette(), b.at()
     for name, side in (("obj", -1), ("half", 1)):
-        part = Part("box", (0.22, 0.14, 0.18), c, (side * 0.22, 0.14, 0), pattern="half", colour2=c2)
+        part = Part(
+            "box", (0.22, 0.14, 0.18), c, (side * 0.22, 0.14, 0), pattern="half", colour2=c2
+        )
         b.add(name, ([part], 0.28, 0.22), tuple(at))
 
 
@@ -210,7 +218,9 @@ def _hinged(b: Bench) -> None:
     """A box (`obj`) with a lid (`lid`) hinged at the back, shut."""
     c, at = b.palette(), b.at()
     b.add("obj", ([Part("box", (0.36, 0.18, 0.3), c, (0, 0.18, 0))], 0.36, 0.36), tuple(at))
-    lid = Part("box", (0.38, 0.03, 0.3), b.palette(), (0, 0.03, 0.3), pattern="half", colour2=b.palette())
+    lid = Part(
+        "box", (0.38, 0.03, 0.3), b.palette(), (0, 0.03, 0.3), pattern="half", colour2=b.palette()
+    )
     b.add("lid", ([lid], 0.06, 0.38), tuple(at + (0, 0.36, -0.3)))
 
 
@@ -270,7 +280,9 @@ def roll(b):
     b.step(0.25, hand=to(*(b.at() + (-0.1 * side, 0.3, 0.1))))
     h = b.actors["obj"].height / 2
     for actor in (b.actors["obj"],):  # turn about the middle, not the foot
-        actor.parts = [replace(p, offset=(p.offset[0], p.offset[1] - h, p.offset[2])) for p in actor.parts]
+        actor.parts = [
+            replace(p, offset=(p.offset[0], p.offset[1] - h, p.offset[2])) for p in actor.parts
+        ]
         actor.now["pos"] = actor.now["pos"] + (0, h, 0)
         actor.ease = False
         for row in actor.keys["pos"]:
@@ -303,7 +315,9 @@ def swing(b):
     b.start_held(0.5)
     parts = b.actors["obj"].parts
     top = b.actors["obj"].height + 0.15
-    b.actors["obj"].parts = [replace(p, offset=(p.offset[0], p.offset[1] - top, p.offset[2])) for p in parts]
+    b.actors["obj"].parts = [
+        replace(p, offset=(p.offset[0], p.offset[1] - top, p.offset[2])) for p in parts
+    ]
     b.put("obj", b.at() + (0, top, 0))
     b.put("hand", b.at())
     b.actors["obj"].now["rot"] = np.array([0.0, 0, -40])
@@ -331,9 +345,19 @@ def press(b):
 def squeeze(b):
     b.second_hand(tuple(b.at() + (-0.75, 0.2, 0)))
     half = b.actors["obj"].half
-    b.step(0.3, hand=to(*(b.at() + (half + 0.1, 0.2, 0))), left=to(*(b.at() + (-half - 0.1, 0.2, 0))))
-    close = {"hand": by(-0.45 * half, 0, 0), "left": by(0.45 * half, 0, 0), "obj": grow(0.5, 1.15, 1)}
-    apart = {"hand": by(0.45 * half, 0, 0), "left": by(-0.45 * half, 0, 0), "obj": grow(2, 1 / 1.15, 1)}
+    b.step(
+        0.3, hand=to(*(b.at() + (half + 0.1, 0.2, 0))), left=to(*(b.at() + (-half - 0.1, 0.2, 0)))
+    )
+    close = {
+        "hand": by(-0.45 * half, 0, 0),
+        "left": by(0.45 * half, 0, 0),
+        "obj": grow(0.5, 1.15, 1),
+    }
+    apart = {
+        "hand": by(0.45 * half, 0, 0),
+        "left": by(-0.45 * half, 0, 0),
+        "obj": grow(2, 1 / 1.15, 1),
+    }
     b.strokes(1.0, 2, close, apart)
 
 
@@ -422,7 +446,12 @@ def cut(b):
     b.wield("knife", (0, 0.05, 0.15))
     saw = ({"hand": by(0, -0.06, -0.35)}, {"hand": by(0, -0.06, 0.35)})
     b.strokes(0.75, 2, *saw)
-    b.step(1.0, obj=by(-0.3, 0, 0) | turn(z=12), half=by(0.3, 0, 0) | turn(z=-12), hand=by(0.1, 0.35, 0.2))
+    b.step(
+        1.0,
+        obj=by(-0.3, 0, 0) | turn(z=12),
+        half=by(0.3, 0, 0) | turn(z=-12),
+        hand=by(0.1, 0.35, 0.2),
+    )
 
 
 def chop(b):
@@ -438,7 +467,12 @@ def stir(b):
     b.put("tool", b.at("base") + (0.2, 0.14, 0))
     b.put("hand", b.at("tool") + TOOLS["spoon"](b.palette)[1])
     quarter = 0.2
-    circle = [by(-quarter, 0, -quarter), by(-quarter, 0, quarter), by(quarter, 0, quarter), by(quarter, 0, -quarter)]
+    circle = [
+        by(-quarter, 0, -quarter),
+        by(-quarter, 0, quarter),
+        by(quarter, 0, quarter),
+        by(quarter, 0, -quarter),
+    ]
     b.strokes(1.0, 3, *({"hand": m} for m in circle))
 
 
@@ -463,7 +497,11 @@ def scoop(b):
     b.wield("spoon")
     b.put("tool", b.at("base") + (0.45, 0.55, 0))
     b.put("hand", b.at("tool") + TOOLS["spoon"](b.palette)[1])
-    lump = b.add("lump", ([Part("sphere", (0.11, 0.09, 0.11), b.palette())], 0.1, 0.1), tuple(b.at("base") + (-0.1, 0.15, 0)))
+    lump = b.add(
+        "lump",
+        ([Part("sphere", (0.11, 0.09, 0.11), b.palette())], 0.1, 0.1),
+        tuple(b.at("base") + (-0.1, 0.15, 0)),
+    )
     lump.now["opacity"] = np.zeros(1)
     b.step(0.35, hand=by(-0.35, -0.42, 0))
     b.step(0.5, hand=by(-0.2, 0.0, 0), lump=fade(1))
@@ -573,7 +611,10 @@ def pass_over(b):
 
 def paint(b):
     b.wield("brush", (-0.2, -0.1, 0.1))
-    left, right = {"hand": by(-0.35, 0, 0)}, {"hand": by(0.35, -0.05, 0), "obj": tint(0.45, 0.9, 0.5)}
+    left, right = (
+        {"hand": by(-0.35, 0, 0)},
+        {"hand": by(0.35, -0.05, 0), "obj": tint(0.45, 0.9, 0.5)},
+    )
     b.strokes(1.0, 2, right, left)
 
 
@@ -650,7 +691,8 @@ def _hsv(h: float, s: float, v: float) -> Vec:
 
 
 def person(domain: str, rng: np.random.Generator) -> Person:
-    """Draw a participant. Toy assemblers wear gloves; one in ten narrators is left-handed, one in four of the others.
+    """Draw a participant. Toy assemblers wear gloves; one in ten narrators is left-handed, one in
+    four of the others.
 
     Raises:
         ValueError: Unknown domain.
@@ -690,7 +732,9 @@ VIEWS = {  # fixed cameras: azimuth and elevation in degrees, distance
     "ego": (0, 56, 3.2),  # on the person's forehead, and never still
 }
 ATA_VIEWS, IKEA_VIEWS = ("front", "side", "overhead", "global"), ("dev1", "dev2", "dev3")
-LOOKS = {  # domain: kinds of floor and of wall; (saturation, value) ranges of floor, wall and things; most distractors
+# domain: kinds of floor and of wall; (saturation, value) ranges of floor, wall and things; most
+# distractors
+LOOKS = {
     "tutorial": (("plain", "noise"), ("plain", "plain", "noise"),
                  ((0, 0.4), (0.5, 0.95)), ((0, 0.3), (0.5, 0.95)), ((0.3, 0.9), (0.6, 1)), 1),
     "assembly": (("grain", "tiles"), ("plain", "grain", "noise"),
@@ -704,42 +748,68 @@ LOOKS = {  # domain: kinds of floor and of wall; (saturation, value) ranges of f
 
 def _camera(view: str, rng: np.random.Generator) -> Camera:
     if view == "any":
-        azimuth, elevation, distance = rng.uniform(-40, 40), rng.uniform(15, 55), rng.uniform(3.2, 4.0)
+        azimuth, elevation, distance = (
+            rng.uniform(-40, 40),
+            rng.uniform(15, 55),
+            rng.uniform(3.2, 4.0),
+        )
     else:
         azimuth, elevation, distance = VIEWS[view]
     azimuth, elevation = np.radians([azimuth + rng.normal(0, 3), elevation + rng.normal(0, 2)])
     target = np.array([0.0, 0.42, 0.0]) + rng.normal(0, 0.05, 3)
-    direction = (np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
+    direction = (
+        np.sin(azimuth) * np.cos(elevation),
+        np.sin(elevation),
+        np.cos(azimuth) * np.cos(elevation),
+    )
     eye = target + distance * np.asarray(direction)
     fov = 31 + rng.normal(0, 1.5)
     if view != "ego":
         return Camera(Track.of(*eye), Track.of(*target), fov)
     times = np.arange(0, 4.1, 0.5)  # the head moves every half second
     sway = np.cumsum(rng.normal(0, 0.06, (2, len(times), 3)), axis=1)
-    return Camera(Track(np.column_stack([times, eye + sway[0]])), Track(np.column_stack([times, target + sway[1]])), fov + 4)
+    return Camera(
+        Track(np.column_stack([times, eye + sway[0]])),
+        Track(np.column_stack([times, target + sway[1]])),
+        fov + 4,
+    )
 
 
-def place(domain: str, rng: np.random.Generator, view: str = "any", room: np.random.Generator | None = None) -> Place:
+def place(
+    domain: str,
+    rng: np.random.Generator,
+    view: str = "any",
+    room: np.random.Generator | None = None,
+) -> Place:
     """Draw where a recording takes place.
 
-    Tutorial: any camera in front, plain or noisy surfaces of any lightness, mostly pastel things, at most
-    one distractor: as varied as web video. Assembly: one of four fixed cameras (the overhead and the far
-    one lie outside the tutorials' range), wood grain and tiles, saturated darker things. Furniture: rooms
-    with three fixed cameras, all parts of one recording in one tone. Kitchen: tiles, a camera on the head.
+    Tutorial: any camera in front, plain or noisy surfaces of any lightness, mostly pastel things,
+    at most
+    one distractor: as varied as web video. Assembly: one of four fixed cameras (the overhead and
+    the far one lie outside the tutorials' range), wood grain and tiles, saturated darker things.
+    Furniture: rooms with three fixed cameras, all parts of one recording in one tone. Kitchen:
+    tiles, a camera on the head.
 
     Args:
         domain: One of `DOMAINS`.
         rng: Draws camera, colours and clutter.
         view: A key of `VIEWS`, or "any".
-        room: Draws surfaces and light; the same room can be drawn again for another recording. `rng` if not given.
+        room: Draws surfaces and light; the same room can be drawn again for another recording.
+            `rng` if not given.
     """
     floors, walls, floor_range, wall_range, things_range, clutter = LOOKS[domain]
     room = room or rng
     camera = _camera(view, rng)
 
-    def surface(kinds: tuple[str, ...], saturation: tuple[float, float], value: tuple[float, float]) -> Surface:
+    def surface(
+        kinds: tuple[str, ...], saturation: tuple[float, float], value: tuple[float, float]
+    ) -> Surface:
         hue, s, v = room.random(), room.uniform(*saturation), room.uniform(*value)
-        kind, scale, seed = kinds[room.integers(len(kinds))], room.uniform(0.5, 1.6), int(room.integers(1 << 30))
+        kind, scale, seed = (
+            kinds[room.integers(len(kinds))],
+            room.uniform(0.5, 1.6),
+            int(room.integers(1 << 30)),
+        )
         return Surface(_hsv(hue, s, v), _hsv(hue, min(1.0, 1.3 * s), 0.75 * v), kind, scale, seed)
 
     floor, wall = surface(floors, *floor_range), surface(walls, *wall_range)
@@ -755,12 +825,15 @@ def place(domain: str, rng: np.random.Generator, view: str = "any", room: np.ran
     return Place(camera, floor, wall, light, ambient, palette, things)
 
 
-def act(verb: str, obj: str, who: Person, where: Place, rng: np.random.Generator, duration_s: float) -> Scene:
+def act(
+    verb: str, obj: str, who: Person, where: Place, rng: np.random.Generator, duration_s: float
+) -> Scene:
     """The scene of one action.
 
     Args:
         verb: One of `VERBS`.
-        obj: One of `vlact.worlds.things.OBJECTS`, or "" for an action without object (a random one lies there).
+        obj: One of `vlact.worlds.things.OBJECTS`, or "" for an action without object (a random one
+            lies there).
         who: The participant.
         where: The recording's place.
         rng: Draws the clip's own nuisances.
@@ -773,7 +846,9 @@ def act(verb: str, obj: str, who: Person, where: Place, rng: np.random.Generator
         raise ValueError(f"verb must be one of {VERBS}; got {verb!r}")
     if obj and obj not in OBJECTS:
         raise ValueError(f"obj must be one of {OBJECTS} or ''; got {obj!r}")
-    bench = Bench(rng, obj or str(rng.choice(TUTORIAL_OBJECTS)), where.palette, who.skin, who.sleeve, who.big)
+    bench = Bench(
+        rng, obj or str(rng.choice(TUTORIAL_OBJECTS)), where.palette, who.skin, who.sleeve, who.big
+    )
     (FORWARD.get(verb) or BACKWARD[verb])(bench)
     bodies = bench.scene(duration_s, backwards=verb in BACKWARD)
     if who.left_handed:
@@ -782,7 +857,9 @@ def act(verb: str, obj: str, who: Person, where: Place, rng: np.random.Generator
         parts = thing(str(rng.choice(TUTORIAL_OBJECTS)), rng, where.palette)[0]
         x, z = rng.choice([-1, 1]) * rng.uniform(0.9, 1.3), rng.uniform(-1.2, -0.4)
         bodies.append(Body(parts, Track.of(x, 0, z), Track.of(0, rng.uniform(0, 360), 0)))
-    return Scene(bodies, where.camera, where.floor, where.wall, light=where.light, ambient=where.ambient)
+    return Scene(
+        bodies, where.camera, where.floor, where.wall, light=where.light, ambient=where.ambient
+    )
 
 
 def _mirror_part(p: Part) -> Part:

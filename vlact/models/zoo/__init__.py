@@ -1,8 +1,8 @@
 """Methods that recognise actions by name, one short file each, behind one interface.
 
-`vlact.training.loop.finetune` and the Synonym Robustness Test need of a method what `Recogniser` lists. A method
-starts from a pretrained encoder, holds the frozen features of the words it may meet, and says itself what
-of a clip never changes while it trains, so that this is computed once.
+`vlact.training.loop.finetune` and the Synonym Robustness Test need of a method what `Recogniser`
+lists. A method starts from a pretrained encoder, holds the frozen features of the words it may
+meet, and says itself what of a clip never changes while it trains, so that this is computed once.
 """
 
 import torch
@@ -12,7 +12,8 @@ Kept = dict[str, Tensor]  # first dimension: clips
 
 
 class Recogniser(nn.Module):
-    """Interface of a method. Text comes as `names`: for each action the strings whose mean it goes by.
+    """Interface of a method. Text comes as `names`: for each action the strings whose mean it goes
+    by.
 
     Attributes:
         logit_scale: 1 / tau.
@@ -40,7 +41,9 @@ class Recogniser(nn.Module):
         raise NotImplementedError
 
     def actions(self, names: list[list[str]]) -> Tensor:
-        """Text side of actions (C, D): the mean over each action's strings, not normalised again (Eq. 3 of ACE)."""
+        """Text side of actions (C, D): the mean over each action's strings, not normalised again
+        (Eq. 3 of ACE).
+        """
         texts = list(dict.fromkeys(t for ts in names for t in ts))
         row, embedded = {t: i for i, t in enumerate(texts)}, self.embed_texts(texts)
         return torch.stack([embedded[[row[t] for t in ts]].mean(0) for ts in names])

@@ -1,9 +1,10 @@
 """ActionCLIP (2021): CLIP on frames, a transformer over time, and class names in many sentences.
 
-The loss compares the clips of a batch with the sentences of their labels both ways; clips of one class are all right
-for its sentence, so targets are shares and the loss is a divergence (KL). One sentence is drawn a step; at test a class
-goes by the mean of all. Trained: both encoders and the temporal transformer. Deviations: six temporal blocks become
-`blocks`; one learning rate; the text trunk is frozen behind its projection; the sentences are our own.
+The loss compares the clips of a batch with the sentences of their labels both ways; clips of one
+class are all right for its sentence, so targets are shares and the loss is a divergence (KL). One
+sentence is drawn a step; at test a class goes by the mean of all. Trained: both encoders and the
+temporal transformer. Deviations: six temporal blocks become `blocks`; one learning rate; the text
+trunk is frozen behind its projection; the sentences are our own.
 """
 
 import torch
@@ -38,7 +39,14 @@ class ActionCLIP(Recogniser):
 
     templates = TEMPLATES
 
-    def __init__(self, clip: FrameEncoder, words: dict[str, Tensor], base: list[str], tau: float, blocks: int = 6):
+    def __init__(
+        self,
+        clip: FrameEncoder,
+        words: dict[str, Tensor],
+        base: list[str],
+        tau: float,
+        blocks: int = 6,
+    ):
         super().__init__(words, base, tau)
         self.clip = clip
         self.temporal = Temporal(clip.config.embed_dim, clip.config.num_frames, blocks)
@@ -49,7 +57,9 @@ class ActionCLIP(Recogniser):
     def trained(self):
         visual = self.clip.visual
         parts = [visual.transformer, visual.ln_post, self.temporal, self.clip.text_projection]
-        return [pair for part in parts for pair in every(part)] + [(visual.proj.requires_grad_(), 1.0)]
+        return [pair for part in parts for pair in every(part)] + [
+            (visual.proj.requires_grad_(), 1.0)
+        ]
 
     def embed(self, kept: Kept) -> Tensor:
         return normalize(self.temporal(self.clip.last(kept["tokens"], 0)).float().mean(1), dim=-1)

@@ -1,8 +1,9 @@
 """AIM (ICLR 2023): CLIP's image tower stays as it is; small adapters make it look along time.
 
-In every block the frozen spatial attention is used a second time over the frames of each position, followed by an
-adapter; a second adapter follows the spatial attention, a third stands beside the MLP. All adapters end in zeros, so
-that training starts from CLIP. Trained: adapters, a temporal position, the head.
+In every block the frozen spatial attention is used a second time over the frames of each position,
+followed by an adapter; a second adapter follows the spatial attention, a third stands beside the
+MLP. All adapters end in zeros, so that training starts from CLIP. Trained: adapters, a temporal
+position, the head.
 """
 
 import torch
@@ -41,7 +42,9 @@ class OverCLIP(nn.Module):
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """Tokens after the last block to the mean of the frames (B, D), before CLIP's projection."""
-        return self.clip.visual._pool(tokens.flatten(0, 1))[0].unflatten(0, tokens.shape[:2]).mean(1)
+        return (
+            self.clip.visual._pool(tokens.flatten(0, 1))[0].unflatten(0, tokens.shape[:2]).mean(1)
+        )
 
 
 class AIM(OverCLIP):
@@ -57,7 +60,9 @@ class AIM(OverCLIP):
         super().__init__(clip)
         dim, depth = clip.config.dim, clip.config.depth
         self.time = nn.Parameter(torch.zeros(self.frames, 1, dim))
-        self.temporal, self.spatial, self.joint = (nn.ModuleList(Adapter(dim) for _ in range(depth)) for _ in range(3))
+        self.temporal, self.spatial, self.joint = (
+            nn.ModuleList(Adapter(dim) for _ in range(depth)) for _ in range(3)
+        )
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(dim, classes)
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -65,7 +70,11 @@ class AIM(OverCLIP):
         x = self.clip.first(clips, 0) + self.time
         b, t = x.shape[:2]
         for block, temporal, spatial, joint in zip(
-            self.clip.visual.transformer.resblocks, self.temporal, self.spatial, self.joint, strict=True
+            self.clip.visual.transformer.resblocks,
+            self.temporal,
+            self.spatial,
+            self.joint,
+            strict=True,
         ):
             along = block.attention(block.ln_1(x.transpose(1, 2).flatten(0, 1)))
             x = (x + temporal(along).unflatten(0, (b, -1)).transpose(1, 2)).flatten(0, 1)

@@ -1,12 +1,14 @@
-"""BIKE (CVPR 2023): attributes written from the video, and frames weighted by how they fit the concept.
+"""BIKE (CVPR 2023): attributes written from the video, and frames weighted by how they fit the
+concept.
 
-Video concept spotting: for each category a softmax over the frames of their similarity to it pools the frames,
-so every category sees its own video embedding. Attributes: the words of a lexicon that frozen CLIP finds
-nearest to the clip make a sentence, whose text embedding is compared with the category's. The two
-similarities are averaged. Trained as Text4Vis; text frozen.
+Video concept spotting: for each category a softmax over the frames of their similarity to it pools
+the frames, so every category sees its own video embedding. Attributes: the words of a lexicon that
+frozen CLIP finds nearest to the clip make a sentence, whose text embedding is compared with the
+category's. The two similarities are averaged. Trained as Text4Vis; text frozen.
 
-Deviation: the saliency uses the category's own strings, not their single words; the lexicon (200 GPT-4
-attributes in ACE) is made of the words of the pretraining captions, which is what this CLIP knows.
+Deviation: the saliency uses the category's own strings, not their single words; the lexicon (200
+GPT-4 attributes in ACE) is made of the words of the pretraining captions, which is what this CLIP
+knows.
 """
 
 import torch
@@ -30,20 +32,36 @@ class BIKE(Text4Vis):
         clip, words, base, tau, blocks: See `Text4Vis`.
     """
 
-    def __init__(self, clip: FrameEncoder, words: dict[str, Tensor], base, tau, blocks, lexicon: list[str], encode):
+    def __init__(
+        self,
+        clip: FrameEncoder,
+        words: dict[str, Tensor],
+        base,
+        tau,
+        blocks,
+        lexicon: list[str],
+        encode,
+    ):
         super().__init__(clip, words, base, tau, blocks)
         self.lexicon, self.encode = lexicon, encode
 
     @torch.no_grad()
     def keep(self, clips: Tensor) -> Kept:
         tokens = self.clip.first(clips, self.frozen)
-        video = normalize(normalize(self.clip.last(tokens, self.frozen).float(), dim=-1).mean(1), dim=-1)
+        video = normalize(
+            normalize(self.clip.last(tokens, self.frozen).float(), dim=-1).mean(1), dim=-1
+        )
         near = (video @ self.embed_texts(self.lexicon).T).topk(TOP).indices.tolist()
-        sentences = [f"This is a video about {', '.join(self.lexicon[i] for i in row)}" for row in near]
+        sentences = [
+            f"This is a video about {', '.join(self.lexicon[i] for i in row)}" for row in near
+        ]
         return {"tokens": tokens, "attributes": self.encode(sentences).to(tokens.device)}
 
     def look(self, kept: Kept) -> Kept:
-        return {"frames": self.frames(kept), "attributes": self.clip.embed_text(kept["attributes"].float())}
+        return {
+            "frames": self.frames(kept),
+            "attributes": self.clip.embed_text(kept["attributes"].float()),
+        }
 
     def match(self, seen: Kept, names: list[list[str]]) -> Tensor:
         frames, actions = seen["frames"], self.actions(names)

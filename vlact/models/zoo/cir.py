@@ -1,9 +1,10 @@
 """CIR (ICCV 2023): a clip's feature rebuilt from clips of other domains, with text beside it.
 
-SlowFast features pass an MLP; every clip of a batch attends to the clips of other domains and is rebuilt from them. The
-class must be told from the feature and from its mean with what was rebuilt, and the rebuilt feature must lie nearest to
-the text of its class. At test no support is needed. The benchmark has no domain labels; as in its configuration there are
-two times two pseudo domains, here above or below the batch's median brightness and median red minus blue.
+SlowFast features pass an MLP; every clip of a batch attends to the clips of other domains and is
+rebuilt from them. The class must be told from the feature and from its mean with what was rebuilt,
+and the rebuilt feature must lie nearest to the text of its class. At test no support is needed. The
+benchmark has no domain labels; as in its configuration there are two times two pseudo domains, here
+above or below the batch's median brightness and median red minus blue.
 """
 
 from torch import Tensor, nn
@@ -31,11 +32,24 @@ class CIR(nn.Module):
         options: Of `SlowFast`.
     """
 
-    def __init__(self, classes: int, text: Tensor, hidden: int = HIDDEN, dim: int = DIM, dropout: float = 0.5, **options):
+    def __init__(
+        self,
+        classes: int,
+        text: Tensor,
+        hidden: int = HIDDEN,
+        dim: int = DIM,
+        dropout: float = 0.5,
+        **options,
+    ):
         super().__init__()
         self.backbone = SlowFast(classes, dropout=0.0, **options)
         self.frames = self.backbone.frames
-        self.mlp = nn.Sequential(nn.Linear(self.backbone.head.in_features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+        self.mlp = nn.Sequential(
+            nn.Linear(self.backbone.head.in_features, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, dim),
+        )
         self.backbone.head = nn.Identity()
         self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.register_buffer("text", text)
@@ -48,7 +62,9 @@ class CIR(nn.Module):
     def rebuild(self, x: Tensor, domains: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, D) from those of other domains, and which clips had any."""
         other = domains[:, None] != domains
-        scores = (self.query(x) @ self.key(x).T / x.shape[1] ** 0.5).masked_fill(~other, float("-inf"))
+        scores = (self.query(x) @ self.key(x).T / x.shape[1] ** 0.5).masked_fill(
+            ~other, float("-inf")
+        )
         some = other.any(1)
         return scores[some].softmax(1) @ x, some
 
@@ -58,6 +74,8 @@ class CIR(nn.Module):
         built, some = self.rebuild(x, pseudo_domains(clips))
         if not some.any():
             return found
-        mixed = cross_entropy(self.head((x[some] + built) / 2), labels[some], label_smoothing=smoothing)
+        mixed = cross_entropy(
+            self.head((x[some] + built) / 2), labels[some], label_smoothing=smoothing
+        )
         near = normalize(built, dim=-1) @ normalize(self.say(self.text), dim=-1).T / TAU
         return found + MIXED * mixed + TEXT * cross_entropy(near, labels[some])

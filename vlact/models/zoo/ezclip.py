@@ -1,10 +1,11 @@
-"""EZ-CLIP (2023): CLIP frozen in both towers, temporal prompts and adapters, and a loss that asks frames to differ.
+"""EZ-CLIP (2023): CLIP frozen in both towers, temporal prompts and adapters, and a loss that asks
+frames to differ.
 
-At every block each frame gets T more tokens: learned vectors plus the frame means, which the block's own frozen attention
-has related along time. An adapter follows the spatial attention, one stands in the text branch. The motion loss
-1 / (C + V + 1) of the frame embeddings falls with the mean absolute central difference C and the variance V. Class names
-are matched as in ActionCLIP (KL over the batch). Deviation: the text adapter stands behind the sentence encoder, not in
-its blocks.
+At every block each frame gets T more tokens: learned vectors plus the frame means, which the
+block's own frozen attention has related along time. An adapter follows the spatial attention, one
+stands in the text branch. The motion loss 1 / (C + V + 1) of the frame embeddings falls with the
+mean absolute central difference C and the variance V. Class names are matched as in ActionCLIP (KL
+over the batch). Deviation: the text adapter stands behind the sentence encoder, not in its blocks.
 """
 
 import torch
@@ -24,7 +25,8 @@ def motion_loss(frames: Tensor) -> Tensor:
 
 
 class EZCLIP(Recogniser):
-    """5.2 M trained parameters at full size (ViT-B/16, adapters in all blocks of CLIP's text tower).
+    """5.2 M trained parameters at full size (ViT-B/16, adapters in all blocks of CLIP's text
+    tower).
 
     Args:
         clip: Pretrained frame encoder; frozen.
@@ -32,32 +34,52 @@ class EZCLIP(Recogniser):
         motion: Weight of the motion loss.
     """
 
-    def __init__(self, clip: FrameEncoder, words: dict[str, Tensor], base: list[str], tau: float, motion: float = 1.0):
+    def __init__(
+        self,
+        clip: FrameEncoder,
+        words: dict[str, Tensor],
+        base: list[str],
+        tau: float,
+        motion: float = 1.0,
+    ):
         super().__init__(words, base, tau)
         config, self.motion = clip.config, motion
         self.clip, self.frames = clip, config.num_frames
         self.time = nn.Parameter(torch.zeros(config.num_frames, 1, config.dim))
         self.prompts = nn.Parameter(0.02 * torch.randn(config.depth, config.num_frames, config.dim))
-        self.adapters, self.text = nn.ModuleList(Adapter(config.dim) for _ in range(config.depth)), Adapter(config.text_dim)
+        self.adapters, self.text = (
+            nn.ModuleList(Adapter(config.dim) for _ in range(config.depth)),
+            Adapter(config.text_dim),
+        )
 
     def keep(self, clips: Tensor) -> Kept:
         return {"tokens": self.clip.first(clips, 0)}
 
     def trained(self):
-        return every(self.adapters) + every(self.text) + [(p.requires_grad_(), 1.0) for p in (self.time, self.prompts)]
+        return (
+            every(self.adapters)
+            + every(self.text)
+            + [(p.requires_grad_(), 1.0) for p in (self.time, self.prompts)]
+        )
 
     def frame_embeddings(self, kept: Kept) -> Tensor:
         """(B, T, D), not normalised."""
         x = kept["tokens"] + self.time
         shape, t = x.shape[:2], x.shape[1]
-        for block, prompts, adapter in zip(self.clip.visual.transformer.resblocks, self.prompts, self.adapters, strict=True):
+        for block, prompts, adapter in zip(
+            self.clip.visual.transformer.resblocks, self.prompts, self.adapters, strict=True
+        ):
             told = x.mean(2) + prompts
             told = told + block.attention(block.ln_1(told))
             y = torch.cat([x, told.unsqueeze(1).expand(-1, t, -1, -1)], 2).flatten(0, 1)
             found = block.attention(block.ln_1(y))
             y = (y + found + adapter(found))[:, :-t]
             x = (y + block.mlp(block.ln_2(y))).unflatten(0, shape)
-        return (self.clip.visual._pool(x.flatten(0, 1))[0] @ self.clip.visual.proj).unflatten(0, shape).float()
+        return (
+            (self.clip.visual._pool(x.flatten(0, 1))[0] @ self.clip.visual.proj)
+            .unflatten(0, shape)
+            .float()
+        )
 
     def embed(self, kept: Kept) -> Tensor:
         return normalize(self.frame_embeddings(kept).mean(1), dim=-1)
@@ -68,6 +90,10 @@ class EZCLIP(Recogniser):
 
     def loss(self, kept: Kept, labels: Tensor) -> Tensor:
         frames = self.frame_embeddings(kept)
-        scores = self.logit_scale * normalize(frames.mean(1), dim=-1) @ self.actions(self.base)[labels].T
+        scores = (
+            self.logit_scale * normalize(frames.mean(1), dim=-1) @ self.actions(self.base)[labels].T
+        )
         same = labels[:, None] == labels
-        return (divergence(scores, same) + divergence(scores.T, same)) / 2 + self.motion * motion_loss(frames)
+        return (
+            divergence(scores, same) + divergence(scores.T, same)
+        ) / 2 + self.motion * motion_loss(frames)

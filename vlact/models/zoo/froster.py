@@ -1,8 +1,8 @@
 """FROSTER (ICLR 2024): frozen CLIP teaches a video model not to forget what it knew of names.
 
-The video model is CLIP with ST-Adapters (a bottleneck with a depthwise convolution along time before each block). Its
-clip and name embeddings, behind residual projectors x + 0.1 P(x) with P zero at first, are drawn to those of frozen CLIP
-(cosine), beside cross entropy over the names.
+The video model is CLIP with ST-Adapters (a bottleneck with a depthwise convolution along time
+before each block). Its clip and name embeddings, behind residual projectors x + 0.1 P(x) with P
+zero at first, are drawn to those of frozen CLIP (cosine), beside cross entropy over the names.
 """
 
 import copy
@@ -56,12 +56,22 @@ class FROSTER(Recogniser):
         distill: Weight of both cosine losses.
     """
 
-    def __init__(self, clip: FrameEncoder, words: dict[str, Tensor], base: list[str], tau: float, distill: float = 1.0):
+    def __init__(
+        self,
+        clip: FrameEncoder,
+        words: dict[str, Tensor],
+        base: list[str],
+        tau: float,
+        distill: float = 1.0,
+    ):
         super().__init__(words, base, tau)
         self.clip, self.distill = clip, distill
         self.adapters = nn.ModuleList(STAdapter(clip.config.dim) for _ in range(clip.config.depth))
         self.teacher = copy.deepcopy(clip).requires_grad_(False).eval()
-        self.project_video, self.project_text = Residual(clip.config.embed_dim), Residual(clip.config.embed_dim)
+        self.project_video, self.project_text = (
+            Residual(clip.config.embed_dim),
+            Residual(clip.config.embed_dim),
+        )
 
     def keep(self, clips: Tensor) -> Kept:
         tokens = {"tokens": self.clip.first(clips, 0)}
@@ -76,10 +86,14 @@ class FROSTER(Recogniser):
 
     def embed(self, kept: Kept) -> Tensor:
         x, shape = kept["tokens"], kept["tokens"].shape[:2]
-        for block, adapter in zip(self.clip.visual.transformer.resblocks, self.adapters, strict=True):
+        for block, adapter in zip(
+            self.clip.visual.transformer.resblocks, self.adapters, strict=True
+        ):
             x = torch.cat([x[:, :, :1], x[:, :, 1:] + adapter(x[:, :, 1:])], 2)
             x = block(x.flatten(0, 1)).unflatten(0, shape)
-        pooled = (self.clip.visual._pool(x.flatten(0, 1))[0] @ self.clip.visual.proj).unflatten(0, shape)
+        pooled = (self.clip.visual._pool(x.flatten(0, 1))[0] @ self.clip.visual.proj).unflatten(
+            0, shape
+        )
         return normalize(normalize(pooled.float(), dim=-1).mean(1), dim=-1)
 
     def embed_texts(self, texts: list[str]) -> Tensor:
@@ -89,6 +103,17 @@ class FROSTER(Recogniser):
         video, text = self.embed(kept), self.actions(self.base)
         names = [n for ns in self.base for n in ns]
         said = self.teacher.embed_text(torch.stack([self.words[n] for n in names]))
-        far = 1 - cosine_similarity(self.project_video(video).float(), kept["taught"].float(), dim=-1).mean()
-        far = far + 1 - cosine_similarity(self.project_text(self.embed_texts(names)).float(), said.float(), dim=-1).mean()
+        far = (
+            1
+            - cosine_similarity(
+                self.project_video(video).float(), kept["taught"].float(), dim=-1
+            ).mean()
+        )
+        far = (
+            far
+            + 1
+            - cosine_similarity(
+                self.project_text(self.embed_texts(names)).float(), said.float(), dim=-1
+            ).mean()
+        )
         return cross_entropy(self.logit_scale * video @ text.T, labels) + self.distill * far

@@ -1,4 +1,6 @@
-"""I3D (CVPR 2017) on ResNet-50: 2-D kernels inflated in time, in every other block of the later stages."""
+"""I3D (CVPR 2017) on ResNet-50: 2-D kernels inflated in time, in every other block of the later
+stages.
+"""
 
 from vlact.models.convnet3d import ConvNet3D
 

@@ -1,8 +1,9 @@
 """MViTv2 (CVPR 2022): a vision transformer whose later blocks have fewer tokens and more channels.
 
-Queries, keys and values pass strided depthwise convolutions ("pooling attention"); relative positions are added per
-axis; the pooled query is added to what attention found (residual pooling). Channels double in the attention of the
-blocks that halve height and width. Stochastic depth is left out.
+Queries, keys and values pass strided depthwise convolutions ("pooling attention"); relative
+positions are added per axis; the pooled query is added to what attention found (residual pooling).
+Channels double in the attention of the blocks that halve height and width. Stochastic depth is left
+out.
 """
 
 import torch
@@ -10,16 +11,21 @@ from torch import Tensor, nn
 
 from vlact.models.convnet3d import shallower, thinner, to_input
 
-DEPTHS, PATCH, STRIDE, KV_STRIDE = (1, 2, 11, 2), (3, 7, 7), (2, 4, 4), 8  # of the small model at 224 pixels
+# of the small model at 224 pixels
+DEPTHS, PATCH, STRIDE, KV_STRIDE = (1, 2, 11, 2), (3, 7, 7), (2, 4, 4), 8
 
 
 def key_stride(size: int) -> int:
-    """Patches from one key of the first block to the next: a power of two, at most the published 8, so that seven or more make a side."""
+    """Patches from one key of the first block to the next: a power of two, at most the published 8,
+    so that seven or more make a side.
+    """
     return 1 << max(1, min(KV_STRIDE, KV_STRIDE * size // 224)).bit_length() - 1
 
 
 class Pool(nn.Module):
-    """Strided depthwise convolution of the tokens of one head, (B, heads, 1 + N, D) to fewer; the class token passes by."""
+    """Strided depthwise convolution of the tokens of one head, (B, heads, 1 + N, D) to fewer; the
+    class token passes by.
+    """
 
     def __init__(self, dim: int, stride: int):
         super().__init__()
@@ -35,52 +41,86 @@ class Pool(nn.Module):
 
 
 def offsets(queries: int, keys: int) -> Tensor:
-    """Index (queries, keys) of the relative position along one axis, whichever of the two is the finer grid."""
+    """Index (queries, keys) of the relative position along one axis, whichever of the two is the
+    finer grid.
+    """
     fine = max(queries, keys)
-    q, k = torch.arange(queries)[:, None] * (fine / queries), torch.arange(keys)[None] * (fine / keys)
+    q, k = (
+        torch.arange(queries)[:, None] * (fine / queries),
+        torch.arange(keys)[None] * (fine / keys),
+    )
     return (q - k + (keys - 1) * (fine / keys)).long()
 
 
 class Attention(nn.Module):
     """Pooling attention on `grid` = (T, H, W) tokens and a class token."""
 
-    def __init__(self, dim: int, out: int, heads: int, grid: tuple[int, int, int], q_stride: int, kv_stride: int):
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        heads: int,
+        grid: tuple[int, int, int],
+        q_stride: int,
+        kv_stride: int,
+    ):
         super().__init__()
         head, (t, h, _) = out // heads, grid
         self.heads, self.qkv, self.out = heads, nn.Linear(dim, 3 * out), nn.Linear(out, out)
         self.pools = nn.ModuleList(Pool(head, s) for s in (q_stride, kv_stride, kv_stride))
         reach = 2 * max(-(-h // q_stride), -(-h // kv_stride)) - 1
-        self.rel = nn.ParameterList(nn.init.trunc_normal_(torch.empty(n, head), std=0.02) for n in (2 * t - 1, reach, reach))
+        self.rel = nn.ParameterList(
+            nn.init.trunc_normal_(torch.empty(n, head), std=0.02) for n in (2 * t - 1, reach, reach)
+        )
 
     def forward(self, x: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, tuple[int, int, int]]:
         b, n, _ = x.shape
         parts = self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        (q, q_size), (k, k_size), (v, _) = (pool(y, size) for pool, y in zip(self.pools, parts, strict=True))
+        (q, q_size), (k, k_size), (v, _) = (
+            pool(y, size) for pool, y in zip(self.pools, parts, strict=True)
+        )
         scores = q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)
         grid = q[:, :, 1:].unflatten(2, q_size)
         bias = 0
         for axis, (rel, name) in enumerate(zip(self.rel, "thw", strict=True)):
-            table = rel[offsets(q_size[axis], k_size[axis]).to(rel.device)]  # (Q, K, D) of this axis
+            # (Q, K, D) of this axis
+            table = rel[offsets(q_size[axis], k_size[axis]).to(rel.device)]
             along = torch.einsum(f"bnthwd,{name}kd->bnthwk", grid, table)
             shape = [1, 1, 1]
             shape[axis] = k_size[axis]
             bias = bias + along.view(*along.shape[:5], *shape)
         bias = bias.flatten(5).flatten(2, 4)
-        scores = torch.cat([scores[:, :, :1], torch.cat([scores[:, :, 1:, :1], scores[:, :, 1:, 1:] + bias], 3)], 2)
+        scores = torch.cat(
+            [scores[:, :, :1], torch.cat([scores[:, :, 1:, :1], scores[:, :, 1:, 1:] + bias], 3)], 2
+        )
         found = scores.softmax(-1) @ v
         found = torch.cat([found[:, :, :1], found[:, :, 1:] + q[:, :, 1:]], 2)
         return self.out(found.transpose(1, 2).flatten(2)), q_size
 
 
 class Block(nn.Module):
-    """Pre-norm block; where channels change the shortcut is a projection, where tokens do it is max-pooled."""
+    """Pre-norm block; where channels change the shortcut is a projection, where tokens do it is
+    max-pooled.
+    """
 
-    def __init__(self, dim: int, out: int, heads: int, grid: tuple[int, int, int], q_stride: int, kv_stride: int):
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        heads: int,
+        grid: tuple[int, int, int],
+        q_stride: int,
+        kv_stride: int,
+    ):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(out)
         self.attention = Attention(dim, out, heads, grid, q_stride, kv_stride)
         self.project = nn.Linear(dim, out) if dim != out else None
-        self.pool = nn.MaxPool3d((1, q_stride + 1, q_stride + 1), (1, q_stride, q_stride), (0, 1, 1)) if q_stride > 1 else None
+        self.pool = (
+            nn.MaxPool3d((1, q_stride + 1, q_stride + 1), (1, q_stride, q_stride), (0, 1, 1))
+            if q_stride > 1
+            else None
+        )
         self.mlp = nn.Sequential(nn.Linear(out, 4 * out), nn.GELU(), nn.Linear(4 * out, out))
 
     def forward(self, x: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, tuple[int, int, int]]:
@@ -114,12 +154,18 @@ class MViTv2(nn.Module):
         self.frames, self.size, self.motion, dim = frames, size, motion, thinner(96, width)
         self.patch = nn.Conv3d(6 if motion else 3, dim, PATCH, STRIDE, tuple(k // 2 for k in PATCH))
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
-        grid, kv, blocks = (frames // STRIDE[0], size // STRIDE[1], size // STRIDE[2]), key_stride(size), []
+        grid, kv, blocks = (
+            (frames // STRIDE[0], size // STRIDE[1], size // STRIDE[2]),
+            key_stride(size),
+            [],
+        )
         for i, n in enumerate(shallower(DEPTHS, depth)):
             for k in range(n):
                 wider = 2 if i and not k else 1
                 kv = max(1, kv // wider)
-                blocks.append(Block(dim * 2 ** max(0, i - (wider - 1)), dim * 2**i, 2**i, grid, wider, kv))
+                blocks.append(
+                    Block(dim * 2 ** max(0, i - (wider - 1)), dim * 2**i, 2**i, grid, wider, kv)
+                )
                 grid = (grid[0], -(-grid[1] // wider), -(-grid[2] // wider))
         self.blocks, self.norm = nn.ModuleList(blocks), nn.LayerNorm(dim * 8)
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(dim * 8, classes)

@@ -1,7 +1,7 @@
 """ProcedureVRL (CVPR 2023) as ACE fine-tunes it: TimeSformer against the frozen text of the labels.
 
-Trained: the last blocks of the TimeSformer, its final norm and the video projection. `train_text` adds the
-text projection, the control between ProcVLR and ACE that ACE's tables lack.
+Trained: the last blocks of the TimeSformer, its final norm and the video projection. `train_text`
+adds the text projection, the control between ProcVLR and ACE that ACE's tables lack.
 """
 
 import torch
@@ -21,7 +21,15 @@ class ProcVLR(Recogniser):
         train_text: Factor on the text projection's learning rate; 0 freezes it.
     """
 
-    def __init__(self, encoder: DualEncoder, words: dict[str, Tensor], base: list[str], tau: float, blocks: int, train_text: float = 0.0):
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        words: dict[str, Tensor],
+        base: list[str],
+        tau: float,
+        blocks: int,
+        train_text: float = 0.0,
+    ):
         super().__init__(words, base, tau)
         self.encoder, self.train_text = encoder.requires_grad_(False), train_text
         self.frozen = encoder.config.depth - blocks
@@ -31,9 +39,15 @@ class ProcVLR(Recogniser):
 
     def trained(self):
         trunk = self.encoder.trunk
-        parts = [*trunk.encoder.layer[self.frozen :], trunk.layernorm, self.encoder.video_projection]
+        parts = [
+            *trunk.encoder.layer[self.frozen :],
+            trunk.layernorm,
+            self.encoder.video_projection,
+        ]
         out = [pair for part in parts for pair in every(part)]
-        return out + (every(self.encoder.text_projection, self.train_text) if self.train_text else [])
+        return out + (
+            every(self.encoder.text_projection, self.train_text) if self.train_text else []
+        )
 
     def embed(self, kept: Kept) -> Tensor:
         return self.encoder.embed_video(self.encoder.last(kept["tokens"], self.frozen).float())

@@ -1,10 +1,11 @@
-"""Rev-MViT (CVPR 2022): a multiscale vision transformer whose blocks can be run backwards, so that training keeps no
-activations inside a stage.
+"""Rev-MViT (CVPR 2022): a multiscale vision transformer whose blocks can be run backwards, so that
+training keeps no activations inside a stage.
 
-A reversible block has two streams, y1 = x1 + F(x2) and y2 = x2 + G(y1), F pooling attention and G an MLP; backwards,
-x2 = y2 - G(y1) and x1 = y1 - F(x2) are computed again where the gradient needs them. Between stages both streams
-are averaged, pass an ordinary block that halves height and width and doubles channels, and part again. Keys and values
-pass strided convolutions as in MViT; positions are learned per place and per frame. The base model of the paper.
+A reversible block has two streams, y1 = x1 + F(x2) and y2 = x2 + G(y1), F pooling attention and G
+an MLP; backwards, x2 = y2 - G(y1) and x1 = y1 - F(x2) are computed again where the gradient needs
+them. Between stages both streams are averaged, pass an ordinary block that halves height and width
+and doubles channels, and part again. Keys and values pass strided convolutions as in MViT;
+positions are learned per place and per frame. The base model of the paper.
 """
 
 import torch
@@ -24,16 +25,24 @@ class Pool(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int, int]) -> Tensor:
         b, heads, _, d = x.shape
-        grid = x.reshape(b * heads, *size, d).permute(0, 4, 1, 2, 3)  # channels last in memory, too: convolved twice as fast
+        # channels last in memory, too: convolved twice as fast
+        grid = x.reshape(b * heads, *size, d).permute(0, 4, 1, 2, 3)
         return self.norm(self.conv(grid).flatten(2).transpose(1, 2)).view(b, heads, -1, d)
 
 
 class Attention(nn.Module):
-    """Pre-norm pooling attention, `dim` to `out` channels; queries are pooled where `q_stride` is more than 1."""
+    """Pre-norm pooling attention, `dim` to `out` channels; queries are pooled where `q_stride` is
+    more than 1.
+    """
 
     def __init__(self, dim: int, out: int, heads: int, kv_stride: int, q_stride: int = 1):
         super().__init__()
-        self.heads, self.norm, self.qkv, self.out = heads, nn.LayerNorm(dim), nn.Linear(dim, 3 * out), nn.Linear(out, out)
+        self.heads, self.norm, self.qkv, self.out = (
+            heads,
+            nn.LayerNorm(dim),
+            nn.Linear(dim, 3 * out),
+            nn.Linear(out, out),
+        )
         self.q, self.k, self.v = (Pool(out // heads, s) for s in (q_stride, kv_stride, kv_stride))
 
     def forward(self, x: Tensor, size: tuple[int, int, int]) -> Tensor:
@@ -46,7 +55,9 @@ class Attention(nn.Module):
 
 def mlp(dim: int) -> nn.Sequential:
     """Pre-norm MLP, four times as wide inside."""
-    return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+    return nn.Sequential(
+        nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
+    )
 
 
 class ReversibleBlock(nn.Module):
@@ -60,8 +71,12 @@ class ReversibleBlock(nn.Module):
         y1 = x1 + self.f(x2, size)
         return y1, x2 + self.g(y1)
 
-    def backward_pass(self, y1: Tensor, y2: Tensor, d1: Tensor, d2: Tensor, size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Outputs and their gradients to inputs and their gradients; those of the weights are added to `.grad`."""
+    def backward_pass(
+        self, y1: Tensor, y2: Tensor, d1: Tensor, d2: Tensor, size
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Outputs and their gradients to inputs and their gradients; those of the weights are added
+        to `.grad`.
+        """
         with torch.enable_grad():
             y1 = y1.detach().requires_grad_()
             g = self.g(y1)
@@ -99,10 +114,15 @@ class Between(nn.Module):
     def __init__(self, dim: int, heads: int, kv_stride: int):
         super().__init__()
         self.attention, self.mlp = Attention(dim, 2 * dim, heads, kv_stride, 2), mlp(2 * dim)
-        self.project, self.pool = nn.Linear(dim, 2 * dim), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        self.project, self.pool = (
+            nn.Linear(dim, 2 * dim),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        )
 
     def forward(self, x: Tensor, size) -> Tensor:
-        short = self.pool(self.project(x).transpose(1, 2).unflatten(2, size)).flatten(2).transpose(1, 2)
+        short = (
+            self.pool(self.project(x).transpose(1, 2).unflatten(2, size)).flatten(2).transpose(1, 2)
+        )
         x = short + self.attention(x, size)
         return x + self.mlp(x)
 
@@ -125,7 +145,13 @@ class RevMViT(nn.Module):
         motion: bool = False, reversible: bool = True,
     ):  # fmt: skip
         super().__init__()
-        self.frames, self.size, self.motion, self.reversible, dim = frames, size, motion, reversible, thinner(96, width)
+        self.frames, self.size, self.motion, self.reversible, dim = (
+            frames,
+            size,
+            motion,
+            reversible,
+            thinner(96, width),
+        )
         self.patch = nn.Conv3d(6 if motion else 3, dim, PATCH, STRIDE, tuple(k // 2 for k in PATCH))
         grid, kv = (frames // STRIDE[0], size // STRIDE[1], size // STRIDE[2]), key_stride(size)
         self.place = nn.Parameter(0.02 * torch.randn(1, grid[1] * grid[2], dim))
@@ -136,8 +162,14 @@ class RevMViT(nn.Module):
                 kv = max(1, kv // 2)
                 self.between.append(Between(dim, 2**i, kv))
                 dim *= 2
-            self.stages.append(nn.ModuleList(ReversibleBlock(dim, 2**i, kv) for _ in range(n - bool(i))))
-        self.norm, self.dropout, self.head = nn.LayerNorm(2 * dim), nn.Dropout(dropout), nn.Linear(2 * dim, classes)
+            self.stages.append(
+                nn.ModuleList(ReversibleBlock(dim, 2**i, kv) for _ in range(n - bool(i)))
+            )
+        self.norm, self.dropout, self.head = (
+            nn.LayerNorm(2 * dim),
+            nn.Dropout(dropout),
+            nn.Linear(2 * dim, classes),
+        )
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C)."""

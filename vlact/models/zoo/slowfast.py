@@ -1,4 +1,6 @@
-"""SlowFast (ICCV 2019): a wide pathway on few frames and a narrow one on all, joined at every stage."""
+"""SlowFast (ICCV 2019): a wide pathway on few frames and a narrow one on all, joined at every
+stage.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +32,19 @@ class SlowFast(nn.Module):
         wide, depths = thinner(64, width), shallower(DEPTHS, depth)
         self.motion, self.frames, self.alpha, thin = motion, frames, alpha, max(2, wide // beta)
         self.stems = nn.ModuleList([Stem(wide, SLOW[0][0], motion), Stem(thin, FAST[0][0], motion)])
-        slow, fast = [wide, *(4 * wide * 2**i for i in range(4))], [thin, *(4 * thin * 2**i for i in range(4))]
+        slow, fast = (
+            [wide, *(4 * wide * 2**i for i in range(4))],
+            [thin, *(4 * thin * 2**i for i in range(4))],
+        )
         self.join = nn.ModuleList(conv(f, 2 * f, (fusion, 1, 1), (alpha, 1, 1)) for f in fast[:4])
         strides = (1, 2, 2, 2)
-        self.slow = nn.ModuleList(stage(slow[i] + 2 * fast[i], wide * 2**i, depths[i], SLOW[i + 1], strides[i]) for i in range(4))
-        self.fast = nn.ModuleList(stage(fast[i], thin * 2**i, depths[i], FAST[i + 1], strides[i]) for i in range(4))
+        self.slow = nn.ModuleList(
+            stage(slow[i] + 2 * fast[i], wide * 2**i, depths[i], SLOW[i + 1], strides[i])
+            for i in range(4)
+        )
+        self.fast = nn.ModuleList(
+            stage(fast[i], thin * 2**i, depths[i], FAST[i + 1], strides[i]) for i in range(4)
+        )
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(slow[-1] + fast[-1], classes)
 
     def forward(self, clips: Tensor) -> Tensor:

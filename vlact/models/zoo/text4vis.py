@@ -1,7 +1,10 @@
-"""Text4Vis (AAAI 2023): the frozen embeddings of the class names are the classifier of a video branch.
+"""Text4Vis (AAAI 2023): the frozen embeddings of the class names are the classifier of a video
+branch.
 
-A transformer over the frame embeddings (six blocks in the paper, two here) is added to CLIP's image tower.
-Trained: that transformer and, at a tenth of the rate as in the paper, the last blocks of the image tower.
+A transformer over the frame embeddings (six blocks in the paper, two here) is added to CLIP's image
+tower.
+Trained: that transformer and, at a tenth of the rate as in the paper, the last blocks of the image
+tower.
 """
 
 import torch
@@ -13,7 +16,9 @@ from vlact.models.zoo import Kept, Recogniser, every
 
 
 class Temporal(nn.Module):
-    """Frame embeddings (B, T, D) to the same, a residual transformer over time that starts as the identity."""
+    """Frame embeddings (B, T, D) to the same, a residual transformer over time that starts as the
+    identity.
+    """
 
     def __init__(self, dim: int, frames: int, blocks: int = 2, heads: int = 4):
         super().__init__()
@@ -39,7 +44,9 @@ class Text4Vis(Recogniser):
         blocks: Last blocks of the image tower to train.
     """
 
-    def __init__(self, clip: FrameEncoder, words: dict[str, Tensor], base: list[str], tau: float, blocks: int):
+    def __init__(
+        self, clip: FrameEncoder, words: dict[str, Tensor], base: list[str], tau: float, blocks: int
+    ):
         super().__init__(words, base, tau)
         self.clip, self.frozen = clip.requires_grad_(False), clip.config.depth - blocks
         self.temporal = Temporal(clip.config.embed_dim, clip.config.num_frames)
@@ -50,7 +57,9 @@ class Text4Vis(Recogniser):
     def trained(self):
         tower = [*self.clip.visual.transformer.resblocks[self.frozen :], self.clip.visual.ln_post]
         return (
-            every(self.temporal) + [pair for part in tower for pair in every(part, 0.1)] + [(self.clip.visual.proj.requires_grad_(), 0.1)]
+            every(self.temporal)
+            + [pair for part in tower for pair in every(part, 0.1)]
+            + [(self.clip.visual.proj.requires_grad_(), 0.1)]
         )
 
     def frames(self, kept: Kept) -> Tensor:

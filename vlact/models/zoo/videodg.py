@@ -1,8 +1,9 @@
 """VideoDG (TPAMI 2021): an adversarial pyramid network for domain generalisation.
 
-Relations of frames at two reaches are classified: of neighbours (local), of all frames (global), and of the local ones
-among each other (cross). To make them hold in domains that training never shows, the frame features are moved uphill on
-the loss by a step of length `alpha` and the moved ones are learned too. Our reading of the paper; its code is not used.
+Relations of frames at two reaches are classified: of neighbours (local), of all frames (global),
+and of the local ones among each other (cross). To make them hold in domains that training never
+shows, the frame features are moved uphill on the loss by a step of length `alpha` and the moved
+ones are learned too. Our reading of the paper; its code is not used.
 """
 
 import torch
@@ -25,7 +26,13 @@ class VideoDG(nn.Module):
     """
 
     def __init__(
-        self, classes: int, width: float = 1.0, depth: float = 1.0, motion: bool = False, alpha: float = 0.01, dropout: float = 0.5
+        self,
+        classes: int,
+        width: float = 1.0,
+        depth: float = 1.0,
+        motion: bool = False,
+        alpha: float = 0.01,
+        dropout: float = 0.5,
     ):
         super().__init__()
         self.backbone, self.alpha = Frames2D(width, depth, motion), alpha
@@ -39,8 +46,14 @@ class VideoDG(nn.Module):
     def pyramid(self, frames: Tensor) -> Tensor:
         """Frame features (B, 5, D) to logits of the three relations (3, B, C)."""
         near = relu(self.near(torch.cat([frames[:, :-1], frames[:, 1:]], -1)))
-        relations = near.mean(1), relu(self.all(frames.flatten(1))), relu(self.cross(near.flatten(1)))
-        return torch.stack([head(self.dropout(r)) for head, r in zip(self.heads, relations, strict=True)])
+        relations = (
+            near.mean(1),
+            relu(self.all(frames.flatten(1))),
+            relu(self.cross(near.flatten(1))),
+        )
+        return torch.stack(
+            [head(self.dropout(r)) for head, r in zip(self.heads, relations, strict=True)]
+        )
 
     def look(self, clips: Tensor) -> Tensor:
         return self.backbone(spread(clips, SEGMENTS)).mean((3, 4)).transpose(1, 2)
@@ -53,9 +66,18 @@ class VideoDG(nn.Module):
         frames = self.look(clips)
 
         def of(x: Tensor) -> Tensor:
-            return sum(cross_entropy(logits, labels, label_smoothing=smoothing) for logits in self.pyramid(x)) / 3
+            return (
+                sum(
+                    cross_entropy(logits, labels, label_smoothing=smoothing)
+                    for logits in self.pyramid(x)
+                )
+                / 3
+            )
 
         told = frames.detach().requires_grad_()
         (slope,) = torch.autograd.grad(of(told), told)
-        norm = told.flatten(1).norm(dim=1)[:, None, None] / slope.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None]
+        norm = (
+            told.flatten(1).norm(dim=1)[:, None, None]
+            / slope.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None]
+        )
         return (of(frames) + of(frames + self.alpha * norm * slope)) / 2

@@ -1,7 +1,9 @@
-"""ViFi-CLIP (CVPR 2023), fine-tuned: CLIP on every frame, the mean of the frame embeddings, nothing new.
+"""ViFi-CLIP (CVPR 2023), fine-tuned: CLIP on every frame, the mean of the frame embeddings, nothing
+new.
 
-Trained: both encoders, as deep as `blocks` and `text_blocks` say (the paper: all of both), and the text
-projection. Deviation: SGD on the common grid instead of AdamW at 2e-6; no mixup, no label smoothing.
+Trained: both encoders, as deep as `blocks` and `text_blocks` say (the paper: all of both), and the
+text projection. Deviation: SGD on the common grid instead of AdamW at 2e-6; no mixup, no label
+smoothing.
 """
 
 from torch import Tensor
@@ -22,16 +24,35 @@ class ViFi(Recogniser):
         blocks: Last blocks of the image tower to train.
     """
 
-    def __init__(self, clip: FrameEncoder, text: TextTower, words: dict[str, Tensor], base: list[str], tau: float, blocks: int):
+    def __init__(
+        self,
+        clip: FrameEncoder,
+        text: TextTower,
+        words: dict[str, Tensor],
+        base: list[str],
+        tau: float,
+        blocks: int,
+    ):
         super().__init__(words, base, tau)
-        self.clip, self.text, self.frozen = clip.requires_grad_(False), text, clip.config.depth - blocks
+        self.clip, self.text, self.frozen = (
+            clip.requires_grad_(False),
+            text,
+            clip.config.depth - blocks,
+        )
 
     def keep(self, clips: Tensor) -> Kept:
         return {"tokens": self.clip.first(clips, self.frozen)}
 
     def trained(self):
-        parts = [*self.clip.visual.transformer.resblocks[self.frozen :], self.clip.visual.ln_post, self.text, self.clip.text_projection]
-        return [pair for part in parts for pair in every(part)] + [(self.clip.visual.proj.requires_grad_(), 1.0)]
+        parts = [
+            *self.clip.visual.transformer.resblocks[self.frozen :],
+            self.clip.visual.ln_post,
+            self.text,
+            self.clip.text_projection,
+        ]
+        return [pair for part in parts for pair in every(part)] + [
+            (self.clip.visual.proj.requires_grad_(), 1.0)
+        ]
 
     def embed(self, kept: Kept) -> Tensor:
         frames = normalize(self.clip.last(kept["tokens"], self.frozen).float(), dim=-1)

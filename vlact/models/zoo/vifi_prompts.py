@@ -1,9 +1,11 @@
-"""ViFi-CLIP with prompts (CVPR 2023, section 3.3): frozen CLIP, learned vectors at every block of both towers.
+"""ViFi-CLIP with prompts (CVPR 2023, section 3.3): frozen CLIP, learned vectors at every block of
+both towers.
 
-The encoders stay as they are; only deep prompts learn, which is why nothing of a clip but its patch embedding
-can be kept. ACE's version first fine-tunes CLIP on procedural video; here CLIP has seen frames of the
-tutorials, which are procedural. Deviations: prompts at all image blocks and the last `TEXT_BLOCKS` text blocks
-(the paper: the first 9 of 12 of both), 4 per block in place of 16, random in place of "a photo of a".
+The encoders stay as they are; only deep prompts learn, which is why nothing of a clip but its patch
+embedding can be kept. ACE's version first fine-tunes CLIP on procedural video; here CLIP has seen
+frames of the tutorials, which are procedural. Deviations: prompts at all image blocks and the last
+`TEXT_BLOCKS` text blocks (the paper: the first 9 of 12 of both), 4 per block in place of 16, random
+in place of "a photo of a".
 """
 
 import torch
@@ -18,9 +20,18 @@ PROMPTS, TEXT_BLOCKS = 4, 3
 
 
 class ViFiPrompts(Recogniser):
-    """As `ViFi`, with prompts in place of fine-tuning; `text` must have been made with `PROMPTS` prompts."""
+    """As `ViFi`, with prompts in place of fine-tuning; `text` must have been made with `PROMPTS`
+    prompts.
+    """
 
-    def __init__(self, clip: FrameEncoder, text: TextTower, words: dict[str, Tensor], base: list[str], tau: float):
+    def __init__(
+        self,
+        clip: FrameEncoder,
+        text: TextTower,
+        words: dict[str, Tensor],
+        base: list[str],
+        tau: float,
+    ):
         super().__init__(words, base, tau)
         self.clip, self.text = clip.requires_grad_(False), text
         self.prompts = nn.Parameter(0.02 * torch.randn(clip.config.depth, PROMPTS, clip.config.dim))

@@ -1,8 +1,10 @@
-"""X-CLIP (ECCV 2022): frames exchange messages inside CLIP's image tower, and a clip adds its own prompt to each name.
+"""X-CLIP (ECCV 2022): frames exchange messages inside CLIP's image tower, and a clip adds its own
+prompt to each name.
 
-Every block makes a message of each frame's class token; the messages attend to each other and stand beside the patches
-while the frame attends to itself. A transformer integrates the frames. A class name reads the mean patch tokens of the
-clip by cross attention, and what it reads, scaled, is added to it. Trained: all but text trunk and patch embedding.
+Every block makes a message of each frame's class token; the messages attend to each other and stand
+beside the patches while the frame attends to itself. A transformer integrates the frames. A class
+name reads the mean patch tokens of the clip by cross attention, and what it reads, scaled, is added
+to it. Trained: all but text trunk and patch embedding.
 """
 
 import torch
@@ -31,7 +33,9 @@ class Messages(nn.Module):
 
 
 class Integrate(nn.Module):
-    """Frame embeddings (B, T, D) to the clip's: each plus what a transformer over all of them says, averaged."""
+    """Frame embeddings (B, T, D) to the clip's: each plus what a transformer over all of them says,
+    averaged.
+    """
 
     def __init__(self, dim: int, frames: int):
         super().__init__()
@@ -43,7 +47,9 @@ class Integrate(nn.Module):
 
 
 class Reads(nn.Module):
-    """Names (B, C, D) read patches (B, P, D) by cross attention, whose queries, keys and values have no biases."""
+    """Names (B, C, D) read patches (B, P, D) by cross attention, whose queries, keys and values
+    have no biases.
+    """
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -69,11 +75,17 @@ class XCLIP(Recogniser):
         super().__init__(words, base, tau)
         config = clip.config
         self.clip = clip
-        self.messages = nn.ModuleList(Messages(config.dim, config.heads) for _ in range(config.depth))
+        self.messages = nn.ModuleList(
+            Messages(config.dim, config.heads) for _ in range(config.depth)
+        )
         self.integrate = Integrate(config.embed_dim, config.num_frames)
-        self.patches = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, config.embed_dim, bias=False))
+        self.patches = nn.Sequential(
+            nn.LayerNorm(config.dim), nn.Linear(config.dim, config.embed_dim, bias=False)
+        )
         self.seen = nn.LayerNorm(config.embed_dim)
-        self.readers = nn.ModuleList(Reads(config.embed_dim, max(1, config.embed_dim // 64)) for _ in range(READERS))
+        self.readers = nn.ModuleList(
+            Reads(config.embed_dim, max(1, config.embed_dim // 64)) for _ in range(READERS)
+        )
         self.scale = nn.Parameter(torch.full((config.embed_dim,), SCALE))
 
     def keep(self, clips: Tensor) -> Kept:
@@ -91,11 +103,15 @@ class XCLIP(Recogniser):
             self.readers,
             self.clip.text_projection,
         ]
-        return [pair for part in parts for pair in every(part)] + [(p.requires_grad_(), 1.0) for p in (visual.proj, self.scale)]
+        return [pair for part in parts for pair in every(part)] + [
+            (p.requires_grad_(), 1.0) for p in (visual.proj, self.scale)
+        ]
 
     def look(self, kept: Kept) -> Kept:
         x, shape = kept["tokens"], kept["tokens"].shape[:2]
-        for block, messages in zip(self.clip.visual.transformer.resblocks, self.messages, strict=True):
+        for block, messages in zip(
+            self.clip.visual.transformer.resblocks, self.messages, strict=True
+        ):
             told = messages(x[:, :, 0]).unsqueeze(2)
             x = block(torch.cat([x, told.to(x.dtype)], 2).flatten(0, 1))[:, :-1].unflatten(0, shape)
         pooled = self.clip.visual._pool(x.flatten(0, 1))[0] @ self.clip.visual.proj

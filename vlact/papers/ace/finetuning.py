@@ -1,4 +1,6 @@
-"""Fine-tuning of the zoo's methods on activations that never change, and what a method sees of many clips."""
+"""Fine-tuning of the zoo's methods on activations that never change, and what a method sees of many
+clips.
+"""
 
 import copy
 
@@ -19,7 +21,10 @@ def take(kept: Kept, rows) -> Kept:
 def keep(method: Recogniser, clips: Tensor, batch_size: int = 64) -> Kept:
     """`Recogniser.keep` of many clips (N, T, H, W, 3), activations in bf16."""
     with autocast():
-        parts = [{k: x.to("cpu", torch.bfloat16) for k, x in method.keep(beside(method, part)).items()} for part in clips.split(batch_size)]
+        parts = [
+            {k: x.to("cpu", torch.bfloat16) for k, x in method.keep(beside(method, part)).items()}
+            for part in clips.split(batch_size)
+        ]
     return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
 
@@ -28,17 +33,31 @@ def look(method: Recogniser, kept: Kept, batch_size: int = 64) -> Kept:
     """`Recogniser.look` at many clips, batch by batch; what it saw lies where the method does."""
     n = len(next(iter(kept.values())))
     with autocast():
-        parts = [method.look(beside(method, take(kept, slice(i, i + batch_size)))) for i in range(0, n, batch_size)]
+        parts = [
+            method.look(beside(method, take(kept, slice(i, i + batch_size))))
+            for i in range(0, n, batch_size)
+        ]
     return {k: torch.cat([p[k].float() for p in parts]) for k in parts[0]}
 
 
-def finetune(method: Recogniser, views: list[Kept], labels: Tensor, ace: dict, lr: float, epochs: list[int], seed: int, on_epoch) -> None:
+def finetune(
+    method: Recogniser,
+    views: list[Kept],
+    labels: Tensor,
+    ace: dict,
+    lr: float,
+    epochs: list[int],
+    seed: int,
+    on_epoch,
+) -> None:
     """Fine-tune a method, calling `on_epoch(epoch)` at the listed epochs.
 
-    SGD at a constant rate (the ACE paper prints none), so one run passes through every listed epoch.
+    SGD at a constant rate (the ACE paper prints none), so one run passes through every listed
+    epoch.
 
     Args:
-        method: Trained in place, where it lies: the parameters it names with their factors on the rate.
+        method: Trained in place, where it lies: the parameters it names with their factors on the
+            rate.
         views: What was kept of each of several fixed views of the clips (plain and mirrored).
         labels: Base classes (N,).
         ace: `Ace` as a dict.
@@ -53,7 +72,9 @@ def finetune(method: Recogniser, views: list[Kept], labels: Tensor, ace: dict, l
         groups.setdefault(factor, []).append(parameter.requires_grad_())
     parameters = [p for group in groups.values() for p in group]
     settings = [{"params": group, "lr": lr * factor} for factor, group in groups.items()]
-    optimizer = torch.optim.SGD(settings, lr, momentum=ace["momentum"], weight_decay=ace["weight_decay"])
+    optimizer = torch.optim.SGD(
+        settings, lr, momentum=ace["momentum"], weight_decay=ace["weight_decay"]
+    )
     generator = torch.Generator().manual_seed(seed)
     method.eval()
     stacked = {k: torch.stack([v[k] for v in views]) for k in views[0]}
@@ -61,7 +82,9 @@ def finetune(method: Recogniser, views: list[Kept], labels: Tensor, ace: dict, l
         for rows in torch.randperm(len(labels), generator=generator).split(ace["batch_size"]):
             view = torch.randint(len(views), (len(rows),), generator=generator)
             with autocast():
-                loss = method.loss(*beside(method, ({k: v[view, rows] for k, v in stacked.items()}, labels[rows])))
+                loss = method.loss(
+                    *beside(method, ({k: v[view, rows] for k, v in stacked.items()}, labels[rows]))
+                )
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -79,8 +102,8 @@ def clone(method: Recogniser) -> Recogniser:
 def halfway(method: Recogniser, start: list[Tensor]) -> Recogniser:
     """A copy whose trained parameters lie halfway back to where they started.
 
-    WiSE-FT (Wortsman et al., CVPR 2022) with its default of 0.5: the mean of both weights often keeps what
-    fine-tuning learnt and what it would have forgotten.
+    WiSE-FT (Wortsman et al., CVPR 2022) with its default of 0.5: the mean of both weights often
+    keeps what fine-tuning learnt and what it would have forgotten.
 
     Args:
         method: Fine-tuned.

@@ -9,13 +9,16 @@ from vlact.models.zoo import Kept, Recogniser
 
 
 @torch.inference_mode()
-def predict(method: Recogniser, task: Task, seen: Kept, views: int, mode: str, leaf: bool) -> np.ndarray:
+def predict(
+    method: Recogniser, task: Task, seen: Kept, views: int, mode: str, leaf: bool
+) -> np.ndarray:
     """Predicted class of every clip in every run of the task.
 
     Args:
         method: Compares what it saw with names.
         task: Names of the classes.
-        seen: From `vlact.training.loop.look`, all views of a clip after each other; their scores are averaged.
+        seen: From `vlact.training.loop.look`, all views of a clip after each other; their scores
+            are averaged.
         views: Per clip.
         mode: "base" (one run) or "novel" (all SRT runs, the first with root labels).
         leaf: Leaf augmentation at test.
@@ -26,7 +29,9 @@ def predict(method: Recogniser, task: Task, seen: Kept, views: int, mode: str, l
     out = []
     for run in range(1 if mode == "base" else len(task.srt)):
         scores = method.match(seen, task.names(mode, run, leaf))
-        out.append(scores.unflatten(0, (-1, views)).mean(1).argmax(-1).cpu().numpy().astype(np.int8))
+        out.append(
+            scores.unflatten(0, (-1, views)).mean(1).argmax(-1).cpu().numpy().astype(np.int8)
+        )
     return np.stack(out)
 
 

@@ -1,7 +1,8 @@
-"""Jobs that tie training to prediction: one call, one method with one seed, its scores and predictions.
+"""Jobs that tie training to prediction: one call, one method with one seed, its scores and
+predictions.
 
-Each is importable, takes paths and plain values, and leaves its result under a key in the scratch folder,
-so that a killed stage goes on where it was.
+Each is importable, takes paths and plain values, and leaves its result under a key in the scratch
+folder, so that a killed stage goes on where it was.
 """
 
 import json
@@ -34,8 +35,10 @@ class Trial:
         dataset: "ata", "ikea" or "gtea".
         name: As in the tables.
         method: File of `vlact.models.zoo`.
-        start: "pretrained" (the ladder's TimeSformer), "random", "vlog" (LaViLa's) or "clip" (frames).
-        tree: Of the base actions: "shipped", "manual", "context-free", or "3x11" (first x second order).
+        start: "pretrained" (the ladder's TimeSformer), "random", "vlog" (LaViLa's) or "clip"
+            (frames).
+        tree: Of the base actions: "shipped", "manual", "context-free", or "3x11" (first x second
+            order).
         tests: Trees of the novel actions, one test each; the training tree if empty.
         leaf: Inference variants, with and without leaf augmentation.
         blocks: Last blocks trained of the video or image tower; None takes the profile's.
@@ -72,7 +75,8 @@ class Files:
         encoders: Start to safetensors file; "random" has none.
         frames: npy of uint8 clips (N, views, T, H, W, 3).
         words: safetensors of the frozen features of every string.
-        table: Parquet of clips, see `vlact.stages.ace.clip_table`; row i of a part is clip i of what is kept.
+        table: Parquet of clips, see `vlact.stages.ace.clip_table`; row i of a part is clip i of
+            what is kept.
         kept: Folder for activations of frozen parts.
     """
 
@@ -88,7 +92,9 @@ def encoder_of(trial: Trial, files: Files, model: dict, seed: int):
     if trial.start == "random":
         torch.manual_seed(seed)
         return DualEncoder(DualConfig(**model)).eval()
-    return (FrameEncoder if trial.start == "clip" else DualEncoder).load(files.encoders[trial.start])
+    return (FrameEncoder if trial.start == "clip" else DualEncoder).load(
+        files.encoders[trial.start]
+    )
 
 
 def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) -> Recogniser:
@@ -118,9 +124,16 @@ def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) 
             strings = sorted({*task.texts(), *plan_texts(task)})
             tower = TextTower(say, strings, trial.text_blocks) if trial.text_blocks else None
             plan = ActionTexts(list(task.base), task.trees)
-            return ACE(encoder, blocks=blocks, plan=plan, seed=seed, tower=tower, **common, **trial.options)
+            return ACE(
+                encoder, blocks=blocks, plan=plan, seed=seed, tower=tower, **common, **trial.options
+            )
         case "vifi":
-            return ViFi(encoder, TextTower(say, task.texts(any(trial.leaf)), trial.text_blocks), blocks=blocks, **common)
+            return ViFi(
+                encoder,
+                TextTower(say, task.texts(any(trial.leaf)), trial.text_blocks),
+                blocks=blocks,
+                **common,
+            )
         case "vifi_prompts":
             tower = TextTower(say, task.texts(any(trial.leaf)), TEXT_BLOCKS, PROMPTS)
             return ViFiPrompts(encoder, tower, **common)
@@ -137,35 +150,53 @@ def plan_texts(task: Task) -> list[str]:
 
 
 def kept_file(trial: Trial, files: Files, ace: dict) -> Path:
-    """Where the activations that a trial starts from are kept; trials with the same frozen part share them."""
+    """Where the activations that a trial starts from are kept; trials with the same frozen part
+    share them.
+    """
     blocks = ace["trained_blocks"] if trial.blocks is None else trial.blocks
-    return Path(files.kept) / f"{trial.start}-{'all' if trial.method == 'vifi_prompts' else blocks}.safetensors"
+    return (
+        Path(files.kept)
+        / f"{trial.start}-{'all' if trial.method == 'vifi_prompts' else blocks}.safetensors"
+    )
 
 
 def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, seed: int) -> None:
     """What the frozen part of a trial's encoder says of every clip, computed once.
 
-    Writes for every tensor `x` that the method keeps: `plain.x` and `mirrored.x` of the training clips' centred
-    view, and `test.x` of the others, all views of a clip after each other.
+    Writes for every tensor `x` that the method keeps: `plain.x` and `mirrored.x` of the training
+    clips' centred view, and `test.x` of the others, all views of a clip after each other.
     """
     path = kept_file(trial, files, ace)
     if path.is_file():
         return
     words, table = put(load_file(files.words)), pd.read_parquet(files.table)
     shared = replace(trial, text_blocks=0)
-    if trial.start == "clip" and trial.method != "vifi_prompts":  # what BIKE keeps serves all of them
+    # what BIKE keeps serves all of them
+    if trial.start == "clip" and trial.method != "vifi_prompts":
         shared = Trial(trial.dataset, trial.name, "bike", "clip", blocks=trial.blocks)
     method = put(build(shared, encoder_of(trial, files, model, seed), task, words, ace, seed))
     clips = torch.from_numpy(np.load(files.frames, mmap_mode="c"))
-    train, test = (torch.tensor(table["clip"][table["part"] == part].to_numpy()) for part in ("train", "test"))
+    train, test = (
+        torch.tensor(table["clip"][table["part"] == part].to_numpy()) for part in ("train", "test")
+    )
     centre = clips[train][:, clips.shape[1] // 2]
-    found = {"plain": keep(method, centre), "mirrored": keep(method, centre.flip(3)), "test": keep(method, clips[test].flatten(0, 1))}
-    write_whole(path, save_file, {f"{part}.{k}": v for part, kept in found.items() for k, v in kept.items()})
+    found = {
+        "plain": keep(method, centre),
+        "mirrored": keep(method, centre.flip(3)),
+        "test": keep(method, clips[test].flatten(0, 1)),
+    }
+    write_whole(
+        path, save_file, {f"{part}.{k}": v for part, kept in found.items() for k, v in kept.items()}
+    )
 
 
 def kept_of(path: Path, part: str) -> Kept:
     """One part of what `keep_job` wrote."""
-    return {k.removeprefix(f"{part}."): v for k, v in load_file(path).items() if k.startswith(f"{part}.")}
+    return {
+        k.removeprefix(f"{part}."): v
+        for k, v in load_file(path).items()
+        if k.startswith(f"{part}.")
+    }
 
 
 def tune_job(
@@ -192,11 +223,12 @@ def tune_job(
         epochs: Epochs at which to predict.
         seed: Order, mirroring, draws, new layers.
         out: Where the predictions go (parquet); the scores go beside them (json).
-        model_out: Save the encoder after the last epoch of the last rate, halfway back if that is the last variant.
+        model_out: Save the encoder after the last epoch of the last rate, halfway back if that is
+            the last variant.
 
     Returns:
-        One row per rate, epoch, leaf variant and test, see `vlact.metrics.selection.score_grid`; ACE-like
-        trials add the diagnostics of `diagnose`.
+        One row per rate, epoch, leaf variant and test, see `vlact.metrics.selection.score_grid`;
+        ACE-like trials add the diagnostics of `diagnose`.
     """
     path = Path(out)
     note = path.with_suffix(".json")
@@ -204,8 +236,14 @@ def tune_job(
         return json.loads(note.read_text())
     words, table = put(load_file(files.words)), pd.read_parquet(files.table)
     task, views = next(iter(tests.values())), ace["views"]
-    train, test = table[table["part"] == "train"], table[table["part"] == "test"].reset_index(drop=True)
-    parts = [(*key, part, _views_of(part, views)) for key, part in test.groupby(["split", "mode"], sort=False)]
+    train, test = (
+        table[table["part"] == "train"],
+        table[table["part"] == "test"].reset_index(drop=True),
+    )
+    parts = [
+        (*key, part, _views_of(part, views))
+        for key, part in test.groupby(["split", "mode"], sort=False)
+    ]
     source, found, more = kept_file(trial, files, ace), [], []
     kept = kept_of(source, "test")
 
@@ -217,10 +255,20 @@ def tune_job(
         for split, mode, part, clips in parts:
             for test, asked in tests.items():
                 for leaf in trial.leaf:
-                    constant = {"dataset": trial.dataset, "model": name, "leaf": leaf, "test": test, "seed": seed}
+                    constant = {
+                        "dataset": trial.dataset,
+                        "model": name,
+                        "leaf": leaf,
+                        "test": test,
+                        "seed": seed,
+                    }
                     predicted = predict(method, asked, take(seen, clips), views, mode, leaf)
                     constant |= {"lr": lr, "epoch": epoch, "split": split, "mode": mode}
-                    found.append(rows(predicted, part["label"].to_numpy(), part["clip"].to_numpy(), **constant))
+                    found.append(
+                        rows(
+                            predicted, part["label"].to_numpy(), part["clip"].to_numpy(), **constant
+                        )
+                    )
         return seen
 
     if not trial.trained:
@@ -228,7 +276,11 @@ def tune_job(
     else:
         start = [kept_of(source, part) for part in ("plain", "mirrored")]
         labels = torch.tensor(train["label"].to_numpy(), dtype=torch.long)
-    diagnosed = trial.method in ("ace", "procvlr") and trial.options.get("train_text") and not trial.text_blocks
+    diagnosed = (
+        trial.method in ("ace", "procvlr")
+        and trial.options.get("train_text")
+        and not trial.text_blocks
+    )
     diagnosed, before = diagnosed and "novel" in set(test["mode"]), None
     for lr in lrs if trial.trained else ():
         method = fresh()
@@ -243,7 +295,10 @@ def tune_job(
                 seen = note_epoch(tested, name, lr, epoch)
                 if diagnosed:
                     sides = {"before": before, "after": (tested, seen)}
-                    more.append({"model": name, "lr": lr, "epoch": epoch} | diagnose(sides, task, test, views, trial.leaf[-1]))
+                    more.append(
+                        {"model": name, "lr": lr, "epoch": epoch}
+                        | diagnose(sides, task, test, views, trial.leaf[-1])
+                    )
 
         finetune(method, start, labels, ace, lr, epochs, seed, on_epoch)
         if model_out and lr == lrs[-1]:
@@ -263,8 +318,15 @@ def _views_of(part: pd.DataFrame, views: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def diagnose(sides: dict[str, tuple[Recogniser, Kept]], task: Task, test: pd.DataFrame, views: int, leaf: bool) -> dict:
-    """Why a schedule fails: how far the text projection went, whether novel roots fell together, which side is to blame.
+def diagnose(
+    sides: dict[str, tuple[Recogniser, Kept]],
+    task: Task,
+    test: pd.DataFrame,
+    views: int,
+    leaf: bool,
+) -> dict:
+    """Why a schedule fails: how far the text projection went, whether novel roots fell together,
+    which side is to blame.
 
     Args:
         sides: "before" and "after" training: the method and what it sees of the test clips.
@@ -272,19 +334,24 @@ def diagnose(sides: dict[str, tuple[Recogniser, Kept]], task: Task, test: pd.Dat
         test: Table of the test clips.
 
     Returns:
-        `moved`: relative change of the text projection's weight; `novel_cosine`: mean cosine between the
-        leaf-averaged embeddings of different novel roots; `swap_text`: SRT accuracy of the tuned video side
-        with the initial text side; `swap_video`: of the initial video side with the tuned text side.
+        `moved`: relative change of the text projection's weight; `novel_cosine`: mean cosine
+        between the leaf-averaged embeddings of different novel roots; `swap_text`: SRT accuracy of
+        the tuned video side with the initial text side; `swap_video`: of the initial video side
+        with the tuned text side.
     """
     novel = test[(test["mode"] == "novel") & (test["split"] == "test")]
     clips, labels = _views_of(novel, views), novel["label"].to_numpy()
     old, new = (sides[k][0].encoder.text_projection.weight for k in ("before", "after"))
 
     def srt(video_side: str, text_side: str) -> float:
-        predicted = predict(sides[text_side][0], task, take(sides[video_side][1], clips), views, "novel", leaf)
+        predicted = predict(
+            sides[text_side][0], task, take(sides[video_side][1], clips), views, "novel", leaf
+        )
         return float((predicted == labels).mean())
 
-    roots = torch.nn.functional.normalize(sides["after"][0].actions(task.names("novel", 0, True)), dim=-1)
+    roots = torch.nn.functional.normalize(
+        sides["after"][0].actions(task.names("novel", 0, True)), dim=-1
+    )
     pairs = torch.triu_indices(len(roots), len(roots), 1)
     return {
         "moved": float((new - old).norm() / old.norm()),
@@ -294,12 +361,22 @@ def diagnose(sides: dict[str, tuple[Recogniser, Kept]], task: Task, test: pd.Dat
     }
 
 
-def concept_job(models: dict[str, tuple[str, bool]], files: Files, source: str, task: Task, tau: float, blocks: int, views: int, out: str):
+def concept_job(
+    models: dict[str, tuple[str, bool]],
+    files: Files,
+    source: str,
+    task: Task,
+    tau: float,
+    blocks: int,
+    views: int,
+    out: str,
+):
     """What the figures need of the chosen models, as two parquet files in the folder `out`.
 
-    `concepts`: one row a tree node and model: `model, mode, concept, order, text, e0..` (unit embeddings of
-    the node alone, without leaf averaging). `similarity`: mean cosine of the test clips of each novel class
-    to every name of every novel class, as the model scores it: `model, clips_of, name_of, name, cosine`.
+    `concepts`: one row a tree node and model: `model, mode, concept, order, text, e0..` (unit
+    embeddings of the node alone, without leaf averaging). `similarity`: mean cosine of the test
+    clips of each novel class to every name of every novel class, as the model scores it: `model,
+    clips_of, name_of, name, cosine`.
 
     Args:
         models: Name to encoder file and leaf augmentation.
@@ -310,11 +387,17 @@ def concept_job(models: dict[str, tuple[str, bool]], files: Files, source: str, 
     """
     from vlact.models.zoo.procvlr import ProcVLR
 
-    table, words, kept = pd.read_parquet(files.table), put(load_file(files.words)), kept_of(Path(source), "test")
+    table, words, kept = (
+        pd.read_parquet(files.table),
+        put(load_file(files.words)),
+        kept_of(Path(source), "test"),
+    )
     test = table[table["part"] == "test"].reset_index(drop=True)
     nodes, concepts, similar = task.nodes(), [], []
     for name, (path, leaf) in models.items():
-        method = put(ProcVLR(DualEncoder.load(path), words, [phrase(*a) for a in task.base], tau, blocks))
+        method = put(
+            ProcVLR(DualEncoder.load(path), words, [phrase(*a) for a in task.base], tau, blocks)
+        )
         with torch.inference_mode():
             embedded = method.embed_texts([t for *_, t in nodes]).cpu().numpy()
             video = look(method, kept)["video"].unflatten(0, (-1, views)).mean(1)
@@ -336,5 +419,13 @@ def concept_job(models: dict[str, tuple[str, bool]], files: Files, source: str, 
                     }
                     for k, w in enumerate(names)
                 ]
-    write_whole(Path(out) / "concepts.parquet", lambda d, f: d.to_parquet(f, index=False), pd.concat(concepts, ignore_index=True))
-    write_whole(Path(out) / "similarity.parquet", lambda d, f: d.to_parquet(f, index=False), pd.DataFrame(similar))
+    write_whole(
+        Path(out) / "concepts.parquet",
+        lambda d, f: d.to_parquet(f, index=False),
+        pd.concat(concepts, ignore_index=True),
+    )
+    write_whole(
+        Path(out) / "similarity.parquet",
+        lambda d, f: d.to_parquet(f, index=False),
+        pd.DataFrame(similar),
+    )

@@ -1,10 +1,13 @@
-"""What is learnt on drills before any sport is seen: an eye for poses, then language that reads what the eye sees.
+"""What is learnt on drills before any sport is seen: an eye for poses, then language that reads
+what the eye sees.
 
-A drill shows two to four poses in an order that no class has (`vlact.worlds.stadium.drill`), and its description
-says which. The reader learns to point from every frame to the description that fits, among ten, half of which are
-backwards versions or of other drills; names are given out at random, so that they mean nothing yet. The reading
-gate then asks whether it can: on held-out recordings, with descriptions that it never met. Language for kitchens is
-aligned in the same way, on narrated sequences, where the verbs or the nouns are the "poses" and each is a drill.
+A drill shows two to four poses in an order that no class has (`vlact.worlds.stadium.drill`), and
+its description says which. The reader learns to point from every frame to the description that
+fits, among ten, half of which are backwards versions or of other drills; names are given out at
+random, so that they mean nothing yet. The reading
+gate then asks whether it can: on held-out recordings, with descriptions that it never met. Language
+for kitchens is aligned in the same way, on narrated sequences, where the verbs or the nouns are the
+"poses" and each is a drill.
 """
 
 import json
@@ -34,14 +37,25 @@ JITTER = 0.15  # of colours
 
 
 def pose_labels(poses: list[dict], times: np.ndarray, known: list[str] = POSES) -> np.ndarray:
-    """Number of the pose that is on its way at each time, `IGNORE` where nothing is: rows start_s, end_s, pose."""
+    """Number of the pose that is on its way at each time, `IGNORE` where nothing is: rows start_s,
+    end_s, pose.
+    """
     out = np.full(len(times), IGNORE)
     for row in poses:
         out[(times >= row["start_s"]) & (times < row["end_s"])] = known.index(row["pose"])
     return out
 
 
-def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: int, fps: float, recipe: dict, out: str, checkpoint: str):
+def pose_job(
+    folder: str,
+    events: dict[str, dict],
+    held_out: list[str],
+    size: int,
+    fps: float,
+    recipe: dict,
+    out: str,
+    checkpoint: str,
+):
     """Train the pose encoder on drills, standardise its features over them, and write it.
 
     Args:
@@ -59,26 +73,45 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
     frames, labels = {}, {}
     for name, event in events.items():
         info = video.probe(Path(folder) / name)
-        frames[name] = torch.from_numpy(video.read(info.path, np.arange(len(info.times)), info)).permute(0, 3, 1, 2).contiguous()
-        labels[name] = torch.from_numpy(pose_labels(event["poses"], np.arange(len(info.times)) / fps))
+        frames[name] = (
+            torch.from_numpy(video.read(info.path, np.arange(len(info.times)), info))
+            .permute(0, 3, 1, 2)
+            .contiguous()
+        )
+        labels[name] = torch.from_numpy(
+            pose_labels(event["poses"], np.arange(len(info.times)) / fps)
+        )
     torch.manual_seed(0)
-    model, generator = put(PoseEncoder(PoseConfig(image_size=size, poses=len(POSES)))), torch.Generator().manual_seed(0)
+    model, generator = (
+        put(PoseEncoder(PoseConfig(image_size=size, poses=len(POSES)))),
+        torch.Generator().manual_seed(0),
+    )
     seen, around = [n for n in events if n not in set(held_out)], torch.tensor(OFFSETS)
 
     def clips(name: str, at: Tensor) -> Tensor:  # in -2..2
-        return frames[name][(at[:, None] + around).clamp(0, len(frames[name]) - 1)].float().sub_(128).div_(64)
+        return (
+            frames[name][(at[:, None] + around).clamp(0, len(frames[name]) - 1)]
+            .float()
+            .sub_(128)
+            .div_(64)
+        )
 
     def draw(high: int, n: int) -> Tensor:
         return torch.randint(high, (n,), generator=generator)
 
     def loss_of(step: int) -> Tensor:
-        found, wanted = torch.empty(recipe["pose_batch_size"] // 8, 8, len(OFFSETS), 3, size, size), []
-        for out, i in zip(found, draw(len(seen), len(found)).tolist(), strict=True):  # eight frames a recording: decoding is all in memory
+        found, wanted = (
+            torch.empty(recipe["pose_batch_size"] // 8, 8, len(OFFSETS), 3, size, size),
+            [],
+        )
+        # eight frames a recording: decoding is all in memory
+        for out, i in zip(found, draw(len(seen), len(found)).tolist(), strict=True):
             at = draw(len(frames[seen[i]]), 8)
             x = clips(seen[i], at)
             x = x.flip(4) if draw(2, 1) else x
             mix = torch.eye(3) + JITTER * torch.randn(3, 3, generator=generator)
-            torch.clamp(mix.T @ x.flatten(3), -2, 127 / 64, out=out.flatten(3))  # planes of colour: mixing is one product
+            # planes of colour: mixing is one product
+            torch.clamp(mix.T @ x.flatten(3), -2, 127 / 64, out=out.flatten(3))
             wanted.append(labels[seen[i]][at])
         with autocast():
             logits = model.head(model.look(beside(model, found.flatten(0, 1))))
@@ -95,10 +128,28 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
         return {"held_out_pose_accuracy": torch.cat(right).mean().item()}
 
     torch.set_num_threads(recipe["threads"])
-    curve = fit({"model": model}, loss_of, recipe["pose_steps"], recipe["pose_lr"], 0.05, generator, "poses", checkpoint, validate, 200)
+    curve = fit(
+        {"model": model},
+        loss_of,
+        recipe["pose_steps"],
+        recipe["pose_lr"],
+        0.05,
+        generator,
+        "poses",
+        checkpoint,
+        validate,
+        200,
+    )
     torch.set_num_threads(1)
     with torch.no_grad():
-        some = torch.cat([model.eval().look(beside(model, clips(name, torch.arange(0, len(frames[name]), 16)))) for name in seen])
+        some = torch.cat(
+            [
+                model.eval().look(
+                    beside(model, clips(name, torch.arange(0, len(frames[name]), 16)))
+                )
+                for name in seen
+            ]
+        )
     model.mean.copy_(some.mean(0))
     model.std.copy_(some.std(0).clamp(min=1e-3))
     model.save(out)
@@ -107,21 +158,24 @@ def pose_job(folder: str, events: dict[str, dict], held_out: list[str], size: in
 
 @dataclass
 class Drills:
-    """Recordings of drills as sequences of features, from which windows with ten candidates are drawn.
+    """Recordings of drills as sequences of features, from which windows with ten candidates are
+    drawn.
 
     Attributes:
         features: Standardised, by video (T, D).
-        events: By video: `poses` and `routines` (rows start_s, end_s, label; the label is poses, "a > b").
+        events: By video: `poses` and `routines` (rows start_s, end_s, label; the label is poses, "a
+            > b").
         names: Given out to candidates at random.
         said: Features of clauses.
         words: Tokenizer.
         step_s: Seconds of a step.
         window: Steps.
         told: Wordings of every pose.
-        bias: Share of the drills against the alphabet (of their first and last pose) whose description is given the
-            wrong way round, as captions that name the usual order do; 0 is honest.
-        mirrored: Features of the same recordings with left and right exchanged; where there are any, half of the windows are
-            of them.
+        bias: Share of the drills against the alphabet (of their first and last pose) whose
+            description is given the wrong way round, as captions that name the usual order do; 0 is
+            honest.
+        mirrored: Features of the same recordings with left and right exchanged; where there are
+            any, half of the windows are of them.
 
     Raises:
         ValueError: Fewer different drills than candidates.
@@ -142,7 +196,10 @@ class Drills:
         shown = [self.events[v]["routines"] for v in self.features]
         known = {x for rows in shown for r in rows for x in (r["label"], backwards(r["label"]))}
         if len(known := known | set(self.told if not all(shown) else ())) < CANDIDATES:
-            raise ValueError(f"{len(known)} different drills, either way round, in {len(shown)} recordings; expected {CANDIDATES} or more")
+            raise ValueError(
+                f"{len(known)} different drills, either way round, in {len(shown)} recordings; "
+                f"expected {CANDIDATES} or more"
+            )
 
     @property
     def poses(self) -> list[str]:
@@ -152,37 +209,65 @@ class Drills:
         """Windows with candidates.
 
         Returns:
-            `features` (B, T, D), `mask` (B, T), `prompt`, `answer` (token targets), `pointer` (B, T) in
-            [0, CANDIDATES], the last for "none of them", `now` (B, T), `ends` (B, CANDIDATES, 2), poses; `IGNORE`
-            where cut off.
+            `features` (B, T, D), `mask` (B, T), `prompt`, `answer` (token targets), `pointer` (B,
+            T) in [0, CANDIDATES], the last for "none of them", `now` (B, T), `ends` (B, CANDIDATES,
+            2), poses; `IGNORE` where cut off.
         """
         rows = [self._window(rng) for _ in range(size)]
-        stacked = {k: torch.stack([r[k] for r in rows]) for k in ("features", "mask", "pointer", "now", "ends")}
+        stacked = {
+            k: torch.stack([r[k] for r in rows])
+            for k in ("features", "mask", "pointer", "now", "ends")
+        }
         candidates = [
-            [(name, clauses(describe(label.split(" > "), rng, self.told))) for name, label in zip(r["names"], r["labels"], strict=True)]
+            [
+                (name, clauses(describe(label.split(" > "), rng, self.told)))
+                for name, label in zip(r["names"], r["labels"], strict=True)
+            ]
             for r in rows
         ]
-        return stacked | {"prompt": prompts(self.words, candidates, self.said), "answer": targets(self.words, [r["answer"] for r in rows])}
+        return stacked | {
+            "prompt": prompts(self.words, candidates, self.said),
+            "answer": targets(self.words, [r["answer"] for r in rows]),
+        }
 
     def _window(self, rng: np.random.Generator) -> dict:
         video_ = list(self.features)[rng.integers(len(self.features))]
-        whole, event = (self.mirrored if self.mirrored and rng.random() < 0.5 else self.features)[video_], self.events[video_]
+        whole, event = (
+            (self.mirrored if self.mirrored and rng.random() < 0.5 else self.features)[video_],
+            self.events[video_],
+        )
         first = int(rng.integers(max(1, len(whole) - self.window + 1)))
         x = whole[first : first + self.window]
         n = len(x)
-        times, low, high = (first + np.arange(n)) * self.step_s, first * self.step_s, (first + n) * self.step_s
+        times, low, high = (
+            (first + np.arange(n)) * self.step_s,
+            first * self.step_s,
+            (first + n) * self.step_s,
+        )
         near = [r for r in event["routines"] if r["end_s"] > low and r["start_s"] < high]
-        inside = [r for r in near if min(r["end_s"], high) - max(r["start_s"], low) > 0.75 * (r["end_s"] - r["start_s"])]
+        inside = [
+            r
+            for r in near
+            if min(r["end_s"], high) - max(r["start_s"], low) > 0.75 * (r["end_s"] - r["start_s"])
+        ]
         shown = list(dict.fromkeys(r["label"] for r in inside))
-        told = {x: backwards(x) if backwards(x) < x and rng.random() < self.bias else x for x in shown}
+        told = {
+            x: backwards(x) if backwards(x) < x and rng.random() < self.bias else x for x in shown
+        }
         shown = [told[shown[i]] for i in rng.permutation(len(shown))[: CANDIDATES // 2]]
         labels = list(dict.fromkeys(shown))
         for label in shown:
             if rng.random() < 0.5 and (other := backwards(label)) not in labels:
                 labels.append(other)
         while len(labels) < CANDIDATES:
-            routines = self.events[list(self.features)[rng.integers(len(self.features))]]["routines"]
-            label = routines[rng.integers(len(routines))]["label"] if routines else self.poses[rng.integers(len(self.told))]
+            routines = self.events[list(self.features)[rng.integers(len(self.features))]][
+                "routines"
+            ]
+            label = (
+                routines[rng.integers(len(routines))]["label"]
+                if routines
+                else self.poses[rng.integers(len(self.told))]
+            )
             label = backwards(label) if rng.random() < 0.5 else label
             if label not in labels:
                 labels.append(label)
@@ -192,7 +277,13 @@ class Drills:
         for r in near:
             steps = (times >= r["start_s"]) & (times <= r["end_s"])
             label = told[r["label"]] if r in inside else ""
-            pointer[steps] = IGNORE if r not in inside else labels.index(label) if label in labels else CANDIDATES
+            pointer[steps] = (
+                IGNORE
+                if r not in inside
+                else labels.index(label)
+                if label in labels
+                else CANDIDATES
+            )
             if label in labels and steps.any():
                 at = np.flatnonzero(steps)
                 items.append(f"{names[labels.index(label)]} {at[0]} {at[-1] + 1}")
@@ -217,26 +308,50 @@ def backwards(label: str) -> str:
 
 
 def alignment_loss(reader: Reader, batch: dict, text_weight: float) -> Tensor:
-    """Pointer, poses of frames, first and last pose of candidates and of frames, and the answer as text."""
+    """Pointer, poses of frames, first and last pose of candidates and of frames, and the answer as
+    text.
+    """
     batch = beside(reader, batch)
     with autocast():
-        out = reader(batch["features"], batch["mask"], batch["prompt"], batch["answer"] if text_weight else None)
+        out = reader(
+            batch["features"],
+            batch["mask"],
+            batch["prompt"],
+            batch["answer"] if text_weight else None,
+        )
     out = {k: v.float() for k, v in out.items()}
-    frames, pointer, ends = out["middle"][:, :, 1], batch["pointer"][:, :: reader.branch.config.lm_stride], batch["ends"]
+    frames, pointer, ends = (
+        out["middle"][:, :, 1],
+        batch["pointer"][:, :: reader.branch.config.lm_stride],
+        batch["ends"],
+    )
     now = batch["now"][:, :: reader.branch.config.lm_stride]
     loss = cross_entropy(out["pointer"].flatten(0, 1), pointer.flatten(), ignore_index=IGNORE)
-    loss = loss + cross_entropy(reader.now(frames).flatten(0, 1), now.flatten(), ignore_index=IGNORE)
+    loss = loss + cross_entropy(
+        reader.now(frames).flatten(0, 1), now.flatten(), ignore_index=IGNORE
+    )
     active = (pointer >= 0) & (pointer < CANDIDATES)
-    mine = torch.gather(ends, 1, pointer.clamp(0, CANDIDATES - 1)[..., None].expand(-1, -1, 2))[active]
+    mine = torch.gather(ends, 1, pointer.clamp(0, CANDIDATES - 1)[..., None].expand(-1, -1, 2))[
+        active
+    ]
     for i, head in enumerate((reader.first, reader.last)):
-        loss = loss + 0.5 * cross_entropy(head(out["candidates"]).flatten(0, 1), ends[..., i].flatten())
+        loss = loss + 0.5 * cross_entropy(
+            head(out["candidates"]).flatten(0, 1), ends[..., i].flatten()
+        )
         if len(mine):
             loss = loss + 0.5 * cross_entropy(head(frames[active]), mine[:, i])
     return loss + text_weight * out["text_loss"] if text_weight else loss
 
 
 @torch.no_grad()
-def reading_gate(reader: Reader, drills: Drills, batches: int = 12, batch_size: int = 8, blank: bool = False, seed: int = 9) -> dict:
+def reading_gate(
+    reader: Reader,
+    drills: Drills,
+    batches: int = 12,
+    batch_size: int = 8,
+    blank: bool = False,
+    seed: int = 9,
+) -> dict:
     """How often frames point to the description that fits, among ten (backwards versions included).
 
     Args:
@@ -246,13 +361,18 @@ def reading_gate(reader: Reader, drills: Drills, batches: int = 12, batch_size: 
         blank: With nothing in the descriptions; a reader must fall to chance.
 
     Returns:
-        `pointer`, of action frames; `none`, of other frames that point to none of them; `pose`, named right; `frames`.
+        `pointer`, of action frames; `none`, of other frames that point to none of them; `pose`,
+        named right; `frames`.
     """
     rng, right = np.random.default_rng(seed), {"pointer": [], "none": [], "pose": []}
     for _ in range(batches):
         batch = beside(reader, drills.batch(batch_size, rng))
         with autocast():
-            out = reader(batch["features"], batch["mask"], batch["prompt"].blank() if blank else batch["prompt"])
+            out = reader(
+                batch["features"],
+                batch["mask"],
+                batch["prompt"].blank() if blank else batch["prompt"],
+            )
         out = {k: v.float() for k, v in out.items()}
         stride = reader.branch.config.lm_stride
         pointer, now = batch["pointer"][:, ::stride], batch["now"][:, ::stride]
@@ -265,7 +385,15 @@ def reading_gate(reader: Reader, drills: Drills, batches: int = 12, batch_size: 
 
 
 @torch.no_grad()
-def pointing(reader: Reader, features: dict[str, Tensor], truth, prompt, classes: list[str], step_s: float, window: int):
+def pointing(
+    reader: Reader,
+    features: dict[str, Tensor],
+    truth,
+    prompt,
+    classes: list[str],
+    step_s: float,
+    window: int,
+):
     """Where frames of actions point to, among all classes, in windows side by side.
 
     Args:
@@ -277,8 +405,8 @@ def pointing(reader: Reader, features: dict[str, Tensor], truth, prompt, classes
         step_s, window: See `Drills`.
 
     Returns:
-        A table with one row for each frame of an action: `video, step, label, pointed` and `right`; where several
-        actions cover a frame any of them is right.
+        A table with one row for each frame of an action: `video, step, label, pointed` and `right`;
+        where several actions cover a frame any of them is right.
     """
     rows = []
     for name, part in truth.groupby("video", sort=False):
@@ -288,13 +416,27 @@ def pointing(reader: Reader, features: dict[str, Tensor], truth, prompt, classes
         with autocast():
             given = beside(reader, (padded, mask, prompt.expand(len(padded))))
             pointer = reader(*given)["pointer"][..., :-1].argmax(-1).cpu()
-        pointer = pointer.repeat_interleave(reader.branch.config.lm_stride, 1)[:, :window].flatten()[:n].numpy()
+        pointer = (
+            pointer.repeat_interleave(reader.branch.config.lm_stride, 1)[:, :window]
+            .flatten()[:n]
+            .numpy()
+        )
         at = np.arange(n) * step_s
-        inside = (at[:, None] >= part["start_s"].to_numpy()) & (at[:, None] <= part["end_s"].to_numpy())
+        inside = (at[:, None] >= part["start_s"].to_numpy()) & (
+            at[:, None] <= part["end_s"].to_numpy()
+        )
         for t in np.flatnonzero(inside.any(1)):
             labels = part["label"].to_numpy()[inside[t]]
             said = classes[pointer[t]]
-            rows.append({"video": name, "step": int(t), "label": labels[0], "pointed": said, "right": said in labels})
+            rows.append(
+                {
+                    "video": name,
+                    "step": int(t),
+                    "label": labels[0],
+                    "pointed": said,
+                    "right": said in labels,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -312,48 +454,92 @@ def align_job(
         recipe: `Align` as a dict.
         told: See `Drills`.
         bias: See `Drills`; of what it is aligned on, the gate is honest.
-        out: Where the reader goes; the clauses' features (clauses.safetensors) and what its tokenizer is made of
-            (words.json) go beside it.
+        out: Where the reader goes; the clauses' features (clauses.safetensors) and what its
+            tokenizer is made of (words.json) go beside it.
         checkpoint: See `vlact.training.loop.fit`.
         start_from: Another reader, to go on from for `bias_steps`.
         threads: With another number results differ in the last digits.
         mirrored: Of `features`, those of the drills to learn from, mirrored; see `Drills`.
 
     Returns:
-        The curve, and the gate's rows: `descriptions` ("right" or "blank") and what `reading_gate` returns.
+        The curve, and the gate's rows: `descriptions` ("right" or "blank") and what `reading_gate`
+        returns.
     """
     from vlact.models.text import sentence_encoder
 
     words, features = tokenizer(names, window + 1), load_file(features)
-    said = encode_clauses([f"the person {w}" for wordings in told.values() for w in wordings], sentence_encoder())
-    common = {"names": names, "said": said, "words": words, "step_s": step_s, "window": window, "told": told}
+    said = encode_clauses(
+        [f"the person {w}" for wordings in told.values() for w in wordings], sentence_encoder()
+    )
+    common = {
+        "names": names,
+        "said": said,
+        "words": words,
+        "step_s": step_s,
+        "window": window,
+        "told": told,
+    }
     turned = load_file(mirrored) if mirrored else {}
-    seen = Drills({k: features[k] for k in events if k not in set(held_out)}, events, **common, bias=bias, mirrored=turned)
+    seen = Drills(
+        {k: features[k] for k in events if k not in set(held_out)},
+        events,
+        **common,
+        bias=bias,
+        mirrored=turned,
+    )
     rest = Drills({k: features[k] for k in held_out}, events, **common)
     torch.manual_seed(0)
     dim = next(iter(features.values())).shape[1]
-    language = {"feature_dim": dim, "numbers": words.convert_tokens_to_ids("0"), "lm_stride": recipe["lm_stride"]}
+    language = {
+        "feature_dim": dim,
+        "numbers": words.convert_tokens_to_ids("0"),
+        "lm_stride": recipe["lm_stride"],
+    }
     shape = {k: recipe[k] for k in ("hidden", "layers", "heads")}
-    reader = put(Reader.load(start_from) if start_from else Reader(ReaderConfig(len(words), len(told), **shape, language=language)))
+    reader = put(
+        Reader.load(start_from)
+        if start_from
+        else Reader(ReaderConfig(len(words), len(told), **shape, language=language))
+    )
     steps = recipe["bias_steps" if start_from else "steps"]
     generator = torch.Generator().manual_seed(0)
 
     def loss_of(step: int) -> Tensor:
         rng = np.random.default_rng((1, step))
         batch = seen.batch(recipe["batch_size"], rng)
-        batch["features"] = batch["features"] + recipe["noise"] * torch.randn(batch["features"].shape, generator=generator)
+        batch["features"] = batch["features"] + recipe["noise"] * torch.randn(
+            batch["features"].shape, generator=generator
+        )
         return alignment_loss(reader, batch, recipe["text_weight"])
 
     def validate() -> dict:
         return reading_gate(reader, rest, 4)
 
     write_whole(Path(out).with_name("clauses.safetensors"), lambda d, f: save_file(d, f), said)
-    write_whole(Path(out).with_name("words.json"), lambda d, f: f.write_text(json.dumps(d)), {"names": names, "steps": window})
+    write_whole(
+        Path(out).with_name("words.json"),
+        lambda d, f: f.write_text(json.dumps(d)),
+        {"names": names, "steps": window},
+    )
     torch.set_num_threads(threads)
-    curve = fit({"reader": reader}, loss_of, steps, recipe["lr"], 0.01, generator, "alignment", checkpoint, validate, 250)
+    curve = fit(
+        {"reader": reader},
+        loss_of,
+        steps,
+        recipe["lr"],
+        0.01,
+        generator,
+        "alignment",
+        checkpoint,
+        validate,
+        250,
+    )
     torch.set_num_threads(1)
     reader.eval().save(out)
-    return curve, [{"descriptions": k, **reading_gate(reader, rest, 24, blank=k == "blank")} for k in ("right", "blank")]
+    return curve, [
+        {"descriptions": k, **reading_gate(reader, rest, 24, blank=k == "blank")}
+        for k in ("right", "blank")
+    ]
 
 
 pose_job.tracked = align_job.tracked = True

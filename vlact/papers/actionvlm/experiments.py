@@ -1,8 +1,9 @@
-"""Training and testing of ActionVLM: a localiser and a language model that take turns (Alg. 1), and its variants.
+"""Training and testing of ActionVLM: a localiser and a language model that take turns (Alg. 1), and
+its variants.
 
-Even epochs are vision-only, odd ones let language in; what differs between the rows of the tables is a `Variant`.
-The weights of a variant can be tested under other conditions than it was trained in: with language switched off,
-with the descriptions of other classes, with a weight of one's own.
+Even epochs are vision-only, odd ones let language in; what differs between the rows of the tables
+is a `Variant`. The weights of a variant can be tested under other conditions than it was trained
+in: with language switched off, with the descriptions of other classes, with a weight of one's own.
 """
 
 import warnings
@@ -48,7 +49,8 @@ from vlact.runtime.jobs import write_whole
 from vlact.training.loop import autocast, fit
 
 TEXT_WEIGHT, ADVANTAGE_WEIGHT = 0.1, 0.1  # lambda_tg and lambda_adv of Eq. 9
-WARMUP = 0.4  # weight of language in the first vision-language epochs; without it F_lang never gets a gradient
+# weight of language in the first vision-language epochs; without it F_lang never gets a gradient
+WARMUP = 0.4
 TENTHS = 11  # numbers that "generated" reads, 0 to 10
 
 
@@ -58,15 +60,16 @@ class Variant:
 
     Attributes:
         name: As in the tables.
-        weight: lambda: a number, "eq1" (the full method), "paired" (the target is measured on the same frame with
-            and without language), "learned" (Eq. 2 and 4 without L_adv), "generated" (read off the language model's
-            numbers at [adv]); None is vision only.
+        weight: lambda: a number, "eq1" (the full method), "paired" (the target is measured on the
+            same frame with and without language), "learned" (Eq. 2 and 4 without L_adv),
+            "generated" (read off the language model's numbers at [adv]); None is vision only.
         vision: Without it F = F_lang, and every epoch has language.
         described: Whether candidates have descriptions, or names only.
         text_weight: lambda_tg.
         read_from: See `LanguageConfig`.
         ground: See `Reader.forward`.
-        lm: "aligned", "biased" (aligned on captions that name the usual order) or "random" (never trained).
+        lm: "aligned", "biased" (aligned on captions that name the usual order) or "random" (never
+            trained).
         epochs: Factor on the number of epochs.
         folds: Of the cross-fitted advantage, which then selects at test ("selective"); 0 for none.
     """
@@ -87,7 +90,9 @@ class Variant:
         return self.weight is not None
 
     def watched(self, conditions: dict) -> bool:
-        """Whether its test frames are written down: where lambda is no constant, or language is tested by itself."""
+        """Whether its test frames are written down: where lambda is no constant, or language is
+        tested by itself.
+        """
         return self.reads and (isinstance(self.weight, str) or bool(conditions))
 
 
@@ -105,7 +110,8 @@ class ActionVLM(nn.Module):
         reader: None for vision only; has a standardisation of its own.
         mean, std: Of the localiser's standardisation (D,), undone for the reader.
         variant: How the two come together.
-        reach: Steps that the language model reads at once; of a longer window it reads one part after the other.
+        reach: Steps that the language model reads at once; of a longer window it reads one part
+            after the other.
 
     Attributes:
         half: Whether it reads in bf16; otherwise as whoever calls it does.
@@ -113,7 +119,15 @@ class ActionVLM(nn.Module):
 
     half = True
 
-    def __init__(self, localiser: ActionFormer, reader: Reader | None, mean: Tensor, std: Tensor, variant: Variant, reach: int):
+    def __init__(
+        self,
+        localiser: ActionFormer,
+        reader: Reader | None,
+        mean: Tensor,
+        std: Tensor,
+        variant: Variant,
+        reach: int,
+    ):
         super().__init__()
         self.localiser, self.reader, self.variant, self.reach = localiser, reader, variant, reach
         self.register_buffer("mean", mean)
@@ -123,14 +137,21 @@ class ActionVLM(nn.Module):
     def config(self) -> LocalizerConfig:
         return self.localiser.config
 
-    def read(self, x: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None) -> dict[str, Tensor]:
-        """What language says of standardised features (B, T, D), T a multiple of `reach`; one row of `target` a part."""
+    def read(
+        self, x: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What language says of standardised features (B, T, D), T a multiple of `reach`; one row
+        of `target` a part.
+        """
         parts = x.shape[1] // self.reach
         raw = ((x * self.std + self.mean) * mask[..., None]).unflatten(1, (parts, -1)).flatten(0, 1)
         mask = mask.unflatten(1, (parts, -1)).flatten(0, 1)
         with in_half(self.reader) if self.half else nullcontext():
             said = self.reader(raw, mask, prompt.expand(len(raw)), target, self.variant.ground)
-        whole = {k: said[k].float().unflatten(0, (-1, parts)).flatten(1, 2) for k in ("hidden", "pointer", "cls", "loc", "advantage")}
+        whole = {
+            k: said[k].float().unflatten(0, (-1, parts)).flatten(1, 2)
+            for k in ("hidden", "pointer", "cls", "loc", "advantage")
+        }
         return whole | ({} if target is None else {"text_loss": said["text_loss"]})
 
     def weight(self, said: dict[str, Tensor], warm: bool = False) -> Tensor:
@@ -147,28 +168,43 @@ class ActionVLM(nn.Module):
     @torch.no_grad()
     def _generated(self, said: dict[str, Tensor], length: int) -> Tensor:
         branch = self.reader.branch
-        head, numbers = branch.causal_lm().lm_head, branch.config.tenths or tuple(branch.config.numbers + i for i in range(TENTHS))
+        head, numbers = (
+            branch.causal_lm().lm_head,
+            branch.config.tenths or tuple(branch.config.numbers + i for i in range(TENTHS)),
+        )
         logits = head(said["hidden"][:, :, TOKENS.index("adv")].to(head.weight.dtype))
         likely = logits[..., torch.tensor(numbers, device=logits.device)].float().softmax(-1)
         worth = torch.arange(len(numbers), device=logits.device, dtype=torch.float32)
         return branch._spread((likely @ worth / (len(numbers) - 1))[..., None], length)[..., 0]
 
-    def detect(self, x: Tensor, mask: Tensor, said: dict[str, Tensor] | None, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def detect(
+        self, x: Tensor, mask: Tensor, said: dict[str, Tensor] | None, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The localiser on Eq. 5's features; without `said` on vision alone."""
         if said is None:
             return self.localiser(x, mask)
         if not self.variant.vision:
             return self.localiser(said["cls"], mask, said["loc"])
-        return self.localiser(aggregate(x, said["cls"], weight), mask, aggregate(x, said["loc"], weight))
+        return self.localiser(
+            aggregate(x, said["cls"], weight), mask, aggregate(x, said["loc"], weight)
+        )
 
 
-def frame_losses(logits: Tensor, distances: Tensor, wanted: list[tuple], at, classes: int, length: int) -> tuple[Tensor, Tensor]:
-    """Loss and class of every frame of a batch, both (B, T); `wanted` holds segments, labels and `assign`'s three of each row."""
+def frame_losses(
+    logits: Tensor, distances: Tensor, wanted: list[tuple], at, classes: int, length: int
+) -> tuple[Tensor, Tensor]:
+    """Loss and class of every frame of a batch, both (B, T); `wanted` holds segments, labels and
+    `assign`'s three of each row.
+    """
     losses, labels = [], []
-    for one, far, (segments, kinds, target, offset, owner) in zip(logits, distances, wanted, strict=True):
+    for one, far, (segments, kinds, target, offset, owner) in zip(
+        logits, distances, wanted, strict=True
+    ):
         positive = owner >= 0
         each = focal(one, target).sum(-1)
-        each = each + torch.zeros_like(each).masked_scatter(positive, diou(far[positive], offset[positive]))
+        each = each + torch.zeros_like(each).masked_scatter(
+            positive, diou(far[positive], offset[positive])
+        )
         label, mine = frame_classes(segments, kinds, length, classes)
         losses.append(frame_loss(each, owner, mine, at))
         labels.append(label)
@@ -176,13 +212,17 @@ def frame_losses(logits: Tensor, distances: Tensor, wanted: list[tuple], at, cla
 
 
 def answers(cut: list[tuple], names: list[str], reach: int) -> list[str]:
-    """The actions of windows as text, one for every part of `reach` steps: what of them lies in it, a step or more."""
+    """The actions of windows as text, one for every part of `reach` steps: what of them lies in it,
+    a step or more.
+    """
     out = []
     for x, _, segments, labels in cut:
         for first in range(0, len(x), reach):
             part = (segments - first).clamp(0, reach)
             inside = part[:, 1] - part[:, 0] >= 1
-            rows = sorted(zip(part[inside].round().long().tolist(), labels[inside].tolist(), strict=True))
+            rows = sorted(
+                zip(part[inside].round().long().tolist(), labels[inside].tolist(), strict=True)
+            )
             out.append(SEPARATOR.join(f"{names[k]} {a} {b}" for (a, b), k in rows) or NOTHING)
     return out
 
@@ -215,7 +255,8 @@ class Setting:
 
 
 def lora(reader: Reader, rank: int) -> Reader:
-    """The reader with LoRA in its language model; what speaks of frames is trained whole, all else is frozen.
+    """The reader with LoRA in its language model; what speaks of frames is trained whole, all else
+    is frozen.
 
     Over a published language model, which nothing was aligned with, all else is trained, too.
     """
@@ -226,8 +267,11 @@ def lora(reader: Reader, rank: int) -> Reader:
     if reader.config.lm:
         reader.branch.lm.gradient_checkpointing_enable({"use_reentrant": False})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft reads a name that transformers has renamed
-        reader.branch.lm = get_peft_model(reader.branch.lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+        # peft reads a name that transformers has renamed
+        warnings.simplefilter("ignore", FutureWarning)
+        reader.branch.lm = get_peft_model(
+            reader.branch.lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+        )
     reader.branch.give_out.requires_grad_(True)
     reader.branch.advantage.requires_grad_(True)
     return reader
@@ -235,14 +279,18 @@ def lora(reader: Reader, rank: int) -> Reader:
 
 def make_reader(folder: str, variant: Variant, rank: int) -> Reader:
     """The language model of a variant, from the folder of the alignment stage."""
-    reader = Reader.load(f"{folder}/{'biased_reader' if variant.lm == 'biased' else 'reader'}.safetensors")
+    reader = Reader.load(
+        f"{folder}/{'biased_reader' if variant.lm == 'biased' else 'reader'}.safetensors"
+    )
     if variant.lm == "random":
         reader = Reader(ReaderConfig(**vars(reader.config)), taught=False)
     reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
     return lora(reader, rank)
 
 
-def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoint: str | None = None) -> tuple[ActionVLM, list[dict]]:
+def train(
+    setting: Setting, variant: Variant, aligned: str, seed: int, checkpoint: str | None = None
+) -> tuple[ActionVLM, list[dict]]:
     """Train one variant; `aligned` is the folder of the alignment stage.
 
     Returns:
@@ -257,7 +305,10 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
     model = put(ActionVLM(localiser, language, setting.mean, setting.std, variant, setting.reach))
     epoch_steps = steps_of(setting.train, recipe, 1)
     steps = epoch_steps * max(1, round(variant.epochs * recipe["epochs"]))
-    means, prompt = put(ClassMeans(config.classes)), beside(model, setting.prompt if variant.described else setting.bare)
+    means, prompt = (
+        put(ClassMeans(config.classes)),
+        beside(model, setting.prompt if variant.described else setting.bare),
+    )
     over = beside(model, at)
     measured = variant.weight in ("eq1", "paired")
 
@@ -268,22 +319,31 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
         cut = draw(setting.train, recipe["batch_size"], recipe["window"], generator)
         x, mask = stack(cut)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropped paths come from the global state
+        # dropped paths come from the global state
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
         x, mask, wanted = beside(model, (x, mask, wanted))
         target, offset = torch.stack([w[2] for w in wanted]), torch.stack([w[3] for w in wanted])
         language = variant.reads and (epoch % 2 == 1 or not variant.vision)
         said = weight = None
         if language:
-            text = targets(setting.words, answers(cut, setting.classes, setting.reach)) if variant.text_weight else None
+            text = (
+                targets(setting.words, answers(cut, setting.classes, setting.reach))
+                if variant.text_weight
+                else None
+            )
             said = model.read(x, mask, prompt, beside(model, text))
             weight = model.weight(said, warm=epoch < 2 * recipe["warm_epochs"])
         logits, distances, valid = model.detect(x, mask, said, weight)
         localiser.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
-        found = detection_loss(logits, distances, target, offset, valid, localiser.positives.clamp(min=1))
+        found = detection_loss(
+            logits, distances, target, offset, valid, localiser.positives.clamp(min=1)
+        )
         loss = found["cls"] + recipe["reg_weight"] * found["reg"]
         if measured:
-            each, label = frame_losses(logits.detach(), distances.detach(), wanted, over, config.classes, recipe["window"])
+            each, label = frame_losses(
+                logits.detach(), distances.detach(), wanted, over, config.classes, recipe["window"]
+            )
             if not language:
                 means.add(each[mask], label[mask])
             else:
@@ -291,27 +351,42 @@ def train(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoin
                     gain = advantage(means.mean, label, each)
                 else:
                     with torch.no_grad():
-                        without, _ = frame_losses(*model.detect(x, mask, None, None)[:2], wanted, over, config.classes, recipe["window"])
+                        without, _ = frame_losses(
+                            *model.detect(x, mask, None, None)[:2],
+                            wanted,
+                            over,
+                            config.classes,
+                            recipe["window"],
+                        )
                     gain = without - each
                 loss = loss + ADVANTAGE_WEIGHT * advantage_loss(said["advantage"], gain, mask)
         if language and variant.text_weight:
             loss = loss + variant.text_weight * said["text_loss"]
         return loss
 
-    modules, given = {"model": model, "means": means}, (recipe["lr"], recipe["weight_decay"], generator, variant.name, checkpoint)
+    modules, given = (
+        {"model": model, "means": means},
+        (recipe["lr"], recipe["weight_decay"], generator, variant.name, checkpoint),
+    )
     curve = fit(modules, loss_of, steps, *given, ema=recipe["ema"])
     return model.eval(), curve
 
 
 # Which frames language helps: learnt on recordings that the model was not trained on
 def certainty(logits: Tensor, at, length: int) -> Tensor:
-    """The greatest probability of each class at any level's point over a frame: (B, P, C) to (B, T, C)."""
-    over = [logits[:, at.stride == s].sigmoid().repeat_interleave(int(s), 1)[:, :length] for s in at.stride.unique()]
+    """The greatest probability of each class at any level's point over a frame: (B, P, C) to (B, T,
+    C).
+    """
+    over = [
+        logits[:, at.stride == s].sigmoid().repeat_interleave(int(s), 1)[:, :length]
+        for s in at.stride.unique()
+    ]
     return torch.stack(over).amax(0)
 
 
 def signals(model: ActionVLM, x: Tensor, mask: Tensor, said: dict[str, Tensor], at) -> Tensor:
-    """Fifteen numbers that say how sure vision, language at full weight and the pointer are, and whether they agree (B, T, 15).
+    """Fifteen numbers that say how sure vision, language at full weight and the pointer are, and
+    whether they agree (B, T, 15).
 
     They mean the same in models of different folds, which hidden states do not.
     """
@@ -335,7 +410,8 @@ class Selector:
 
     Attributes:
         mean, std: Of the signals (15,).
-        slope: (15,). offset: scalar. scale: standard deviation of the advantages that it was fitted to.
+        slope: (15,). offset: scalar. scale: standard deviation of the advantages that it was fitted
+            to.
     """
 
     mean: Tensor
@@ -346,7 +422,9 @@ class Selector:
 
     @classmethod
     def fit(cls, x: Tensor, gain: Tensor, ridge: float = 0.01) -> "Selector":
-        """Least squares on standardised signals (N, 15) with a penalty of `ridge` N on the squared slope; gains (N,)."""
+        """Least squares on standardised signals (N, 15) with a penalty of `ridge` N on the squared
+        slope; gains (N,).
+        """
         mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
         z = ((x - mean) / std).double()
         system = z.T @ z + ridge * len(z) * torch.eye(z.shape[1], dtype=torch.double)
@@ -355,22 +433,35 @@ class Selector:
 
     def __call__(self, x: Tensor) -> Tensor:
         """lambda = 2 sigmoid(ReLU(3 Â / scale)) - 1 of signals (.., 15)."""
-        mean, std, slope, offset, scale = moved((self.mean, self.std, self.slope, self.offset, self.scale), x.device)
+        mean, std, slope, offset, scale = moved(
+            (self.mean, self.std, self.slope, self.offset, self.scale), x.device
+        )
         return language_weight(3 * ((x - mean) / std @ slope + offset) / scale)
 
 
 @torch.inference_mode()
-def gains_of(model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: dict) -> tuple[Tensor, Tensor]:
-    """Signals (N, 15) and paired advantages L(0) - L(1) (N,) of all frames of videos that the model was not trained on."""
+def gains_of(
+    model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: dict
+) -> tuple[Tensor, Tensor]:
+    """Signals (N, 15) and paired advantages L(0) - L(1) (N,) of all frames of videos that the model
+    was not trained on.
+    """
     length = recipe["window"]
-    at, xs, gains, prompt = beside(model, points(length, model.config.levels)), [], [], beside(model, prompt)
+    at, xs, gains, prompt = (
+        beside(model, points(length, model.config.levels)),
+        [],
+        [],
+        beside(model, prompt),
+    )
     for _, cut in slide(videos, length, 0.0):
         cut = beside(model, cut)
         x, mask = stack(cut)
         wanted = [(s, k, *assign(at, s, k, model.config.classes)) for *_, s, k in cut]
         said = model.read(x, mask, prompt)
         alone, full = (
-            frame_losses(*model.detect(x, mask, *given)[:2], wanted, at, model.config.classes, length)[0]
+            frame_losses(
+                *model.detect(x, mask, *given)[:2], wanted, at, model.config.classes, length
+            )[0]
             for given in ((None, None), (said, torch.ones_like(said["advantage"])))
         )
         xs.append(signals(model, x, mask, said, at)[mask].cpu())
@@ -378,11 +469,18 @@ def gains_of(model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: d
     return torch.cat(xs), torch.cat(gains)
 
 
-def cross_fit(setting: Setting, variant: Variant, aligned: str, seed: int, checkpoint: str) -> Selector:
-    """Advantages measured where they generalise: each fold's recordings by a model that was trained on the others."""
+def cross_fit(
+    setting: Setting, variant: Variant, aligned: str, seed: int, checkpoint: str
+) -> Selector:
+    """Advantages measured where they generalise: each fold's recordings by a model that was trained
+    on the others.
+    """
     found = []
     for k in range(variant.folds):
-        mine, rest = setting.train[k :: variant.folds], [x for i, x in enumerate(setting.train) if i % variant.folds != k]
+        mine, rest = (
+            setting.train[k :: variant.folds],
+            [x for i, x in enumerate(setting.train) if i % variant.folds != k],
+        )
         model, _ = train(replace(setting, train=rest), variant, aligned, seed, f"{checkpoint}-{k}")
         found.append(gains_of(model, setting.prompt, mine, setting.recipe))
     return Selector.fit(*(torch.cat(x) for x in zip(*found, strict=True)))
@@ -394,9 +492,11 @@ class VisionLanguageLocaliser(Localiser):
 
     Attributes:
         prompt: What it reads; None switches language off.
-        weight: Replaces the model's own lambda: a number, a `Selector`, or "oracle", 1 where language lowers the loss.
+        weight: Replaces the model's own lambda: a number, a `Selector`, or "oracle", 1 where
+            language lowers the loss.
         known: Of the oracle: videos by name.
-        heard: What language said, by what comes first in a group of windows; copies that read the same share it.
+        heard: What language said, by what comes first in a group of windows; copies that read the
+            same share it.
     """
 
     prompt: Prompt | None = None
@@ -405,9 +505,15 @@ class VisionLanguageLocaliser(Localiser):
     heard: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
 
     def actions(self, video: str) -> tuple[Tensor, Tensor]:
-        return super().actions(video) if self.known is None else (self.known[video].segments, self.known[video].labels)
+        return (
+            super().actions(video)
+            if self.known is None
+            else (self.known[video].segments, self.known[video].labels)
+        )
 
-    def run(self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    def run(
+        self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         model, cut = self.model, beside(self.model, cut)
         x, mask = stack(cut)
         if self.prompt is None:
@@ -422,7 +528,10 @@ class VisionLanguageLocaliser(Localiser):
             weight = self.weight(signals(model, x, mask, said, at))
         elif self.weight == "oracle":
             wanted = [(s, k, *assign(at, s, k, classes)) for *_, s, k in cut]
-            both = [model.detect(x, mask, *given)[:2] for given in ((None, None), (said, torch.ones_like(like)))]
+            both = [
+                model.detect(x, mask, *given)[:2]
+                for given in ((None, None), (said, torch.ones_like(like)))
+            ]
             alone, full = (frame_losses(*found, wanted, at, classes, length)[0] for found in both)
             weight = (alone > full).float()
         else:
@@ -433,11 +542,25 @@ class VisionLanguageLocaliser(Localiser):
         """Weights, prompt and everything else as one safetensors file; of `weight` a number only."""
         model, adapters = self.model, getattr(self.model.reader.branch.lm, "peft_config", None)
         state = {f"localiser.{k}": v for k, v in model.localiser.state_dict().items()}
-        state |= {f"reader.{k}": v for k, v in model.reader.state_dict().items() if not model.reader.elsewhere(k)}
+        state |= {
+            f"reader.{k}": v
+            for k, v in model.reader.state_dict().items()
+            if not model.reader.elsewhere(k)
+        }
         state |= {f"prompt.{k}": v for k, v in vars(self.prompt).items()}
         state |= {"standard.mean": self.mean, "standard.std": self.std}
-        note = {"localiser": asdict(model.config), "reader": asdict(model.reader.config), "variant": asdict(model.variant)}
-        note |= {"reach": model.reach, "classes": self.classes, "clock": asdict(self.clock), "recipe": self.recipe, "weight": self.weight}
+        note = {
+            "localiser": asdict(model.config),
+            "reader": asdict(model.reader.config),
+            "variant": asdict(model.variant),
+        }
+        note |= {
+            "reach": model.reach,
+            "classes": self.classes,
+            "clock": asdict(self.clock),
+            "recipe": self.recipe,
+            "weight": self.weight,
+        }
         note["rank"] = adapters["default"].r if adapters else 0  # of LoRA
         files.save(path, "reasoner", note, state)
 
@@ -451,37 +574,69 @@ class VisionLanguageLocaliser(Localiser):
         note, state = files.read(path, "reasoner")
 
         def part(name: str) -> dict[str, Tensor]:
-            return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+            return {
+                k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")
+            }
 
         variant = Variant(**note["variant"] | {"read_from": tuple(note["variant"]["read_from"])})
         reader = Reader(ReaderConfig(**note["reader"]))
-        reader = files.fill(lora(reader, note["rank"]) if note["rank"] else reader, part("reader"), path, reader.elsewhere)
+        reader = files.fill(
+            lora(reader, note["rank"]) if note["rank"] else reader,
+            part("reader"),
+            path,
+            reader.elsewhere,
+        )
         reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
-        localiser = files.fill(ActionFormer(LocalizerConfig(**note["localiser"])), part("localiser"), path)
+        localiser = files.fill(
+            ActionFormer(LocalizerConfig(**note["localiser"])), part("localiser"), path
+        )
         mean, std = state["standard.mean"], state["standard.std"]
         model = ActionVLM(localiser, reader, mean, std, variant, note["reach"]).eval()
-        return cls(model, note["classes"], Clock(**note["clock"]), note["recipe"], mean, std, Prompt(**part("prompt")), note["weight"])
+        return cls(
+            model,
+            note["classes"],
+            Clock(**note["clock"]),
+            note["recipe"],
+            mean,
+            std,
+            Prompt(**part("prompt")),
+            note["weight"],
+        )
 
 
 @torch.inference_mode()
-def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: dict, selector: Selector | None = None) -> pd.DataFrame:
+def frames_of(
+    model: ActionVLM,
+    prompt: Prompt,
+    test: list[Sequence],
+    recipe: dict,
+    selector: Selector | None = None,
+) -> pd.DataFrame:
     """One row a frame of the test videos, windows side by side.
 
     Returns:
-        `video`, `step`, `label` (class number, C for background), `weight` (lambda), `predicted` (Â), `gain`, the paired
-        advantage L(0) - L(lambda) at the same weights, `loss`, L(lambda), `pointer`, the candidate pointed at, K for none,
-        and with a selector `selected`, its lambda.
+        `video`, `step`, `label` (class number, C for background), `weight` (lambda), `predicted`
+        (Â), `gain`, the paired advantage L(0) - L(lambda) at the same weights, `loss`, L(lambda),
+        `pointer`, the candidate pointed at, K for none, and with a selector `selected`, its lambda.
     """
     config, length, prompt = model.config, recipe["window"], beside(model, prompt)
-    at, rows, stride = beside(model, points(length, config.levels)), [], model.reader.branch.config.lm_stride
+    at, rows, stride = (
+        beside(model, points(length, config.levels)),
+        [],
+        model.reader.branch.config.lm_stride,
+    )
     for where, cut in slide(test, length, 0.0):
         cut = beside(model, cut)
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
         x, mask = stack(cut)
         said = model.read(x, mask, prompt)
         own = model.weight(said)
-        with_, label = frame_losses(*model.detect(x, mask, said, own)[:2], wanted, at, config.classes, length)
-        without, _ = frame_losses(*model.detect(x, mask, None, None)[:2], wanted, at, config.classes, length)
+        with_, label = frame_losses(
+            *model.detect(x, mask, said, own)[:2], wanted, at, config.classes, length
+        )
+        without, _ = frame_losses(
+            *model.detect(x, mask, None, None)[:2], wanted, at, config.classes, length
+        )
         pointed = said["pointer"].argmax(-1).repeat_interleave(stride, 1)[:, :length]
         columns = {
             "label": label,
@@ -496,25 +651,58 @@ def frames_of(model: ActionVLM, prompt: Prompt, test: list[Sequence], recipe: di
         columns, mask = {k: v.cpu() for k, v in columns.items()}, mask.cpu()
         step = torch.tensor([s for _, s in where])[:, None] + torch.arange(length)
         name = np.repeat([v for v, _ in where], mask.sum(1).numpy())
-        rows.append(pd.DataFrame({"video": name, "step": step[mask].numpy()} | {k: v[mask].numpy() for k, v in columns.items()}))
+        rows.append(
+            pd.DataFrame(
+                {"video": name, "step": step[mask].numpy()}
+                | {k: v[mask].numpy() for k, v in columns.items()}
+            )
+        )
     return pd.concat(rows, ignore_index=True).drop_duplicates(["video", "step"])
 
 
 def prepare(
-    found: dict[str, Tensor], durations: dict, truth: str, classes: dict[str, str], clock: dict, config: dict, recipe: dict, aligned: str
+    found: dict[str, Tensor],
+    durations: dict,
+    truth: str,
+    classes: dict[str, str],
+    clock: dict,
+    config: dict,
+    recipe: dict,
+    aligned: str,
 ) -> tuple[Setting, list[Sequence], dict[str, Tensor]]:
-    """What the jobs below start from: setting, test videos, features of clauses; arguments as there, `found` by video."""
+    """What the jobs below start from: setting, test videos, features of clauses; arguments as
+    there, `found` by video.
+    """
     table = pd.read_parquet(truth)
     seen = torch.cat([found[v] for v in durations["train"]]).float()
     mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
 
     def standard(part: str) -> list[Sequence]:
         names, mine = durations[part], table[table["video"].isin(durations[part])]
-        return sequences({v: (found[v].float() - mean) / std for v in names}, names, mine, list(classes), Clock(**clock))
+        return sequences(
+            {v: (found[v].float() - mean) / std for v in names},
+            names,
+            mine,
+            list(classes),
+            Clock(**clock),
+        )
 
     words, reach, said = language_of(aligned)
-    prompt, bare = (prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False))
-    setting = Setting(standard("train"), prompt, bare, words, list(classes), LocalizerConfig(**config), recipe, reach, mean, std)
+    prompt, bare = (
+        prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False)
+    )
+    setting = Setting(
+        standard("train"),
+        prompt,
+        bare,
+        words,
+        list(classes),
+        LocalizerConfig(**config),
+        recipe,
+        reach,
+        mean,
+        std,
+    )
     return setting, standard("test"), said
 
 
@@ -525,13 +713,14 @@ def vision_language_job(
     """Train one variant and test it under several conditions.
 
     Args:
-        variant: What to train.
-        features, durations, truth, clock, config, recipe, seed, checkpoint: See `vlact.papers.actionvlm.localizing.localise_job`; the
+        variant: What to train. features, durations, truth, clock, config, recipe, seed, checkpoint:
+        See `vlact.papers.actionvlm.localizing.localise_job`; the
             recipe has the reader's, too.
         classes: Name to description.
         aligned: Folder of the alignment stage.
-        conditions: Name to what language reads: a list, which class's description stands with each name; a number, the
-            weight that replaces the model's own; None switches language off. "own" is always tested.
+        conditions: Name to what language reads: a list, which class's description stands with each
+            name; a number, the weight that replaces the model's own; None switches language off.
+            "own" is always tested.
         out: Detections go to `out`.parquet with the column `condition`, what `frames_of` returns to
             `out`-frames.parquet, see `Variant.watched`.
         weights: Where to leave the trained model, if anywhere; see `VisionLanguageLocaliser.save`.
@@ -541,7 +730,13 @@ def vision_language_job(
     """
     found, time, texts = load_file(features), Clock(**clock), list(classes.values())
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
-    words, prompt, bare, mean, std = setting.words, setting.prompt, setting.bare, setting.mean, setting.std
+    words, prompt, bare, mean, std = (
+        setting.words,
+        setting.prompt,
+        setting.bare,
+        setting.mean,
+        setting.std,
+    )
     model, curve = train(setting, variant, aligned, seed, checkpoint)
     own = (prompt if variant.described else bare) if variant.reads else None
     plain = VisionLanguageLocaliser(model, list(classes), time, recipe, mean, std, own)
@@ -552,7 +747,11 @@ def vision_language_job(
         if given is None:
             tested[name] = replace(plain, prompt=None)
         elif isinstance(given, list):
-            tested[name] = replace(plain, prompt=prompt_of(words, list(classes), [texts[i] for i in given], said), heard={})
+            tested[name] = replace(
+                plain,
+                prompt=prompt_of(words, list(classes), [texts[i] for i in given], said),
+                heard={},
+            )
         else:
             tested[name] = replace(plain, weight=given)
     if variant.folds:
@@ -560,18 +759,26 @@ def vision_language_job(
         tested |= {"λ = 0.4": replace(plain, weight=0.4), "selective": chosen}
         tested["oracle"] = replace(plain, weight="oracle", known={x.name: x for x in test})
         tested |= {
-            f"selective, {k}": replace(chosen, prompt=x.prompt, heard=x.heard) for k, x in tested.items() if k.startswith("deranged")
+            f"selective, {k}": replace(chosen, prompt=x.prompt, heard=x.heard)
+            for k, x in tested.items()
+            if k.startswith("deranged")
         }
         tested |= {
             f"λ = 0.4, {k}": replace(plain, weight=0.4, prompt=x.prompt, heard=x.heard)
             for k, x in tested.items()
             if k.startswith("deranged")
         }
-    detections = [x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()]
+    detections = [
+        x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()
+    ]
     detections = pd.concat(detections, ignore_index=True).assign(model=variant.name, seed=seed)
     if variant.watched(conditions):
-        frames = frames_of(model, own, test, recipe, chosen.weight if variant.folds else None).assign(model=variant.name, seed=seed)
-        write_whole(Path(f"{out}-frames.parquet"), lambda d, p: d.to_parquet(p, index=False), frames)
+        frames = frames_of(
+            model, own, test, recipe, chosen.weight if variant.folds else None
+        ).assign(model=variant.name, seed=seed)
+        write_whole(
+            Path(f"{out}-frames.parquet"), lambda d, p: d.to_parquet(p, index=False), frames
+        )
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve
 
@@ -580,12 +787,14 @@ def answer_job(
     features: str, durations: dict[str, dict[str, float]], truth: str, classes: dict[str, str], clock: dict, config: dict, recipe: dict,
     aligned: str, orders: dict[str, list[int]], seed: int, out: str, checkpoint: str,
 ) -> list[dict]:  # fmt: skip
-    """Localisation as question answering (VTimeLLM, TimeMarker): the whole reader learns to write the actions of a window.
+    """Localisation as question answering (VTimeLLM, TimeMarker): the whole reader learns to write
+    the actions of a window.
 
     Args:
         orders: Name to which class's description stands with each name; "own" is always tested.
-        out: Answers go to `out`.parquet: `video, start` (first step of the window), `condition, text, ended`.
-        features, durations, truth, classes, clock, config, recipe, aligned, seed, checkpoint: See `vision_language_job`.
+        out: Answers go to `out`.parquet: `video, start` (first step of the window), `condition,
+        text, ended`. features, durations, truth, classes, clock, config, recipe, aligned, seed,
+        checkpoint: See `vision_language_job`.
 
     Returns:
         The curve.
@@ -593,7 +802,10 @@ def answer_job(
     found = load_file(features)
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
     torch.manual_seed(seed)
-    reader, generator = Reader.load(f"{aligned}/reader.safetensors"), torch.Generator().manual_seed(seed)
+    reader, generator = (
+        Reader.load(f"{aligned}/reader.safetensors"),
+        torch.Generator().manual_seed(seed),
+    )
     reader = put(lora(reader, recipe["rank"]) if reader.config.lm else reader)
     whole, mean, std = beside(reader, (setting.prompt, setting.mean, setting.std))
     length, most = recipe["window"], reader.most_words
@@ -602,27 +814,55 @@ def answer_job(
         cut = draw(setting.train, recipe["batch_size"], length, generator)
         x, mask = stack(cut)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
-        x, mask, text = beside(reader, (x, mask, targets(setting.words, answers(cut, setting.classes, length))))
+        x, mask, text = beside(
+            reader, (x, mask, targets(setting.words, answers(cut, setting.classes, length)))
+        )
         with in_half(reader):
-            return reader((x * std + mean) * mask[..., None], mask, whole.expand(len(x)), text)["text_loss"]
+            return reader((x * std + mean) * mask[..., None], mask, whole.expand(len(x)), text)[
+                "text_loss"
+            ]
 
     steps = steps_of(setting.train, recipe, recipe["epochs"])
-    curve = fit({"reader": reader}, loss_of, steps, recipe["lr"], 0.01, generator, "answers", checkpoint)
+    curve = fit(
+        {"reader": reader}, loss_of, steps, recipe["lr"], 0.01, generator, "answers", checkpoint
+    )
     reader.eval()
     texts, rows = list(classes.values()), []
-    where = [(one.name, s, *window(one, s, length)[:2]) for one in test for s in starts(len(one.features), length, 0.0)]
+    where = [
+        (one.name, s, *window(one, s, length)[:2])
+        for one in test
+        for s in starts(len(one.features), length, 0.0)
+    ]
     for name, order in ({"own": list(range(len(texts)))} | orders).items():
-        prompt = beside(reader, prompt_of(setting.words, list(classes), [texts[i] for i in order], said))
+        prompt = beside(
+            reader, prompt_of(setting.words, list(classes), [texts[i] for i in order], said)
+        )
         for k in range(0, len(where), 32):
             part = where[k : k + 32]
-            x, mask = beside(reader, (torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part])))
+            x, mask = beside(
+                reader, (torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part]))
+            )
             raw, asked = (x * std + mean) * mask[..., None], prompt.expand(len(part))
             with torch.inference_mode():
-                said_ = reader.branch.generate(raw, mask, reader.embed(asked), asked.mask, setting.words.eos_token_id, most)
+                said_ = reader.branch.generate(
+                    raw, mask, reader.embed(asked), asked.mask, setting.words.eos_token_id, most
+                )
             for (video, start, *_), ids in zip(part, said_, strict=True):
                 text = setting.words.decode(ids)
-                rows.append({"video": video, "start": start, "condition": name, "text": text, "ended": len(ids) < most})
-    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), pd.DataFrame(rows).assign(seed=seed))
+                rows.append(
+                    {
+                        "video": video,
+                        "start": start,
+                        "condition": name,
+                        "text": text,
+                        "ended": len(ids) < most,
+                    }
+                )
+    write_whole(
+        Path(f"{out}.parquet"),
+        lambda d, p: d.to_parquet(p, index=False),
+        pd.DataFrame(rows).assign(seed=seed),
+    )
     return curve
 
 

@@ -1,7 +1,8 @@
-"""The motion-transfer benchmark: train on the clips of one set, test on both, and the other way round.
+"""The motion-transfer benchmark: train on the clips of one set, test on both, and the other way
+round.
 
-A model is anything that turns clips into logits: `KINDS` holds those of the paper that are here, and `TransferBenchmark`
-takes one of your own.
+A model is anything that turns clips into logits: `KINDS` holds those of the paper that are here,
+and `TransferBenchmark` takes one of your own.
 """
 
 from collections.abc import Callable
@@ -46,9 +47,22 @@ from vlact.runtime.device import beside, of, put
 from vlact.runtime.jobs import write_whole
 from vlact.training.loop import autocast, batches, fit
 
-SCRATCH = {"ResNet50": ResNet50, "I3D": I3D, "X3D": X3D, "SlowFast": SlowFast, "MViTv2": MViTv2, "Rev-MViT": RevMViT}
+SCRATCH = {
+    "ResNet50": ResNet50,
+    "I3D": I3D,
+    "X3D": X3D,
+    "SlowFast": SlowFast,
+    "MViTv2": MViTv2,
+    "Rev-MViT": RevMViT,
+}
 OVER_CLIP = {"AIM": AIM, "UniformerV2": UniFormerV2}
-BY_NAME = {"ActionCLIP": ActionCLIP, "X-CLIP": XCLIP, "ViFi-CLIP": ViFi, "EZ-CLIP": EZCLIP, "FROSTER": FROSTER}
+BY_NAME = {
+    "ActionCLIP": ActionCLIP,
+    "X-CLIP": XCLIP,
+    "ViFi-CLIP": ViFi,
+    "EZ-CLIP": EZCLIP,
+    "FROSTER": FROSTER,
+}
 TIMESFORMER = {"ProcVLR": ProcVLR, "ACE": ACE}
 DOMAINS = {"VideoDG": VideoDG, "STDN": STDN, "CIR": CIR}
 MOTION_TREES = ROOT / "vlact" / "language" / "motion_trees.yaml"
@@ -64,7 +78,9 @@ def recolour(clips: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def precision(model: nn.Module):
-    """bf16 for models that say `bf16 = True`; on CPUs it makes depthwise convolutions slower, and those of a few channels undefined."""
+    """bf16 for models that say `bf16 = True`; on CPUs it makes depthwise convolutions slower, and
+    those of a few channels undefined.
+    """
     return autocast(of(model).type) if getattr(model, "bf16", False) else nullcontext()
 
 
@@ -107,24 +123,36 @@ class ByName(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C) over `names`."""
-        return self.method.logit_scale * self.method.scores(self.method.keep(clips), [[n] for n in self.names])
+        return self.method.logit_scale * self.method.scores(
+            self.method.keep(clips), [[n] for n in self.names]
+        )
 
     def loss(self, clips: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """The method's own, which knows no smoothing."""
-        if isinstance(self.method, ACE):  # what it draws follows the training loop's chance, so that a killed run resumes
+        # what it draws follows the training loop's chance, so that a killed run resumes
+        if isinstance(self.method, ACE):
             self.method.rng = np.random.default_rng(int(torch.randint(2**31, ())))
         return self.method.loss(self.method.keep(clips), labels)
 
 
-def build(kind: str, names: list[str], options: dict, clip: str | None = None, words: dict[str, Tensor] | None = None) -> nn.Module:
+def build(
+    kind: str,
+    names: list[str],
+    options: dict,
+    clip: str | None = None,
+    words: dict[str, Tensor] | None = None,
+) -> nn.Module:
     """A model of the benchmark.
 
     Args:
-        kind: One of `SCRATCH`, `OVER_CLIP`, `BY_NAME`, `TIMESFORMER`, `DOMAINS`; `TIMESFORMER` on coarse motions of Syn-TA only.
+        kind: One of `SCRATCH`, `OVER_CLIP`, `BY_NAME`, `TIMESFORMER`, `DOMAINS`; `TIMESFORMER` on
+            coarse motions of Syn-TA only.
         names: The classes.
-        options: Of its class; and `bf16` for any, see `precision`; `weights`, a published file (a path from the repository's root), for
-            ResNet50, I3D, X3D, SlowFast and MViTv2, and for UniformerV2 and X-CLIP, which it describes whole.
-        clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for `TIMESFORMER`.
+        options: Of its class; and `bf16` for any, see `precision`; `weights`, a published file (a
+            path from the repository's root), for ResNet50, I3D, X3D, SlowFast and MViTv2, and for
+            UniformerV2 and X-CLIP, which it describes whole.
+        clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for
+            `TIMESFORMER`.
         words: Frozen features of every string that they may meet.
 
     Raises:
@@ -137,14 +165,18 @@ def build(kind: str, names: list[str], options: dict, clip: str | None = None, w
     return model
 
 
-def _build(kind: str, names: list[str], options: dict, clip: str | None, words: dict[str, Tensor] | None) -> nn.Module:
+def _build(
+    kind: str, names: list[str], options: dict, clip: str | None, words: dict[str, Tensor] | None
+) -> nn.Module:
     start = {k: v for k, v in options.items() if k in ("motion", "frames")}
     over = {k: v for k, v in options.items() if k not in start}
     if "weights" in options:
         from vlact.models import checkpoints
 
         path, rest = ROOT / options["weights"], {k: v for k, v in options.items() if k != "weights"}
-        readers = {"MViTv2": checkpoints.mvitv2} | dict.fromkeys(("ResNet50", "I3D", "X3D", "SlowFast"), checkpoints.pytorchvideo)
+        readers = {"MViTv2": checkpoints.mvitv2} | dict.fromkeys(
+            ("ResNet50", "I3D", "X3D", "SlowFast"), checkpoints.pytorchvideo
+        )
         if kind in readers:
             return readers[kind](path, SCRATCH[kind](len(names), **rest)).train()
         if kind not in ("UniformerV2", "X-CLIP") or rest:
@@ -169,10 +201,15 @@ def _build(kind: str, names: list[str], options: dict, clip: str | None, words: 
         plan = ActionTexts([(n, "") for n in names], Trees.load(MOTION_TREES, tuple(names)))
         return ByName(ACE(*given, plan, **(LITERAL | over), seed=0), names)
     if kind not in BY_NAME:
-        raise ValueError(f"no model {kind!r}; expected one of {[*SCRATCH, *OVER_CLIP, *BY_NAME, *TIMESFORMER, *DOMAINS]}")
+        raise ValueError(
+            f"no model {kind!r}; expected one of "
+            f"{[*SCRATCH, *OVER_CLIP, *BY_NAME, *TIMESFORMER, *DOMAINS]}"
+        )
     encoder = MovingFrames.start(clip, **start)
     if kind == "ViFi-CLIP":
-        return ByName(ViFi(encoder, Known(words), words, names, blocks=encoder.config.depth, **over), names)
+        return ByName(
+            ViFi(encoder, Known(words), words, names, blocks=encoder.config.depth, **over), names
+        )
     return ByName(BY_NAME[kind](encoder, words, names, **over), names)
 
 
@@ -182,7 +219,8 @@ class TransferBenchmark:
 
     Attributes:
         frames: uint8 (N, T, H, W, 3), in memory or mapped.
-        table: A row a clip, in the same order: `video, set, part, coarse_id, fine_id`, see `vlact.datasets.transfer.clips`.
+        table: A row a clip, in the same order: `video, set, part, coarse_id, fine_id`, see
+            `vlact.datasets.transfer.clips`.
         taxonomy: See `vlact.language.motions.taxonomy`.
     """
 
@@ -192,7 +230,9 @@ class TransferBenchmark:
 
     def __post_init__(self):
         if len(self.frames) != len(self.table):
-            raise ValueError(f"expected as many clips as rows; got {len(self.frames)} and {len(self.table)}")
+            raise ValueError(
+                f"expected as many clips as rows; got {len(self.frames)} and {len(self.table)}"
+            )
 
     def names(self, task: str, which: int) -> list[str]:
         """Classes to tell apart: coarse ones, or the fine ones of the set."""
@@ -218,11 +258,13 @@ class TransferBenchmark:
         return torch.cat(found).numpy()
 
     def predict(self, model: nn.Module, task: str, trained_on: int) -> pd.DataFrame:
-        """What a trained model says of the validation clips of both sets; of fine classes in its own set only, unless it goes by name.
+        """What a trained model says of the validation clips of both sets; of fine classes in its
+        own set only, unless it goes by name.
 
         Args:
-            model: uint8 clips (B, T, H, W, 3) to logits over `names`; with an attribute `frames` it is given so many, with
-                an attribute `names` it is asked for fine classes of the other set by their names.
+            model: uint8 clips (B, T, H, W, 3) to logits over `names`; with an attribute `frames` it
+                is given so many, with an attribute `names` it is asked for fine classes of the
+                other set by their names.
             task: "coarse" or "fine".
             trained_on: The set.
 
@@ -235,13 +277,29 @@ class TransferBenchmark:
             if by_name:
                 model.names = self.names(task, which)
             part = self.table.iloc[rows]
-            row = {"video": part["video"].to_numpy(), "set": which, "task": task, "trained_on": trained_on}
-            out.append(pd.DataFrame(row | {"label": part[f"{task}_id"].to_numpy(), "predicted": self.answer(model, rows)}))
+            row = {
+                "video": part["video"].to_numpy(),
+                "set": which,
+                "task": task,
+                "trained_on": trained_on,
+            }
+            out.append(
+                pd.DataFrame(
+                    row
+                    | {
+                        "label": part[f"{task}_id"].to_numpy(),
+                        "predicted": self.answer(model, rows),
+                    }
+                )
+            )
         return pd.concat(out, ignore_index=True)
 
     @torch.no_grad()
-    def rename(self, model: "ByName", trained_on: int, runs: list[list[str]], batch_size: int = 64) -> pd.DataFrame:
-        """The Synonym Robustness Test on coarse motions: validation clips of both sets, the classes by other names.
+    def rename(
+        self, model: "ByName", trained_on: int, runs: list[list[str]], batch_size: int = 64
+    ) -> pd.DataFrame:
+        """The Synonym Robustness Test on coarse motions: validation clips of both sets, the classes
+        by other names.
 
         Args:
             model: Trained.
@@ -258,7 +316,14 @@ class TransferBenchmark:
             with precision(model):
                 seen = beside(model, spread(self.clips(rows[k : k + batch_size]), model.frames))
                 seen = model.method.look(model.method.keep(seen))
-                found.append(torch.stack([model.method.match(seen, [[n] for n in names]).float().argmax(1).cpu() for names in runs]))
+                found.append(
+                    torch.stack(
+                        [
+                            model.method.match(seen, [[n] for n in names]).float().argmax(1).cpu()
+                            for names in runs
+                        ]
+                    )
+                )
         part, answers = self.table.iloc[rows], torch.cat(found, 1).numpy()
         row = {
             "video": part["video"].to_numpy(),
@@ -275,8 +340,8 @@ class TransferBenchmark:
         """Train a model on the training clips of one set.
 
         Args:
-            make: Class names to a model, see `predict`; with a method `loss(clips, labels, smoothing)` it is trained by that,
-                otherwise by cross entropy.
+            make: Class names to a model, see `predict`; with a method `loss(clips, labels,
+                smoothing)` it is trained by that, otherwise by cross entropy.
             task, trained_on: See `predict`.
             recipe: `epochs, batch_size, lr, weight_decay, smoothing`.
             seed: Initialisation, order, colours, dropout.
@@ -286,23 +351,40 @@ class TransferBenchmark:
             The model in evaluation mode, and the curve.
         """
         torch.manual_seed(seed)
-        model, generator = put(make(self.names(task, trained_on))), torch.Generator().manual_seed(seed)
+        model, generator = (
+            put(make(self.names(task, trained_on))),
+            torch.Generator().manual_seed(seed),
+        )
         rows = self.rows(trained_on, "train")
         target = torch.from_numpy(self.table[f"{task}_id"].to_numpy()[rows])
         steps = max(1, round(recipe["epochs"] * len(rows) / recipe["batch_size"]))
-        order = list(batches(len(rows), recipe["batch_size"], steps, torch.Generator().manual_seed(seed)))
+        order = list(
+            batches(len(rows), recipe["batch_size"], steps, torch.Generator().manual_seed(seed))
+        )
 
         def loss_of(step: int) -> Tensor:
             clips = self.clips(rows[order[step].numpy()])
             clips = recolour(spread(clips, getattr(model, "frames", clips.shape[1])), generator)
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout comes from the global state
+            # dropout comes from the global state
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             clips, labels = beside(model, (clips, target[order[step]]))
             with precision(model):
                 if hasattr(model, "loss"):
                     return model.loss(clips, labels, recipe["smoothing"])
-                return cross_entropy(model(clips).float(), labels, label_smoothing=recipe["smoothing"])
+                return cross_entropy(
+                    model(clips).float(), labels, label_smoothing=recipe["smoothing"]
+                )
 
-        curve = fit({"model": model}, loss_of, steps, recipe["lr"], recipe["weight_decay"], generator, label, checkpoint)
+        curve = fit(
+            {"model": model},
+            loss_of,
+            steps,
+            recipe["lr"],
+            recipe["weight_decay"],
+            generator,
+            label,
+            checkpoint,
+        )
         return model.eval(), curve
 
 
@@ -327,10 +409,23 @@ def transfer_job(
     bench = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy)
     known = put(load_file(words)) if kind in BY_NAME or kind == "CIR" else None
     label = f"{kind}, {task}, set {trained_on}"
-    model, curve = bench.train(lambda names: build(kind, names, options, clip, known), task, trained_on, recipe, seed, label, checkpoint)
+    model, curve = bench.train(
+        lambda names: build(kind, names, options, clip, known),
+        task,
+        trained_on,
+        recipe,
+        seed,
+        label,
+        checkpoint,
+    )
     found = bench.predict(model, task, trained_on).assign(model=kind, seed=seed)
     if weights:
-        files.save(weights, "transfer", {"kind": kind, "task": task, "trained_on": trained_on, "options": options}, model.state_dict())
+        files.save(
+            weights,
+            "transfer",
+            {"kind": kind, "task": task, "trained_on": trained_on, "options": options},
+            model.state_dict(),
+        )
     write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), found)
     return curve
 
@@ -345,22 +440,32 @@ def rename_job(
     """`TransferBenchmark.rename` of a model from `weights`, or of one that is trained here.
 
     Args:
-        kind, options, frames, table, taxonomy, trained_on, recipe, seed, words, out, checkpoint: See `transfer_job`.
+        kind, options, frames, table, taxonomy, trained_on, recipe, seed, words, out, checkpoint:
+        See `transfer_job`.
         runs: See `TransferBenchmark.rename`.
         start: What the model starts from, `clip` of `build`.
         weights: What `transfer_job` left; "" trains by `recipe`.
     """
     from safetensors.torch import load_file
 
-    bench, known = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy), put(load_file(words))
+    bench, known = (
+        TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy),
+        put(load_file(words)),
+    )
 
     def make(names: list[str]) -> nn.Module:
         return build(kind, names, options, start, known)
 
     if weights:
-        model = put(files.fill(make(bench.names("coarse", trained_on)), files.read(weights, "transfer")[1], weights))
+        model = put(
+            files.fill(
+                make(bench.names("coarse", trained_on)), files.read(weights, "transfer")[1], weights
+            )
+        )
     else:
-        model, _ = bench.train(make, "coarse", trained_on, recipe, seed, f"{kind}, set {trained_on}", checkpoint)
+        model, _ = bench.train(
+            make, "coarse", trained_on, recipe, seed, f"{kind}, set {trained_on}", checkpoint
+        )
     found = bench.rename(model, trained_on, runs).assign(model=kind, seed=seed)
     write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), found)
 
@@ -375,18 +480,29 @@ def factors_job(
     """Train a model where every factor is in its first half, and ask it where one is new.
 
     Args:
-        table: As for `TransferBenchmark`, set 1 only; `part` says "train", or what is new.
-        kind, options, frames, taxonomy, recipe, seed, clip, words, out, checkpoint: See `transfer_job`.
+        table: As for `TransferBenchmark`, set 1 only; `part` says "train", or what is new. kind,
+        options, frames, taxonomy, recipe, seed, clip, words, out, checkpoint: See `transfer_job`.
     """
     from safetensors.torch import load_file
 
-    bench, known = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy), put(load_file(words))
+    bench, known = (
+        TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy),
+        put(load_file(words)),
+    )
     model, _ = bench.train(
-        lambda names: build(kind, names, options, clip, known), "coarse", 1, recipe, seed, f"{kind}, factors", checkpoint
+        lambda names: build(kind, names, options, clip, known),
+        "coarse",
+        1,
+        recipe,
+        seed,
+        f"{kind}, factors",
+        checkpoint,
     )
     rows = np.flatnonzero(bench.table["part"] != "train")
     part = bench.table.iloc[rows]
-    found = part[["video", "part", "fine_id"]].assign(label=part["coarse_id"], predicted=bench.answer(model, rows), model=kind, seed=seed)
+    found = part[["video", "part", "fine_id"]].assign(
+        label=part["coarse_id"], predicted=bench.answer(model, rows), model=kind, seed=seed
+    )
     write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), found)
 
 
@@ -397,13 +513,14 @@ def disentangle_job(
     arm: str, trunk: dict, options: dict, frames: str, table: str, taxonomy: pd.DataFrame, trained_on: int, recipe: dict, seed: int,
     clip: str, words: str, out: str, checkpoint: str, weights: str = "",
 ) -> None:  # fmt: skip
-    """Train one arm of the disentanglement on the fine labels of a set and write its coarse predictions.
+    """Train one arm of the disentanglement on the fine labels of a set and write its coarse
+    predictions.
 
     Args:
         arm: Its name.
         trunk: Options of EZ-CLIP.
-        options: Of `vlact.models.disentangled.Disentangled`.
-        frames, table, taxonomy, trained_on, recipe, seed, clip, words, out, checkpoint, weights: See `transfer_job`.
+        options: Of `vlact.models.disentangled.Disentangled`. frames, table, taxonomy, trained_on,
+        recipe, seed, clip, words, out, checkpoint, weights: See `transfer_job`.
     """
     from safetensors.torch import load_file
 
@@ -416,11 +533,20 @@ def disentangle_job(
     parent = torch.tensor(mine["coarse_id"].tolist())
 
     def make(fine: list[str]) -> Disentangled:
-        return Disentangled(build("EZ-CLIP", coarse, trunk, clip, known).method, fine, parent, **options)
+        return Disentangled(
+            build("EZ-CLIP", coarse, trunk, clip, known).method, fine, parent, **options
+        )
 
-    model, _ = bench.train(make, "fine", trained_on, recipe, seed, f"{arm}, set {trained_on}", checkpoint)
+    model, _ = bench.train(
+        make, "fine", trained_on, recipe, seed, f"{arm}, set {trained_on}", checkpoint
+    )
     if weights:
-        files.save(weights, "disentangled", {"arm": arm, "trained_on": trained_on, "options": options}, model.state_dict())
+        files.save(
+            weights,
+            "disentangled",
+            {"arm": arm, "trained_on": trained_on, "options": options},
+            model.state_dict(),
+        )
     found = bench.predict(model, "coarse", trained_on).assign(model=arm, seed=seed)
     write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), found)
 

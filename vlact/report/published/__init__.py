@@ -15,5 +15,8 @@ def read(table: str) -> pd.DataFrame:
     """
     path = Path(__file__).parent / f"{table}.csv"
     if not path.is_file():
-        raise ValueError(f"{table}: no such published table; expected one of {sorted(p.stem for p in path.parent.glob('*.csv'))}")
+        raise ValueError(
+            f"{table}: no such published table; expected one of "
+            f"{sorted(p.stem for p in path.parent.glob('*.csv'))}"
+        )
     return pd.read_csv(path)
