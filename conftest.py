@@ -14,7 +14,7 @@ def pytest_collectstart(collector):
 @pytest.fixture
 def until_killed(monkeypatch):
     """`until_killed(function, .., saves=n)` runs it until its n-th checkpoint is written."""
-    from vlact.training.loop import loop as training
+    from vlact.training import loop as training
 
     class Killed(Exception):
         pass

@@ -277,7 +277,7 @@ def bumps(videos, seed, length=48):
 
 def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, monkeypatch, until_killed):
     from vlact.metrics.localization import evaluate
-    from vlact.training.loop import loop as training
+    from vlact.training import loop as training
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 40)
     config = LocalizerConfig(feature_dim=4, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=3, dropout=0.1)

@@ -19,7 +19,7 @@ from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.text import MINILM_SHA256, SentenceEncoder, find_minilm, sentence_encoder
 from vlact.runtime import jobs
 from vlact.stages.worlds import worlds
-from vlact.training.loop import loop as training
+from vlact.training import loop as training
 from vlact.training.loop import pretraining
 
 SMALL = {
@@ -475,7 +475,7 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
     code = """
 import sys
 from vlact import params
-from vlact.training.loop import loop as training
+from vlact.training import loop as training
 from vlact.stages.pretrain import pretraining
 if __name__ == "__main__":
     training.CHECKPOINT_EVERY = 4

@@ -194,7 +194,7 @@ def test_a_job_writes_predictions_and_resumes_to_the_same(
     kind, start, tmp_path, monkeypatch, until_killed
 ):
     from vlact.papers.transfer import benchmark as transferring
-    from vlact.training.loop import loop as training
+    from vlact.training import loop as training
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
     one = bench(2)

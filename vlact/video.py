@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlact.jobs import write_whole
+from vlact.runtime.jobs import write_whole
 
 CONTAINERS = {".mkv": "matroska", ".mov": "mov", ".avi": "avi"}  # others are mp4
 ENDINGS = ("", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4")  # that a video's file may have where its name has none
