@@ -536,7 +536,7 @@ def test_features_of_a_video_by_internvideo2(tmp_path):
     import numpy as np
 
     from vlact import video
-    from vlact.training.loop import features
+    from vlact.training import features
 
     torch.save(published_internvideo2(), tmp_path / "i.pth")
     video.write(

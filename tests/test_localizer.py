@@ -373,7 +373,7 @@ def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
 def test_frames_come_by_steps_and_adapters_learn_from_them_end_to_end(tmp_path):
     from vlact import video
     from vlact.models.dual import DualConfig, DualEncoder
-    from vlact.training.loop import features
+    from vlact.training import features
 
     rng, rows, durations = np.random.default_rng(0), [], {"train": {}, "test": {}}
     for v, part in enumerate(["train"] * 3 + ["test"]):

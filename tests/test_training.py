@@ -20,7 +20,7 @@ from vlact.models.text import MINILM_SHA256, SentenceEncoder, find_minilm, sente
 from vlact.runtime import jobs
 from vlact.stages.worlds import worlds
 from vlact.training import loop as training
-from vlact.training.loop import pretraining
+from vlact.training import pretraining
 
 SMALL = {
     "image_size": 32,
