@@ -3,7 +3,7 @@ PROFILE ?= mini
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test notebooks verify site lab lock execute lint doctor
+.PHONY: repro test notebooks verify site lab lock execute lint doctor publish bench
 .DEFAULT_GOAL := repro
 
 .venv/.ok: requirements.lock
@@ -26,9 +26,11 @@ notebooks: .venv/.ok      ## every notebook on its tiny default, against its sto
 	pytest --nbval notebooks/1*.ipynb notebooks/3[0-3]*.ipynb & pytest --nbval notebooks/2*.ipynb notebooks/4[12]*.ipynb && wait $$!
 	pytest --nbval notebooks/34*.ipynb notebooks/40*.ipynb
 
-verify: .venv/.ok         ## everything again from nothing; the committed figures must come out
-	python -m vlact.tools.pipeline repro $(PROFILE) -f
-	git diff --exit-code figures
+verify: .venv/.ok         ## compare what `make repro` left with the published run, see its docstring
+	python -m vlact.tools.verify $(PROFILE)
+
+publish: .venv/.ok        ## copy the tables and figures of PROFILE to figures/, with run.json
+	python -m vlact.tools.pipeline publish $(PROFILE)
 
 site: .venv/.ok           ## static pages of PROFILE's results in site/, to open in any browser
 	python -m vlact.report.site $(PROFILE)
@@ -45,6 +47,6 @@ execute: .venv/.ok        ## run the notebooks on their tiny default and store t
 lint: .venv/.ok           ## ruff
 	ruff check . && ruff format --check .
 
-lock: .venv/.ok           ## after a change of pyproject.toml, of the results map or of stage_minutes
+lock: .venv/.ok           ## after a change of pyproject.toml or of stage_minutes
 	uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 	python -m vlact.tools.pipeline docs

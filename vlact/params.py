@@ -260,7 +260,7 @@ class Params:
     profile: str
     workspace: str
     workers: int  # processes of a stage
-    lanes: int  # stages that `make repro` runs at a time
+    parallel_stages: int  # stages that `make repro` runs at a time
     device: str  # where models are trained and run, see `vlact.runtime.device.choose`
     seeds: list
     world: World
@@ -285,12 +285,16 @@ class Params:
 
     @property
     def figures(self) -> Path:
-        """Where tables and figures go: `figures/<profile>`, or inside data for a scratch run."""
-        return (
-            ROOT / "figures" / self.workspace
-            if self.workspace == self.profile
-            else self.data / "figures"
-        )
+        """Where tables and figures go, a folder a stage; `make publish` copies them."""
+        return self.data / "figures"
+
+    def results(self, stage: str) -> Path:
+        """Where a stage leaves its tables and figures."""
+        return self.figures / stage
+
+    def metrics(self, stage: str) -> Path:
+        """Where a stage leaves its headline numbers, for `dvc metrics`."""
+        return self.data / "metrics" / f"{stage}.json"
 
     @property
     def scratch(self) -> Path:

@@ -1,9 +1,14 @@
 """Tables as csv, markdown and LaTeX with the same digits, byte for byte the same on every run."""
 
+import json
 import os
 from pathlib import Path
 
 import pandas as pd
+
+METRIC_DIGITS = 4
+COUNTS = ("lr", "epochs", "n", "seeds", "set")  # columns that are no percentages
+NUMBER = r"^\s*([+-]?\d+(?:\.\d+)?)(?: ± [\d.]+)?\s*$"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -110,19 +115,51 @@ def save(
     return [f"{stem}.{kind}" for kind in ("csv", "md", "tex")]
 
 
-def results_map(folder: Path, stage: str, notebook: str, rows: list[dict]) -> None:
-    """Note what a stage made: one json a stage beside its figures, gathered by
-    `vlact.tools.pipeline index`.
+def numbers(table: pd.DataFrame) -> dict[str, float]:
+    """What was measured here in a table of percent, as fractions, for `dvc metrics`.
 
     Args:
-        folder: Where the figures lie.
+        table: Columns of text say what a row is, the others hold numbers, also as "12.3 ± 0.4".
+            Published numbers, intervals, counts and schedules are left out.
+
+    Returns:
+        "what a row is/column" to fraction.
+    """
+    table = table[~(table.astype(str) == "published").any(axis=1)].reset_index(drop=True)
+    cells = table.astype(str)
+    found = {c: cells[c].str.extract(NUMBER)[0].astype(float) for c in cells}
+    text = [
+        c for c in cells if found[c].isna().all() and not cells[c].str.contains(r"\[[+-]").any()
+    ]
+    measured = [
+        c for c in cells if found[c].notna().any() and c not in COUNTS and "published" not in c
+    ]
+    out = {}
+    for row in cells.index:
+        name = ", ".join(cells.loc[row, text])
+        values = {f"{name}/{c}": found[c][row] / 100 for c in measured}
+        out |= {k: v for k, v in values.items() if pd.notna(v)}
+    return out
+
+
+def results_map(
+    folder: Path, stage: str, notebook: str, rows: list[dict], metrics: dict | None = None
+) -> None:
+    """Note what a stage made: map.json beside its figures, which `pipeline index` gathers.
+
+    Args:
+        folder: Where the stage's figures lie, data/<profile>/figures/<stage>.
         stage: DVC stage.
         notebook: File name under notebooks/.
         rows: `paper` (ace, actionvlm, transfer, beyond), `item` (table1, figure5, ..), `title`,
             `files` (list).
-    """
-    import json
+        metrics: Headline numbers by name, fractions 0 to 1, for `dvc metrics`; to
+            data/<profile>/metrics/<stage>.json.
 
+    Raises:
+        ValueError: An unknown paper.
+        FileNotFoundError: A file that is not there.
+    """
     for row in rows:
         if row["paper"] not in ("ace", "actionvlm", "transfer", "beyond"):
             raise ValueError(
@@ -132,8 +169,12 @@ def results_map(folder: Path, stage: str, notebook: str, rows: list[dict]) -> No
         missing = [f for f in row["files"] if not (folder / f).is_file()]
         if missing:
             raise FileNotFoundError(f"results map, {row['item']}: {missing} not found in {folder}")
-    full = [
-        {**row, "files": " ".join(row["files"]), "notebook": notebook, "stage": stage}
-        for row in rows
-    ]
-    write_text(folder / "map" / f"{stage}.json", json.dumps(full, indent=1) + "\n")
+    full = []
+    for row in rows:
+        files = " ".join(f"{stage}/{f}" for f in row["files"])
+        full.append({**row, "files": files, "notebook": notebook, "stage": stage})
+    write_text(folder / "map.json", json.dumps(full, indent=1) + "\n")
+    if metrics is not None:
+        numbers = {k: round(float(v), METRIC_DIGITS) for k, v in metrics.items()}
+        path = folder.parents[1] / "metrics" / f"{stage}.json"
+        write_text(path, json.dumps(numbers, indent=1) + "\n")

@@ -1,13 +1,17 @@
 """The machinery round the notebooks, for `make` and DVC: `python -m vlact.tools.pipeline COMMAND`.
 
-nbsrc                code cells of every notebook, and hashes of all that they import, to
-data/nbsrc: what stages depend on execute [NAME ..]    run notebooks in place on their tiny default
-and store the outputs, normalised index PROFILE        gather the results map of a profile into
-figures/<profile>/index.csv docs                 write what is generated: environment.yml, README's
-results table, what notebooks cost repro PROFILE [-f]   `dvc repro` on two stages at a time, with an
-estimate of the time left; -f runs every stage again
+repro PROFILE [-f]      `dvc repro` on several stages at a time; -f runs every stage again
+summary PROFILE         what a run made, and where to look
+notebook NAME PROFILE   one notebook by papermill, for a stage
+code                    code cells of every notebook, and hashes of all that they import, to data/code
+index PROFILE           gather the results map of a profile into data/<profile>/figures
+execute [NAME ..]       run notebooks in place on their tiny default and store the outputs
+publish PROFILE         copy a run's tables and figures to figures/<profile>, with run.json
+docs                    write what is generated: environment.yml, notebooks' costs
 """
 
+import difflib
+import fcntl
 import json
 import os
 import queue
@@ -25,284 +29,186 @@ import pandas as pd
 import yaml
 
 from vlact import ROOT
-from vlact.report.tables import markdown, write_text
-from vlact.runtime import warm
+from vlact.report.tables import write_text
+from vlact.runtime import leash, warm
 from vlact.runtime.code import file_hash, library
+from vlact.tools import notebooks
 
-NOTEBOOKS = ROOT / "notebooks"
+GRAPH = "data/dvc.yaml"
 PAPERS = ("ace", "actionvlm", "transfer", "beyond")
-HINTS = (
+MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
+DVC = [sys.executable, "-m", "vlact.runtime.warm", "-m", "dvc"]
+BY_NAME = [sys.executable, "-m", "vlact.stages"]
+GIVES_WAY = ["nice", "-n", "19"]
+# folders that DVC does not empty, see data/dvc.yaml
+PERSISTENT = ("worlds", "stadium", "aligned", "kitchens")
+# glibc: freed memory is used again, not mapped
+KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+HINTS = (  # lines of DVC and of kernels that tell a reader nothing
     "To track the changes",
     "\tgit add",
     "To enable auto staging",
     "\tdvc config core.autostage",
     "Use `dvc push`",
     "Updating lock file",
-    "[IPKernelApp] WARNING | Kernel is running over TCP",  # within this machine
-    # every kernel is interrupted before it is told to end
+    "[IPKernelApp] WARNING | Kernel is running over TCP",
     "[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel",
     "Loading weights:",
 )
-DVC = [sys.executable, "-m", "vlact.runtime.warm", "-m", "dvc"]
-BY_NAME = [sys.executable, "-m", "vlact.stages"]
-GIVES_WAY = ["nice", "-n", "19"]
-# folders that DVC does not empty, see dvc.yaml
-PERSISTENT = ("worlds", "stadium", "aligned", "kitchens")
-# glibc: freed memory is used again, not mapped
-KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
-MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
+BUSY, INTERRUPTED = 3, 130  # exit codes
+FEWEST_SEEDS = 5  # of a run that decides anything
 
 
-# Notebooks
-def code_of(notebook: Path) -> str:
-    """Code cells and their tags as one text; outputs, prose and metadata do not count."""
-    cells = json.loads(notebook.read_text())["cells"]
-    code = [
-        (c["metadata"].get("tags", []), "".join(c["source"]))
-        for c in cells
-        if c["cell_type"] == "code"
-    ]
-    return (
-        "\n\n".join(f"# %% {' '.join(tags)}".rstrip() + f"\n{source}" for tags, source in code)
-        + "\n"
-    )
+class Refused(ValueError):
+    """What a run needs is not there; nothing was begun."""
 
 
-def nbsrc() -> None:
-    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
-        code = code_of(notebook)
-        hashes = [f"# {file_hash(f)} {f.relative_to(ROOT)}\n" for f in library(code)]
-        write_text(ROOT / "data" / "nbsrc" / f"{notebook.stem}.py", code + "\n" + "".join(hashes))
-
-
-def normalise(notebook: dict) -> dict:
-    """A notebook without what changes from run to run: counts from 1, no times, no widget state."""
-    count = 0
-    for i, cell in enumerate(notebook["cells"]):
-        tags = cell["metadata"].get("tags")
-        cell["metadata"] = {"tags": tags} if tags else {}
-        cell["id"] = f"cell-{i:02d}"
-        if cell["cell_type"] != "code":
-            continue
-        if "".join(cell["source"]).strip():
-            count += 1
-            cell["execution_count"] = count
-        outputs = []
-        for output in cell["outputs"]:
-            if output.get("name") == "stderr":
-                continue
-            if output["output_type"] in ("display_data", "execute_result"):
-                output["metadata"] = {}
-            if output["output_type"] == "execute_result":
-                output["execution_count"] = count
-            outputs.append(output)
-        cell["outputs"] = outputs
-    notebook["metadata"] = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    return notebook
-
-
-def execute(names: list[str]) -> None:
-    import nbformat
-    from nbclient import NotebookClient
-
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        if names and not any(n in path.name for n in names):
-            continue
-        start = time.monotonic()
-        notebook = nbformat.read(path, as_version=4)
-        NotebookClient(
-            notebook,
-            timeout=600,
-            kernel_name="python3",
-            record_timing=False,
-            resources={"metadata": {"path": str(NOTEBOOKS)}},
-        ).execute()
-        text = json.dumps(
-            normalise(json.loads(nbformat.writes(notebook))),
-            indent=1,
-            sort_keys=True,
-            ensure_ascii=False,
-        )
-        write_text(path, text + "\n")
-        print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
+# What stages depend on
+def code() -> None:
+    """Code cells of every notebook to data/code, and a hash of each library file that they need."""
+    for notebook in sorted(notebooks.NOTEBOOKS.glob("*.ipynb")):
+        text = notebooks.code_of(notebook)
+        hashes = [f"# {file_hash(f)} {f.relative_to(ROOT)}\n" for f in library(text)]
+        write_text(ROOT / "data" / "code" / f"{notebook.stem}.py", text + "\n" + "".join(hashes))
 
 
 # Results map
 def index(profile: str) -> None:
-    folder = ROOT / "figures" / profile
-    rows = [
-        row
-        for path in sorted((folder / "map").glob("*.json"))
-        for row in json.loads(path.read_text())
-    ]
+    """Every table and figure of a profile: index.csv, and index.html to look at them."""
+    from vlact.report import gallery
 
-    # papers first, in each its tables, then its figures; the rest by notebook
+    folder = ROOT / "data" / profile / "figures"
+    maps = sorted(folder.glob("*/map.json"))
+    rows = [row for path in maps for row in json.loads(path.read_text(encoding="utf-8"))]
+
     def place(row: dict) -> tuple:
+        # papers first, in each its tables, then its figures; the rest by notebook
         numbered = re.fullmatch(r"(table|figure)(\d+)", row["item"])
         item = (("table", "figure").index(numbered[1]), int(numbered[2])) if numbered else (2, 0)
         return PAPERS.index(row["paper"]), item, row["notebook"], row["item"]
 
     table = pd.DataFrame(sorted(rows, key=place), columns=MAP_COLUMNS)
     write_text(folder / "index.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "index.html", gallery.page(table, folder, profile, caveat(profile)))
 
 
-def results_table(profile: str = "study") -> str:
-    """README's results map, from the committed index."""
-    table = pd.read_csv(ROOT / "figures" / profile / "index.csv")
-    names = dict(
-        zip(PAPERS, ("ACE", "ActionVLM", "Motion transfer", "beyond the papers"), strict=True)
+def caveat(profile: str) -> str:
+    """What a run of few seeds cannot say; "" for one that can."""
+    seeds = len(profiles()[profile]["seeds"])
+    if seeds >= FEWEST_SEEDS:
+        return ""
+    return (
+        f"{seeds} seeds decide nothing: this run shows that everything works. What the papers' "
+        "claims come to stands in figures/study."
     )
-    rows = []
-    for row in table.itertuples():
-        shown = [f for f in row.files.split() if f.endswith((".png", ".md"))]
-        links = ", ".join(f"[{Path(f).suffix[1:]}](figures/{profile}/{f})" for f in shown)
-        item = (
-            re.sub(r"^(table|figure)", lambda m: m[1].capitalize() + " ", row.item)
-            if row.paper != "beyond"
-            else "–"
+
+
+def summary(profile: str) -> None:
+    """Say what a run made, where to look, and what it can decide."""
+    folder = ROOT / "data" / profile / "figures"
+    table = pd.read_csv(folder / "index.csv")
+    kinds = table["item"].str.extract(r"^(table|figure)")[0].value_counts()
+    print(
+        f"{profile}: {kinds.get('table', 0)} tables and {kinds.get('figure', 0)} figures of the "
+        f"papers and {int((table['paper'] == 'beyond').sum())} more"
+    )
+    print(f"look at {folder.relative_to(ROOT)}/index.html, or run `make site PROFILE={profile}`")
+    if said := caveat(profile):
+        print(said)
+
+
+# Before a run
+def profiles() -> dict[str, dict]:
+    """The profiles of params.yaml."""
+    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["profiles"]
+
+
+def known(profile: str) -> str:
+    """The profile's name.
+
+    Raises:
+        Refused: There is no such profile; names the nearest.
+    """
+    names = sorted(profiles())
+    if profile not in names:
+        near = difflib.get_close_matches(profile, names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise Refused(f"PROFILE: expected one of {', '.join(names)}; got {profile!r}{hint}")
+    return profile
+
+
+def room_for(profile: str, needed_gb: float) -> None:
+    """Look whether the disk has room.
+
+    Raises:
+        Refused: It has not; says how much is needed and free.
+    """
+    free_gb = shutil.disk_usage(ROOT).free / 1e9
+    if free_gb < needed_gb:
+        raise Refused(
+            f"{profile} needs about {needed_gb:.1f} GB of disk and {free_gb:.1f} GB are free in "
+            f"{ROOT}; make room, or choose a smaller profile"
         )
-        rows.append(
-            [
-                names[row.paper],
-                item,
-                row.title,
-                links,
-                f"[{row.notebook[:2]}](notebooks/{row.notebook})",
-                f"`{row.stage}`",
-            ]
-        )
-    return markdown(
-        pd.DataFrame(rows, columns=["paper", "item", "what", "result", "notebook", "stage"])
-    )
 
 
-def readme(text: str) -> str:
-    """README with its results table renewed between the two markers."""
-    start, end = "<!-- results: generated by `make lock` -->\n", "<!-- /results -->"
-    head, rest = text.split(start)
-    return head + start + results_table() + end + rest.split(end)[1]
+def alone(profile: str):
+    """An open file that marks this checkout as busy until the process ends, however it ends.
 
-
-def costs() -> dict[Path, dict[str, float]]:
-    """Minutes of the stage of every notebook, by profile, from `stage_minutes` in params.yaml."""
-    minutes = yaml.safe_load((ROOT / "params.yaml").read_text())["stage_minutes"]
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    made = {
-        ROOT / found[0]: name
-        for name, s in stages.items()
-        if (found := re.search(r"notebooks/\w+\.ipynb", s.get("cmd", "")))
-    }
-    return {
-        path: {k: m[name] for k, m in minutes.items() if name in m} for path, name in made.items()
-    }
-
-
-def costed(text: str, minutes: dict[str, float]) -> str:
-    """A notebook's file with the time that it takes, by profile."""
-    names = {
-        "smoke": "tiny {}",
-        "mini": "`mini` {} (on one of two cores)",
-        "study": "`study` {} (on both)",
-    }
-    said = [
-        name.format(f"{60 * m:.0f} s" if (m := minutes[k]) < 1 else f"{m:.2g} min")
-        for k, name in names.items()
-    ]
-    return re.sub(r"(\*\*Cost\*\* )[^\\\"]*", lambda found: found[1] + " · ".join(said), text)
-
-
-# Environment
-def environment() -> str:
-    """environment.yml: conda for python, pip with the locked versions of the direct dependencies."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    entries = re.findall(
-        r"(?m)^([A-Za-z0-9._-]+)==(\S+)(.*)", (ROOT / "requirements.lock").read_text()
-    )
-    # forks for later pythons
-    pins = {name: version for name, version, marker in entries if ">= '3.12'" not in marker}
-    normal = {re.sub(r"[-_.]+", "-", k).lower(): v for k, v in pins.items()}
-    lines = []
-    for dependency in project["dependencies"]:
-        name, _, marker = dependency.partition(";")
-        name = re.match(r"[A-Za-z0-9._-]+", name)[0]
-        pinned = f"{name}=={normal[re.sub(r'[-_.]+', '-', name).lower()]}"
-        lines.append(f'      - "{pinned} ; {marker.strip()}"' if marker else f"      - {pinned}")
-    head = [
-        "# Generated from pyproject.toml and requirements.lock by `make lock`.",
-        f"name: {project['name']}",
-        "channels:",
-        "  - conda-forge",
-    ]
-    return "\n".join(
-        [
-            *head,
-            "dependencies:",
-            "  - python=3.11",
-            "  - pip",
-            "  - pip:",
-            *lines,
-            "      - -e .",
-            "",
-        ]
-    )
-
-
-def docs() -> None:
-    write_text(ROOT / "environment.yml", environment())
-    write_text(ROOT / "README.md", readme((ROOT / "README.md").read_text()))
-    for path, minutes in costs().items():
-        write_text(path, costed(path.read_text(), minutes))
+    Raises:
+        Refused: Another run is going on.
+    """
+    path = ROOT / "data" / "tmp" / "run"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise Refused(
+            f"another run is going on in this checkout ({file.read().strip() or 'just begun'}); "
+            "wait for it or stop it; nothing was changed"
+        ) from None
+    file.truncate(0)
+    file.write(f"PROFILE={profile}, process {os.getpid()}, since {time.strftime('%H:%M')}\n")
+    file.flush()
+    return file
 
 
 # Running the graph
-def switch(profile: str) -> str:
-    """params.yaml with the run block pointing at a profile.
-
-    Raises:
-        ValueError: Unknown profile.
-    """
-    text = (ROOT / "params.yaml").read_text()
-    known = sorted(yaml.safe_load(text)["profiles"])
-    if profile not in known:
-        raise ValueError(f"PROFILE: expected one of {known}, got {profile!r}")
-    return re.sub(r"(?m)^  <<: \*\w+", f"  <<: *{profile}", text)
-
-
 def graph(profile: str) -> dict[str, set[str]]:
-    """Every stage of dvc.yaml by its address, and the stages whose outputs it reads."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    """Every stage of a profile by its address, and the stages whose outputs it reads."""
+    stages = yaml.safe_load((ROOT / GRAPH).read_text(encoding="utf-8"))["stages"]
 
     def paths(stage: dict, what: str) -> list[str]:
-        return [
-            (x if isinstance(x, str) else next(iter(x))).replace("${item.profile}", profile)
-            for x in stage.get(what, ())
-        ]
+        named = [x if isinstance(x, str) else next(iter(x)) for x in stage.get(what, ())]
+        return [x.replace("${item.p}", profile) for x in named]
 
     address = {
-        name: f"{name}@{profile}" if "matrix" in stage else name for name, stage in stages.items()
-    }
-    made = {out: address[name] for name, stage in stages.items() for out in paths(stage, "outs")}
-    return {
-        address[name]: {
-            by
-            for out, by in made.items()
-            for d in paths(stage, "deps")
-            if f"{d}/".startswith(f"{out}/")
-        }
+        name: f"{GRAPH}:{name}@{profile}" if "matrix" in stage else f"{GRAPH}:{name}"
         for name, stage in stages.items()
     }
+    made = {out: address[name] for name, stage in stages.items() for out in paths(stage, "outs")}
+
+    def before(stage: dict) -> set[str]:
+        wanted = paths(stage, "deps")
+        return {by for out, by in made.items() for d in wanted if f"{d}/".startswith(f"{out}/")}
+
+    return {address[name]: before(stage) for name, stage in stages.items()}
+
+
+def short(address: str) -> str:
+    """A stage's name, of its address."""
+    return address.split(":")[-1].split("@")[0]
 
 
 def changed(after: dict[str, set[str]]) -> set[str]:
-    """Stages that DVC would run, and all that come after them."""
-    found = subprocess.run(
-        [*DVC, "status", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    """Stages that DVC would run, and all that come after them.
+
+    Raises:
+        subprocess.CalledProcessError: `dvc status` failed, and has said why.
+    """
+    command = [*DVC, "status", "--json", *after]
+    found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     out = set(json.loads(found)) & set(after)
     for stage in after:  # those before stand before it
         if after[stage] & out:
@@ -310,182 +216,199 @@ def changed(after: dict[str, set[str]]) -> set[str]:
     return out
 
 
-def repro(profile: str, force: bool = False) -> int:
-    """Bring every stage up to date: `dvc repro --single-item` on each, `lanes` of them at a time,
-    in an order that lasts shortest.
+class Run:
+    """One run of a profile's graph: what is to be done, what is running, how long it takes.
 
-    A stage that starts beside one that more waits for gives way to it on the cores.
-
-    Real data is never given to DVC to make: see `real_data` in params.yaml.
-
-    Before each stage it says how long the rest should take, from `stage_minutes` in params.yaml
-    (measured on two cores) and from how long the stages of this run took against theirs.
-
-    Returns:
-        0, or what the first stage that failed returned; those beside it end first. 130 after Ctrl-C
-        or a kill.
+    Attributes:
+        after: Stages by address, with those that each waits for.
+        by_name: Those that run without their notebook and without DVC, on real data.
+        todo: What has to run and has not begun.
+        running: When each running stage began.
     """
-    switched, numbers = switch(profile), yaml.safe_load((ROOT / "params.yaml").read_text())
-    # which profile to go back to, also after a run that was killed
-    kept = ROOT / "data" / "tmp" / "profile"
-    if not kept.is_file():
-        write_text(kept, numbers["run"]["name"])
-    minutes, shape, start = (
-        numbers["stage_minutes"].get(profile, {}),
-        numbers["profiles"][profile],
-        time.monotonic(),
-    )
-    write_text(ROOT / "params.yaml", switched)
-    environment = os.environ | {
-        "PYTHONUNBUFFERED": "1",
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "VLACT_PROGRESS": "lines",
-    }
-    # a thread that waits leaves its core to the other lanes
-    environment["OMP_WAIT_POLICY"] = "PASSIVE"
-    environment |= KEEP
-    ended, running, children, failed, spent, expected = queue.SimpleQueue(), {}, {}, 0, 0.0, 0.0
-    # a kill is a Ctrl-C
-    before, ready_made = signal.signal(signal.SIGTERM, signal.default_int_handler), ExitStack()
 
-    def begin(stage: str) -> None:
-        command = [
-            *DVC,
-            "--wait-for-lock",
-            "repro",
-            "--single-item",
-            *(["--force"] if force else []),
-            stage,
-        ]
-        if stage in by_name:
-            command = [*BY_NAME, stage.split("@")[0], profile]
-        if any(chain[other] > chain[stage] for other in running):
-            command = [*GIVES_WAY, *command]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        child = children[stage] = subprocess.Popen(
-            command, cwd=ROOT, env=environment, start_new_session=True, **pipes
+    def __init__(self, profile: str, force: bool, environment: dict[str, str]):
+        numbers = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        self.profile, self.force, self.environment = profile, force, environment
+        self.after, self.by_name = graph(profile), set()
+        if numbers["profiles"][profile]["world"]["source"] != "rendered":
+            self._leave_out(numbers["real_data"])
+        elif force:
+            for stage in PERSISTENT:
+                shutil.rmtree(ROOT / "data" / profile / stage, ignore_errors=True)
+        # DVC watches the data itself
+        rest = {s: b - self.by_name for s, b in self.after.items() if s not in self.by_name}
+        self.todo = (set(rest) if force else changed(rest)) | self.by_name
+        self.count, self.at_once = len(self.todo), numbers["profiles"][profile]["parallel_stages"]
+        minutes = numbers["stage_minutes"].get(profile, {})
+        self.cost = {stage: minutes.get(short(stage), 0.1) for stage in self.after}
+        # minutes from the start of a stage to the end of all that wait for it
+        self.chain: dict[str, float] = {}
+        for stage in reversed(self.after):
+            later = [self.chain[s] for s in self.after if stage in self.after[s]]
+            self.chain[stage] = self.cost[stage] + max(later, default=0.0)
+        self.running: dict[str, float] = {}
+        self.children: dict[str, subprocess.Popen] = {}
+        self.ended: queue.SimpleQueue = queue.SimpleQueue()
+        self.spent = self.expected = 0.0
+
+    def _leave_out(self, rules: dict) -> None:
+        """Stages of the rendered worlds, and those whose data is not there, see params.yaml."""
+        address = {short(stage): stage for stage in self.after}
+        self.by_name = {address[stage] for stage in rules["by_name"]}
+        out = set(rules["left_out"])
+        print(f"{self.profile}: left out are stages of the rendered worlds: {', '.join(out)}")
+        for stage, folder in rules["if_there"].items():
+            if not (ROOT / "data" / self.profile / folder).is_dir():
+                out.add(stage)
+                print(
+                    f"{self.profile}: {stage} is left out, data/{self.profile}/{folder} is not there"
+                )
+        gone = {address[stage] for stage in out}
+        self.after = {s: before - gone for s, before in self.after.items() if s not in gone}
+
+    def minutes_left(self) -> float:
+        """An estimate from `stage_minutes`, and from how long stages of this run took against it."""
+        waiting = [self.chain[s] for s in self.todo]
+        whole = sum(self.cost[s] for s in self.todo | set(self.running)) / self.at_once
+        pace = self.spent / self.expected if self.expected > 0.2 else 1
+        return max([*waiting, whole]) * pace
+
+    def begin(self, stage: str) -> None:
+        """Start a stage; it gives way on the cores to one that more waits for."""
+        self.todo.remove(stage)
+        number, left = self.count - len(self.todo), self.minutes_left()
+        print(
+            f"[{number}/{self.count}] {short(stage)}: about {left:.0f} min left in all", flush=True
         )
-        running[stage] = time.monotonic()
-        threading.Thread(target=relay, args=(stage, child), daemon=True).start()
+        forced = ["--force"] if self.force else []
+        command = [*DVC, "--wait-for-lock", "repro", "--single-item", *forced, stage]
+        if stage in self.by_name:
+            command = [*BY_NAME, short(stage), self.profile]
+        if any(self.chain[other] > self.chain[stage] for other in self.running):
+            command = [*GIVES_WAY, *command]
+        child = self.children[stage] = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self.running[stage] = time.monotonic()
+        threading.Thread(target=self._relay, args=(stage, child), daemon=True).start()
 
-    def relay(stage: str, child: subprocess.Popen) -> None:
+    def _relay(self, stage: str, child: subprocess.Popen) -> None:
         for line in child.stdout:
             if line.strip() and not line.startswith(HINTS):
-                print(f"{stage.split('@')[0]} | {line}", end="", flush=True)
-        ended.put((stage, child.wait()))
+                print(f"{short(stage)} | {line}", end="", flush=True)
+        self.ended.put((stage, child.wait()))
 
-    try:
-        environment = ready_made.enter_context(warm.serving(environment))
-        after, by_name = graph(profile), set()
-        if shape["world"]["source"] == "rendered":
-            for stage in PERSISTENT if force else ():
-                shutil.rmtree(ROOT / "data" / profile / stage, ignore_errors=True)
-        else:
-            by_name = {f"{stage}@{profile}" for stage in numbers["real_data"]["by_name"]}
-            left_out = {stage: f"{stage}@{profile}" for stage in numbers["real_data"]["left_out"]}
-            lacking = {
-                s: folder
-                for s, folder in numbers["real_data"]["if_there"].items()
-                if not (ROOT / "data" / profile / folder).is_dir()
-            }
-            print(
-                f"{profile}: left out are stages of the rendered worlds: {', '.join(left_out)}",
-                flush=True,
-            )
-            for stage, folder in lacking.items():
-                print(
-                    f"{profile}: {stage} is left out, data/{profile}/{folder} is not there",
-                    flush=True,
-                )
-            left_out |= {stage: f"{stage}@{profile}" for stage in lacking}
-            after = {
-                stage: before - set(left_out.values())
-                for stage, before in after.items()
-                if stage not in left_out.values()
-            }
-        # DVC watches the data itself
-        rest = {stage: before - by_name for stage, before in after.items() if stage not in by_name}
-        todo = (set(rest) if force else changed(rest)) | by_name
-        cost = {stage: minutes.get(stage.split("@")[0], 0.1) for stage in after}
-        chain = {}  # minutes from the start of a stage to the end of all that wait for it
-        for stage in reversed(after):
-            chain[stage] = cost[stage] + max(
-                (chain[s] for s in after if stage in after[s]), default=0.0
-            )
-        count = len(todo)
-        while running or (todo and not failed):
-            ready = (
-                sorted(
-                    (s for s in todo if not after[s] & (todo | set(running))),
-                    key=lambda s: -chain[s],
-                )
-                if not failed
-                else []
-            )
-            for stage in ready[: shape["lanes"] - len(running)]:
-                left = max(
-                    [chain[s] for s in todo]
-                    + [sum(cost[s] for s in todo | set(running)) / shape["lanes"]]
-                )
-                left *= spent / expected if expected > 0.2 else 1
-                print(
-                    f"[{count - len(todo) + 1}/{count}] {stage.split('@')[0]}: about {left:.0f} "
-                    "min left in all",
-                    flush=True,
-                )
-                begin(stage)
-                todo.remove(stage)
-            stage, code = ended.get()
-            spent, expected, failed = (
-                spent + (time.monotonic() - running.pop(stage)) / 60,
-                expected + cost[stage],
-                failed or code,
-            )
-        print(
-            f"{profile}: {'stopped' if failed else 'up to date'} after "
-            f"{(time.monotonic() - start) / 60:.1f} min",
-            flush=True,
+    def ready(self) -> list[str]:
+        """Stages whose inputs are there, the one that most waits for first."""
+        open_ = self.todo | set(self.running)
+        return sorted(
+            (s for s in self.todo if not self.after[s] & open_), key=lambda s: -self.chain[s]
         )
+
+    def go(self) -> int:
+        """Run all; 0, or what the first stage that failed returned: those beside it end first."""
+        failed = 0
+        while self.running or (self.todo and not failed):
+            for stage in self.ready()[: self.at_once - len(self.running)] if not failed else ():
+                self.begin(stage)
+            stage, status = self.ended.get()
+            self.spent += (time.monotonic() - self.running.pop(stage)) / 60
+            self.expected += self.cost[stage]
+            failed = failed or status
+        return failed
+
+    def stop(self) -> None:
+        """Interrupt what runs, and wait until it has stopped."""
+        for stage in self.running:
+            os.killpg(self.children[stage].pid, signal.SIGINT)
+        while self.running:
+            self.running.pop(self.ended.get()[0])
+
+
+def repro(profile: str, force: bool = False) -> int:
+    """Bring every stage up to date, `parallel_stages` of them at a time, in a good order.
+
+    It changes no file that git tracks but data/dvc.lock. Real data is never given to DVC to make:
+    see `real_data` in params.yaml. Whatever it started ends with it, see `vlact.runtime.leash`.
+
+    Returns:
+        0, or what the first stage that failed returned; 130 after Ctrl-C or a kill.
+
+    Raises:
+        Refused: Unknown profile, too little room, or another run.
+    """
+    numbers = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    room_for(known(profile), numbers["disk_gb"][profile])
+    start = time.monotonic()
+    environment = (
+        os.environ
+        | KEEP
+        | {
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONUTF8": "1",
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "VLACT_PROGRESS": "lines",
+            "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits leaves its core to the other stage
+        }
+    )
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill is a Ctrl-C
+    try:
+        with ExitStack() as held:
+            held.enter_context(alone(profile))
+            environment = held.enter_context(leash.held(environment))
+            environment = held.enter_context(warm.serving(environment))
+            run = Run(profile, force, environment)
+            try:
+                failed = run.go()
+            except KeyboardInterrupt:
+                run.stop()
+                raise
+        said = "stopped" if failed else "up to date"
+        print(f"{profile}: {said} after {(time.monotonic() - start) / 60:.1f} min", flush=True)
+        if not failed:
+            summary(profile)
         return failed
     except subprocess.CalledProcessError as error:  # `dvc status`, which has said why
         return error.returncode
     except KeyboardInterrupt:
-        for stage in running:
-            os.killpg(children[stage].pid, signal.SIGINT)
-        while running:  # they stop their stages
-            running.pop(ended.get()[0])
         print("stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before)
-        ready_made.close()
-        write_text(
-            ROOT / "params.yaml",
-            switch(kept.read_text() if kept.is_file() else numbers["run"]["name"]),
-        )
-        kept.unlink(missing_ok=True)
 
 
 def main(arguments: list[str]) -> int:
+    from vlact.tools import docs, publish
+
     command, *rest = arguments or [""]
-    if command == "repro" and rest and rest[1:] in ([], ["-f"]):
-        try:
+    commands = {  # and how many arguments each takes
+        "code": (code, (0,)),
+        "notebook": (notebooks.run, (2,)),
+        "index": (index, (1,)),
+        "summary": (summary, (1,)),
+        "publish": (publish.publish, (1,)),
+        "docs": (docs.docs, (0,)),
+    }
+    try:
+        if command == "repro" and rest and rest[1:] in ([], ["-f"]):
             return repro(rest[0], rest[1:] == ["-f"])
-        except ValueError as error:  # an unknown profile
-            print(error, file=sys.stderr)
-            return 2
-    if command == "index" and len(rest) == 1:
-        index(rest[0])
-    elif command == "execute":
-        execute(rest)
-    elif command == "nbsrc" and not rest:
-        nbsrc()
-    elif command == "docs" and not rest:
-        docs()
-    else:
-        print(__doc__, file=sys.stderr)
-        return 2
-    return 0
+        if command == "execute":
+            return notebooks.execute(rest) or 0
+        if command in commands and len(rest) in commands[command][1]:
+            return commands[command][0](*rest) or 0
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return BUSY if "another run" in str(error) else 2
+    print(__doc__, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

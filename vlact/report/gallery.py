@@ -1,0 +1,50 @@
+"""One page with everything that a run made, to open in a browser: data/<profile>/figures/index.html."""
+
+import html
+from pathlib import Path
+
+import pandas as pd
+
+POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'"
+STYLE = """
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+img { max-width: 100%; background: white }
+section { margin: 2.5rem 0; overflow-x: auto }
+table { border-collapse: collapse; font-size: 13px }
+td, th { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #8884 }
+td:first-child, th:first-child { text-align: left }
+.note { padding: .5rem 1rem; border-left: 4px solid #c80 }
+"""
+
+
+def page(index: pd.DataFrame, folder: Path, profile: str, note: str = "") -> str:
+    """The page.
+
+    Args:
+        index: The results map, see `vlact.tools.pipeline`.
+        folder: Where the files of the map lie; pictures are linked from there.
+        profile: What was run.
+        note: A sentence on what this run can decide.
+    """
+    parts = []
+    for row in index.itertuples():
+        files = row.files.split()
+        shown = [f'<img src="{html.escape(f)}" alt="">' for f in files if f.endswith(".png")]
+        tables = [f for f in files if f.endswith(".csv") and f.replace(".csv", ".md") in files]
+        shown += [_table(folder / f) for f in tables]
+        head = f"<h2>{html.escape(f'{row.paper}, {row.item}: {row.title}')}</h2>"
+        made = f"<p>{html.escape(f'notebooks/{row.notebook}, stage {row.stage}')}</p>"
+        parts.append(f"<section>{head}{made}{''.join(shown)}</section>")
+    said = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"<title>vlact, {html.escape(profile)}</title><style>{STYLE}</style>"
+        f"<h1>Results of {html.escape(profile)}</h1>{said}{''.join(parts)}</html>\n"
+    )
+
+
+def _table(path: Path) -> str:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return table.to_html(index=False, border=0, escape=True)

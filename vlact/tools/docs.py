@@ -1,0 +1,86 @@
+"""What is generated for readers: environment.yml, the results map of a published run, costs."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from vlact import ROOT
+from vlact.report.tables import markdown, write_text
+from vlact.tools import notebooks
+
+PUBLISHED = ("study",)  # runs whose results are committed
+PAPERS = {
+    "ace": "ACE",
+    "actionvlm": "ActionVLM",
+    "transfer": "Motion transfer",
+    "beyond": "beyond the papers",
+}
+SHOWN = (".png", ".md")
+
+
+def environment() -> str:
+    """environment.yml: conda for python, pip with the locked versions of the direct dependencies."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    entries = re.findall(
+        r"(?m)^([A-Za-z0-9._-]+)==(\S+)(.*)",
+        (ROOT / "requirements.lock").read_text(encoding="utf-8"),
+    )
+    # forks for later pythons
+    pins = {name: version for name, version, marker in entries if ">= '3.12'" not in marker}
+    normal = {re.sub(r"[-_.]+", "-", k).lower(): v for k, v in pins.items()}
+    lines = []
+    for dependency in project["dependencies"]:
+        name, _, marker = dependency.partition(";")
+        name = re.match(r"[A-Za-z0-9._-]+", name)[0]
+        pinned = f"{name}=={normal[re.sub(r'[-_.]+', '-', name).lower()]}"
+        lines.append(f'      - "{pinned} ; {marker.strip()}"' if marker else f"      - {pinned}")
+    head = [
+        "# Generated from pyproject.toml and requirements.lock by `make lock`.",
+        f"name: {project['name']}",
+        "channels:",
+        "  - conda-forge",
+    ]
+    return "\n".join(
+        [
+            *head,
+            "dependencies:",
+            "  - python=3.11",
+            "  - pip",
+            "  - pip:",
+            *lines,
+            "      - -e .",
+            "",
+        ]
+    )
+
+
+def results_page(profile: str) -> str:
+    """The results map of a published run as a page: every table and figure, what makes it."""
+    table = pd.read_csv(ROOT / "figures" / profile / "index.csv")
+    rows = []
+    for row in table.itertuples():
+        links = [f"[{Path(f).suffix[1:]}]({f})" for f in row.files.split() if f.endswith(SHOWN)]
+        item = re.sub(r"^(table|figure)", lambda m: m[1].capitalize() + " ", row.item)
+        cells = {"paper": PAPERS[row.paper], "item": item if row.paper != "beyond" else "–"}
+        cells |= {"what": row.title, "result": ", ".join(links)}
+        cells |= {"notebook": f"[{row.notebook[:2]}](../../notebooks/{row.notebook})"}
+        rows.append(cells | {"stage": f"`{row.stage}`"})
+    head = (
+        f"# Results of `{profile}`\n\nEvery table and figure, and the notebook and the stage that "
+        f"make it. [run.json](run.json) says on what machine, with which versions and of which "
+        f"commit each stage was run. `make repro PROFILE={profile}` makes all of it again, into "
+        f"data/{profile}/figures.\n\n"
+    )
+    return head + markdown(pd.DataFrame(rows))
+
+
+def docs() -> None:
+    """Write everything that is generated; a test compares it with what is committed."""
+    write_text(ROOT / "environment.yml", environment())
+    for profile in PUBLISHED:
+        write_text(ROOT / "figures" / profile / "README.md", results_page(profile))
+    for path, minutes in notebooks.costs().items():
+        write_text(path, notebooks.costed(path.read_text(encoding="utf-8"), minutes))
