@@ -27,7 +27,10 @@ def test_kinds_equal_a_loop_over_predictions(seed):
         ):
             overlap = [slow.iou(g[1:3], (start, end)) if g[0] == video else 0 for g in instances]
             mine = [j for j in free if instances[j][3] == label and overlap[j] >= 0.5]
-            best = max(range(len(gt)), key=lambda j, o=overlap, label=label: (o[j], instances[j][3] == label))
+            best = max(
+                range(len(gt)),
+                key=lambda j, o=overlap, label=label: (o[j], instances[j][3] == label),
+            )
             right = instances[best][3] == label
             if mine:
                 free.discard(max(mine, key=lambda j, o=overlap: o[j]))
@@ -55,16 +58,33 @@ def test_each_kind_once():
         ]
     )
     found = detad.kinds(gt, pred)
-    assert found["kind"].tolist() == list(detad.KINDS) and found["multiple"].tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert found["kind"].tolist() == list(detad.KINDS) and found["multiple"].tolist() == [
+        0,
+        0.5,
+        1,
+        1.5,
+        2,
+        2.5,
+    ]
     shares = detad.false_positives(found)
-    assert shares.index.tolist() == [1, 2, 3] and shares.loc[1, "true positive"] == 0.5 and np.allclose(shares.sum(axis=1), 1)
+    assert (
+        shares.index.tolist() == [1, 2, 3]
+        and shares.loc[1, "true positive"] == 0.5
+        and np.allclose(shares.sum(axis=1), 1)
+    )
     gains = detad.impact(gt, found, (0.5,))
-    assert list(gains.index) == list(detad.KINDS[1:]) and (gains >= 0).all() and gains["background"] == 0
+    assert (
+        list(gains.index) == list(detad.KINDS[1:])
+        and (gains >= 0).all()
+        and gains["background"] == 0
+    )
     late = pd.concat([pred, table([("w", 0, 10, "a", 0.1)])], ignore_index=True)
     costs = detad.impact(gt, detad.kinds(gt, late), (0.5,))
     alone = late[detad.kinds(gt, late).reindex(late.index)["kind"] != "double detection"]
     whole = evaluate(gt, late[late["label"] != "c"], tious=(0.5,))["ap"].mean()
-    assert costs["double detection"] == pytest.approx(evaluate(gt, alone[alone["label"] != "c"], tious=(0.5,))["ap"].mean() - whole)
+    assert costs["double detection"] == pytest.approx(
+        evaluate(gt, alone[alone["label"] != "c"], tious=(0.5,))["ap"].mean() - whole
+    )
     assert costs["double detection"] > 0
 
 
@@ -77,29 +97,45 @@ def test_a_segment_with_two_labels_is_near_its_own():
 def test_sensitivity_of_perfect_predictions_is_perfect_and_misses_are_counted_where_they_are():
     gt = table([("v", 0, 2, "a"), ("v", 10, 15, "a"), ("v", 20, 22, "b"), ("w", 0, 30, "b")], GT)
     gt = detad.characteristics(gt, {"v": 100.0, "w": 60.0})
-    assert gt["coverage"].tolist() == [0.02, 0.05, 0.02, 0.5] and gt["instances"].tolist() == [3, 3, 3, 1]
+    assert gt["coverage"].tolist() == [0.02, 0.05, 0.02, 0.5] and gt["instances"].tolist() == [
+        3,
+        3,
+        3,
+        1,
+    ]
     pred = gt[GT].assign(score=1.0)
     buckets = detad.BUCKETS["thumos14"]
     perfect = detad.sensitivity(gt, pred, buckets)
     assert (perfect["ap_n"] == 1).all() and (perfect["missed"] == 0).all()
     lengths = perfect[perfect["characteristic"] == "length_s"].set_index("bucket")["num_gt"]
     assert lengths.to_dict() == {"XS": 2, "S": 1, "XL": 1}
-    short = detad.sensitivity(gt, pred[pred["end_s"] - pred["start_s"] > 3], buckets).set_index(["characteristic", "bucket"])
-    assert short.loc[("length_s", "XS"), "missed"] == 1 and short.loc[("length_s", "XL"), ["ap_n", "missed"]].tolist() == [1, 0]
+    short = detad.sensitivity(gt, pred[pred["end_s"] - pred["start_s"] > 3], buckets).set_index(
+        ["characteristic", "bucket"]
+    )
+    assert short.loc[("length_s", "XS"), "missed"] == 1 and short.loc[
+        ("length_s", "XL"), ["ap_n", "missed"]
+    ].tolist() == [1, 0]
     assert short.loc[("all", "all"), "missed"] == 0.5
 
 
 def test_normalised_ap_without_false_positives_is_the_recall_and_equals_ap_where_nothing_is_normalised():
     gt, pred, _ = world(3)
     found = detad.sensitivity(gt, pred, {}, most=10**6)
-    even = gt.groupby("label").head(gt["label"].value_counts().min())  # classes of equal size: N is each one's own
+    even = gt.groupby("label").head(
+        gt["label"].value_counts().min()
+    )  # classes of equal size: N is each one's own
     assert len(found) == 1 and 0 < found["ap_n"][0] < 1
     same = detad.sensitivity(even, pred, {}, most=10**6)["ap_n"][0]
     assert same == pytest.approx(evaluate(even, pred, tious=(0.5,))["ap"].mean(), abs=1e-12)
 
 
 def test_buckets_include_their_upper_end_and_missing_durations_are_named():
-    assert detad.sizes(pd.Series([0.5, 3, 3.01, 99]), (3, 6, 12, 18)).tolist() == ["XS", "XS", "S", "XL"]
+    assert detad.sizes(pd.Series([0.5, 3, 3.01, 99]), (3, 6, 12, 18)).tolist() == [
+        "XS",
+        "XS",
+        "S",
+        "XL",
+    ]
     with pytest.raises(ValueError, match="1 are missing, for example 'v'"):
         detad.characteristics(table([("v", 0, 2, "a")], GT), {})
 
@@ -113,5 +149,7 @@ def test_characteristics_are_those_published_for_thumos14():
             rows.append((video, *note["segment"], note["label"]))
             durations[video] = note["length"] / note["coverage"]
             wanted.append((note["length"], note["coverage"], note["num-instances"]))
-    found = detad.characteristics(table(rows, GT), durations)[["length_s", "coverage", "instances"]].to_numpy()
+    found = detad.characteristics(table(rows, GT), durations)[
+        ["length_s", "coverage", "instances"]
+    ].to_numpy()
     assert len(found) == 3358 and np.allclose(found, np.array(wanted), rtol=1e-6)

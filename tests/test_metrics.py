@@ -30,7 +30,9 @@ def test_f1_agrees_with_scikit_learn():
 
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
-    assert macro_f1(labels, predicted) == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert macro_f1(labels, predicted) == pytest.approx(
+        f1_score(labels, predicted, average="macro")
+    )
 
 
 @pytest.mark.parametrize("labels, predicted", [([], []), ([1], [1, 2])])
@@ -81,7 +83,11 @@ def predictions(right_by_cell):
     rows = []
     for (lr, epoch), right in right_by_cell.items():
         for seed in (0, 1):
-            for split, mode, runs in (("val", "base", 1), ("test", "base", 1), ("test", "novel", 2)):
+            for split, mode, runs in (
+                ("val", "base", 1),
+                ("test", "base", 1),
+                ("test", "novel", 2),
+            ):
                 for run in range(runs):
                     for clip in range(4):
                         hit = clip < (right if split == "val" else 4 - right)
@@ -112,8 +118,12 @@ def test_the_choice_looks_at_validation_only_and_breaks_ties_to_the_short_schedu
 
 
 def test_each_dataset_and_inference_variant_has_its_own_choice():
-    one = predictions({(0.1, 5): 2, (0.3, 5): 3}).assign(model="ProcVLR", dataset="ata", leaf=False, test="shipped")
-    two = predictions({(0.1, 5): 3, (0.3, 5): 2}).assign(model="ProcVLR", dataset="ata", leaf=True, test="shipped")
+    one = predictions({(0.1, 5): 2, (0.3, 5): 3}).assign(
+        model="ProcVLR", dataset="ata", leaf=False, test="shipped"
+    )
+    two = predictions({(0.1, 5): 3, (0.3, 5): 2}).assign(
+        model="ProcVLR", dataset="ata", leaf=True, test="shipped"
+    )
     grid = score_grid(pd.concat([one, two]))
     assert choose(grid).set_index("leaf")["lr"].to_dict() == {False: 0.3, True: 0.1}
     best = best_cells(grid)
@@ -125,22 +135,41 @@ def test_what_has_no_clip_is_nan():
     table = predictions({(0.1, 5): 1})
     only = table[(table["split"] == "test") & (table["mode"] == "base")]
     grid = score_grid(only)
-    assert grid[["val_acc", "unseen_acc", "hm_acc"]].isna().all(axis=None) and "srt_acc_mean" not in grid
-    assert grid["seen_acc"].notna().all() and len(score_grid(table[table["mode"] == "novel"])) == len(score_grid(table))
+    assert (
+        grid[["val_acc", "unseen_acc", "hm_acc"]].isna().all(axis=None)
+        and "srt_acc_mean" not in grid
+    )
+    assert grid["seen_acc"].notna().all() and len(
+        score_grid(table[table["mode"] == "novel"])
+    ) == len(score_grid(table))
 
 
 def test_score_grid_has_one_row_a_cell_and_seed():
     grid = score_grid(predictions({(0.1, 5): 1}))
     assert len(grid) == 2
     row = grid.iloc[0]
-    assert row["val_acc"] == 0.25 and row["seen_acc"] == row["unseen_acc"] == row["srt_acc_mean"] == 0.75
+    assert (
+        row["val_acc"] == 0.25
+        and row["seen_acc"] == row["unseen_acc"] == row["srt_acc_mean"] == 0.75
+    )
     assert row["hm_acc"] == pytest.approx(0.75) and row["srt_acc_std"] == 0
 
 
 def test_concept_space_by_hand():
-    nodes = pd.DataFrame({"concept": ["a", "a", "a", "b", "b"], "order": [0, 1, 2, 0, 1], "e0": [1, 1, 0.0, 0, 0], "e1": [0, 0, 1.0, 1, 1]})
+    nodes = pd.DataFrame(
+        {
+            "concept": ["a", "a", "a", "b", "b"],
+            "order": [0, 1, 2, 0, 1],
+            "e0": [1, 1, 0.0, 0, 0],
+            "e1": [0, 0, 1.0, 1, 1],
+        }
+    )
     found = concept_space(nodes)  # centres (1, 0) and (0, 1); the second-order node of a lies on b
-    assert found["nearest"] == 0.8 and found["between"] == 1.0 and found["within"] == pytest.approx(0.2)
+    assert (
+        found["nearest"] == 0.8
+        and found["between"] == 1.0
+        and found["within"] == pytest.approx(0.2)
+    )
     with pytest.raises(ValueError, match="two concepts"):
         concept_space(nodes[nodes["concept"] == "a"])
 
@@ -148,7 +177,9 @@ def test_concept_space_by_hand():
 # The Synonym Robustness Test for strangers
 def stranger(texts):
     """A text encoder that knows nothing but the first letter."""
-    return np.array([[float(t[0] == c) for c in "abcdefghijklmnopqrstuvwxyz"] for t in texts]) + 1e-3
+    return (
+        np.array([[float(t[0] == c) for c in "abcdefghijklmnopqrstuvwxyz"] for t in texts]) + 1e-3
+    )
 
 
 def test_srt_equals_a_loop_over_runs_and_clips():
@@ -162,11 +193,17 @@ def test_srt_equals_a_loop_over_runs_and_clips():
         for clip, label in zip(video, labels, strict=True):
             scores = []
             for strings in run:
-                cosines = [np.dot(view, e) / np.linalg.norm(view) / np.linalg.norm(e) for e in stranger(strings) for view in clip]
+                cosines = [
+                    np.dot(view, e) / np.linalg.norm(view) / np.linalg.norm(e)
+                    for e in stranger(strings)
+                    for view in clip
+                ]
                 scores.append(np.mean(cosines))
             right += int(np.argmax(scores) == label)
         hits.append(right / len(labels))
-    assert got["srt_acc_mean"] == pytest.approx(np.mean(hits)) and got["srt_acc_std"] == pytest.approx(np.std(hits))
+    assert got["srt_acc_mean"] == pytest.approx(np.mean(hits)) and got[
+        "srt_acc_std"
+    ] == pytest.approx(np.std(hits))
     assert got["unseen_acc"] == pytest.approx(hits[0]) and test.overlap == 0
 
 
@@ -184,7 +221,10 @@ def test_srt_of_the_published_names():
         (lambda v, y, t: (v[:, :5], y, stranger), "embed_texts must give"),
         (lambda v, y, t: (v, y[:3], stranger), "with N > 0 labels"),
         (lambda v, y, t: (v * np.nan, y, stranger), "video: expected finite"),
-        (lambda v, y, t: (v, y + 9, stranger), "column label: expected class numbers 0..1; found 9"),
+        (
+            lambda v, y, t: (v, y + 9, stranger),
+            "column label: expected class numbers 0..1; found 9",
+        ),
     ],
 )
 def test_srt_names_what_does_not_fit(change, message):
@@ -202,6 +242,11 @@ def test_srt_tables_and_names_are_checked():
         test.score_table(table.drop(columns="label"))
     with pytest.raises(ValueError, match=r"expected runs 0..1; found \[0\]"):
         test.score_table(table[table["run"] == 0])
-    for names in ([[["a"], ["b"]]], [[["a"]], [["a"], ["b"]]], [[["a"], []], [["a"], ["b"]]], [[["a"], [" "]], [["a"], ["b"]]]):
+    for names in (
+        [[["a"], ["b"]]],
+        [[["a"]], [["a"], ["b"]]],
+        [[["a"], []], [["a"], ["b"]]],
+        [[["a"], [" "]], [["a"], ["b"]]],
+    ):
         with pytest.raises(ValueError, match="names"):
             SynonymRobustnessTest(names)

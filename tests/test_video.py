@@ -66,7 +66,10 @@ def test_bytes_do_not_depend_on_what_the_memory_held_before(tmp_path):
     rng, found = np.random.default_rng(0), set()
     frames = rng.integers(0, 255, (24, 64, 64, 3), dtype=np.uint8) // 2 + moving(24, 64, 64) // 2
     for k in range(8):
-        used = [np.full(int(rng.integers(100, 300000)), rng.random() * 1e3, np.float32) for _ in range(200)]
+        used = [
+            np.full(int(rng.integers(100, 300000)), rng.random() * 1e3, np.float32)
+            for _ in range(200)
+        ]
         del used
         video.write(tmp_path / f"{k}.mp4", frames, 8)
         found.add((tmp_path / f"{k}.mp4").read_bytes())
@@ -105,7 +108,9 @@ def test_audio_only_file_says_what_it_found(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 16000), np.float32), format="fltp", layout="mono"
+        )
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -154,7 +159,14 @@ def test_variable_frame_rate_is_read_by_time(tmp_path):
         container.mux(stream.encode())
     info = video.probe(path)
     assert info.times.tolist() == pytest.approx([s / 10 for s in stamps])
-    assert video.nearest_frames(info, np.array([0.0, 0.25, 1.0, 1.3, 3.0, 99])).tolist() == [0, 2, 3, 4, 5, 6]
+    assert video.nearest_frames(info, np.array([0.0, 0.25, 1.0, 1.3, 3.0, 99])).tolist() == [
+        0,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
 
 
 def test_clip_times_are_centred_spread_and_inside():
@@ -167,7 +179,15 @@ def test_clip_times_are_centred_spread_and_inside():
 
 # Real files
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not beside the project")
-@pytest.mark.parametrize("name", ["decord_flipping_a_pancake.mkv", "mmaction2_demo_armwrestling.mp4", "mmaction2_test.mp4", "video_0.mov"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decord_flipping_a_pancake.mkv",
+        "mmaction2_demo_armwrestling.mp4",
+        "mmaction2_test.mp4",
+        "video_0.mov",
+    ],
+)
 def test_real_clips_read_the_same_with_both_backends(name, monkeypatch):
     info = video.probe(REAL / name)
     wanted = [0, len(info.times) - 1, len(info.times) // 2]
@@ -188,7 +208,14 @@ def test_the_real_corrupted_file_raises_and_names_itself():
 
 # Tables of clips
 def annotations(**columns):
-    base = {"video": ["clip.mp4"], "start_s": [0.0], "end_s": [1.5], "label": ["take cup"], "split": ["train"], "group": ["a"]}
+    base = {
+        "video": ["clip.mp4"],
+        "start_s": [0.0],
+        "end_s": [1.5],
+        "label": ["take cup"],
+        "split": ["train"],
+        "group": ["a"],
+    }
     return pd.DataFrame(base | columns)
 
 
@@ -196,7 +223,9 @@ def test_clips_are_read_resized_and_cropped(clip):
     found = clips.load(clip.parent, annotations(), 4, 32, window_s=1.0, views=3)
     assert found.frames.shape == (1, 3, 4, 32, 32, 3) and not found.skipped
     whole = clips.fit(video.read(clip, [7]), 32)[0].astype(int)
-    assert np.abs(found.frames[0, 1, 2] - whole).max() == 0  # the third of four frames in 0.25..1.25 s is at 0.875 s
+    assert (
+        np.abs(found.frames[0, 1, 2] - whole).max() == 0
+    )  # the third of four frames in 0.25..1.25 s is at 0.875 s
 
 
 @pytest.mark.parametrize(
@@ -230,12 +259,18 @@ HEADER = "path,start_s,end_s,label,split\n"
     "text, message",
     [
         ("path,start_s,end_s,label\nx.mp4,0,1,take cup\n", r"line 1: missing columns \['split'\]"),
-        (HEADER.replace("split", "split,colour") + "x.mp4,0,1,take cup,train,red\n", r"unknown columns \['colour'\]"),
+        (
+            HEADER.replace("split", "split,colour") + "x.mp4,0,1,take cup,train,red\n",
+            r"unknown columns \['colour'\]",
+        ),
         (HEADER, "at least one row"),
         (HEADER + "x.mp4,0,one,take cup,train\n", "line 2: end_s must be seconds >= 0; got 'one'"),
         (HEADER + "x.mp4,0,inf,take cup,train\n", "line 2: end_s must be seconds"),
         (HEADER + "x.mp4,-1,1,take cup,train\n", "line 2: start_s must be seconds >= 0; got '-1'"),
-        (HEADER + "x.mp4,0,1,take cup,train\nx.mp4,3,2,take cup,test\n", "line 3: end_s must be after start_s; got start_s=3, end_s=2"),
+        (
+            HEADER + "x.mp4,0,1,take cup,train\nx.mp4,3,2,take cup,test\n",
+            "line 3: end_s must be after start_s; got start_s=3, end_s=2",
+        ),
         (HEADER + "x.mp4,0,1,take cup,holdout\n", "line 2: split must be one of .* got 'holdout'"),
         (HEADER + "x.mp4,0,1, ,train\n", "line 2: label must be"),
         (HEADER + "x.mp4,0,1,take cup,train\n", "split 'test' is empty"),
@@ -257,7 +292,10 @@ def test_bad_csv_of_own_clips_names_file_line_and_remedy(tmp_path, text, message
     [
         ("video,start_s,end_s,label,split\nx,0,1,a,train\n", r"missing columns \['group'\]"),
         ("video,start_s,end_s,label,split,group\nx,1,1,a,train,g\n", "line 2: end_s must be after"),
-        ("video,start_s,end_s,label,split,group\nx,zero,1,a,train,g\n", "line 2: start_s must be seconds"),
+        (
+            "video,start_s,end_s,label,split,group\nx,zero,1,a,train,g\n",
+            "line 2: start_s must be seconds",
+        ),
         ("video,start_s,end_s,label,split,group\n", "at least one row"),
     ],
 )

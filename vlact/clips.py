@@ -34,13 +34,23 @@ def fit(frames: np.ndarray, size: int) -> np.ndarray:
     scale = size / min(frames.shape[1:3])
     shape = [max(size, round(s * scale)) for s in frames.shape[1:3]]
     x = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
-    x = torch.nn.functional.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
+    x = torch.nn.functional.interpolate(
+        x, shape, mode="bilinear", antialias=True, align_corners=False
+    )
     top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
     x = x[:, :, top : top + size, left : left + size].round().clamp(0, 255).to(torch.uint8)
     return x.permute(0, 2, 3, 1).numpy()
 
 
-def _read_file(folder: str, name: str, rows: list[tuple], num_frames: int, window_s: float | None, views: int, size: int):
+def _read_file(
+    folder: str,
+    name: str,
+    rows: list[tuple],
+    num_frames: int,
+    window_s: float | None,
+    views: int,
+    size: int,
+):
     """Clips of one file: (row, frames or an error text) pairs; `rows` are (row, start_s, end_s)."""
     path = Path(folder) / name
     try:
@@ -50,9 +60,16 @@ def _read_file(folder: str, name: str, rows: list[tuple], num_frames: int, windo
     plans, out = [], []
     for row, start_s, end_s in rows:
         if end_s > info.duration_s + 0.5 / info.fps:
-            out.append((row, f"{path}: the segment {start_s:g}..{end_s:g} s ends after the file ({info.duration_s:.3f} s); correct end_s"))
+            out.append(
+                (
+                    row,
+                    f"{path}: the segment {start_s:g}..{end_s:g} s ends after the file ({info.duration_s:.3f} s); correct end_s",
+                )
+            )
         else:
-            times = video.clip_times(start_s, min(end_s, info.duration_s), num_frames, window_s, views)
+            times = video.clip_times(
+                start_s, min(end_s, info.duration_s), num_frames, window_s, views
+            )
             plans.append((row, video.nearest_frames(info, times)))
     if plans:
         needed = np.unique(np.concatenate([p.ravel() for _, p in plans]))
@@ -93,7 +110,15 @@ def load(
     """
     table = table.reset_index(drop=True)
     jobs = [
-        (str(folder), name, list(zip(rows.index, rows["start_s"], rows["end_s"], strict=True)), num_frames, window_s, views, size)
+        (
+            str(folder),
+            name,
+            list(zip(rows.index, rows["start_s"], rows["end_s"], strict=True)),
+            num_frames,
+            window_s,
+            views,
+            size,
+        )
         for name, rows in table.groupby("video", sort=False)
     ]
     frames = np.zeros((len(table), views, num_frames, size, size, 3), np.uint8)
@@ -106,7 +131,11 @@ def load(
                 frames[row], kept[row] = result, True
     lines = [line for _, line in sorted(skipped)]
     if lines and not skip_bad:
-        more = f" (and {len(lines) - 1} more rows; skip_bad=True leaves them out)" if len(lines) > 1 else ""
+        more = (
+            f" (and {len(lines) - 1} more rows; skip_bad=True leaves them out)"
+            if len(lines) > 1
+            else ""
+        )
         raise ValueError(lines[0] + more)
     if not kept.any():
         raise ValueError(f"{source}: no usable row; first problem: {lines[0]}")

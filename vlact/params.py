@@ -232,7 +232,7 @@ class Disentangle:
 
 @dataclass(frozen=True)
 class Factors:
-    """One factor at a time from shared to new, see `vlact.worlds.factors`, and names for motions."""
+    """One factor at a time from shared to new, see `vlact.worlds.factors`; names for motions."""
 
     train: int  # clips a fine class
     test: int  # clips a fine class and factor

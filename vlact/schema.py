@@ -29,7 +29,9 @@ def text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8; byte {error.start} is {error.object[error.start]:#04x}") from None
+        raise ValueError(
+            f"{path}: expected text in UTF-8; byte {error.start} is {error.object[error.start]:#04x}"
+        ) from None
 
 
 def json_object(path: str | Path) -> dict:
@@ -61,15 +63,21 @@ def csv(path: str | Path, columns: tuple[str, ...], what: str, **given) -> pd.Da
     except ValueError as error:  # pandas' own say what, not where
         raise ValueError(f"{path}: expected {what}; {str(error).strip()}") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas would shift the columns
-        raise ValueError(f"{path}, line 2: more cells than line 1 names columns ({len(table.columns)}); expected {what}")
+        raise ValueError(
+            f"{path}, line 2: more cells than line 1 names columns ({len(table.columns)}); expected {what}"
+        )
     if missing := [c for c in columns if c not in table]:
-        raise ValueError(f"{path}, line 1: missing columns {missing}; expected {what}, got {list(table.columns)[:6]}")
+        raise ValueError(
+            f"{path}, line 1: missing columns {missing}; expected {what}, got {list(table.columns)[:6]}"
+        )
     if table.empty:
         raise ValueError(f"{path}: expected at least one row after the header, found none")
     return table
 
 
-def sound(table: pd.DataFrame, path: str | Path, row: str = "line {}", first: int = 2) -> pd.DataFrame:
+def sound(
+    table: pd.DataFrame, path: str | Path, row: str = "line {}", first: int = 2
+) -> pd.DataFrame:
     """The table with its times as numbers.
 
     Args:
@@ -86,12 +94,19 @@ def sound(table: pd.DataFrame, path: str | Path, row: str = "line {}", first: in
             number = pd.to_numeric(table[column], errors="coerce").astype(float)
             if (bad := ~np.isfinite(number)).any():
                 i = bad.idxmax()
-                raise ValueError(f"{path}, {row.format(i + first)}: {column} must be seconds; got {table[column][i]!r}")
+                raise ValueError(
+                    f"{path}, {row.format(i + first)}: {column} must be seconds; got {table[column][i]!r}"
+                )
             table = table.assign(**{column: number})
     for column in ("video", "label"):
-        if column in table and (bad := table[column].isna() | (table[column].astype(str).str.strip() == "")).any():
+        if (
+            column in table
+            and (bad := table[column].isna() | (table[column].astype(str).str.strip() == "")).any()
+        ):
             i = bad.idxmax()
-            raise ValueError(f"{path}, {row.format(i + first)}: {column} must not be empty; got {table[column][i]!r}")
+            raise ValueError(
+                f"{path}, {row.format(i + first)}: {column} must not be empty; got {table[column][i]!r}"
+            )
     return table
 
 
@@ -106,7 +121,13 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path}: expected an annotation csv, found no file")
     wanted = f"a csv with columns {', '.join(ANNOTATION)} (optional: {', '.join(OPTIONAL)})"
-    table = csv(path, ANNOTATION, wanted, dtype={c: str for c in (*ANNOTATION, *OPTIONAL)}, keep_default_na=False)
+    table = csv(
+        path,
+        ANNOTATION,
+        wanted,
+        dtype={c: str for c in (*ANNOTATION, *OPTIONAL)},
+        keep_default_na=False,
+    )
     if unknown := [c for c in table if c not in (*ANNOTATION, *OPTIONAL)]:
         raise ValueError(f"{path}, line 1: unknown columns {unknown}; expected {wanted}")
     return spans(table, path)
@@ -122,15 +143,23 @@ def spans(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         number = pd.to_numeric(table[column], errors="coerce")
         if (bad := ~np.isfinite(number) | (number < 0)).any():
             row = int(bad.idxmax())
-            raise ValueError(f"{path}, line {row + 2}: {column} must be seconds >= 0; got {table[column][row]!r}")
+            raise ValueError(
+                f"{path}, line {row + 2}: {column} must be seconds >= 0; got {table[column][row]!r}"
+            )
         table = table.assign(**{column: number.astype(float)})
     if (bad := table["end_s"] <= table["start_s"]).any():
         row = int(bad.idxmax())
         start, end = table.loc[row, ["start_s", "end_s"]]
-        raise ValueError(f"{path}, line {row + 2}: end_s must be after start_s; got start_s={start:g}, end_s={end:g}")
+        raise ValueError(
+            f"{path}, line {row + 2}: end_s must be after start_s; got start_s={start:g}, end_s={end:g}"
+        )
     return table
 
 
 def write_annotations(path: str | Path, table: pd.DataFrame) -> None:
     """Write an annotation table, all or nothing."""
-    write_whole(Path(path), lambda data, to: data.to_csv(to, index=False, lineterminator="\n", float_format="%.6f"), table)
+    write_whole(
+        Path(path),
+        lambda data, to: data.to_csv(to, index=False, lineterminator="\n", float_format="%.6f"),
+        table,
+    )

@@ -16,7 +16,15 @@ import numpy as np
 from vlact.runtime.jobs import write_whole
 
 CONTAINERS = {".mkv": "matroska", ".mov": "mov", ".avi": "avi"}  # others are mp4
-ENDINGS = ("", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4")  # that a video's file may have where its name has none
+ENDINGS = (
+    "",
+    ".mp4",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mov",
+    ".MP4",
+)  # that a video's file may have where its name has none
 
 
 class VideoError(ValueError):
@@ -55,24 +63,32 @@ def probe(path: str | Path) -> VideoInfo:
         with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:
                 kinds = sorted({s.type for s in container.streams}) or ["no stream"]
-                raise VideoError(f"{path}: expected a video stream, found only {', '.join(kinds)}; leave this file out")
+                raise VideoError(
+                    f"{path}: expected a video stream, found only {', '.join(kinds)}; leave this file out"
+                )
             stream = container.streams.video[0]
             packets = [p for p in container.demux(stream) if p.pts is not None and p.size]
             if not packets:
-                raise VideoError(f"{path}: expected at least one frame, found 0; re-export or leave this file out")
+                raise VideoError(
+                    f"{path}: expected at least one frame, found 0; re-export or leave this file out"
+                )
             base = float(stream.time_base)
             times = np.sort(np.asarray([p.pts for p in packets], dtype=np.float64)) * base
             last = float(packets[-1].duration or 0) * base
             container.seek(0)
             frame = next(container.decode(stream), None)
             if frame is None:
-                raise VideoError(f"{path}: its packets decode to no frame; re-encode or leave this file out")
+                raise VideoError(
+                    f"{path}: its packets decode to no frame; re-encode or leave this file out"
+                )
             rotation = int(getattr(frame, "rotation", 0) or 0) % 360
             height, width = frame.height, frame.width
     except VideoError:
         raise
     except (av.error.FFmpegError, IndexError, OverflowError, ValueError) as error:
-        raise VideoError(f"{path}: expected a readable video, found broken data ({error}); re-encode or leave it out") from None
+        raise VideoError(
+            f"{path}: expected a readable video, found broken data ({error}); re-encode or leave it out"
+        ) from None
     if rotation in (90, 270):
         height, width = width, height
     times -= times[0]
@@ -97,8 +113,12 @@ def read(path: str | Path, indices, info: VideoInfo | None = None) -> np.ndarray
     info = info or probe(path)
     indices = np.asarray(list(indices), dtype=np.int64)
     if len(indices) and (indices.min() < 0 or indices.max() >= len(info.times)):
-        raise VideoError(f"{path}: expected frame numbers in 0..{len(info.times) - 1}, got {indices.min()}..{indices.max()}")
-    backend = os.environ.get("VLACT_VIDEO") or ("decord" if importlib.util.find_spec("decord") else "av")
+        raise VideoError(
+            f"{path}: expected frame numbers in 0..{len(info.times) - 1}, got {indices.min()}..{indices.max()}"
+        )
+    backend = os.environ.get("VLACT_VIDEO") or (
+        "decord" if importlib.util.find_spec("decord") else "av"
+    )
     if backend not in ("decord", "av"):
         raise ValueError(f"VLACT_VIDEO must be 'decord' or 'av'; got {backend!r}")
     frames = _read_decord(info, indices) if backend == "decord" else None
@@ -134,10 +154,14 @@ def _read_av(info: VideoInfo, indices: np.ndarray) -> np.ndarray:
                 if len(out) == len(wanted):
                     break
     except av.error.FFmpegError as error:
-        raise VideoError(f"{info.path}: decoding stopped at frame {len(out)} ({error}); re-encode or leave it out") from None
+        raise VideoError(
+            f"{info.path}: decoding stopped at frame {len(out)} ({error}); re-encode or leave it out"
+        ) from None
     missing = sorted(wanted - set(out))
     if missing:
-        raise VideoError(f"{info.path}: frames {missing[:5]} do not decode; re-encode or leave it out")
+        raise VideoError(
+            f"{info.path}: frames {missing[:5]} do not decode; re-encode or leave it out"
+        )
     return _rotate(np.stack([out[i] for i in indices.tolist()]), info.rotation)
 
 
@@ -147,7 +171,9 @@ def _rotate(frames: np.ndarray, degrees: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(frames, degrees // 90, axes=(1, 2)))
 
 
-def clip_times(start_s: float, end_s: float, n_frames: int, window_s: float | None = None, views: int = 1) -> np.ndarray:
+def clip_times(
+    start_s: float, end_s: float, n_frames: int, window_s: float | None = None, views: int = 1
+) -> np.ndarray:
     """Times of `n_frames` evenly spaced frames in each of `views` windows inside a segment.
 
     One view is centred on the segment's mid-point; several are spread evenly from its start to its
@@ -174,7 +200,11 @@ def clip_times(start_s: float, end_s: float, n_frames: int, window_s: float | No
 
 def nearest_frames(info: VideoInfo, times_s: np.ndarray) -> np.ndarray:
     """Numbers of the frames on screen at the given times (seconds from the first frame)."""
-    return np.clip(np.searchsorted(info.times, np.asarray(times_s) + 1e-6, side="right") - 1, 0, len(info.times) - 1)
+    return np.clip(
+        np.searchsorted(info.times, np.asarray(times_s) + 1e-6, side="right") - 1,
+        0,
+        len(info.times) - 1,
+    )
 
 
 def files(folder: str | Path, names: Iterable[str]) -> dict[str, Path]:
@@ -184,9 +214,14 @@ def files(folder: str | Path, names: Iterable[str]) -> dict[str, Path]:
         FileNotFoundError: Some are not in the folder; says how many, and names one.
     """
     names, forms = list(names), [start + "{}" + end for start in ("", "v_") for end in ENDINGS]
-    there = {name: next((path for f in forms if (path := Path(folder) / f.format(name)).is_file()), None) for name in names}
+    there = {
+        name: next((path for f in forms if (path := Path(folder) / f.format(name)).is_file()), None)
+        for name in names
+    }
     if missing := [name for name, path in there.items() if path is None]:
-        raise FileNotFoundError(f"{folder}: {len(missing)} of {len(names)} videos are not there, for example {missing[0]!r}")
+        raise FileNotFoundError(
+            f"{folder}: {len(missing)} of {len(names)} videos are not there, for example {missing[0]!r}"
+        )
     return there
 
 
@@ -201,15 +236,27 @@ def write(path: str | Path, frames: np.ndarray, fps: float, crf: int = 10) -> No
     import av
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(f"frames must be uint8 (N, H, W, 3) with N > 0; got {frames.dtype} {frames.shape}")
+        raise ValueError(
+            f"frames must be uint8 (N, H, W, 3) with N > 0; got {frames.dtype} {frames.shape}"
+        )
 
     def encode(frames: np.ndarray, temporary: Path) -> None:
-        with av.open(str(temporary), "w", format=CONTAINERS.get(Path(path).suffix, "mp4")) as container:
+        with av.open(
+            str(temporary), "w", format=CONTAINERS.get(Path(path).suffix, "mp4")
+        ) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv444p"
+            stream.height, stream.width, stream.pix_fmt = (
+                frames.shape[1],
+                frames.shape[2],
+                "yuv444p",
+            )
             stream.thread_count = 1
             # x264's vector code reads memory it never wrote (macroblock trees for one): bytes differ from run to run.
-            stream.options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0:asm=0"}
+            stream.options = {
+                "crf": str(crf),
+                "preset": "veryfast",
+                "x264-params": "mbtree=0:asm=0",
+            }
             for image in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode())

@@ -30,9 +30,18 @@ def thumos(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
         found = next(iter(sorted(folder.rglob(f"*_{name}.txt"))), folder / name)
         clear, ambiguous = thumos14.ground_truth(found.parent, name)
         parts.append(clear.assign(split=split))
-        for i, row in enumerate(ambiguous.itertuples()):  # each by a name of its own, so that none is taken for another's like
-            shown = {"start_s": row.start_s, "end_s": row.end_s, "what": "ambiguous", "label": f"ambiguous {i}"}
-            events.setdefault(row.video, {"distractors": [], "poses": []})["distractors"].append(shown)
+        for i, row in enumerate(
+            ambiguous.itertuples()
+        ):  # each by a name of its own, so that none is taken for another's like
+            shown = {
+                "start_s": row.start_s,
+                "end_s": row.end_s,
+                "what": "ambiguous",
+                "label": f"ambiguous {i}",
+            }
+            events.setdefault(row.video, {"distractors": [], "poses": []})["distractors"].append(
+                shown
+            )
     return pd.concat(parts, ignore_index=True), events
 
 
@@ -43,7 +52,10 @@ def kitchens(folder: Path, task: str) -> pd.DataFrame:
         ValueError: A class that the list of names lacks.
     """
     files = {"train": "EPIC_100_train.csv", "test": "EPIC_100_validation.csv"}
-    table = pd.concat([epic.ground_truth(folder / f, task).assign(split=s) for s, f in files.items()], ignore_index=True)
+    table = pd.concat(
+        [epic.ground_truth(folder / f, task).assign(split=s) for s, f in files.items()],
+        ignore_index=True,
+    )
     if not (path := folder / f"EPIC_100_{task}_classes.csv").is_file():
         return table
     names = epic.names(path)
@@ -63,9 +75,14 @@ def activities(folder: Path) -> pd.DataFrame:
     else:
         paths = [folder / f"activitynet_v1-3_{s}_tsp_groundtruth.csv" for s in ("train", "valid")]
         if missing := [f for f in paths if not f.is_file()]:
-            raise FileNotFoundError(f"{missing[0]}: expected TSP's csv or ActivityNet's activity_net.v1-3.min.json, found neither")
+            raise FileNotFoundError(
+                f"{missing[0]}: expected TSP's csv or ActivityNet's activity_net.v1-3.min.json, found neither"
+            )
         parts = [activitynet13.tsp(f) for f in paths]
-    return pd.concat([part.assign(split=s) for part, s in zip(parts, ("train", "test"), strict=True)], ignore_index=True)
+    return pd.concat(
+        [part.assign(split=s) for part, s in zip(parts, ("train", "test"), strict=True)],
+        ignore_index=True,
+    )
 
 
 def lasting(table: pd.DataFrame, videos: Path | None) -> pd.DataFrame:
@@ -79,33 +96,55 @@ def lasting(table: pd.DataFrame, videos: Path | None) -> pd.DataFrame:
     if videos is None:
         return table.assign(duration_s=table.groupby("video")["end_s"].transform("max"))
     there = video.files(videos, table["video"].unique())
-    return table.assign(duration_s=table["video"].map({v: video.probe(path).duration_s for v, path in there.items()}))
+    return table.assign(
+        duration_s=table["video"].map(
+            {v: video.probe(path).duration_s for v, path in there.items()}
+        )
+    )
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m vlact.datasets", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m vlact.datasets",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("dataset", choices=[*sorted(CLIPS), "activitynet13", "epic", "thumos14"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path, nargs="?", help="of the last three: the json to write")
     parser.add_argument(
-        "--videos", type=Path, help="of the last three: whose durations are taken; else ActivityNet's own, or up to the last action's end"
+        "--videos",
+        type=Path,
+        help="of the last three: whose durations are taken; else ActivityNet's own, or up to the last action's end",
     )
     parser.add_argument("--task", default="verb", choices=sorted(epic.TASKS), help="of epic")
     parser.add_argument("--no-idle", action="store_true", help="leave ATA's idle class out")
     given = parser.parse_args(arguments)
     if (given.out is None) != (given.dataset in CLIPS):
-        parser.error(f"{given.dataset}: expected {'FOLDER alone' if given.dataset in CLIPS else 'FOLDER and OUT'}")
+        parser.error(
+            f"{given.dataset}: expected {'FOLDER alone' if given.dataset in CLIPS else 'FOLDER and OUT'}"
+        )
     try:
         if given.dataset in CLIPS:
-            table = CLIPS[given.dataset](given.folder, **({"idle": not given.no_idle} if given.dataset == "ata" else {}))
+            table = CLIPS[given.dataset](
+                given.folder, **({"idle": not given.no_idle} if given.dataset == "ata" else {})
+            )
             schema.write_annotations(out := given.folder / "annotations.csv", table)
         else:
             table, events = thumos(given.folder) if given.dataset == "thumos14" else (None, None)
             if events is None:
-                table = kitchens(given.folder, given.task) if given.dataset == "epic" else activities(given.folder)
+                table = (
+                    kitchens(given.folder, given.task)
+                    if given.dataset == "epic"
+                    else activities(given.folder)
+                )
             activitynet.write_ground_truth(lasting(table, given.videos), out := given.out)
             if events is not None:
-                write_whole(out.with_name("events.json"), lambda d, f: f.write_text(json.dumps(d) + "\n"), events)
+                write_whole(
+                    out.with_name("events.json"),
+                    lambda d, f: f.write_text(json.dumps(d) + "\n"),
+                    events,
+                )
     except (ValueError, FileNotFoundError, video.VideoError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -31,9 +31,17 @@ def ground_truth(path: str | Path, subset: str | None) -> pd.DataFrame:
     """
     content = json_object(path)
     database = content.get("database", content)
-    if not isinstance(database, dict) or (odd := [k for k, v in database.items() if not isinstance(v, dict) and "database" in content]):
-        what = f"{odd[0]!r}: {database[odd[0]]!r}" if isinstance(database, dict) else type(database).__name__
-        raise ValueError(f'{path}: expected {{id: {{"subset", "duration", "annotations"}}}}; got {what}')
+    if not isinstance(database, dict) or (
+        odd := [k for k, v in database.items() if not isinstance(v, dict) and "database" in content]
+    ):
+        what = (
+            f"{odd[0]!r}: {database[odd[0]]!r}"
+            if isinstance(database, dict)
+            else type(database).__name__
+        )
+        raise ValueError(
+            f'{path}: expected {{id: {{"subset", "duration", "annotations"}}}}; got {what}'
+        )
     database = {k: v for k, v in database.items() if isinstance(v, dict)}
     found = sorted({str(v.get("subset")) for v in database.values()})
     if subset is not None and subset not in found:
@@ -42,11 +50,28 @@ def ground_truth(path: str | Path, subset: str | None) -> pd.DataFrame:
     for video, entry in _unprefixed(database, path).items():
         if subset is None or entry.get("subset") == subset:
             videos.append(video)
-            for i, note in enumerate(_list(entry.get("annotations", []), f"{path}: {video}, annotations")):
+            for i, note in enumerate(
+                _list(entry.get("annotations", []), f"{path}: {video}, annotations")
+            ):
                 start, end, label = _action(note, f"{path}: {video}, annotation {i}")
-                row = {"video": video, "start_s": start, "end_s": end, "label": label, "split": entry.get("subset", "")}
-                rows.append(row | ({"duration_s": _number(entry["duration"], f"{path}: {video}, duration")} if "duration" in entry else {}))
-    table = pd.DataFrame(rows, columns=None if rows else ["video", "start_s", "end_s", "label", "split"])
+                row = {
+                    "video": video,
+                    "start_s": start,
+                    "end_s": end,
+                    "label": label,
+                    "split": entry.get("subset", ""),
+                }
+                rows.append(
+                    row
+                    | (
+                        {"duration_s": _number(entry["duration"], f"{path}: {video}, duration")}
+                        if "duration" in entry
+                        else {}
+                    )
+                )
+    table = pd.DataFrame(
+        rows, columns=None if rows else ["video", "start_s", "end_s", "label", "split"]
+    )
     table.attrs["videos"] = videos
     return table
 
@@ -59,13 +84,17 @@ def results(path: str | Path) -> pd.DataFrame:
     """
     content = json_object(path)
     if not isinstance(content.get("results"), dict):
-        raise ValueError(f'{path}: expected {{"results": {{id: [..]}}}}; got keys {sorted(content)[:5]}')
+        raise ValueError(
+            f'{path}: expected {{"results": {{id: [..]}}}}; got keys {sorted(content)[:5]}'
+        )
     rows = []
     for video, found in _unprefixed(content["results"], path).items():
         for i, entry in enumerate(_list(found, f"{path}: {video}")):
             start, end, label = _action(entry, f"{path}: {video}, result {i}")
             score = _number(entry.get("score"), f"{path}: {video}, result {i}, score")
-            rows.append({"video": video, "start_s": start, "end_s": end, "label": label, "score": score})
+            rows.append(
+                {"video": video, "start_s": start, "end_s": end, "label": label, "score": score}
+            )
     return pd.DataFrame(rows, columns=["video", "start_s", "end_s", "label", "score"])
 
 
@@ -73,7 +102,9 @@ def write_ground_truth(table: pd.DataFrame, path: str | Path) -> None:
     """Rows `video, start_s, end_s, label, split, duration_s` in the layout that `ground_truth` reads."""
     database = {}
     for row in table.itertuples():
-        entry = database.setdefault(row.video, {"subset": row.split, "duration": row.duration_s, "annotations": []})
+        entry = database.setdefault(
+            row.video, {"subset": row.split, "duration": row.duration_s, "annotations": []}
+        )
         entry["annotations"].append({"segment": [row.start_s, row.end_s], "label": row.label})
     _write({"version": "vlact", "database": database}, path)
 
@@ -82,12 +113,18 @@ def write_results(table: pd.DataFrame, path: str | Path) -> None:
     """Rows `video, start_s, end_s, label, score` as a results file that OpenTAD, ActionFormer and the official code score."""
     found = {}
     for row in table.itertuples():
-        found.setdefault(row.video, []).append({"segment": [row.start_s, row.end_s], "label": row.label, "score": row.score})
+        found.setdefault(row.video, []).append(
+            {"segment": [row.start_s, row.end_s], "label": row.label, "score": row.score}
+        )
     _write({"version": "vlact", "results": found, "external_data": {}}, path)
 
 
 def _write(content: dict, path: str | Path) -> None:
-    write_whole(Path(path), lambda text, f: f.write_text(text), json.dumps(content, indent=1, default=float) + "\n")
+    write_whole(
+        Path(path),
+        lambda text, f: f.write_text(text),
+        json.dumps(content, indent=1, default=float) + "\n",
+    )
 
 
 def _unprefixed(by_video: dict, path) -> dict:
@@ -95,7 +132,9 @@ def _unprefixed(by_video: dict, path) -> dict:
     for video, value in by_video.items():
         bare = video.removeprefix("v_")
         if bare in out:
-            raise ValueError(f"{path}: {bare!r} and 'v_{bare}' are both there; expected one form of an id")
+            raise ValueError(
+                f"{path}: {bare!r} and 'v_{bare}' are both there; expected one form of an id"
+            )
         out[bare] = value
     return out
 
@@ -118,7 +157,11 @@ def _number(value, where: str) -> float:
 
 def _action(note, where: str) -> tuple[float, float, str]:
     """Start, end and label of an annotation or a result."""
-    if not isinstance(note, dict) or not isinstance(note.get("label"), str | int) or note["label"] == "":
+    if (
+        not isinstance(note, dict)
+        or not isinstance(note.get("label"), str | int)
+        or note["label"] == ""
+    ):
         raise ValueError(f'{where}: expected an object with "segment" and "label"; got {note!r}')
     segment = note.get("segment")
     try:

@@ -15,7 +15,11 @@ from vlact.language.trees import phrase
 from vlact.schema import ANNOTATION
 
 COLUMNS = ("video", "start_frame", "end_frame", "label", "participant", "split")
-RENAMED = {"drop": "drop item", "pickup": "pick up item", "SIL": "idle"}  # the dataset's names where words differ
+RENAMED = {
+    "drop": "drop item",
+    "pickup": "pick up item",
+    "SIL": "idle",
+}  # the dataset's names where words differ
 VIEWS = ("front", "side", "overhead", "global")
 
 
@@ -32,7 +36,11 @@ def read(folder: str | Path, idle: bool = True) -> pd.DataFrame:
     """
     folder = Path(folder)
     csv = require(folder / "actions.csv", "ATA", f"a csv with columns {', '.join(COLUMNS)}")
-    table = pd.read_csv(csv, dtype={"video": str, "label": str, "participant": str, "split": str}, keep_default_na=False)
+    table = pd.read_csv(
+        csv,
+        dtype={"video": str, "label": str, "participant": str, "split": str},
+        keep_default_na=False,
+    )
     if missing := [c for c in COLUMNS if c not in table]:
         raise ValueError(f"{csv}, line 1: missing columns {missing}; expected {', '.join(COLUMNS)}")
     known = {phrase(*a) for a in ATA_BASE + ATA_NOVEL}
@@ -41,11 +49,23 @@ def read(folder: str | Path, idle: bool = True) -> pd.DataFrame:
         where = f"{csv}, line {i + 2}"
         label = RENAMED.get(row.label, row.label.replace("_", " "))
         if label not in known:
-            raise ValueError(f"{where}: unknown label {row.label!r}; expected one of {sorted(known)} or the dataset's own names")
+            raise ValueError(
+                f"{where}: unknown label {row.label!r}; expected one of {sorted(known)} or the dataset's own names"
+            )
         if row.split not in ("train", "val", "test"):
             raise ValueError(f"{where}: split must be train, val or test; got {row.split!r}")
         if label == "idle" and not idle:
             continue
         start_s, end_s = times.seconds(row.video, row.start_frame, row.end_frame, where)
-        rows.append((row.video, start_s, end_s, label, row.split, row.participant, next((v for v in VIEWS if v in row.video.lower()), "")))
+        rows.append(
+            (
+                row.video,
+                start_s,
+                end_s,
+                label,
+                row.split,
+                row.participant,
+                next((v for v in VIEWS if v in row.video.lower()), ""),
+            )
+        )
     return pd.DataFrame(rows, columns=[*ANNOTATION, "view"])

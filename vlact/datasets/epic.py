@@ -33,7 +33,9 @@ def names(path: str | Path) -> dict[str, str]:
     table = csv(path, ("id", "key"), "EPIC-Kitchens-100's list of classes", dtype=str)
     for column in ("id", "key"):
         if (twice := table[column].duplicated()).any():
-            raise ValueError(f"{path}, line {int(twice.idxmax()) + 2}: {column} {table[column][twice.idxmax()]!r} occurs twice")
+            raise ValueError(
+                f"{path}, line {int(twice.idxmax()) + 2}: {column} {table[column][twice.idxmax()]!r} occurs twice"
+            )
     return dict(zip(table["id"], table["key"], strict=True))
 
 
@@ -57,12 +59,23 @@ def ground_truth(path: str | Path, task: str = "verb") -> pd.DataFrame:
             try:
                 values.append(seconds(stamp))
             except (ValueError, TypeError):
-                raise ValueError(f"{path}, line {i + 2}: {column} must be HH:MM:SS.ss; got {stamp!r}") from None
+                raise ValueError(
+                    f"{path}, line {i + 2}: {column} must be HH:MM:SS.ss; got {stamp!r}"
+                ) from None
         times[name] = values
     for column in TASKS[task]:
         if (bad := ~table[column].fillna("").str.fullmatch(r"[0-9]+")).any():
             i = int(bad.idxmax())
-            raise ValueError(f"{path}, line {i + 2}: {column} must be a class number; got {table[column][i]!r}")
+            raise ValueError(
+                f"{path}, line {i + 2}: {column} must be a class number; got {table[column][i]!r}"
+            )
     label = table[TASKS[task]].agg(",".join, axis=1)
-    found = pd.DataFrame({"video": table["video_id"], **times, "label": label, "group": table["video_id"].str.split("_").str[0]})
+    found = pd.DataFrame(
+        {
+            "video": table["video_id"],
+            **times,
+            "label": label,
+            "group": table["video_id"].str.split("_").str[0],
+        }
+    )
     return sound(found, path)

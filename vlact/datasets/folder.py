@@ -25,7 +25,9 @@ def read(csv: str | Path) -> pd.DataFrame:
     wanted = f"a csv with columns {', '.join(COLUMNS)}"
     if not Path(csv).is_file():
         raise ValueError(f"{csv}: expected {wanted}, found no file")
-    table = schema.csv(csv, COLUMNS, f"{wanted}; a label with a comma in quotes", dtype=str, keep_default_na=False)
+    table = schema.csv(
+        csv, COLUMNS, f"{wanted}; a label with a comma in quotes", dtype=str, keep_default_na=False
+    )
     if unknown := [c for c in table if c not in COLUMNS]:
         raise ValueError(f"{csv}, line 1: unknown columns {unknown}; expected {wanted}")
 
@@ -37,12 +39,18 @@ def read(csv: str | Path) -> pd.DataFrame:
     table = schema.spans(table, csv)
     fail(
         table["label"].str.strip() == "",
-        lambda r: f"label must be a verb and what it is done to, such as 'pick up cup'; got {r['label']!r}",
+        lambda r: (
+            f"label must be a verb and what it is done to, such as 'pick up cup'; got {r['label']!r}"
+        ),
     )
-    fail(~table["split"].isin(SPLITS), lambda r: f"split must be one of {SPLITS}; got {r['split']!r}")
+    fail(
+        ~table["split"].isin(SPLITS), lambda r: f"split must be one of {SPLITS}; got {r['split']!r}"
+    )
     for split in ("train", "test"):
         if split not in set(table["split"]):
-            raise ValueError(f"{csv}: split {split!r} is empty; found {table['split'].value_counts().to_dict()}")
+            raise ValueError(
+                f"{csv}: split {split!r} is empty; found {table['split'].value_counts().to_dict()}"
+            )
     return table.rename(columns={"path": "video"}).assign(group=lambda t: t["video"])
 
 
@@ -79,9 +87,19 @@ def task(table: pd.DataFrame, encode, trees: str | Path | None = None, m: int = 
                     f"{trees}: no tree for label {label!r} (line {row + 2} of the csv); "
                     f"expected it to start with one of {sorted(given.words)}, or add one"
                 )
-    chosen = given or nearest_trees("nearest words", dict.fromkeys(v for v, _ in pairs.values()), lexicon, encode, m)
+    chosen = given or nearest_trees(
+        "nearest words", dict.fromkeys(v for v, _ in pairs.values()), lexicon, encode, m
+    )
     seen = dict.fromkeys(table.loc[table["split"] == "train", "label"])
     base = tuple(pairs[x] for x in seen)
-    novel = tuple(pairs[x] for x in dict.fromkeys(table.loc[table["split"] == "test", "label"]) if x not in seen)
-    runs = tuple(tuple(chosen.children(v)[r] for v, _ in novel) for r in range(min(10, chosen.m))) if novel else ()
+    novel = tuple(
+        pairs[x]
+        for x in dict.fromkeys(table.loc[table["split"] == "test", "label"])
+        if x not in seen
+    )
+    runs = (
+        tuple(tuple(chosen.children(v)[r] for v, _ in novel) for r in range(min(10, chosen.m)))
+        if novel
+        else ()
+    )
     return Task("own clips", base, novel, runs, chosen, classes_of(base, novel))

@@ -32,17 +32,34 @@ def read(folder: str | Path) -> pd.DataFrame:
     known = {v for v, _ in GTEA_BASE + GTEA_NOVEL}
     rows = []
     for number in range(1, 5):
-        bundle = require(folder / "splits" / f"test.split{number}.bundle", "GTEA", "the fold's list of videos")
-        names = [line.strip().removesuffix(".txt") for line in bundle.read_text().splitlines() if line.strip()]
+        bundle = require(
+            folder / "splits" / f"test.split{number}.bundle", "GTEA", "the fold's list of videos"
+        )
+        names = [
+            line.strip().removesuffix(".txt")
+            for line in bundle.read_text().splitlines()
+            if line.strip()
+        ]
         subjects = sorted({n.split("_")[0] for n in names})
         if len(subjects) != 1:
-            raise ValueError(f"{bundle}: expected the videos of one subject, found {subjects or 'none'}")
+            raise ValueError(
+                f"{bundle}: expected the videos of one subject, found {subjects or 'none'}"
+            )
         for k, name in enumerate(sorted(names)):
             truth = require(folder / "groundTruth" / f"{name}.txt", "GTEA", "one label a frame")
             labels = truth.read_text().split()
-            found = next((folder / "videos" / f"{name}{e}" for e in ENDINGS if (folder / "videos" / f"{name}{e}").is_file()), None)
+            found = next(
+                (
+                    folder / "videos" / f"{name}{e}"
+                    for e in ENDINGS
+                    if (folder / "videos" / f"{name}{e}").is_file()
+                ),
+                None,
+            )
             if found is None:
-                raise ValueError(f"{folder / 'videos' / name}: GTEA expects the video there with one of {ENDINGS}, found none")
+                raise ValueError(
+                    f"{folder / 'videos' / name}: GTEA expects the video there with one of {ENDINGS}, found none"
+                )
             duration_s = video.probe(found).duration_s
             if not 0.9 * FPS < len(labels) / duration_s < 1.1 * FPS:
                 raise ValueError(
@@ -53,8 +70,20 @@ def read(folder: str | Path) -> pd.DataFrame:
                 n = len(list(run))
                 if verb != "background":
                     if verb not in known:
-                        raise ValueError(f"{truth}, line {at + 1}: unknown label {verb!r}; expected one of {sorted(known)} or background")
+                        raise ValueError(
+                            f"{truth}, line {at + 1}: unknown label {verb!r}; expected one of {sorted(known)} or background"
+                        )
                     split = "val" if k == len(names) - 1 else "train"
-                    rows.append((f"videos/{found.name}", at * step, (at + n) * step, f"{verb} ingredient", split, subjects[0], "ego"))
+                    rows.append(
+                        (
+                            f"videos/{found.name}",
+                            at * step,
+                            (at + n) * step,
+                            f"{verb} ingredient",
+                            split,
+                            subjects[0],
+                            "ego",
+                        )
+                    )
                 at += n
     return pd.DataFrame(rows, columns=[*ANNOTATION, "view"])

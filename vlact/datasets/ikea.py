@@ -16,8 +16,22 @@ from vlact.language.tasks import IKEA_BASE, IKEA_NOVEL
 from vlact.language.trees import phrase
 from vlact.schema import ANNOTATION
 
-ENVIRONMENTS = {1: "env1", 2: "env1", 4: "env2", 5: "env2", 6: "env3", 7: "env3", 8: "env4", 9: "env5", 10: "env5", 11: "env5"}
-RENAMED = {"position the drawer right side up": "position drawer right side up", "slide bottom of drawer": "slide bottom panel"}
+ENVIRONMENTS = {
+    1: "env1",
+    2: "env1",
+    4: "env2",
+    5: "env2",
+    6: "env3",
+    7: "env3",
+    8: "env4",
+    9: "env5",
+    10: "env5",
+    11: "env5",
+}
+RENAMED = {
+    "position the drawer right side up": "position drawer right side up",
+    "slide bottom of drawer": "slide bottom panel",
+}
 LEFT_OUT = ("NA", "other")
 VIEWS = ("dev1", "dev2", "dev3")
 
@@ -31,7 +45,9 @@ def environment(scan: str) -> str:
     fields = Path(scan).name.split("_")
     number = int(fields[3]) if len(fields) > 4 and fields[3].isdigit() else None
     if number not in ENVIRONMENTS:
-        raise ValueError(f"scan {scan!r}: expected <person>_<colour>_<configuration>_<calibration>_.. with one of {sorted(ENVIRONMENTS)}")
+        raise ValueError(
+            f"scan {scan!r}: expected <person>_<colour>_<configuration>_<calibration>_.. with one of {sorted(ENVIRONMENTS)}"
+        )
     return ENVIRONMENTS[number]
 
 
@@ -50,7 +66,9 @@ def read(folder: str | Path) -> pd.DataFrame:
     try:
         scans = json.loads(path.read_text())["database"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected json with a 'database' of scans; found {type(error).__name__}: {error}") from None
+        raise ValueError(
+            f"{path}: expected json with a 'database' of scans; found {type(error).__name__}: {error}"
+        ) from None
     known = {phrase(*a) for a in IKEA_BASE + IKEA_NOVEL}
     times, rows, seen = FrameTimes(folder), [], {}
     for scan in sorted(scans):
@@ -62,12 +80,16 @@ def read(folder: str | Path) -> pd.DataFrame:
             try:
                 label, (first, last) = entry["label"], entry["segment"]
             except (KeyError, TypeError, ValueError):
-                raise ValueError(f"{where}: expected a label and a segment [first, last]; found {entry!r}") from None
+                raise ValueError(
+                    f"{where}: expected a label and a segment [first, last]; found {entry!r}"
+                ) from None
             if label in LEFT_OUT:
                 continue
             label = RENAMED.get(label, label)
             if label not in known:
-                raise ValueError(f"{where}: unknown label {label!r}; expected one of {sorted(known)}")
+                raise ValueError(
+                    f"{where}: unknown label {label!r}; expected one of {sorted(known)}"
+                )
             for view in VIEWS:
                 name = f"{scan}/{view}/images/scan_video.avi"
                 start_s, end_s = times.seconds(name, first, last, where)

@@ -28,7 +28,9 @@ def ground_truth(folder: str | Path, split: str = "test") -> tuple[pd.DataFrame,
     """
     files = sorted(Path(folder).glob(f"*_{split}.txt"))
     if not files:
-        raise FileNotFoundError(f"{folder}: expected <Class>_{split}.txt, one a class, as in THUMOS14's temporal annotations")
+        raise FileNotFoundError(
+            f"{folder}: expected <Class>_{split}.txt, one a class, as in THUMOS14's temporal annotations"
+        )
     found = {file.name.removesuffix(f"_{split}.txt"): _rows(file) for file in files}
     ambiguous = found.pop("Ambiguous", pd.DataFrame(columns=COLUMNS))
     tables = [table.assign(label=label, split=split) for label, table in found.items()]
@@ -46,7 +48,9 @@ def _rows(file: Path) -> pd.DataFrame:
             if not np.isfinite(rows[-1][1:]).all():
                 raise ValueError
         except ValueError:
-            raise ValueError(f"{file}, line {number}: expected 'video start end'; got {line!r}") from None
+            raise ValueError(
+                f"{file}, line {number}: expected 'video start end'; got {line!r}"
+            ) from None
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -57,7 +61,12 @@ def annotation_csv(path: str | Path) -> pd.DataFrame:
         ValueError: Missing columns.
     """
     table = csv(path, ("video", "type", "start", "end"), "G-TAD's Annotation.csv")
-    return sound(table.rename(columns={"type": "label", "start": "start_s", "end": "end_s"})[[*COLUMNS, "label"]], path)
+    return sound(
+        table.rename(columns={"type": "label", "start": "start_s", "end": "end_s"})[
+            [*COLUMNS, "label"]
+        ],
+        path,
+    )
 
 
 def groundtruth_csv(path: str | Path, classes: dict[int, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -74,13 +83,19 @@ def groundtruth_csv(path: str | Path, classes: dict[int, str]) -> tuple[pd.DataF
         ValueError: Missing columns, or a number that is no class; names the line.
     """
     table = csv(path, ("video-name", "t-init", "t-end", "label-idx"), "G-TAD's groundtruth.csv")
-    table = sound(table.rename(columns={"video-name": "video", "t-init": "start_s", "t-end": "end_s"}), path)
+    table = sound(
+        table.rename(columns={"video-name": "video", "t-init": "start_s", "t-end": "end_s"}), path
+    )
     table["label"] = table["label-idx"].map(classes)
     odd = table.index[table["label"].isna() & (table["label-idx"] != -1)]
     if len(odd):
-        raise ValueError(f"{path}, line {odd[0] + 2}: label-idx {table['label-idx'][odd[0]]} is no class; expected -1 or {sorted(classes)}")
+        raise ValueError(
+            f"{path}, line {odd[0] + 2}: label-idx {table['label-idx'][odd[0]]} is no class; expected -1 or {sorted(classes)}"
+        )
     clear = table["label-idx"] != -1
-    return table.loc[clear, [*COLUMNS, "label"]].reset_index(drop=True), table.loc[~clear, COLUMNS].reset_index(drop=True)
+    return table.loc[clear, [*COLUMNS, "label"]].reset_index(drop=True), table.loc[
+        ~clear, COLUMNS
+    ].reset_index(drop=True)
 
 
 def class_list(path: str | Path) -> dict[int, str]:
@@ -94,7 +109,9 @@ def class_list(path: str | Path) -> dict[int, str]:
         if line.strip():
             parts = line.split()
             if len(parts) != 2 or not parts[0].isdecimal():
-                raise ValueError(f"{path}, line {number}: expected '<number> <class>'; got {line!r}")
+                raise ValueError(
+                    f"{path}, line {number}: expected '<number> <class>'; got {line!r}"
+                )
             out[int(parts[0])] = parts[1]
     return out
 
@@ -113,5 +130,7 @@ def anno_action(path: str | Path) -> pd.DataFrame:
                 start, end = map(float, note["segment"])
                 rows.append((video, start, end, note["class"]))
             except (KeyError, TypeError, ValueError, OverflowError):
-                raise ValueError(f'{path}: {video}, annotation {i}: expected "class" and "segment": [start, end]; got {note!r}') from None
+                raise ValueError(
+                    f'{path}: {video}, annotation {i}: expected "class" and "segment": [start, end]; got {note!r}'
+                ) from None
     return sound(pd.DataFrame(rows, columns=[*COLUMNS, "label"]), path, "annotation {}", 0)

@@ -73,12 +73,20 @@ def clips(folder: Path, taxonomy: pd.DataFrame, videos: Path | None = None) -> p
         mine = taxonomy[taxonomy["set"] == which].set_index("fine_id")["coarse_id"]
         for part in PARTS:
             path = {k: list_path(folder, k, part, which) for k in KINDS}
-            coarse = read_list(path["coarse"], taxonomy["coarse_id"].nunique()).rename(columns={"id": "coarse_id"})
+            coarse = read_list(path["coarse"], taxonomy["coarse_id"].nunique()).rename(
+                columns={"id": "coarse_id"}
+            )
             fine = read_list(path["fine"], len(mine)).rename(columns={"id": "fine_id"})
             both = coarse.merge(fine, on="video", how="outer", indicator=True)
             if len(odd := both[both["_merge"] != "both"]):
-                have, lack = ("coarse", "fine") if odd["_merge"].iloc[0] == "left_only" else ("fine", "coarse")
-                raise ValueError(f"{path[lack]}: lacks {odd['video'].iloc[0]!r}, which {path[have].name} has ({len(odd)} such)")
+                have, lack = (
+                    ("coarse", "fine")
+                    if odd["_merge"].iloc[0] == "left_only"
+                    else ("fine", "coarse")
+                )
+                raise ValueError(
+                    f"{path[lack]}: lacks {odd['video'].iloc[0]!r}, which {path[have].name} has ({len(odd)} such)"
+                )
             both = coarse.merge(fine, on="video")
             wrong = both[both["fine_id"].map(mine) != both["coarse_id"]]
             if len(wrong):
@@ -91,9 +99,16 @@ def clips(folder: Path, taxonomy: pd.DataFrame, videos: Path | None = None) -> p
     table = pd.concat(found, ignore_index=True)
     again = table[table["video"].duplicated(keep=False)]
     if len(again):
-        where = ", ".join(f"set {r.set} {r.part}" for r in again[again["video"] == again["video"].iloc[0]].itertuples())
-        raise ValueError(f"{folder}: {again['video'].iloc[0]!r} is in several lists ({where}); sets and parts must not overlap")
-    if videos is not None and (missing := [v for v in table["video"] if not (Path(videos) / v).is_file()]):
+        where = ", ".join(
+            f"set {r.set} {r.part}"
+            for r in again[again["video"] == again["video"].iloc[0]].itertuples()
+        )
+        raise ValueError(
+            f"{folder}: {again['video'].iloc[0]!r} is in several lists ({where}); sets and parts must not overlap"
+        )
+    if videos is not None and (
+        missing := [v for v in table["video"] if not (Path(videos) / v).is_file()]
+    ):
         raise FileNotFoundError(
             f"{Path(videos) / missing[0]}: named by the lists in {folder}, not there ({len(missing)} of {len(table)} missing)"
         )
@@ -104,5 +119,9 @@ def write_lists(folder: Path, table: pd.DataFrame) -> None:
     """Write what `clips` reads."""
     for (which, part), rows in table.groupby(["set", "part"], sort=False):
         for kind in KINDS:
-            text = "".join(f"{v} {i}\n" for v, i in zip(rows["video"], rows[f"{kind}_id"], strict=True))
-            write_whole(list_path(folder, kind, part, which), lambda data, path: path.write_text(data), text)
+            text = "".join(
+                f"{v} {i}\n" for v, i in zip(rows["video"], rows[f"{kind}_id"], strict=True)
+            )
+            write_whole(
+                list_path(folder, kind, part, which), lambda data, path: path.write_text(data), text
+            )

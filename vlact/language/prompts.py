@@ -22,7 +22,10 @@ from torch import Tensor
 from vlact import ROOT
 from vlact.language.descriptions import NOTHING, SEPARATOR
 
-INSTRUCTION = "find the start and end frames of each action , the surest first . the candidate actions include :"
+INSTRUCTION = (
+    "find the start and end frames of each action , the surest first . "
+    "the candidate actions include :"
+)
 CLAUSES = re.compile(r",? (?:then|and ends when the person) |the person (?:first )?")
 
 

@@ -19,19 +19,24 @@ ATA_BASE: tuple[Action, ...] = (
     ("fasten", "nut"), ("take", "ring"), ("take", "plate"), ("tighten", "screw"), ("insert", "pin"),
 )  # fmt: skip
 ATA_NOVEL: tuple[Action, ...] = (
-    ("drop", "item"), ("balance", "part"), ("pick up", "item"), ("spin", "block"), ("hammer", "pin"),
+    ("drop", "item"), ("balance", "part"), ("pick up", "item"), ("spin", "block"),
+    ("hammer", "pin"),
 )  # fmt: skip
 IKEA_BASE: tuple[Action, ...] = (
     ("align", "leg screw with table thread"), ("align", "side panel holes with front panel dowels"),
     ("attach", "drawer back panel"), ("attach", "drawer side panel"), ("attach", "shelf to table"),
-    ("flip", "shelf"), ("flip", "table"), ("flip", "table top"), ("insert", "drawer pin"), ("lay down", "leg"),
-    ("pick up", "back panel"), ("pick up", "bottom panel"), ("pick up", "front panel"), ("pick up", "leg"),
+    ("flip", "shelf"), ("flip", "table"), ("flip", "table top"), ("insert", "drawer pin"),
+    ("lay down", "leg"),
+    ("pick up", "back panel"), ("pick up", "bottom panel"), ("pick up", "front panel"),
+    ("pick up", "leg"),
     ("pick up", "pin"), ("pick up", "shelf"), ("pick up", "side panel"), ("pick up", "table top"),
     ("rotate", "table"), ("spin", "leg"), ("tighten", "leg"),
 )  # fmt: skip
 IKEA_NOVEL: tuple[Action, ...] = (  # "lay down" is in both, as in the paper
-    ("lay down", "shelf"), ("lay down", "side panel"), ("lay down", "front panel"), ("push", "table top"),
-    ("position", "drawer right side up"), ("lay down", "table top"), ("slide", "bottom panel"), ("push", "table"),
+    ("lay down", "shelf"), ("lay down", "side panel"), ("lay down", "front panel"),
+    ("push", "table top"),
+    ("position", "drawer right side up"), ("lay down", "table top"), ("slide", "bottom panel"),
+    ("push", "table"),
     ("lay down", "bottom panel"), ("lay down", "back panel"),
 )  # fmt: skip
 GTEA_BASE: tuple[Action, ...] = tuple(
@@ -115,7 +120,7 @@ class Task:
         return list(dict.fromkeys(t for s in sets for ts in s for t in ts))
 
     def nodes(self) -> list[tuple[str, str, int, str]]:
-        """Every tree node of every action: mode, label, order (0 root, 1, 2) and the node's string."""
+        """Every tree node of every action: mode, label, order (0 root, 1, 2) and its string."""
         out = []
         for mode, actions in (("base", self.base), ("novel", self.novel)):
             for verb, obj in actions:

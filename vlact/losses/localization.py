@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-RANGES = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10000))  # level l regresses distances in this range
+RANGES = (
+    (0, 4),
+    (4, 8),
+    (8, 16),
+    (16, 32),
+    (32, 64),
+    (64, 10000),
+)  # level l regresses distances in this range
 
 
 @dataclass(frozen=True)
@@ -36,14 +43,22 @@ def points(length: int, levels: int, ranges=RANGES) -> Points:
         ValueError: `length` is no multiple of the greatest stride, or there are fewer ranges than levels.
     """
     if length % 2 ** (levels - 1):
-        raise ValueError(f"length must be a multiple of {2 ** (levels - 1)} for {levels} levels; got {length}")
+        raise ValueError(
+            f"length must be a multiple of {2 ** (levels - 1)} for {levels} levels; got {length}"
+        )
     if len(ranges) < levels:
         raise ValueError(f"ranges must name every level; got {len(ranges)} for {levels}")
-    rows = [(i * 2**level, *ranges[level], 2**level) for level in range(levels) for i in range(length // 2**level)]
+    rows = [
+        (i * 2**level, *ranges[level], 2**level)
+        for level in range(levels)
+        for i in range(length // 2**level)
+    ]
     return Points(*torch.tensor(rows, dtype=torch.float32).T.contiguous())
 
 
-def assign(at: Points, segments: Tensor, labels: Tensor, classes: int, radius: float = 1.5) -> tuple[Tensor, Tensor, Tensor]:
+def assign(
+    at: Points, segments: Tensor, labels: Tensor, classes: int, radius: float = 1.5
+) -> tuple[Tensor, Tensor, Tensor]:
     """What each point should say of one sequence.
 
     A point is positive for a segment if it lies within `radius` strides of its centre and inside it, and the
@@ -64,11 +79,21 @@ def assign(at: Points, segments: Tensor, labels: Tensor, classes: int, radius: f
     p = len(at.t)
     if not len(segments):
         none = segments.new_zeros
-        return none(p, classes), none(p, 2), torch.full((p,), -1, dtype=torch.long, device=segments.device)
+        return (
+            none(p, classes),
+            none(p, 2),
+            torch.full((p,), -1, dtype=torch.long, device=segments.device),
+        )
     start, end = segments[:, 0], segments[:, 1]
     left, right = at.t[:, None] - start, end - at.t[:, None]
     middle, reach = (start + end) / 2, (at.stride * radius)[:, None]
-    near = torch.minimum(at.t[:, None] - torch.maximum(middle - reach, start), torch.minimum(middle + reach, end) - at.t[:, None]) > 0
+    near = (
+        torch.minimum(
+            at.t[:, None] - torch.maximum(middle - reach, start),
+            torch.minimum(middle + reach, end) - at.t[:, None],
+        )
+        > 0
+    )
     far = torch.maximum(left, right)
     length = (end - start).expand(p, -1).clone()
     length[~(near & (far >= at.low[:, None]) & (far <= at.high[:, None]))] = torch.inf
@@ -86,7 +111,11 @@ def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.
     p = logits.sigmoid()
     right = p * target + (1 - p) * (1 - target)
     weight = alpha * target + (1 - alpha) * (1 - target)
-    return weight * (1 - right) ** gamma * binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (
+        weight
+        * (1 - right) ** gamma
+        * binary_cross_entropy_with_logits(logits, target, reduction="none")
+    )
 
 
 def diou(predicted: Tensor, offset: Tensor, eps: float = 1e-8) -> Tensor:
@@ -99,7 +128,13 @@ def diou(predicted: Tensor, offset: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def detection_loss(
-    logits: Tensor, distances: Tensor, target: Tensor, offset: Tensor, valid: Tensor, normaliser: Tensor | float, smoothing: float = 0.0
+    logits: Tensor,
+    distances: Tensor,
+    target: Tensor,
+    offset: Tensor,
+    valid: Tensor,
+    normaliser: Tensor | float,
+    smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
     """The two terms of Eq. 6 of ActionVLM (ActionFormer's loss), to be weighted and added.
 

@@ -66,7 +66,9 @@ def srt(predictions: pd.DataFrame) -> dict[str, float]:
     """
     sizes = predictions.groupby("run").size()
     if len(sizes) < 2 or sizes.nunique() > 1:
-        raise ValueError(f"SRT needs at least two runs over the same clips; got clips per run {sizes.to_dict()}")
+        raise ValueError(
+            f"SRT needs at least two runs over the same clips; got clips per run {sizes.to_dict()}"
+        )
     runs = [g for _, g in predictions.groupby("run")]
     acc = np.array([top1(g["label"].to_numpy(), g["predicted"].to_numpy()) for g in runs])
     f1 = np.array([macro_f1(g["label"].to_numpy(), g["predicted"].to_numpy()) for g in runs])
@@ -89,7 +91,9 @@ def paired_interval(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> dict[s
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape or a.size < 2:
-        raise ValueError(f"paired_interval needs two arrays of the same length >= 2; got {a.shape} and {b.shape}")
+        raise ValueError(
+            f"paired_interval needs two arrays of the same length >= 2; got {a.shape} and {b.shape}"
+        )
     d = a - b
     error = d.std(ddof=1) / np.sqrt(len(d))
     half = stdtrit(len(d) - 1, 0.5 + level / 2) * error
@@ -107,5 +111,7 @@ def paired_interval(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> dict[s
 def _pair(labels, predicted) -> tuple[np.ndarray, np.ndarray]:
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     if labels.shape != predicted.shape or labels.size == 0:
-        raise ValueError(f"labels and predicted must have the same non-zero length; got {labels.shape} and {predicted.shape}")
+        raise ValueError(
+            f"labels and predicted must have the same non-zero length; got {labels.shape} and {predicted.shape}"
+        )
     return labels, predicted

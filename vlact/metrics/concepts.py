@@ -33,4 +33,9 @@ def concept_space(nodes: pd.DataFrame) -> dict[str, float]:
     apart = 1 - (centres @ centres.T)[np.triu_indices(len(names), 1)]
     within = float((1 - cosine[np.arange(len(x)), own]).mean())
     between = float(apart.mean())
-    return {"within": within, "between": between, "ratio": within / between, "nearest": float((cosine.argmax(1) == own).mean())}
+    return {
+        "within": within,
+        "between": between,
+        "ratio": within / between,
+        "nearest": float((cosine.argmax(1) == own).mean()),
+    }

@@ -9,11 +9,26 @@ import pandas as pd
 
 from vlact.metrics.localization import assignments, evaluate
 
-KINDS = ("true positive", "double detection", "wrong label", "localization", "confusion", "background")
+KINDS = (
+    "true positive",
+    "double detection",
+    "wrong label",
+    "localization",
+    "confusion",
+    "background",
+)
 SIZES = ("XS", "S", "M", "L", "XL")
 BUCKETS = {  # upper ends of XS, S, M, L; DETAD's own for ActivityNet, those of later work for THUMOS14
-    "thumos14": {"coverage": (0.02, 0.04, 0.06, 0.08), "length_s": (3, 6, 12, 18), "instances": (1, 40, 80, np.inf)},
-    "activitynet": {"coverage": (0.2, 0.4, 0.6, 0.8), "length_s": (30, 60, 120, 180), "instances": (1, 4, 8, np.inf)},
+    "thumos14": {
+        "coverage": (0.02, 0.04, 0.06, 0.08),
+        "length_s": (3, 6, 12, 18),
+        "instances": (1, 40, 80, np.inf),
+    },
+    "activitynet": {
+        "coverage": (0.2, 0.4, 0.6, 0.8),
+        "length_s": (30, 60, 120, 180),
+        "instances": (1, 4, 8, np.inf),
+    },
 }
 
 
@@ -24,7 +39,9 @@ def characteristics(ground_truth: pd.DataFrame, durations: dict[str, float]) -> 
         ValueError: A video without a duration.
     """
     if missing := sorted(set(ground_truth["video"]) - set(durations)):
-        raise ValueError(f"durations: expected seconds of every video; {len(missing)} are missing, for example {missing[0]!r}")
+        raise ValueError(
+            f"durations: expected seconds of every video; {len(missing)} are missing, for example {missing[0]!r}"
+        )
     length = ground_truth["end_s"] - ground_truth["start_s"]
     return ground_truth.assign(
         length_s=length,
@@ -35,23 +52,35 @@ def characteristics(ground_truth: pd.DataFrame, durations: dict[str, float]) -> 
 
 def quintiles(ground_truth: pd.DataFrame) -> dict[str, tuple[float, ...]]:
     """Buckets of about equal size for data that no published ends fit; see `BUCKETS`."""
-    return {k: tuple(ground_truth[k].quantile([0.2, 0.4, 0.6, 0.8])) for k in ("coverage", "length_s", "instances")}
+    return {
+        k: tuple(ground_truth[k].quantile([0.2, 0.4, 0.6, 0.8]))
+        for k in ("coverage", "length_s", "instances")
+    }
 
 
 def sizes(values: pd.Series, ends: tuple[float, ...]) -> pd.Series:
     """XS to XL by upper ends (inclusive)."""
-    return pd.Series(np.array(SIZES, object)[np.searchsorted(np.asarray(ends, float), values.to_numpy(), side="left")], index=values.index)
+    return pd.Series(
+        np.array(SIZES, object)[
+            np.searchsorted(np.asarray(ends, float), values.to_numpy(), side="left")
+        ],
+        index=values.index,
+    )
 
 
 def _top(ground_truth: pd.DataFrame, predictions: pd.DataFrame, most: int) -> pd.DataFrame:
     """Of each class the best `most` times as many predictions as it has instances, with their place as a multiple of that."""
     many = ground_truth["label"].value_counts()
-    ranked = predictions[predictions["label"].isin(many.index)].sort_values("score", ascending=False, kind="stable")
+    ranked = predictions[predictions["label"].isin(many.index)].sort_values(
+        "score", ascending=False, kind="stable"
+    )
     place = ranked.groupby("label").cumcount() / ranked["label"].map(many)
     return ranked.assign(multiple=place)[place < most]
 
 
-def kinds(ground_truth: pd.DataFrame, predictions: pd.DataFrame, tiou: float = 0.5, most: int = 10) -> pd.DataFrame:
+def kinds(
+    ground_truth: pd.DataFrame, predictions: pd.DataFrame, tiou: float = 0.5, most: int = 10
+) -> pd.DataFrame:
     """Every prediction's kind.
 
     A prediction that takes no instance is judged by the instance it overlaps most: with at least `tiou` it is a
@@ -70,7 +99,10 @@ def kinds(ground_truth: pd.DataFrame, predictions: pd.DataFrame, tiou: float = 0
     found = assignments(ground_truth, top, tiou)
     same = np.zeros(len(top), bool)
     hit = found["near"].to_numpy() >= 0
-    same[hit] = ground_truth["label"].to_numpy()[found["near"].to_numpy()[hit]] == top["label"].to_numpy()[hit]
+    same[hit] = (
+        ground_truth["label"].to_numpy()[found["near"].to_numpy()[hit]]
+        == top["label"].to_numpy()[hit]
+    )
     close = found["tiou"].to_numpy() >= tiou
     conditions = [found["taken"].to_numpy() >= 0, hit & close & same, hit & close, hit & same, hit]
     return top.assign(kind=np.select(conditions, KINDS[:-1], KINDS[-1]))
@@ -79,7 +111,11 @@ def kinds(ground_truth: pd.DataFrame, predictions: pd.DataFrame, tiou: float = 0
 def false_positives(kinds: pd.DataFrame) -> pd.DataFrame:
     """Share of each kind among the best G, 2 G, .. predictions of what `kinds` returned: rows 1 G, 2 G, .., columns `KINDS`."""
     group = np.floor(kinds["multiple"]).astype(int) + 1
-    return pd.crosstab(group, kinds["kind"], normalize="index").reindex(columns=list(KINDS), fill_value=0.0).rename_axis("of G")
+    return (
+        pd.crosstab(group, kinds["kind"], normalize="index")
+        .reindex(columns=list(KINDS), fill_value=0.0)
+        .rename_axis("of G")
+    )
 
 
 def impact(ground_truth: pd.DataFrame, kinds: pd.DataFrame, tious: tuple[float, ...]) -> pd.Series:
@@ -89,11 +125,17 @@ def impact(ground_truth: pd.DataFrame, kinds: pd.DataFrame, tious: tuple[float, 
         return float(evaluate(ground_truth, table, tious=tious)["ap"].mean()) if len(table) else 0.0
 
     whole = score(kinds)
-    return pd.Series({k: score(kinds[kinds["kind"] != k]) - whole for k in KINDS[1:]}, name="mAP gained")
+    return pd.Series(
+        {k: score(kinds[kinds["kind"] != k]) - whole for k in KINDS[1:]}, name="mAP gained"
+    )
 
 
 def sensitivity(
-    ground_truth: pd.DataFrame, predictions: pd.DataFrame, buckets: dict[str, tuple[float, ...]], tiou: float = 0.5, most: int = 10
+    ground_truth: pd.DataFrame,
+    predictions: pd.DataFrame,
+    buckets: dict[str, tuple[float, ...]],
+    tiou: float = 0.5,
+    most: int = 10,
 ) -> pd.DataFrame:
     """Normalised mean AP and misses by characteristic.
 
@@ -123,7 +165,9 @@ def sensitivity(
             recall = np.arange(1, hit.sum() + 1) / (inside & (labels == label)).sum()
             false = np.flatnonzero(hit) - np.arange(hit.sum())
             precision = recall * usual / (recall * usual + false)
-            scores.append(np.maximum.accumulate(precision[::-1]).sum() / (inside & (labels == label)).sum())
+            scores.append(
+                np.maximum.accumulate(precision[::-1]).sum() / (inside & (labels == label)).sum()
+            )
         return {
             "characteristic": name,
             "bucket": bucket,

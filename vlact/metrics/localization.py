@@ -88,10 +88,17 @@ def evaluate(
     if not tious or not all(0 < t <= 1 for t in tious):
         raise ValueError(f"tious must be thresholds in (0, 1]; got {tious}")
     if ambiguous is not None and protocol != "thumos14":
-        raise ValueError("ambiguous intervals belong to protocol='thumos14'; the activitynet protocol has none")
-    gt, pred = _columns(ground_truth, "ground_truth", False), _columns(predictions, "predictions", True)
+        raise ValueError(
+            "ambiguous intervals belong to protocol='thumos14'; the activitynet protocol has none"
+        )
+    gt, pred = (
+        _columns(ground_truth, "ground_truth", False),
+        _columns(predictions, "predictions", True),
+    )
     if not len(gt["video"]):
-        raise ValueError("ground_truth has no row; is the subset's name right ('test', 'testing' and 'validation' are all in use)?")
+        raise ValueError(
+            "ground_truth has no row; is the subset's name right ('test', 'testing' and 'validation' are all in use)?"
+        )
     report = dict.fromkeys(("ignored", "invalid", "duplicates", "degenerate", "tied", "foreign"), 0)
     bad = gt["segment"][:, 1] <= gt["segment"][:, 0]
     report["degenerate"] = int(bad.sum())
@@ -107,7 +114,9 @@ def evaluate(
     known = pd.Index(labels).get_indexer(pred["label"])
     if unknown == "error" and (known < 0).any():
         names = sorted(set(pred["label"][known < 0]))
-        raise ValueError(f"predictions: classes without ground truth {names[:5]}; expected some of {labels.tolist()[:20]}")
+        raise ValueError(
+            f"predictions: classes without ground truth {names[:5]}; expected some of {labels.tolist()[:20]}"
+        )
     report["ignored"] = int((known < 0).sum())
     wrong = ~(pred["segment"][:, 1] > pred["segment"][:, 0])
     report["invalid"] = int(wrong.sum())
@@ -120,27 +129,50 @@ def evaluate(
         )
     keep = (known >= 0) & (~wrong if invalid == "drop" else True)
     pred, pred_class = {k: v[keep] for k, v in pred.items()}, known[keep]
-    vague = _columns(ambiguous.assign(label=""), "ambiguous", False) if ambiguous is not None else {"video": gt["video"][:0]}
+    vague = (
+        _columns(ambiguous.assign(label=""), "ambiguous", False)
+        if ambiguous is not None
+        else {"video": gt["video"][:0]}
+    )
     videos = np.unique(np.concatenate([gt["video"], vague["video"]]))
     gt_video, pred_video = (pd.Index(videos).get_indexer(t["video"]) for t in (gt, pred))
     report["foreign"] = _foreign(videos, pred, pred_video)
 
     # predictions of a class after each other, best first
     if ties != "numpy-reversed":
-        listed = np.unique(pred["video"], return_inverse=True)[1] if ties == "by-video" else np.zeros(len(pred_class))
+        listed = (
+            np.unique(pred["video"], return_inverse=True)[1]
+            if ties == "by-video"
+            else np.zeros(len(pred_class))
+        )
         order = np.lexsort((listed, -pred["score"], pred_class))
     else:
         of = [np.flatnonzero(pred_class == c) for c in range(len(labels))]
-        order = np.concatenate([i[np.argsort(pred["score"][i])[::-1]] for i in of]) if len(pred_class) else np.zeros(0, int)
+        order = (
+            np.concatenate([i[np.argsort(pred["score"][i])[::-1]] for i in of])
+            if len(pred_class)
+            else np.zeros(0, int)
+        )
     segment, score = pred["segment"][order], pred["score"][order]
     pred_class, pred_video = pred_class[order], pred_video[order]
     num_gt, num_pred = (np.bincount(c, minlength=len(labels)) for c in (gt_class, pred_class))
     if len(score):
         same = (score[1:] == score[:-1]) & (pred_class[1:] == pred_class[:-1])
         report["tied"] = int((np.append(same, False) | np.insert(same, 0, False)).sum())
-    p, g, overlap = _pairs(pred_video, pred_class, segment, gt_video, gt_class, gt["segment"], min(tious), protocol == "thumos14")
+    p, g, overlap = _pairs(
+        pred_video,
+        pred_class,
+        segment,
+        gt_video,
+        gt_class,
+        gt["segment"],
+        min(tious),
+        protocol == "thumos14",
+    )
     shielded = (
-        _touching(pred_video, segment, pd.Index(videos).get_indexer(vague["video"]), vague["segment"])
+        _touching(
+            pred_video, segment, pd.Index(videos).get_indexer(vague["video"]), vague["segment"]
+        )
         if len(vague["video"])
         else np.zeros(len(segment), bool)
     )
@@ -182,7 +214,9 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
     return {f"mAP@{t:.2f}": float(v) for t, v in means.items()} | {"mAP": float(means.mean())}
 
 
-def assignments(ground_truth: pd.DataFrame, predictions: pd.DataFrame, threshold: float, across: float = 0.1) -> pd.DataFrame:
+def assignments(
+    ground_truth: pd.DataFrame, predictions: pd.DataFrame, threshold: float, across: float = 0.1
+) -> pd.DataFrame:
     """What each prediction is, at one threshold of ActivityNet's protocol: one row a prediction, in the table's order.
 
     Args:
@@ -195,20 +229,42 @@ def assignments(ground_truth: pd.DataFrame, predictions: pd.DataFrame, threshold
         ground truth of any class with the highest tIoU of at least `across`, -1 if none (of equal ones the
         prediction's own class goes first); `tiou` with it.
     """
-    gt, pred = _columns(ground_truth, "ground_truth", False), _columns(predictions, "predictions", True)
-    labels, videos = (pd.Index(np.unique(np.concatenate([gt[k], pred[k]]).astype(str))) for k in ("label", "video"))
+    gt, pred = (
+        _columns(ground_truth, "ground_truth", False),
+        _columns(predictions, "predictions", True),
+    )
+    labels, videos = (
+        pd.Index(np.unique(np.concatenate([gt[k], pred[k]]).astype(str)))
+        for k in ("label", "video")
+    )
     gt_class, pred_class = (labels.get_indexer(t["label"].astype(str)) for t in (gt, pred))
     gt_video, pred_video = (videos.get_indexer(t["video"].astype(str)) for t in (gt, pred))
     order = np.lexsort((-pred["score"], pred_class))
     p, g, overlap = _pairs(
-        pred_video[order], pred_class[order], pred["segment"][order], gt_video, gt_class, gt["segment"], threshold, False
+        pred_video[order],
+        pred_class[order],
+        pred["segment"][order],
+        gt_video,
+        gt_class,
+        gt["segment"],
+        threshold,
+        False,
     )
     pick = np.lexsort((g, -overlap, p))
     holder = match(p[pick], g[pick], len(gt_class))
     taken = np.full(len(pred_class), -1)
     taken[order[holder[holder >= 0]]] = np.flatnonzero(holder >= 0)
     anyone = np.zeros_like
-    p, g, overlap = _pairs(pred_video, anyone(pred_class), pred["segment"], gt_video, anyone(gt_class), gt["segment"], across, False)
+    p, g, overlap = _pairs(
+        pred_video,
+        anyone(pred_class),
+        pred["segment"],
+        gt_video,
+        anyone(gt_class),
+        gt["segment"],
+        across,
+        False,
+    )
     pick = np.lexsort((g, gt_class[g] != pred_class[p], -overlap, p))
     first = pick[np.flatnonzero(np.diff(p[pick], prepend=-1))]
     near, best = np.full(len(pred_class), -1), np.zeros(len(pred_class))
@@ -240,7 +296,9 @@ def match(chooser: np.ndarray, thing: np.ndarray, things: int) -> np.ndarray:
         before = holder[wanted]
         np.minimum.at(holder, wanted, who[asking])
         lost = asking[holder[wanted] != who[asking]]
-        displaced = np.unique(before[(before != holder[wanted]) & (before < np.iinfo(np.int64).max)])
+        displaced = np.unique(
+            before[(before != holder[wanted]) & (before < np.iinfo(np.int64).max)]
+        )
         asking = np.concatenate([lost, np.searchsorted(who, displaced)])
         at[asking] += 1
         asking = asking[at[asking] < last[asking]]
@@ -256,20 +314,29 @@ def _ap(hit: np.ndarray, num_gt: int, interpolated: bool) -> float:
     return float(precision.sum() / num_gt)
 
 
-def _pairs(pred_video, pred_class, segment, gt_video, gt_class, gt_segment, lowest: float, strict: bool):
+def _pairs(
+    pred_video, pred_class, segment, gt_video, gt_class, gt_segment, lowest: float, strict: bool
+):
     """Pairs of one video and class with tIoU of at least `lowest`: prediction, ground truth, tIoU."""
     classes = max(int(gt_class.max()), int(pred_class.max()) if len(pred_class) else 0) + 1
     key = gt_video * classes + gt_class
     by_key = np.argsort(key, kind="stable")
     wanted = np.where(pred_video >= 0, pred_video * classes + pred_class, -1)
-    low, high = np.searchsorted(key[by_key], wanted), np.searchsorted(key[by_key], wanted, side="right")
+    low, high = (
+        np.searchsorted(key[by_key], wanted),
+        np.searchsorted(key[by_key], wanted, side="right"),
+    )
     many = high - low
     found, done = [], np.concatenate([[0], np.cumsum(many)])
     while (start := len(found) and found[-1][3]) < len(segment):
-        stop = max(start + 1, int(np.searchsorted(done, done[start] + PAIRS_AT_ONCE, side="right")) - 1)
+        stop = max(
+            start + 1, int(np.searchsorted(done, done[start] + PAIRS_AT_ONCE, side="right")) - 1
+        )
         n = many[start:stop]
         p = np.repeat(np.arange(start, stop), n)
-        g = by_key[np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(low[start:stop], n)]
+        g = by_key[
+            np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(low[start:stop], n)
+        ]
         overlap = tiou(segment[p], gt_segment[g])
         near = overlap > lowest if strict else overlap >= lowest
         found.append((p[near], g[near], overlap[near], stop))
@@ -282,14 +349,20 @@ def _touching(pred_video, segment, vague_video, vague_segment) -> np.ndarray:
     """Which predictions overlap an ambiguous interval of their video."""
     out = np.zeros(len(segment), bool)
     for video, (start, end) in zip(vague_video, vague_segment, strict=True):
-        out |= (pred_video == video) & (np.minimum(segment[:, 1], end) > np.maximum(segment[:, 0], start))
+        out |= (pred_video == video) & (
+            np.minimum(segment[:, 1], end) > np.maximum(segment[:, 0], start)
+        )
     return out
 
 
 def _repeated(gt: dict) -> np.ndarray:
     """Rows of the ground truth that repeat an earlier one of their video and label."""
     out = np.zeros(len(gt["video"]), bool)
-    for rows in pd.DataFrame({"v": gt["video"], "l": gt["label"]}).groupby(["v", "l"], sort=False).indices.values():
+    for rows in (
+        pd.DataFrame({"v": gt["video"], "l": gt["label"]})
+        .groupby(["v", "l"], sort=False)
+        .indices.values()
+    ):
         if len(rows) > 1:
             s = gt["segment"][rows]
             same = (np.abs(s[:, None] - s[None]) <= SAME_S).all(-1)
@@ -302,18 +375,25 @@ def _foreign(videos: np.ndarray, pred: dict, pred_video: np.ndarray) -> int:
     names = set(pred["video"])
     for where, some in (("ground_truth", set(videos)), ("predictions", names)):
         if both := sorted(n for n in some if f"v_{n}" in some):
-            raise ValueError(f"{where}: {both[0]!r} and 'v_{both[0]}' are both there; expected one form of an id")
+            raise ValueError(
+                f"{where}: {both[0]!r} and 'v_{both[0]}' are both there; expected one form of an id"
+            )
     strange = sorted(names - set(videos))
     if names and len(strange) == len(names):
         bare = {str(v).removeprefix("v_") for v in videos}
-        hint = "; they differ by the prefix 'v_'" if any(str(n).removeprefix("v_") in bare for n in names) else ""
+        hint = (
+            "; they differ by the prefix 'v_'"
+            if any(str(n).removeprefix("v_") in bare for n in names)
+            else ""
+        )
         raise ValueError(
             f"predictions: no video is in ground_truth{hint}; predictions have {strange[:3]}, ground truth has {videos.tolist()[:3]}"
         )
     many = int((pred_video < 0).sum())
     if many:
         warnings.warn(
-            f"{many} predictions in {len(strange)} videos without ground truth count as false positives: {strange[:3]}", stacklevel=3
+            f"{many} predictions in {len(strange)} videos without ground truth count as false positives: {strange[:3]}",
+            stacklevel=3,
         )
     return many
 
@@ -322,7 +402,9 @@ def _columns(table: pd.DataFrame, name: str, scored: bool) -> dict[str, np.ndarr
     """Checked columns as arrays: `video`, `label`, `segment` (N, 2) and `score` if `scored`."""
     wanted = ("video", "start_s", "end_s", "label", *(("score",) if scored else ()))
     if missing := [c for c in wanted if c not in table.columns]:
-        raise ValueError(f"{name}: missing columns {missing}; expected {list(wanted)}, got {list(table.columns)}")
+        raise ValueError(
+            f"{name}: missing columns {missing}; expected {list(wanted)}, got {list(table.columns)}"
+        )
     numbers = {}
     for c in wanted:
         if c in ("video", "label"):
@@ -330,7 +412,9 @@ def _columns(table: pd.DataFrame, name: str, scored: bool) -> dict[str, np.ndarr
         numbers[c] = pd.to_numeric(table[c], errors="coerce").to_numpy(dtype=float)
         if (bad := ~np.isfinite(numbers[c])).any():
             row = int(np.flatnonzero(bad)[0])
-            raise ValueError(f"{name}, row {row}: {c} must be a finite number; got {table[c].iloc[row]!r} ({int(bad.sum())} such rows)")
+            raise ValueError(
+                f"{name}, row {row}: {c} must be a finite number; got {table[c].iloc[row]!r} ({int(bad.sum())} such rows)"
+            )
     out = {"video": table["video"].to_numpy(), "label": table["label"].to_numpy()}
     for c in ("video", "label"):
         if pd.isna(out[c]).any():

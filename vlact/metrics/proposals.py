@@ -38,13 +38,21 @@ def read(text: str, classes: list[str]) -> tuple[pd.DataFrame, int]:
     for item in items if items != [NOTHING] else []:
         found = ITEM.match(item)
         if found and found["label"] in classes and float(found["end"]) > float(found["start"]):
-            rows.append((float(found["start"]), float(found["end"]), found["label"], 1 / (len(rows) + 1)))
+            rows.append(
+                (float(found["start"]), float(found["end"]), found["label"], 1 / (len(rows) + 1))
+            )
         else:
             invalid += 1
     return pd.DataFrame(rows, columns=["start", "end", "label", "score"]), invalid
 
 
-def failures(answers: dict[str, str], ended: dict[str, bool], window: int, classes: list[str], common: int = 3) -> pd.DataFrame:
+def failures(
+    answers: dict[str, str],
+    ended: dict[str, bool],
+    window: int,
+    classes: list[str],
+    common: int = 3,
+) -> pd.DataFrame:
     """How each answer fails.
 
     Args:
@@ -63,16 +71,36 @@ def failures(answers: dict[str, str], ended: dict[str, bool], window: int, class
         ValueError: `answers` and `ended` are of different videos.
     """
     if answers.keys() != ended.keys():
-        raise ValueError(f"answers and ended must be of the same videos; they differ in {sorted(answers.keys() ^ ended.keys())[:3]}")
+        raise ValueError(
+            f"answers and ended must be of the same videos; they differ in {sorted(answers.keys() ^ ended.keys())[:3]}"
+        )
     found = {video: read(text, classes) for video, text in answers.items()}
-    lists = {video: tuple(map(tuple, table[["start", "end"]].to_numpy())) for video, (table, _) in found.items()}
+    lists = {
+        video: tuple(map(tuple, table[["start", "end"]].to_numpy()))
+        for video, (table, _) in found.items()
+    }
     often, rows = Counter(x for x in lists.values() if x), []
     for video, (table, invalid) in found.items():
-        said, ends = list(table[["start", "end", "label"]].itertuples(index=False, name=None)), np.ravel(lists[video])
+        said, ends = (
+            list(table[["start", "end", "label"]].itertuples(index=False, name=None)),
+            np.ravel(lists[video]),
+        )
         whole = any(s <= 0 and e >= window - 1 for s, e in lists[video])
-        row = {"video": video, "fixed": bool(lists[video]) and (often[lists[video]] >= common or whole)}
-        row |= {"infinite": not ended[video] or len(set(said)) < len(said), "invalid": invalid / max(1, len(table) + invalid)}
-        rows.append(row | {"round": float((ends % 10 == 0).mean()) if len(ends) else np.nan, "boundaries": len(ends)})
+        row = {
+            "video": video,
+            "fixed": bool(lists[video]) and (often[lists[video]] >= common or whole),
+        }
+        row |= {
+            "infinite": not ended[video] or len(set(said)) < len(said),
+            "invalid": invalid / max(1, len(table) + invalid),
+        }
+        rows.append(
+            row
+            | {
+                "round": float((ends % 10 == 0).mean()) if len(ends) else np.nan,
+                "boundaries": len(ends),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -87,7 +115,9 @@ def language_advantage_on_performance(aligned: float, unmatched: list[float]) ->
         ValueError: Nothing to divide by, or no derangement.
     """
     if aligned <= 0 or not unmatched:
-        raise ValueError(f"LAP needs an mAP above 0 and at least one derangement; got {aligned} and {len(unmatched)}")
+        raise ValueError(
+            f"LAP needs an mAP above 0 and at least one derangement; got {aligned} and {len(unmatched)}"
+        )
     return 100 * (aligned - float(np.mean(unmatched))) / aligned
 
 

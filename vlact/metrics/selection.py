@@ -44,8 +44,15 @@ def choose(grid: pd.DataFrame) -> pd.DataFrame:
         One row a case: its columns, `lr`, `epoch`, `val_acc` (mean over seeds).
     """
     case = [k for k in CASE if k in grid]
-    table = grid.groupby([*case, "lr", "epoch"], sort=False, observed=True)["val_acc"].mean().round(9).reset_index()
-    best = table.sort_values(["val_acc", "epoch", "lr"], ascending=[False, True, True], kind="stable")
+    table = (
+        grid.groupby([*case, "lr", "epoch"], sort=False, observed=True)["val_acc"]
+        .mean()
+        .round(9)
+        .reset_index()
+    )
+    best = table.sort_values(
+        ["val_acc", "epoch", "lr"], ascending=[False, True, True], kind="stable"
+    )
     return best.groupby(case, sort=False, observed=True).head(1).sort_index().reset_index(drop=True)
 
 
@@ -53,5 +60,9 @@ def best_cells(grid: pd.DataFrame, every: bool = False) -> pd.DataFrame:
     """Rows of the chosen cells (of all cells, if `every`), with the name of each inference variant as `method`."""
     keys = [k for k in (*CASE, "lr", "epoch") if k in grid]
     rows = grid if every else grid.merge(choose(grid)[keys], on=keys)
-    at_test = rows["leaf"] & rows["model"].str.startswith(("ProcVLR", "zero-shot")) if "leaf" in rows else False
+    at_test = (
+        rows["leaf"] & rows["model"].str.startswith(("ProcVLR", "zero-shot"))
+        if "leaf" in rows
+        else False
+    )
     return rows.assign(method=rows["model"].where(~at_test, rows["model"] + " + test leaf"))

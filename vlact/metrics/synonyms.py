@@ -33,11 +33,15 @@ class SynonymRobustnessTest:
     def __post_init__(self):
         sizes = {len(run) for run in self.names}
         if len(self.names) < 2 or len(sizes) != 1 or not min(sizes):
-            raise ValueError(f"names must be two or more runs over the same classes; got classes per run {[len(r) for r in self.names]}")
+            raise ValueError(
+                f"names must be two or more runs over the same classes; got classes per run {[len(r) for r in self.names]}"
+            )
         for r, run in enumerate(self.names):
             for c, strings in enumerate(run):
                 if not strings or not all(isinstance(t, str) and t.strip() for t in strings):
-                    raise ValueError(f"names[{r}][{c}] must be a list of strings that are not empty; got {strings!r}")
+                    raise ValueError(
+                        f"names[{r}][{c}] must be a list of strings that are not empty; got {strings!r}"
+                    )
 
     @classmethod
     def of(cls, dataset: str, leaf: bool = True, trees=None) -> "SynonymRobustnessTest":
@@ -61,9 +65,19 @@ class SynonymRobustnessTest:
     @property
     def overlap(self) -> float:
         pairs = [(a, b) for i, a in enumerate(self.names) for b in self.names[i + 1 :]]
-        return float(np.mean([len(set(x) & set(y)) / len(set(x) | set(y)) for a, b in pairs for x, y in zip(a, b, strict=True)]))
+        return float(
+            np.mean(
+                [
+                    len(set(x) & set(y)) / len(set(x) | set(y))
+                    for a, b in pairs
+                    for x, y in zip(a, b, strict=True)
+                ]
+            )
+        )
 
-    def score(self, embed_texts: Callable[[list[str]], np.ndarray], video: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def score(
+        self, embed_texts: Callable[[list[str]], np.ndarray], video: np.ndarray, labels: np.ndarray
+    ) -> dict[str, float]:
         """Classify every clip under every run's names.
 
         Args:
@@ -81,16 +95,32 @@ class SynonymRobustnessTest:
         if video.ndim == 2:
             video = video[:, None]
         if video.ndim != 3 or labels.shape != video.shape[:1] or not len(labels):
-            raise ValueError(f"video must be (N, D) or (N, views, D) with N > 0 labels; got {video.shape} and {labels.shape}")
+            raise ValueError(
+                f"video must be (N, D) or (N, views, D) with N > 0 labels; got {video.shape} and {labels.shape}"
+            )
         texts = list(dict.fromkeys(t for run in self.names for strings in run for t in strings))
-        row, embedded = {t: i for i, t in enumerate(texts)}, _unit(embed_texts(texts), "embed_texts")
+        row, embedded = (
+            {t: i for i, t in enumerate(texts)},
+            _unit(embed_texts(texts), "embed_texts"),
+        )
         if embedded.shape != (len(texts), video.shape[2]):
-            raise ValueError(f"embed_texts must give {(len(texts), video.shape[2])} for {len(texts)} strings; got {embedded.shape}")
+            raise ValueError(
+                f"embed_texts must give {(len(texts), video.shape[2])} for {len(texts)} strings; got {embedded.shape}"
+            )
         tables = []
         for r, run in enumerate(self.names):
             actions = np.stack([embedded[[row[t] for t in strings]].mean(0) for strings in run])
             predicted = (video @ actions.T).mean(1).argmax(1)
-            tables.append(pd.DataFrame({"run": r, "clip": np.arange(len(labels)), "label": labels, "predicted": predicted}))
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "run": r,
+                        "clip": np.arange(len(labels)),
+                        "label": labels,
+                        "predicted": predicted,
+                    }
+                )
+            )
         return self.score_table(pd.concat(tables))
 
     def score_table(self, table: pd.DataFrame) -> dict[str, float]:
@@ -103,14 +133,21 @@ class SynonymRobustnessTest:
         if missing:
             raise ValueError(f"prediction table: missing columns {missing}; found {list(table)}")
         if set(table["run"]) != set(range(len(self.names))):
-            raise ValueError(f"prediction table: expected runs 0..{len(self.names) - 1}; found {sorted(set(table['run']))}")
+            raise ValueError(
+                f"prediction table: expected runs 0..{len(self.names) - 1}; found {sorted(set(table['run']))}"
+            )
         for column in ("label", "predicted"):
             bad = ~table[column].isin(range(len(self.classes)))
             if bad.any():
                 found = table.loc[bad.to_numpy(), column].iloc[0]
-                raise ValueError(f"prediction table, column {column}: expected class numbers 0..{len(self.classes) - 1}; found {found}")
+                raise ValueError(
+                    f"prediction table, column {column}: expected class numbers 0..{len(self.classes) - 1}; found {found}"
+                )
         root = table[table["run"] == 0]
-        out = {"unseen_acc": top1(root["label"], root["predicted"]), "unseen_f1": macro_f1(root["label"], root["predicted"])}
+        out = {
+            "unseen_acc": top1(root["label"], root["predicted"]),
+            "unseen_f1": macro_f1(root["label"], root["predicted"]),
+        }
         return out | srt(table)
 
 

@@ -17,7 +17,9 @@ def transfer(known: float, unknown: float) -> dict[str, float]:
         ValueError: An accuracy that is negative or no number.
     """
     if not (np.isfinite([known, unknown]).all() and known >= 0 and unknown >= 0):
-        raise ValueError(f"accuracies must be numbers >= 0; got known={known!r}, unknown={unknown!r}")
+        raise ValueError(
+            f"accuracies must be numbers >= 0; got known={known!r}, unknown={unknown!r}"
+        )
     both = known + unknown
     return {
         "d_abs": known - unknown,
@@ -48,10 +50,17 @@ def accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
                 f"{key[0]}, seed {key[1]}, {key[2]}: no clips of set {key[3]}, which it was trained on; got sets {list(right.index)}"
             )
         others = right.drop(key[3])
-        row = dict(zip(("model", "seed", "task", "trained_on"), key, strict=True)) | {"known": right[key[3]]}
+        row = dict(zip(("model", "seed", "task", "trained_on"), key, strict=True)) | {
+            "known": right[key[3]]
+        }
         row["unknown"] = others.mean() if len(others) else float("nan")
         rows.append(
-            row | (transfer(row["known"], row["unknown"]) if len(others) else dict.fromkeys(("d_abs", "d_rel", "hm"), float("nan")))
+            row
+            | (
+                transfer(row["known"], row["unknown"])
+                if len(others)
+                else dict.fromkeys(("d_abs", "d_rel", "hm"), float("nan"))
+            )
         )
     return pd.DataFrame(rows)
 
@@ -67,5 +76,7 @@ def averaged(runs: pd.DataFrame) -> pd.DataFrame:
     key, values = ["model", "seed", "task"], ["known", "unknown", "d_abs", "d_rel", "hm"]
     counts = runs.groupby(key, sort=False)["trained_on"].nunique()
     if (counts != 2).any():
-        raise ValueError(f"expected both training sets of every run; {counts[counts != 2].index[0]} has {counts[counts != 2].iloc[0]}")
+        raise ValueError(
+            f"expected both training sets of every run; {counts[counts != 2].index[0]} has {counts[counts != 2].iloc[0]}"
+        )
     return runs.groupby(key, sort=False)[values].mean().reset_index()

@@ -18,7 +18,9 @@ METHODS = ("gaussian", "linear", "hard")
 def _finite(segments, scores):
     """Whether all are finite numbers, in one pass and without arrays between."""
     for i in range(len(scores)):
-        if not (np.isfinite(segments[i, 0]) and np.isfinite(segments[i, 1]) and np.isfinite(scores[i])):
+        if not (
+            np.isfinite(segments[i, 0]) and np.isfinite(segments[i, 1]) and np.isfinite(scores[i])
+        ):
             return False
     return True
 
@@ -93,12 +95,19 @@ def soft_nms(
     """
     if method not in METHODS:
         raise ValueError(f"method must be 'gaussian', 'linear' or 'hard'; got {method!r}")
-    segments, scores = np.ascontiguousarray(segments, np.float32), np.ascontiguousarray(scores, np.float32)
+    segments, scores = (
+        np.ascontiguousarray(segments, np.float32),
+        np.ascontiguousarray(scores, np.float32),
+    )
     shape = scores.shape if group is None else np.shape(group)
     if segments.shape != (len(scores), 2) or shape != scores.shape:
-        raise ValueError(f"expected segments (N, 2), scores (N,), group (N,); got {segments.shape}, {scores.shape}, {shape}")
+        raise ValueError(
+            f"expected segments (N, 2), scores (N,), group (N,); got {segments.shape}, {scores.shape}, {shape}"
+        )
     if not (sigma > 0 and 0 < iou_threshold <= 1):
-        raise ValueError(f"sigma must be above 0 and iou_threshold in (0, 1]; got {sigma} and {iou_threshold}")
+        raise ValueError(
+            f"sigma must be above 0 and iou_threshold in (0, 1]; got {sigma} and {iou_threshold}"
+        )
     if not _finite(segments, scores):
         raise ValueError("segments and scores must be finite numbers")
     if not len(scores):
@@ -124,13 +133,23 @@ def _vote(picks, low, high, start, end, score, iou_threshold, weight_by_iou):
             iou = inter / (e - s + end[i] - start[i] - inter)
             if iou >= iou_threshold:
                 weight = score[i] * iou if weight_by_iou else score[i]
-                total, first, last = total + weight, first + weight * start[i], last + weight * end[i]
+                total, first, last = (
+                    total + weight,
+                    first + weight * start[i],
+                    last + weight * end[i],
+                )
         if total > 0:
             out[k, 0], out[k, 1] = first / total, last / total
     return out
 
 
-def vote(picks: np.ndarray, segments: np.ndarray, scores: np.ndarray, iou_threshold: float, weight_by_iou: bool = True) -> np.ndarray:
+def vote(
+    picks: np.ndarray,
+    segments: np.ndarray,
+    scores: np.ndarray,
+    iou_threshold: float,
+    weight_by_iou: bool = True,
+) -> np.ndarray:
     """Move every pick to the weighted mean of the candidates that overlap it with at least `iou_threshold`.
 
     Args:
@@ -147,7 +166,10 @@ def vote(picks: np.ndarray, segments: np.ndarray, scores: np.ndarray, iou_thresh
     order = np.argsort(segments[:, 0], kind="stable")
     segments, scores = segments[order], scores[order]
     reach = np.maximum.accumulate(segments[:, 1]) if len(segments) else segments[:, 1]
-    low, high = np.searchsorted(reach, picks[:, 0]), np.searchsorted(segments[:, 0], picks[:, 1], side="right")
+    low, high = (
+        np.searchsorted(reach, picks[:, 0]),
+        np.searchsorted(segments[:, 0], picks[:, 1], side="right"),
+    )
     return _vote(picks, low, high, *segments.T.copy(), scores, iou_threshold, weight_by_iou)
 
 
@@ -177,11 +199,18 @@ def suppress(
         ValueError: Voting asked for with `multiclass`, where ActionFormer and OpenTAD silently leave it out.
     """
     if multiclass and voting_threshold > 0:
-        raise ValueError("voting needs multiclass=False: with multiclass=True ActionFormer and OpenTAD silently skip it")
-    segments, scores = table[["start_s", "end_s"]].to_numpy(np.float64), table["score"].to_numpy(np.float64)
+        raise ValueError(
+            "voting needs multiclass=False: with multiclass=True ActionFormer and OpenTAD silently skip it"
+        )
+    segments, scores = (
+        table[["start_s", "end_s"]].to_numpy(np.float64),
+        table["score"].to_numpy(np.float64),
+    )
     video = pd.factorize(table["video"])[0]
     label = pd.factorize(table["label"])[0] if multiclass else np.zeros(len(table), np.int64)
-    picks, lowered = soft_nms(segments, scores, video * (label.max(initial=0) + 1) + label, **options)
+    picks, lowered = soft_nms(
+        segments, scores, video * (label.max(initial=0) + 1) + label, **options
+    )
     order = np.lexsort((picks, -lowered, video[picks]))
     picks, lowered = picks[order], lowered[order]
     first = np.searchsorted(video[picks], video[picks])
@@ -193,6 +222,8 @@ def suppress(
         chosen = pd.Series(np.arange(len(out))).groupby(video[picks]).indices
         moved = segments[picks]
         for v, mine in chosen.items():
-            moved[mine] = vote(moved[mine], segments[rows[v]], scores[rows[v]], voting_threshold, weight_by_iou)
+            moved[mine] = vote(
+                moved[mine], segments[rows[v]], scores[rows[v]], voting_threshold, weight_by_iou
+            )
         out[["start_s", "end_s"]] = moved
     return out

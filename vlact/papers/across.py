@@ -59,9 +59,19 @@ def clause_features(texts: list[Wordings], encoder: str = "") -> dict[str, Tenso
 
 
 def reading_job(
-    drawn: bool, encoder: str, features: str, events: dict[str, dict], held_out: list[str], names: list[str], step_s: float, window: int,
-    recipe: dict, others: Wordings, seed: int, checkpoint: str,
-) -> list[dict]:  # fmt: skip
+    drawn: bool,
+    encoder: str,
+    features: str,
+    events: dict[str, dict],
+    held_out: list[str],
+    names: list[str],
+    step_s: float,
+    window: int,
+    recipe: dict,
+    others: Wordings,
+    seed: int,
+    checkpoint: str,
+) -> list[dict]:
     """Align a reader and ask it what it reads in other words.
 
     Args:
@@ -256,9 +266,18 @@ def weigh(
 
 
 def weigh_job(
-    kind: str, options: dict, frames: str, table: str, taxonomy: pd.DataFrame, trained_on: int, seed: int, start: str, words: str,
-    weights: str, out: str,
-) -> None:  # fmt: skip
+    kind: str,
+    options: dict,
+    frames: str,
+    table: str,
+    taxonomy: pd.DataFrame,
+    trained_on: int,
+    seed: int,
+    start: str,
+    words: str,
+    weights: str,
+    out: str,
+) -> None:
     """`weigh` for coarse motions: a trained model that goes by name, and a head on its own
     features.
 

@@ -328,7 +328,7 @@ def agree(out: Path, recipe: Recipe) -> None:
 
 
 def keep(accelerator, out: Path, step: int, curve: list[dict], mean: nn.Module | None) -> None:
-    """Write `state-<step>` under another name, rename it when it is whole, and drop the one before."""
+    """Write `state-<step>` under another name, rename it when whole, and drop the one before."""
     fresh, final = out / f"unfinished-{step}", out / f"state-{step:07d}"
     if accelerator.is_main_process:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -460,12 +460,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--kind",
         default="I3D",
-        help="model of vlact.papers.transfer.benchmark.build; ACE and ProcVLR leave encoder.safetensors too",
+        help="model of vlact.papers.transfer.benchmark.build; ACE and ProcVLR leave "
+        "encoder.safetensors too",
     )
     parser.add_argument("--options", type=json.loads, default={}, help="its options, as json")
     parser.add_argument(
         "--clip",
-        help="FrameEncoder file, for models that start from CLIP; DualEncoder file for ACE and ProcVLR",
+        help="FrameEncoder file, for models that start from CLIP; DualEncoder file for ACE and "
+        "ProcVLR",
     )
     parser.add_argument("--trees", help="synonym trees (yaml) of ACE; nearest words if not given")
     parser.add_argument("--frames", type=int, default=8)

@@ -33,10 +33,11 @@ VISION, FIXED, FULL = "vision only", "fixed λ = 1.0", "full (Eq. 1)"
 CLOSE = 5.0  # points within which something is competitive, or unchanged
 LOSS = 20.0  # points, "about 20 points or more"
 LEARNT = 50.0  # percent of coarse motions in known contexts from which a drop is read
+LATENCY = "latency at full size asks for a GPU; its arithmetic stands beside the published figures"
 UNTESTABLE = {
     "V2": "one size of language model is aligned here",
-    "V12": "latency at full size asks for a GPU; its arithmetic stands beside the published figures",
-    "V13": "latency at full size asks for a GPU; its arithmetic stands beside the published figures",
+    "V12": LATENCY,
+    "V13": LATENCY,
     "T3": "clips of Kinetics and Something-Something cannot be rendered",
     "T5": "clips of Kinetics and Something-Something cannot be rendered",
     "T6": "clips of Kinetics and Something-Something cannot be rendered",
@@ -718,7 +719,8 @@ def sentence(part) -> str:
     if not part.n:
         return f"{part.part}: nothing to compare"
     interval = f" [{part.low:+.2f}, {part.high:+.2f}]" if part.n > 1 else ""
-    return f"{part.part}: {part.mean:+.2f}{interval}, {part.n} {part.over if part.n > 1 else part.over.removesuffix('s')}"
+    over = part.over if part.n > 1 else part.over.removesuffix("s")
+    return f"{part.part}: {part.mean:+.2f}{interval}, {part.n} {over}"
 
 
 def shown_in(stem: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""One page with everything that a run made, to open in a browser: data/<profile>/figures/index.html."""
+"""One page with everything that a run made: data/<profile>/figures/index.html."""
 
 import html
 from pathlib import Path

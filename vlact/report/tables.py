@@ -91,7 +91,8 @@ def verdict(ours: str, other: str, what: str, found: dict, expected: int = 1) ->
         if not sign
         else "; against the paper"
     )
-    interval = f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}], {found['wins']}/{found['n']} seeds"
+    interval = f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+    interval += f", {found['wins']}/{found['n']} seeds"
     return f"{ours} is {word} {other} on {what}: {interval}{holds}."
 
 

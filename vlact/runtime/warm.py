@@ -35,12 +35,35 @@ LAUNCH = Path(__file__).parents[1] / "tools" / "launch"
 MOST_FILES = 64  # that a program is handed
 HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 IMPORTED = (
-    "dvc.cli", "dvc.repo.reproduce", "dvc.commands.repro", "papermill.cli", "papermill.execute", "nbclient", "ipykernel.ipkernel",
-    "ipykernel.iostream", "ipykernel.heartbeat", "pandas", "torch", "torch.utils.data", "av", "decord", "matplotlib.pyplot",
-    "seaborn", "pyarrow.parquet", "safetensors.torch", "scipy.optimize", "numba", "torchvision",
-    "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert",
-    "transformers.models.qwen2.modeling_qwen2", "transformers.models.timesformer.modeling_timesformer", "open_clip.transformer", "peft",
-)  # fmt: skip
+    "dvc.cli",
+    "dvc.repo.reproduce",
+    "dvc.commands.repro",
+    "papermill.cli",
+    "papermill.execute",
+    "nbclient",
+    "ipykernel.ipkernel",
+    "ipykernel.iostream",
+    "ipykernel.heartbeat",
+    "pandas",
+    "torch",
+    "torch.utils.data",
+    "av",
+    "decord",
+    "matplotlib.pyplot",
+    "seaborn",
+    "pyarrow.parquet",
+    "safetensors.torch",
+    "scipy.optimize",
+    "numba",
+    "torchvision",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.qwen2.modeling_qwen2",
+    "transformers.models.timesformer.modeling_timesformer",
+    "open_clip.transformer",
+    "peft",
+)
 
 
 @contextlib.contextmanager

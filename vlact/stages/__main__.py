@@ -9,8 +9,23 @@ import sys
 from vlact import params
 
 HOMES = {"pretraining": "pretrain", "ace_sweeps": "ace"}  # stages whose file has another name
-STAGES = ("worlds", "pretraining", "ace", "ace_sweeps", "stadium", "alignment", "localisers", "actionvlm", "encoders", "kitchens", "synta",
-          "transfer", "disentangle", "factors", "across")  # fmt: skip
+STAGES = (
+    "worlds",
+    "pretraining",
+    "ace",
+    "ace_sweeps",
+    "stadium",
+    "alignment",
+    "localisers",
+    "actionvlm",
+    "encoders",
+    "kitchens",
+    "synta",
+    "transfer",
+    "disentangle",
+    "factors",
+    "across",
+)
 
 
 def main(arguments: list[str]) -> int:

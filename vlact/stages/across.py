@@ -100,8 +100,13 @@ def across(p: Params, must_exist: bool = False) -> None:
     table.to_csv(folder / "reading.csv", index=False, lineterminator="\n", float_format="%.6f")
 
     poses, runs = {k: [b.pose for b in x.beats] for k, x in ACTIONS.items()}, runs_of(others)
-    told = rename_localiser(str(p.data / "actionvlm" / "reasoner.safetensors"), features, durations_of(truth_of(p), "test"), poses,
-                            list(runs.values()))  # fmt: skip
+    told = rename_localiser(
+        str(p.data / "actionvlm" / "reasoner.safetensors"),
+        features,
+        durations_of(truth_of(p), "test"),
+        poses,
+        list(runs.values()),
+    )
     names = {-1: "language off"} | dict(enumerate(runs))
     told.assign(words=told["run"].map(names)).drop(columns="run").to_parquet(
         folder / "wordings.parquet", index=False

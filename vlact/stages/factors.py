@@ -39,7 +39,7 @@ def other_names(classes: pd.DataFrame) -> list[list[str]]:
 
 
 def filmed(p: Params, work: Path, classes: pd.DataFrame) -> tuple[str, str]:
-    """Clips of the factor world as frames (npy) and rows (parquet); what is new stands in `part`."""
+    """Clips of the factor world as frames (npy) and rows (parquet); `part` says what is new."""
     from vlact.worlds.factors import FACTORS as EACH
     from vlact.worlds.factors import film_job
 

@@ -124,7 +124,7 @@ def read(p: Params, work: Path) -> tuple[dict[str, Task], Path, float]:
 
 
 def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, float]:
-    """As `read`, of recordings that are filmed to `folder`; gate.csv says how well language reads."""
+    """As `read`, of recordings filmed to `folder`; gate.csv says how well language reads."""
     from vlact.language.descriptions import describe
     from vlact.models.dual import DualEncoder
     from vlact.papers.actionvlm.alignment import align_job

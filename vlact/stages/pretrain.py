@@ -35,11 +35,10 @@ def frames_of(
     csv = folder / "annotations.csv"
     table = schema.read_annotations(csv)
     code = module_hash("vlact.clips")
-    path = (
-        p.scratch
-        / "clips"
-        / f"{jobs.key(csv, code, WORLDS.key(p), p.model.num_frames, p.model.image_size, window_s, views)}.npy"
+    key = jobs.key(
+        csv, code, WORLDS.key(p), p.model.num_frames, p.model.image_size, window_s, views
     )
+    path = p.scratch / "clips" / f"{key}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         found = clips.load(

@@ -38,9 +38,13 @@ def prepared(p: Params, work: Path, background: str, whole: bool = False) -> tup
         table.assign(part=table["part"].mask(beyond, "more")).to_parquet(tables[0], index=False)
         table.to_parquet(tables[1], index=False)
         found = clips.load(
-            source / background, table.assign(start_s=0.0, end_s=SECONDS), p.transfer.clip_frames, p.synta.size, workers=p.workers,
+            source / background,
+            table.assign(start_s=0.0, end_s=SECONDS),
+            p.transfer.clip_frames,
+            p.synta.size,
+            workers=p.workers,
             source=str(source),
-        )  # fmt: skip
+        )
         clips.save_frames(path, found.frames[:, 0])
     return str(path), str(tables[whole])
 

@@ -20,7 +20,7 @@ SHOWN = (".png", ".md")
 
 
 def environment() -> str:
-    """environment.yml: conda for python, pip with the locked versions of the direct dependencies."""
+    """environment.yml: conda for python, pip with the locked direct dependencies."""
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -122,9 +122,15 @@ def language(decoder: Decoder, dim: int, lm_stride: int, rank: int) -> LanguageB
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     shape = Qwen2Config(
-        vocab_size=decoder.vocabulary, hidden_size=decoder.hidden, intermediate_size=decoder.intermediate, num_hidden_layers=decoder.layers,
-        num_attention_heads=decoder.heads, num_key_value_heads=decoder.kv_heads, max_position_embeddings=32768, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=decoder.vocabulary,
+        hidden_size=decoder.hidden,
+        intermediate_size=decoder.intermediate,
+        num_hidden_layers=decoder.layers,
+        num_attention_heads=decoder.heads,
+        num_key_value_heads=decoder.kv_heads,
+        max_position_embeddings=32768,
+        tie_word_embeddings=True,
+    )
     lm = Qwen2ForCausalLM._from_config(shape, attn_implementation="sdpa", dtype=torch.bfloat16)
     lm.gradient_checkpointing_enable()
     lm = get_peft_model(lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
@@ -305,7 +311,8 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    machine = f"{torch.cuda.get_device_name()}, torch {version('torch')}, transformers {version('transformers')}"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    machine = f"{torch.cuda.get_device_name()}, {versions}"
     table = (
         pd.read_csv(given.out)
         if given.out.is_file()

@@ -1,4 +1,4 @@
-"""Notebooks as files: run by papermill for a stage, run in place, normalised, and what they cost."""
+"""Notebooks as files: run by papermill for a stage or in place, normalised; what they cost."""
 
 import json
 import logging

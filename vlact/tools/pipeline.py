@@ -3,7 +3,7 @@
 repro PROFILE [-f]      `dvc repro` on several stages at a time; -f runs every stage again
 summary PROFILE         what a run made, and where to look
 notebook NAME PROFILE   one notebook by papermill, for a stage
-code                    code cells of every notebook, and hashes of all that they import, to data/code
+code                    code of every notebook, and hashes of all that it imports, to data/code
 index PROFILE           gather the results map of a profile into data/<profile>/figures
 execute [NAME ..]       run notebooks in place on their tiny default and store the outputs
 publish PROFILE         copy a run's tables and figures to figures/<profile>, with run.json
@@ -23,7 +23,6 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import pandas as pd
 import yaml
@@ -261,13 +260,14 @@ class Run:
             if not (ROOT / "data" / self.profile / folder).is_dir():
                 out.add(stage)
                 print(
-                    f"{self.profile}: {stage} is left out, data/{self.profile}/{folder} is not there"
+                    f"{self.profile}: {stage} is left out, "
+                    f"data/{self.profile}/{folder} is not there"
                 )
         gone = {address[stage] for stage in out}
         self.after = {s: before - gone for s, before in self.after.items() if s not in gone}
 
     def minutes_left(self) -> float:
-        """An estimate from `stage_minutes`, and from how long stages of this run took against it."""
+        """From `stage_minutes`, and from how long stages of this run took against it."""
         waiting = [self.chain[s] for s in self.todo]
         whole = sum(self.cost[s] for s in self.todo | set(self.running)) / self.at_once
         pace = self.spent / self.expected if self.expected > 0.2 else 1

@@ -40,7 +40,7 @@ def autocast(kind: str | None = None):
 
 
 def augment(clips: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror, mix colours and shift brightness, one draw a clip: uint8 (B, T, H, W, 3) to the same."""
+    """Mirror, mix colours, shift brightness, one draw a clip: uint8 (B, T, H, W, 3) to the same."""
     out = torch.empty_like(clips)
     # clip by clip stays in the processor's cache: three times faster
     for i, clip in enumerate(clips):

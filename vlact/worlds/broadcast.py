@@ -20,7 +20,8 @@ from vlact.worlds.stadium import ACTIONS, PROPS, Action, Take, drill, look, shoo
 
 ALSO = {"CliffDiving": "Diving"}
 SESSIONS = (  # classes that ActivityNet-1.3 has, too
-    "CleanAndJerk", "CricketBowling", "HammerThrow", "HighJump", "JavelinThrow", "LongJump", "PoleVault", "Shotput", "ThrowDiscus",
+    "CleanAndJerk", "CricketBowling", "HammerThrow", "HighJump", "JavelinThrow", "LongJump",
+    "PoleVault", "Shotput", "ThrowDiscus",
     "VolleyballSpiking",
 )  # fmt: skip
 EVENTS = ("action", "broken", "reversed", "wait", "walk")
@@ -44,7 +45,7 @@ class Broadcast:
 
 
 def thumos(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]:
-    """Recordings a class and split, for example `{"train": 4, "test": 6}`, each of about `seconds`."""
+    """Recordings a class and split, such as `{"train": 4, "test": 6}`, each of about `seconds`."""
     return [
         Broadcast(
             f"video_{split}_{k * counts[split] + i:07d}", label, (seed, 40, s, k, i), split, seconds

@@ -48,7 +48,7 @@ class Track:
         return cls([(0.0, *value)])
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
-        """Values at times `t` (T,), as (T, D); held constant before the first and after the last."""
+        """Values at times `t` (T,), as (T, D); held before the first and after the last."""
         t = np.asarray(t, dtype=np.float64)
         if len(self.times) == 1:
             return np.repeat(self.values, len(t), axis=0)

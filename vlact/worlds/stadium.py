@@ -71,14 +71,19 @@ POSES: dict[str, np.ndarray] = {
     "rest": pose(arms=-12, elbows=50, outs=28, lean=4),
     "stride left": pose(lean=6, l_leg=28, r_leg=-22, r_arm=28, l_arm=-24),
     "stride right": pose(lean=6, r_leg=28, l_leg=-22, l_arm=28, r_arm=-24),
-    "run left": pose(lean=16, l_leg=62, l_knee=70, r_leg=-30, r_knee=20, r_arm=48, l_arm=-40, elbows=85),
-    "run right": pose(lean=16, r_leg=62, r_knee=70, l_leg=-30, l_knee=20, l_arm=48, r_arm=-40, elbows=85),
+    "run left": pose(lean=16, l_leg=62, l_knee=70, r_leg=-30, r_knee=20, r_arm=48, l_arm=-40,
+                     elbows=85),
+    "run right": pose(lean=16, r_leg=62, r_knee=70, l_leg=-30, l_knee=20, l_arm=48, r_arm=-40,
+                      elbows=85),
     "crouch": pose(lean=40, legs=72, knees=115, arms=-35),
     "wind up": pose(lean=-8, l_leg=95, l_knee=95, arms=80, elbows=95),
-    "cock": pose(lean=-14, twist=-35, r_arm=-55, r_out=50, r_elbow=70, l_arm=85, l_leg=38, r_leg=-14, r_knee=22),
+    "cock": pose(lean=-14, twist=-35, r_arm=-55, r_out=50, r_elbow=70, l_arm=85, l_leg=38,
+                 r_leg=-14, r_knee=22),
     "over the top": pose(lean=18, twist=25, r_arm=165, r_elbow=8, l_arm=-20, l_leg=30, r_leg=-26),
-    "thrown": pose(lean=44, twist=35, r_arm=62, r_elbow=10, l_arm=-45, l_leg=38, l_knee=30, r_leg=-42, r_knee=30),
-    "sprint with spear": pose(lean=4, twist=-40, r_arm=-75, r_out=35, r_elbow=6, l_arm=60, l_leg=52, l_knee=40, r_leg=-34),
+    "thrown": pose(lean=44, twist=35, r_arm=62, r_elbow=10, l_arm=-45, l_leg=38, l_knee=30,
+                   r_leg=-42, r_knee=30),
+    "sprint with spear": pose(lean=4, twist=-40, r_arm=-75, r_out=35, r_elbow=6, l_arm=60, l_leg=52,
+                              l_knee=40, r_leg=-34),
     "leap": pose(lean=-6, r_arm=175, l_arm=120, l_leg=60, l_knee=70, r_leg=-12),
     "slam": pose(lean=32, arms=72, legs=25, knees=45),
     "spike": pose(lean=28, twist=30, r_arm=60, l_arm=-30, legs=-14, knees=60),
@@ -95,13 +100,17 @@ POSES: dict[str, np.ndarray] = {
     "finish high": pose(lean=-6, twist=95, arms=150, elbows=45, outs=0, r_leg=-16, r_knee=28),
     "block": pose(lean=34, twist=4, arms=38, elbows=0, l_leg=62, l_knee=52, r_leg=-32),
     "guard": pose(lean=22, arms=52, elbows=55, legs=22, knees=42),
-    "forehand back": pose(lean=8, twist=-70, r_arm=10, r_out=72, r_elbow=10, l_arm=70, legs=20, knees=38),
-    "forehand through": pose(lean=10, twist=55, r_arm=95, r_out=22, r_elbow=25, l_arm=20, l_leg=24, r_leg=-14),
+    "forehand back": pose(lean=8, twist=-70, r_arm=10, r_out=72, r_elbow=10, l_arm=70, legs=20,
+                          knees=38),
+    "forehand through": pose(lean=10, twist=55, r_arm=95, r_out=22, r_elbow=25, l_arm=20, l_leg=24,
+                             r_leg=-14),
     "racket high": pose(lean=2, twist=85, r_arm=150, r_out=0, r_elbow=70, l_arm=30, l_leg=16),
     "wheel": pose(lean=10, arms=78, elbows=0, outs=0, legs=20, knees=40),
     "wheel out": pose(lean=-18, arms=140, elbows=0, outs=0, legs=10, knees=16),
-    "discus wind": pose(lean=18, twist=-95, r_arm=5, r_out=78, r_elbow=0, l_arm=60, l_out=30, legs=26, knees=52),
-    "discus out": pose(lean=-6, twist=75, r_arm=60, r_out=62, r_elbow=0, l_arm=-20, l_out=50, l_leg=14, r_leg=-18),
+    "discus wind": pose(lean=18, twist=-95, r_arm=5, r_out=78, r_elbow=0, l_arm=60, l_out=30,
+                        legs=26, knees=52),
+    "discus out": pose(lean=-6, twist=75, r_arm=60, r_out=62, r_elbow=0, l_arm=-20, l_out=50,
+                       l_leg=14, r_leg=-18),
     "back arch": pose(lean=-42, arms=-20, outs=40, legs=-35, knees=60, pitch=85),
     "long flight": pose(lean=26, arms=130, legs=72, knees=14),
     "sit in sand": pose(lean=46, arms=70, legs=100, knees=40),
@@ -109,9 +118,12 @@ POSES: dict[str, np.ndarray] = {
     "plant": pose(lean=-6, arms=165, elbows=10, l_leg=58, l_knee=80, r_leg=-14),
     "upside down": pose(arms=20, elbows=10, legs=12, pitch=165),
     "fall on back": pose(lean=14, arms=110, outs=40, legs=60, knees=50, pitch=75),
-    "shot at neck": pose(lean=16, twist=-45, r_arm=42, r_out=40, r_elbow=140, l_arm=60, r_leg=26, r_knee=62, l_leg=-20, l_knee=12),
-    "arm out": pose(lean=12, twist=30, r_arm=112, r_out=6, r_elbow=0, l_arm=-15, l_leg=26, l_knee=16, r_leg=-28),
-    "bend over table": pose(lean=66, r_arm=-30, r_elbow=75, l_arm=72, l_elbow=0, l_leg=22, r_leg=-12),
+    "shot at neck": pose(lean=16, twist=-45, r_arm=42, r_out=40, r_elbow=140, l_arm=60, r_leg=26,
+                         r_knee=62, l_leg=-20, l_knee=12),
+    "arm out": pose(lean=12, twist=30, r_arm=112, r_out=6, r_elbow=0, l_arm=-15, l_leg=26,
+                    l_knee=16, r_leg=-28),
+    "bend over table": pose(lean=66, r_arm=-30, r_elbow=75, l_arm=72, l_elbow=0, l_leg=22,
+                            r_leg=-12),
     "cue forward": pose(lean=70, r_arm=42, r_elbow=20, l_arm=72, l_elbow=0, l_leg=24, r_leg=-14),
     "kick back": pose(lean=-6, r_leg=-52, r_knee=85, l_leg=16, l_arm=55, r_arm=-40, outs=30),
     "kick": pose(lean=-16, r_leg=82, r_knee=6, l_leg=-4, r_arm=50, l_arm=-50, outs=34),
@@ -182,45 +194,73 @@ class Action:
 
 
 ACTIONS: dict[str, Action] = {
-    "BaseballPitch": Action(beats("wind up .6, cock .4 +.25, over the top .22 +.25, thrown .3 +.1"), "ball", 3),
+    "BaseballPitch": Action(beats("wind up .6, cock .4 +.25, over the top .22 +.25, thrown .3 +.1"),
+                            "ball", 3),
     "BasketballDunk": Action(
-        beats("run*3, crouch .22 +.2, leap .3 +.4 ^.75, slam .28 +.15 ^.55, crouch .3 +.05"), "basketball", 6, "hoop",
+        beats("run*3, crouch .22 +.2, leap .3 +.4 ^.75, slam .28 +.15 ^.55, crouch .3 +.05"),
+        "basketball", 6, "hoop",
         "shared", "VolleyballSpiking",
     ),
-    "Billiards": Action(beats("bend over table .7, cue forward .25, cue forward .4"), "cue", None, "table", "reversed"),
-    "CleanAndJerk": Action(beats("squat .6, rack .5, rack .35, overhead .35, overhead .4"), "barbell", design="reversed"),
+    "Billiards": Action(beats("bend over table .7, cue forward .25, cue forward .4"), "cue", None,
+                        "table", "reversed"),
+    "CleanAndJerk": Action(beats("squat .6, rack .5, rack .35, overhead .35, overhead .4"),
+                           "barbell", design="reversed"),
     "CliffDiving": Action(
-        beats("edge .5, push off .35 +.1 ^.1, tuck .48 +.35 ^1.4, entry .4 +.25 ^-1.25, entry .2 +.1 ^-2"), "", None, "cliff",
+        beats("edge .5, push off .35 +.1 ^.1, tuck .48 +.35 ^1.4, entry .4 +.25 ^-1.25, "
+              "entry .2 +.1 ^-2"),
+        "", None, "cliff",
         "shared", "Diving", 1.5,
     ),
     "CricketBowling": Action(
-        beats("run*4, leap .25 +.4 ^.35, over the top .22 +.3, thrown .3 +.2"), "ball", 6, "wicket", "shared", "JavelinThrow"
+        beats("run*4, leap .25 +.4 ^.35, over the top .22 +.3, thrown .3 +.2"), "ball", 6, "wicket",
+        "shared", "JavelinThrow"
     ),
-    "CricketShot": Action(beats("address .5, swing back .4, block .25 +.15, block .3"), "bat", None, "wicket", "shared", "GolfSwing"),
+    "CricketShot": Action(beats("address .5, swing back .4, block .25 +.15, block .3"), "bat", None,
+                          "wicket", "shared", "GolfSwing"),
     "Diving": Action(
-        beats("edge .5, push off .35 +.1 ^.1, tuck .38 +.35 ^.9, entry .4 +.25 ^-.55, entry .2 +.1 ^-1.3"), "", None, "board",
+        beats("edge .5, push off .35 +.1 ^.1, tuck .38 +.35 ^.9, entry .4 +.25 ^-.55, "
+              "entry .2 +.1 ^-1.3"),
+        "", None, "board",
         "shared", "CliffDiving", 0.8,
     ),
-    "FrisbeeCatch": Action(beats("run*2, arm out .4 +.1, shot at neck .4"), "disc", None, "", "reversed", "Shotput"),
-    "GolfSwing": Action(beats("address .5, swing back .5, swing through .2, finish high .35"), "bat", None, "", "shared", "CricketShot"),
-    "HammerThrow": Action(beats("wheel .4, wheel .45 +.1 @360, wheel .45 +.1 @360, wheel .45 +.1 @360, wheel out .3"), "hammer", 4),
-    "HighJump": Action(beats("run*4, leap .25 +.3 ^.4, back arch .35 +.45 ^.95, fall on back .35 +.4 ^.2"), "", None, "bar"),
+    "FrisbeeCatch": Action(beats("run*2, arm out .4 +.1, shot at neck .4"), "disc", None, "",
+                           "reversed", "Shotput"),
+    "GolfSwing": Action(beats("address .5, swing back .5, swing through .2, finish high .35"),
+                        "bat", None, "", "shared", "CricketShot"),
+    "HammerThrow": Action(beats("wheel .4, wheel .45 +.1 @360, wheel .45 +.1 @360, "
+                                "wheel .45 +.1 @360, wheel out .3"),
+                          "hammer", 4),
+    "HighJump": Action(beats("run*4, leap .25 +.3 ^.4, back arch .35 +.45 ^.95, "
+                             "fall on back .35 +.4 ^.2"),
+                       "", None, "bar"),
     "JavelinThrow": Action(
-        beats("run*4 sprint_with_spear, cock .3 +.35, over the top .22 +.3, thrown .3 +.2"), "javelin", 6, "",
+        beats("run*4 sprint_with_spear, cock .3 +.35, over the top .22 +.3, thrown .3 +.2"),
+        "javelin", 6, "",
         "shared", "CricketBowling",
     ),
-    "LongJump": Action(beats("run*5, leap .22 +.45 ^.4, long flight .3 +.6 ^.45, sit in sand .3 +.35"), "", None, "sand"),
+    "LongJump": Action(beats("run*5, leap .22 +.45 ^.4, long flight .3 +.6 ^.45, "
+                             "sit in sand .3 +.35"),
+                       "", None, "sand"),
     "PoleVault": Action(
-        beats("run*4 carry_pole, plant .25 +.3 ^.1, upside down .45 +.5 ^1.1, fall on back .5 +.6 ^.25"), "pole", 6, "high bar"
+        beats("run*4 carry_pole, plant .25 +.3 ^.1, upside down .45 +.5 ^1.1, "
+              "fall on back .5 +.6 ^.25"),
+        "pole", 6, "high bar"
     ),
     "Shotput": Action(
-        beats("shot at neck .5, shot at neck .3 +.25, arm out .3 +.15, arm out .35"), "shot", 3, "", "reversed", "FrisbeeCatch"
+        beats("shot at neck .5, shot at neck .3 +.25, arm out .3 +.15, arm out .35"), "shot", 3, "",
+        "reversed", "FrisbeeCatch"
     ),
-    "SoccerPenalty": Action(beats("run*3, kick back .25 +.3, kick .2 +.1, kick .25"), "football", 5, "goal"),
-    "TennisSwing": Action(beats("guard .3, forehand back .4, forehand through .2 +.15, racket high .3"), "racket", None, "net"),
-    "ThrowDiscus": Action(beats("discus wind .5, discus wind .5 +.25 @360, discus out .25 @60, discus out .3"), "disc", 3),
+    "SoccerPenalty": Action(beats("run*3, kick back .25 +.3, kick .2 +.1, kick .25"), "football", 5,
+                            "goal"),
+    "TennisSwing": Action(beats("guard .3, forehand back .4, forehand through .2 +.15, "
+                                "racket high .3"),
+                          "racket", None, "net"),
+    "ThrowDiscus": Action(beats("discus wind .5, discus wind .5 +.25 @360, discus out .25 @60, "
+                                "discus out .3"),
+                          "disc", 3),
     "VolleyballSpiking": Action(
-        beats("run*3, crouch .22 +.2, leap .3 +.2 ^.7, spike .25 +.1 ^.5, crouch .3"), "", None, "tall net",
+        beats("run*3, crouch .22 +.2, leap .3 +.2 ^.7, spike .25 +.1 ^.5, crouch .3"), "", None,
+        "tall net",
         "shared", "BasketballDunk",
     ),
 }  # fmt: skip
@@ -318,9 +358,12 @@ def skeleton(angles: np.ndarray) -> dict[str, np.ndarray]:
 
 
 LIMBS = (
-    ("pelvis", "neck", 0.15, "shirt"), ("r_shoulder", "r_elbow", 0.075, "shirt"), ("l_shoulder", "l_elbow", 0.075, "shirt2"),
-    ("r_elbow", "r_hand", 0.065, "skin"), ("l_elbow", "l_hand", 0.065, "skin"), ("r_hip", "r_knee", 0.1, "shorts"),
-    ("l_hip", "l_knee", 0.1, "shorts2"), ("r_knee", "r_foot", 0.08, "skin"), ("l_knee", "l_foot", 0.08, "skin"),
+    ("pelvis", "neck", 0.15, "shirt"), ("r_shoulder", "r_elbow", 0.075, "shirt"),
+    ("l_shoulder", "l_elbow", 0.075, "shirt2"),
+    ("r_elbow", "r_hand", 0.065, "skin"), ("l_elbow", "l_hand", 0.065, "skin"),
+    ("r_hip", "r_knee", 0.1, "shorts"),
+    ("l_hip", "l_knee", 0.1, "shorts2"), ("r_knee", "r_foot", 0.08, "skin"),
+    ("l_knee", "l_foot", 0.08, "skin"),
 )  # fmt: skip
 
 

@@ -730,8 +730,10 @@ def teleporting(s: Stage, n: int) -> None:
 
 
 MOTIONS = (
-    appearing, arriving, bouncing, changing_colour, changing_shape, cloning, departing, disappearing, expanding, falling,
-    following, merging, moving, not_colliding, occlusion, orbiting, rising, shooting, shrinking, teleporting,
+    appearing, arriving, bouncing, changing_colour, changing_shape, cloning, departing,
+    disappearing, expanding, falling,
+    following, merging, moving, not_colliding, occlusion, orbiting, rising, shooting, shrinking,
+    teleporting,
 )  # fmt: skip
 
 

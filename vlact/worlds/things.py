@@ -34,7 +34,8 @@ SOLIDS: dict[str, tuple[float, float, float, str, str]] = {
 }  # fmt: skip
 ANYTHING = ("item", "part")  # words for a thing of any shape
 TUTORIAL_OBJECTS = (
-    "block", "box", "ring", "plate", "pin", "screw", "nut", "cup", "ball", "bottle", "can", "book", "cone",
+    "block", "box", "ring", "plate", "pin", "screw", "nut", "cup", "ball", "bottle", "can", "book",
+    "cone",
     "leg", "shelf", "panel", "table", "drawer",
 )  # fmt: skip
 OBJECTS = (*SOLIDS, "screw", "table", "drawer", "front panel", *ANYTHING)
@@ -114,7 +115,8 @@ def stick(radius: float, half: float, colour: Vec, offset: Vec, rot: Vec = (0, 0
 TOOLS: dict[str, Callable] = {
     "hammer": lambda c: (
         (
-            [Part("box", (0.13, 0.11, 0.22), c(), (0, 0.1, 0)), stick(0.05, 0.4, c(), (0.4, 0.12, 0.05), (0, 0, 90))],
+            [Part("box", (0.13, 0.11, 0.22), c(), (0, 0.1, 0)),
+             stick(0.05, 0.4, c(), (0.4, 0.12, 0.05), (0, 0, 90))],
             0.2,
             0.2,
         ),
@@ -131,7 +133,8 @@ TOOLS: dict[str, Callable] = {
     ),
     "wrench": lambda c: (
         (
-            [Part("torus", (0.17, 0.06, 0.17), c()), stick(0.06, 0.42, c(), (0.5, 0.03, 0.1), (0, 0, 90))],
+            [Part("torus", (0.17, 0.06, 0.17), c()), stick(0.06, 0.42, c(), (0.5, 0.03, 0.1),
+                                                           (0, 0, 90))],
             0.1,
             0.2,
         ),
@@ -139,7 +142,8 @@ TOOLS: dict[str, Callable] = {
     ),
     "knife": lambda c: (
         (
-            [Part("box", (0.02, 0.12, 0.36), (0.85, 0.85, 0.9), (0, 0.1, 0)), stick(0.05, 0.2, c(), (0, 0.14, 0.5), (90, 0, 0))],
+            [Part("box", (0.02, 0.12, 0.36), (0.85, 0.85, 0.9), (0, 0.1, 0)),
+             stick(0.05, 0.2, c(), (0, 0.14, 0.5), (90, 0, 0))],
             0.2,
             0.1,
         ),
@@ -147,19 +151,22 @@ TOOLS: dict[str, Callable] = {
     ),
     "spoon": lambda c: (
         (
-            [Part("sphere", (0.13, 0.06, 0.16), c(), (0, 0.05, 0)), stick(0.03, 0.4, c(), (0.12, 0.4, 0.2), (25, 0, -18))],
+            [Part("sphere", (0.13, 0.06, 0.16), c(), (0, 0.05, 0)),
+             stick(0.03, 0.4, c(), (0.12, 0.4, 0.2), (25, 0, -18))],
             0.7,
             0.1,
         ),
         np.array([0.22, 0.65, 0.33]),
     ),
     "cloth": lambda c: (
-        ([Part("box", (0.3, 0.04, 0.24), c(), (0, 0.04, 0), pattern="half", colour2=c())], 0.08, 0.3),
+        ([Part("box", (0.3, 0.04, 0.24), c(), (0, 0.04, 0), pattern="half", colour2=c())], 0.08,
+         0.3),
         np.array([0.0, 0.08, 0.0]),
     ),
     "brush": lambda c: (
         (
-            [Part("box", (0.08, 0.12, 0.05), c(), (0, 0.1, 0)), stick(0.035, 0.3, c(), (0.1, 0.45, 0.1), (12, 0, -18))],
+            [Part("box", (0.08, 0.12, 0.05), c(), (0, 0.1, 0)),
+             stick(0.035, 0.3, c(), (0.1, 0.45, 0.1), (12, 0, -18))],
             0.7,
             0.1,
         ),

@@ -651,13 +651,19 @@ def idle(b):
 
 
 FORWARD: dict[str, Callable[[Bench], None]] = {
-    "pick up": pick_up, "drop": drop, "take": take, "push": push, "pull": pull, "slide": slide, "spin": spin,
-    "rotate": rotate, "roll": roll, "flip": flip, "tilt": tilt, "shake": shake, "wave": wave, "swing": swing,
-    "hammer": hammer, "tap": tap, "press": press, "squeeze": squeeze, "stretch": stretch, "insert": insert,
+    "pick up": pick_up, "drop": drop, "take": take, "push": push, "pull": pull, "slide": slide,
+    "spin": spin,
+    "rotate": rotate, "roll": roll, "flip": flip, "tilt": tilt, "shake": shake, "wave": wave,
+    "swing": swing,
+    "hammer": hammer, "tap": tap, "press": press, "squeeze": squeeze, "stretch": stretch,
+    "insert": insert,
     "fasten": fasten, "tighten": tighten, "balance": balance, "throw": throw, "stack": stack,
-    "knock over": knock_over, "lay down": lay_down, "cut": cut, "chop": chop, "stir": stir, "pour": pour,
-    "scoop": scoop, "spread": spread, "wipe": wipe, "scrub": scrub, "fold": fold, "open": open_, "break": break_,
-    "bounce": bounce, "point": point, "cover": cover, "align": align, "pass": pass_over, "paint": paint,
+    "knock over": knock_over, "lay down": lay_down, "cut": cut, "chop": chop, "stir": stir,
+    "pour": pour,
+    "scoop": scoop, "spread": spread, "wipe": wipe, "scrub": scrub, "fold": fold, "open": open_,
+    "break": break_,
+    "bounce": bounce, "point": point, "cover": cover, "align": align, "pass": pass_over,
+    "paint": paint,
     "melt": melt, "attach": attach, "position": position, "idle": idle,
 }  # fmt: skip
 BACKWARD: dict[str, Callable[[Bench], None]] = {  # the same motion, run backwards in time
@@ -666,7 +672,8 @@ BACKWARD: dict[str, Callable[[Bench], None]] = {  # the same motion, run backwar
 }  # fmt: skip
 VERBS = (*FORWARD, *BACKWARD)
 OBJECTLESS = (  # programs that bring their own things, or touch none
-    "idle", "wave", "stir", "scoop", "spread", "wipe", "fold", "unfold", "open", "close", "cut", "break",
+    "idle", "wave", "stir", "scoop", "spread", "wipe", "fold", "unfold", "open", "close", "cut",
+    "break",
 )  # fmt: skip
 
 
@@ -740,7 +747,8 @@ LOOKS = {
     "assembly": (("grain", "tiles"), ("plain", "grain", "noise"),
                  ((0.2, 0.5), (0.45, 0.8)), ((0.1, 0.4), (0.4, 0.7)), ((0.5, 1), (0.4, 0.95)), 2),
     "furniture": (("grain", "noise"), ("plain", "tiles"),
-                  ((0.1, 0.4), (0.35, 0.75)), ((0, 0.3), (0.5, 0.85)), ((0.05, 0.6), (0.2, 0.95)), 1),
+                  ((0.1, 0.4), (0.35, 0.75)), ((0, 0.3), (0.5, 0.85)), ((0.05, 0.6), (0.2, 0.95)),
+                  1),
     "kitchen": (("tiles", "grain"), ("tiles", "plain"),
                 ((0, 0.3), (0.4, 0.9)), ((0, 0.3), (0.5, 0.9)), ((0.6, 1), (0.35, 1)), 2),
 }  # fmt: skip

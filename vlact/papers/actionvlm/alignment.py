@@ -441,9 +441,21 @@ def pointing(
 
 
 def align_job(
-    features: str, events: dict[str, dict], held_out: list[str], names: list[str], step_s: float, window: int, recipe: dict,
-    told: dict[str, list[str]], bias: float, out: str, checkpoint: str, start_from: str | None = None, threads: int = 1, mirrored: str = "",
-) -> tuple[list[dict], list[dict]]:  # fmt: skip
+    features: str,
+    events: dict[str, dict],
+    held_out: list[str],
+    names: list[str],
+    step_s: float,
+    window: int,
+    recipe: dict,
+    told: dict[str, list[str]],
+    bias: float,
+    out: str,
+    checkpoint: str,
+    start_from: str | None = None,
+    threads: int = 1,
+    mirrored: str = "",
+) -> tuple[list[dict], list[dict]]:
     """Train the reader on drills, write it, and put it through the reading gate.
 
     Args:

@@ -26,7 +26,11 @@ from vlact.runtime.jobs import write_whole
 from vlact.training.features import frames
 from vlact.training.loop import fit
 
-KINDS = {"ActionFormer": (ActionFormer, LocalizerConfig), "TriDet": (TriDet, TriDetConfig), "DyFADet": (DyFADet, DyFADetConfig)}
+KINDS = {
+    "ActionFormer": (ActionFormer, LocalizerConfig),
+    "TriDet": (TriDet, TriDetConfig),
+    "DyFADet": (DyFADet, DyFADetConfig),
+}
 WINDOWS = 8  # run at once at test
 INSIDE = 0.75  # share of an action that a training window must hold; with less the rest counts as background
 
@@ -57,7 +61,11 @@ class Sequence:
 
 
 def sequences(
-    features: dict[str, Tensor], durations: dict[str, float], truth: pd.DataFrame, classes: list[str], clock: Clock
+    features: dict[str, Tensor],
+    durations: dict[str, float],
+    truth: pd.DataFrame,
+    classes: list[str],
+    clock: Clock,
 ) -> list[Sequence]:
     """All videos of `durations` as sequences.
 
@@ -75,7 +83,9 @@ def sequences(
     unknown = ~truth["label"].isin(classes)
     if unknown.any():
         row = int(np.flatnonzero(unknown)[0])
-        raise ValueError(f"ground truth, row {row}: unknown class {truth['label'].iloc[row]!r}; expected one of {classes}")
+        raise ValueError(
+            f"ground truth, row {row}: unknown class {truth['label'].iloc[row]!r}; expected one of {classes}"
+        )
     if (bad := ~(truth["end_s"] > truth["start_s"])).any():
         row = int(np.flatnonzero(bad)[0])
         found = truth.iloc[row]
@@ -83,12 +93,16 @@ def sequences(
             f"ground truth, row {row} ({found['video']}): end_s must be after start_s; got {found['start_s']} to {found['end_s']}"
         )
     if missing := [v for v in durations if v not in features]:
-        raise ValueError(f"no features of {len(missing)} videos, for example {missing[0]!r}; extract them first")
+        raise ValueError(
+            f"no features of {len(missing)} videos, for example {missing[0]!r}; extract them first"
+        )
     number, out = {c: i for i, c in enumerate(classes)}, []
     own = {v: part for v, part in truth.groupby("video", sort=False)}
     for video, duration in durations.items():
         part = own.get(video, truth.head(0))
-        spans = torch.tensor(clock.steps(part[["start_s", "end_s"]].to_numpy()), dtype=torch.float32).view(-1, 2)
+        spans = torch.tensor(
+            clock.steps(part[["start_s", "end_s"]].to_numpy()), dtype=torch.float32
+        ).view(-1, 2)
         kinds = torch.tensor([number[x] for x in part["label"]], dtype=torch.long)
         out.append(Sequence(video, duration, features[video], spans, kinds))
     return out
@@ -108,7 +122,9 @@ def window(sequence: Sequence, start: int, length: int) -> tuple[Tensor, Tensor,
     return features, mask, cut[keep], sequence.labels[keep]
 
 
-def draw(videos: list[Sequence], count: int, length: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def draw(
+    videos: list[Sequence], count: int, length: int, generator: torch.Generator
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Random windows, see `window`; a video is as likely as it is long."""
     share, out = torch.tensor([float(len(s.features)) for s in videos]), []
     for i in torch.multinomial(share, count, True, generator=generator).tolist():
@@ -124,7 +140,12 @@ def stack(cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Ten
 
 def steps_of(videos: list[Sequence], recipe: dict, epochs: float) -> int:
     """Batches of so many epochs: one has as many steps of features as the videos, whatever windows hold of padding."""
-    return max(1, round(epochs * sum(len(s.features) for s in videos) / recipe["window"] / recipe["batch_size"]))
+    return max(
+        1,
+        round(
+            epochs * sum(len(s.features) for s in videos) / recipe["window"] / recipe["batch_size"]
+        ),
+    )
 
 
 def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
@@ -144,7 +165,11 @@ def slide(videos: list[Sequence], length: int, overlap: float = 0.5):
 
 
 def train(
-    sequences: list[Sequence], model: nn.Module, recipe: dict, seed: int, checkpoint: str | None = None
+    sequences: list[Sequence],
+    model: nn.Module,
+    recipe: dict,
+    seed: int,
+    checkpoint: str | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """Train a localiser on random windows.
 
@@ -169,14 +194,24 @@ def train(
         torch.manual_seed(
             int(torch.randint(2**31, (), generator=generator))
         )  # paths are dropped from the global state, which no checkpoint has
-        target, offset = (torch.stack(t) for t in list(zip(*(assign(at, s, k, config.classes) for *_, s, k in cut), strict=True))[:2])
+        target, offset = (
+            torch.stack(t)
+            for t in list(
+                zip(*(assign(at, s, k, config.classes) for *_, s, k in cut), strict=True)
+            )[:2]
+        )
         x, mask, target, offset = beside(model, (x, mask, target, offset))
         logits, distances, valid = model(x, mask)
         model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
-        found = detection_loss(logits, distances, target, offset, valid, model.positives.clamp(min=1))
+        found = detection_loss(
+            logits, distances, target, offset, valid, model.positives.clamp(min=1)
+        )
         return found["cls"] + recipe["reg_weight"] * found["reg"]
 
-    steps, given = steps_of(sequences, recipe, recipe["epochs"]), (recipe["lr"], recipe["weight_decay"], generator, "localiser", checkpoint)
+    steps, given = (
+        steps_of(sequences, recipe, recipe["epochs"]),
+        (recipe["lr"], recipe["weight_decay"], generator, "localiser", checkpoint),
+    )
     curve = fit({"model": model}, loss_of, steps, *given, ema=recipe["ema"])
     return model.eval(), curve
 
@@ -200,7 +235,9 @@ class Localiser:
     mean: Tensor
     std: Tensor
 
-    def run(self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    def run(
+        self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The model on windows, see `window`; `first` is the video and the first step of the first one."""
         return self.model(*beside(self.model, stack(cut)))
 
@@ -224,14 +261,28 @@ class Localiser:
         for video, seconds in durations.items():
             x = features[video]
             if x.ndim != 2 or x.shape[1] != len(self.mean):
-                raise ValueError(f"{video}: expected features (T, {len(self.mean)}), got {tuple(x.shape)}")
-            videos.append(Sequence(video, seconds, (x.float() - self.mean) / self.std, *self.actions(video)))
-        found = (one for where, cut in slide(videos, length) for one in zip(where, *self.run(where[0], cut), strict=True))
+                raise ValueError(
+                    f"{video}: expected features (T, {len(self.mean)}), got {tuple(x.shape)}"
+                )
+            videos.append(
+                Sequence(video, seconds, (x.float() - self.mean) / self.std, *self.actions(video))
+            )
+        found = (
+            one
+            for where, cut in slide(videos, length)
+            for one in zip(where, *self.run(where[0], cut), strict=True)
+        )
         for (video, start), *one in found:
             part = candidates(*(x.cpu() for x in one), at, start, top_k=self.recipe["pre_nms_topk"])
             seconds = self.clock.seconds(part["segment"]).clip(0, durations[video])
-            columns = {"start_s": seconds[:, 0], "end_s": seconds[:, 1], "label": np.array(self.classes, object)[part["label"]]}
-            tables.append(pd.DataFrame({"video": video, **columns, "score": part["score"].astype(np.float64)}))
+            columns = {
+                "start_s": seconds[:, 0],
+                "end_s": seconds[:, 1],
+                "label": np.array(self.classes, object)[part["label"]],
+            }
+            tables.append(
+                pd.DataFrame({"video": video, **columns, "score": part["score"].astype(np.float64)})
+            )
         table = pd.concat(tables, ignore_index=True)
         return table[table["end_s"] > table["start_s"] + 1e-3]
 
@@ -242,8 +293,14 @@ class Localiser:
     def save(self, path: str | Path) -> None:
         """Weights and everything else as one safetensors file, written whole or not at all."""
         state = self.model.state_dict() | {"standard.mean": self.mean, "standard.std": self.std}
-        note = {"kind": type(self.model).__name__, "config": asdict(self.model.config), "classes": self.classes}
-        files.save(path, "localiser", note | {"clock": asdict(self.clock), "recipe": self.recipe}, state)
+        note = {
+            "kind": type(self.model).__name__,
+            "config": asdict(self.model.config),
+            "classes": self.classes,
+        }
+        files.save(
+            path, "localiser", note | {"clock": asdict(self.clock), "recipe": self.recipe}, state
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "Localiser":
@@ -255,7 +312,9 @@ class Localiser:
         note, state = files.read(path, "localiser")
         mean, std = state.pop("standard.mean"), state.pop("standard.std")
         if note["kind"] not in KINDS:
-            raise ValueError(f"{path}: expected a localiser of {sorted(KINDS)}, got {note['kind']!r}")
+            raise ValueError(
+                f"{path}: expected a localiser of {sorted(KINDS)}, got {note['kind']!r}"
+            )
         kind, shape = KINDS[note["kind"]]
         model = files.fill(kind(shape(**note["config"])), state, path)
         return cls(model, note["classes"], Clock(**note["clock"]), note["recipe"], mean, std)
@@ -283,13 +342,19 @@ def localise_job(
     seen = torch.cat([found[v] for v in durations["train"]]).float()
     mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
     standard = {v: (found[v].float() - mean) / std for v in durations["train"]}
-    mine = sequences(standard, durations["train"], table[table["video"].isin(durations["train"])], classes, time)
+    mine = sequences(
+        standard, durations["train"], table[table["video"].isin(durations["train"])], classes, time
+    )
     torch.manual_seed(seed)
     model, curve = train(mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint)
     localiser = Localiser(model, classes, time, recipe, mean, std)
     detections = localiser.detect(found, durations["test"])
     localiser.save(f"{out}.safetensors")
-    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections.assign(model=kind, seed=seed))
+    write_whole(
+        Path(f"{out}.parquet"),
+        lambda d, p: d.to_parquet(p, index=False),
+        detections.assign(model=kind, seed=seed),
+    )
     return curve
 
 
@@ -307,15 +372,42 @@ def end_to_end_job(
     Returns:
         The curve.
     """
-    time, table, stride, eye = Clock(**clock), pd.read_parquet(truth), recipe["stride"], DualEncoder.load(encoder)
+    time, table, stride, eye = (
+        Clock(**clock),
+        pd.read_parquet(truth),
+        recipe["stride"],
+        DualEncoder.load(encoder),
+    )
     size, clip = eye.config.image_size, eye.config.num_frames
-    found = {v: frames(Path(folder) / v, fps, stride, clip // stride, size) for part in ("train", "test") for v in durations[part]}
-    mine = sequences(found, durations["train"], table[table["video"].isin(durations["train"])], classes, time)
+    found = {
+        v: frames(Path(folder) / v, fps, stride, clip // stride, size)
+        for part in ("train", "test")
+        for v in durations[part]
+    }
+    mine = sequences(
+        found, durations["train"], table[table["video"].isin(durations["train"])], classes, time
+    )
     torch.manual_seed(seed)
-    model, curve = train(mine, EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride), recipe, seed, checkpoint)
+    model, curve = train(
+        mine,
+        EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride),
+        recipe,
+        seed,
+        checkpoint,
+    )
     with torch.inference_mode():
-        seen = {v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu() for v in durations["test"]}
-    localiser = Localiser(model.localiser, classes, time, recipe, torch.zeros(config["feature_dim"]), torch.ones(config["feature_dim"]))
+        seen = {
+            v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu()
+            for v in durations["test"]
+        }
+    localiser = Localiser(
+        model.localiser,
+        classes,
+        time,
+        recipe,
+        torch.zeros(config["feature_dim"]),
+        torch.ones(config["feature_dim"]),
+    )
     detections = localiser.detect(seen, durations["test"]).assign(model="AdaTAD", seed=seed)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve

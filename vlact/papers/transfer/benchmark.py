@@ -334,9 +334,15 @@ class TransferBenchmark:
         return pd.DataFrame(row | {f"run{i}": a for i, a in enumerate(answers)})
 
     def train(
-        self, make: Callable[[list[str]], nn.Module], task: str, trained_on: int, recipe: dict, seed: int, label: str = "transfer",
+        self,
+        make: Callable[[list[str]], nn.Module],
+        task: str,
+        trained_on: int,
+        recipe: dict,
+        seed: int,
+        label: str = "transfer",
         checkpoint: str | None = None,
-    ) -> tuple[nn.Module, list[dict]]:  # fmt: skip
+    ) -> tuple[nn.Module, list[dict]]:
         """Train a model on the training clips of one set.
 
         Args:
@@ -389,9 +395,21 @@ class TransferBenchmark:
 
 
 def transfer_job(
-    kind: str, options: dict, frames: str, table: str, taxonomy: pd.DataFrame, task: str, trained_on: int, recipe: dict, seed: int,
-    clip: str, words: str, out: str, checkpoint: str, weights: str = "",
-) -> list[dict]:  # fmt: skip
+    kind: str,
+    options: dict,
+    frames: str,
+    table: str,
+    taxonomy: pd.DataFrame,
+    task: str,
+    trained_on: int,
+    recipe: dict,
+    seed: int,
+    clip: str,
+    words: str,
+    out: str,
+    checkpoint: str,
+    weights: str = "",
+) -> list[dict]:
     """Train a model of the benchmark on one set and write its predictions (`out`).
 
     Args:
@@ -434,9 +452,21 @@ transfer_job.tracked = True
 
 
 def rename_job(
-    kind: str, options: dict, frames: str, table: str, taxonomy: pd.DataFrame, runs: list[list[str]], trained_on: int, recipe: dict | None,
-    seed: int, start: str, words: str, weights: str, out: str, checkpoint: str,
-) -> None:  # fmt: skip
+    kind: str,
+    options: dict,
+    frames: str,
+    table: str,
+    taxonomy: pd.DataFrame,
+    runs: list[list[str]],
+    trained_on: int,
+    recipe: dict | None,
+    seed: int,
+    start: str,
+    words: str,
+    weights: str,
+    out: str,
+    checkpoint: str,
+) -> None:
     """`TransferBenchmark.rename` of a model from `weights`, or of one that is trained here.
 
     Args:
@@ -474,9 +504,18 @@ rename_job.tracked = True
 
 
 def factors_job(
-    kind: str, options: dict, frames: str, table: str, taxonomy: pd.DataFrame, recipe: dict, seed: int, clip: str, words: str, out: str,
+    kind: str,
+    options: dict,
+    frames: str,
+    table: str,
+    taxonomy: pd.DataFrame,
+    recipe: dict,
+    seed: int,
+    clip: str,
+    words: str,
+    out: str,
     checkpoint: str,
-) -> None:  # fmt: skip
+) -> None:
     """Train a model where every factor is in its first half, and ask it where one is new.
 
     Args:
@@ -510,9 +549,21 @@ factors_job.tracked = True
 
 
 def disentangle_job(
-    arm: str, trunk: dict, options: dict, frames: str, table: str, taxonomy: pd.DataFrame, trained_on: int, recipe: dict, seed: int,
-    clip: str, words: str, out: str, checkpoint: str, weights: str = "",
-) -> None:  # fmt: skip
+    arm: str,
+    trunk: dict,
+    options: dict,
+    frames: str,
+    table: str,
+    taxonomy: pd.DataFrame,
+    trained_on: int,
+    recipe: dict,
+    seed: int,
+    clip: str,
+    words: str,
+    out: str,
+    checkpoint: str,
+    weights: str = "",
+) -> None:
     """Train one arm of the disentanglement on the fine labels of a set and write its coarse
     predictions.
 
