@@ -1,100 +1,111 @@
-"""`make repro` round DVC: what runs and in which order, the switch, the estimate of the time left,
-and what a killed run leaves.
-"""
+"""`make repro` round DVC: what runs in which order, who is refused, what a killed run leaves."""
 
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
+import pandas as pd
+import psutil
 import pytest
 import yaml
 
+from vlact.runtime import leash
 from vlact.tools import pipeline
 
 WAIT_FOR_ALIGNMENT = (
     "alignment localisers actionvlm encoders own_localisation across claims index speed".split()
 )
-PARAMS = (pipeline.ROOT / "params.yaml").read_text()
+LONG_S = 300  # that a test waits before it gives up
+
+
+def at(stage, profile="smoke"):
+    """A stage's address."""
+    return f"{pipeline.GRAPH}:{stage}@{profile}"
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project with this repository's params.yaml and graph, and a `dvc` that notes which stages
-    it was asked for.
+    """A project with this repository's parameters and graph, and a `dvc` that notes which stages it
+    was asked for.
 
     `dvc(changed, then)`: what `dvc status` says has changed, and what the script does with a stage,
     `$stage`.
     """
-    (tmp_path / "params.yaml").write_text(PARAMS)
-    (tmp_path / "dvc.yaml").write_text((pipeline.ROOT / "dvc.yaml").read_text())
+    for name in ("params.yaml", pipeline.GRAPH):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((pipeline.ROOT / name).read_text())
+    for profile in ("smoke", "mini", "paper"):
+        (folder := tmp_path / "data" / profile / "figures").mkdir(parents=True)
+        pd.DataFrame(columns=pipeline.MAP_COLUMNS).to_csv(folder / "index.csv", index=False)
     (tmp_path / "bin").mkdir()
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
     monkeypatch.setattr(pipeline, "DVC", ["dvc"])
+    monkeypatch.setattr(pipeline, "room_for", lambda profile, needed_gb: None)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
     def dvc(changed=(), then=""):
         path, found = tmp_path / "bin" / "dvc", json.dumps({stage: [] for stage in changed})
         note = 'for stage; do :; done\necho "begin $stage $*" >> log'
         path.write_text(
-            f"#!/bin/sh\n[ $1 = status ] && echo '{found}' && exit\n{note}\n{then}\necho \"end "
-            '$stage" >> log\n'
+            f"#!/bin/sh\n[ $1 = status ] && echo '{found}' && exit\n{note}\n{then}\n"
+            'echo "end $stage" >> log\n'
         )
         path.chmod(0o755)
 
     return tmp_path, dvc
 
 
-def profile(folder):
-    return yaml.safe_load((folder / "params.yaml").read_text())["run"]["name"]
-
-
-def begun(folder):
-    return [
-        line.split()[1]
-        for line in (folder / "log").read_text().splitlines()
-        if line.startswith("begin")
-    ]
+def lines(folder, first):
+    path = folder / "log"
+    text = path.read_text() if path.exists() else ""
+    return [line.split()[1] for line in text.splitlines() if line.startswith(first)]
 
 
 def test_what_changed_and_what_comes_after_runs_two_at_a_time_after_its_inputs(project, capfd):
     folder, dvc = project
-    dvc(
-        ["alignment@smoke", "speed@smoke"],
-        "grep -q '<<: \\*smoke #' params.yaml || exit 9\necho \"Running stage '$stage':\"\nsleep "
-        "0.02",
-    )
+    dvc([at("alignment"), at("speed")], "echo \"Running stage '$stage':\"")
+    before = (folder / "params.yaml").read_bytes()
     assert pipeline.repro("smoke") == 0
-    out, ran, after = capfd.readouterr().out, begun(folder), pipeline.graph("smoke")
-    assert sorted(ran) == sorted(f"{s}@smoke" for s in WAIT_FOR_ALIGNMENT)
-    running, done, most = set(), set(), 0
+    out, after = capfd.readouterr().out, pipeline.graph("smoke")
+    ran = lines(folder, "begin")
+    assert sorted(ran) == sorted(map(at, WAIT_FOR_ALIGNMENT))
+    running, done = set(), set()
     for line in (folder / "log").read_text().splitlines():
         what, stage = line.split()[:2]
         if what == "begin":
             assert after[stage] & set(ran) <= done
             running.add(stage)
-            most = max(most, len(running))
+            assert len(running) <= 2
         else:
             running.remove(stage)
             done.add(stage)
-    assert most == 2
-    assert (
-        re.search(r"\[1/9\] alignment: about \d+ min left in all", out)
-        and "alignment | Running stage 'alignment@smoke':" in out
-    )
-    assert re.search(r"smoke: up to date after 0.\d min", out)
-    assert profile(folder) == "mini" and not (folder / "data/tmp/profile").exists()
+    assert re.search(r"\[1/9\] alignment: about \d+ min left in all", out)
+    assert f"alignment | Running stage '{at('alignment')}':" in out
+    assert re.search(r"smoke: up to date after \d+.\d min", out)
+    assert "2 seeds decide nothing" in out and "data/smoke/figures/index.html" in out
+    assert (folder / "params.yaml").read_bytes() == before
+
+
+def test_two_stages_run_at_a_time(project):
+    folder, dvc = project
+    # each ends when the other has begun
+    dvc([at("worlds"), at("stadium")], "until [ $(grep -c begin log) -ge 2 ]; do :; done")
+    assert pipeline.repro("smoke") == 0
 
 
 def test_the_stage_that_most_waits_for_goes_first_on_the_cores(project):
     folder, dvc = project
-    dvc(["stadium@mini", "worlds@mini"], 'echo "$stage $(nice)" >> nices\nsleep 0.1')
+    both = "until [ $(grep -c begin log) -ge 2 ]; do :; done"
+    dvc([at("stadium", "mini"), at("worlds", "mini")], f'echo "$stage $(nice)" >> nices\n{both}')
     assert pipeline.repro("mini") == 0
     nices = dict(line.split() for line in (folder / "nices").read_text().splitlines())
     own = str(os.nice(0))
-    assert nices["worlds@mini"] == own != nices["stadium@mini"] and {
-        own,
-        nices["stadium@mini"],
-    } == set(nices.values())
+    assert nices[at("worlds", "mini")] == own
+    assert int(nices[at("stadium", "mini")]) > int(own) or own == "19"
 
 
 def test_nothing_changed_runs_nothing_and_force_runs_all(project, capfd):
@@ -103,84 +114,85 @@ def test_nothing_changed_runs_nothing_and_force_runs_all(project, capfd):
     assert pipeline.repro("smoke") == 0 and not (folder / "log").exists()
     assert "up to date" in capfd.readouterr().out
     assert pipeline.main(["repro", "smoke", "-f"]) == 0
-    lines = [x for x in (folder / "log").read_text().splitlines() if x.startswith("begin")]
-    assert len(lines) == len(pipeline.graph("smoke")) == 24
-    assert lines[0] == "begin nbsrc --wait-for-lock repro --single-item --force nbsrc"
+    ran = [x for x in (folder / "log").read_text().splitlines() if x.startswith("begin")]
+    assert len(ran) == len(pipeline.graph("smoke")) == 24
+    code = f"{pipeline.GRAPH}:code"
+    assert ran[0] == f"begin {code} --wait-for-lock repro --single-item --force {code}"
 
 
 def test_a_stage_that_fails_stops_what_comes_after_it(project, capfd):
     folder, dvc = project
     # ends when the failure has been seen
-    beside = "until [ -e failed ]; do sleep 0.01; done\nsleep 1"
-    dvc(
-        ["worlds@smoke", "stadium@smoke"],
-        f"[ $stage = worlds@smoke ] && touch failed && exit 3\n{beside}",
-    )
+    fail = f"[ $stage = {at('worlds')} ] && touch failed && exit 3\n"
+    dvc([at("worlds"), at("stadium")], f"{fail}until [ -e failed ]; do :; done")
     assert pipeline.repro("smoke") == 3
-    assert set(begun(folder)) == {"worlds@smoke", "stadium@smoke"}
-    assert "smoke: stopped after" in capfd.readouterr().out and profile(folder) == "mini"
+    assert set(lines(folder, "begin")) == {at("worlds"), at("stadium")}
+    assert "smoke: stopped after" in capfd.readouterr().out
 
 
-def test_a_status_that_fails_is_handed_on_and_the_switch_goes_back(project):
+def test_a_status_that_fails_is_handed_on(project):
     folder, dvc = project
     dvc()
     (folder / "bin" / "dvc").write_text("#!/bin/sh\nexit 251\n")
-    assert pipeline.repro("smoke") == 251 and profile(folder) == "mini"
+    assert pipeline.repro("smoke") == 251
 
 
-def test_a_killed_run_leaves_no_wrong_switch_behind_and_edits_survive(project):
+@pytest.mark.parametrize(
+    "given, said",
+    [("smok", "did you mean 'smoke'"), ("huge", "got 'huge'"), ("", "expected one of mini, paper")],
+)
+def test_an_unknown_profile_is_refused_with_the_near_name(project, capfd, given, said):
+    assert pipeline.main(["repro", given]) == 2
+    assert said in capfd.readouterr().err
+
+
+def test_a_disk_without_room_is_refused_at_the_start(monkeypatch, capfd):
+    usage = type("usage", (), {"free": 3e8})
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: usage)
+    assert pipeline.main(["repro", "smoke"]) == 2
+    assert re.search(r"needs about 1.0 GB of disk and 0.3 GB are free", capfd.readouterr().err)
+
+
+def test_a_second_run_says_so_and_changes_nothing(project, capfd):
     folder, dvc = project
-    (folder / "data/tmp").mkdir(parents=True)
-    (folder / "data/tmp/profile").write_text("mini")  # as a run killed while on smoke leaves things
-    edited = pipeline.switch("smoke").replace("tau: 0.02", "tau: 0.05")
-    (folder / "params.yaml").write_text(edited)
-    dvc()
-    assert pipeline.repro("mini") == 0
-    assert profile(folder) == "mini" and "tau: 0.05" in (folder / "params.yaml").read_text()
+    dvc([at("worlds")])
+    with pipeline.alone("mini"):
+        before = sorted(folder.rglob("*"))
+        assert pipeline.main(["repro", "smoke"]) == pipeline.BUSY
+        assert sorted(folder.rglob("*")) == before
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "another run is going on" in said and "PROFILE=mini" in said
+    # the file of a run that is gone stops nobody
+    assert pipeline.repro("smoke") == 0
 
 
 def test_real_data_is_never_given_to_dvc_to_make(project, monkeypatch, capfd):
     """DVC empties a stage's folder before it runs it: data/paper/worlds is the user's."""
     folder, dvc = project
-    dvc(["worlds@paper", "claims@paper", "trees@paper"])
-    monkeypatch.setattr(pipeline, "BY_NAME", ["sh", "-c", "echo by name $0 $1 >> log"])
+    dvc([at(s, "paper") for s in ("worlds", "claims", "trees")])
+    monkeypatch.setattr(pipeline, "BY_NAME", ["sh", "-c", "echo byname $0 $1 >> log"])
     (film := folder / "data" / "paper" / "worlds" / "ata" / "p01.mp4").parent.mkdir(parents=True)
     film.write_text("hours of filming")
-    assert pipeline.repro("paper") == 0 and begun(folder) == ["trees@paper"]
-    assert sorted(x for x in (folder / "log").read_text().splitlines() if x.startswith("by")) == [
-        f"by name {stage} paper" for stage in ("alignment", "stadium", "worlds")
-    ]
-    assert "left out are stages of the rendered worlds: own_clips, " in (
-        said := capfd.readouterr().out
-    )
+    assert pipeline.repro("paper") == 0 and lines(folder, "begin") == [at("trees", "paper")]
+    assert sorted(lines(folder, "byname")) == ["alignment", "stadium", "worlds"]
+    said = capfd.readouterr().out
+    assert "left out are stages of the rendered worlds: " in said and "own_clips" in said
     assert "paper: kitchens is left out, data/paper/worlds/epic is not there" in said
     assert pipeline.repro("paper", force=True) == 0 and film.read_text() == "hours of filming"
-    ran, known = {s.split("@")[0] for s in begun(folder)}, yaml.safe_load(PARAMS)["real_data"]
-    assert "pretrain" in ran and not ran & {
-        *known["by_name"],
-        *known["left_out"],
-        *known["if_there"],
-    }
+    rules = yaml.safe_load((folder / "params.yaml").read_text())["real_data"]
+    ran = {pipeline.short(s) for s in lines(folder, "begin")}
+    left = {*rules["by_name"], *rules["left_out"], *rules["if_there"]}
+    assert "pretrain" in ran and not ran & left
     (film.parents[1] / "epic").mkdir()
-    assert pipeline.repro("paper", force=True) == 0 and "kitchens@paper" in begun(folder)
+    assert pipeline.repro("paper", force=True) == 0
+    assert at("kitchens", "paper") in lines(folder, "begin")
 
 
 def test_plain_dvc_does_not_empty_folders_of_real_data():
-    """`dvc repro` with `run: *paper` goes round `make`; folders outlive their stage, and a forced
-    run starts from nothing.
-    """
-    outs = {
-        name: stage.get("outs", [])
-        for name, stage in yaml.safe_load((pipeline.ROOT / "dvc.yaml").read_text())[
-            "stages"
-        ].items()
-    }
-    kept = {
-        next(iter(o)).split("/")[-1]
-        for stage in outs.values()
-        for o in stage
-        if isinstance(o, dict) and o[next(iter(o))].get("persist")
-    }
+    """Folders of real data outlive their stage, and a forced run starts from nothing."""
+    stages = yaml.safe_load((pipeline.ROOT / pipeline.GRAPH).read_text())["stages"]
+    outs = [o for stage in stages.values() for o in stage.get("outs", ()) if isinstance(o, dict)]
+    kept = {path.split("/")[-1] for o in outs for path, how in o.items() if how.get("persist")}
     assert kept == set(pipeline.PERSISTENT)
 
 
@@ -193,6 +205,76 @@ def test_a_forced_run_renders_again(project):
     assert pipeline.repro("smoke", force=True) == 0 and not old.parent.exists()
 
 
+# Killed is not stuck
+FAMILY = """
+import os, subprocess, sys
+from vlact.runtime import leash
+
+with leash.held(dict(os.environ)) as environment:
+    # a child in a session of its own, and its child in another
+    inner = "import time; print('up', flush=True); time.sleep(600)"
+    outer = "import subprocess as s, sys; s.run(sys.argv[1:], start_new_session=True)"
+    command = [sys.executable, "-c", outer, sys.executable, "-c", inner]
+    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    print("RUN", environment[leash.NAME], flush=True)
+    sys.stdin.read()  # until told to end
+"""
+
+
+def run_with_family():
+    """A run with a child and a grandchild in sessions of their own, once all are there."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAMILY],
+        cwd=pipeline.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    found = {}
+    while len(found) < 2:
+        word, *rest = process.stdout.readline().split()
+        found[word] = rest
+    return process, found["RUN"][0]
+
+
+def all_gone(run):
+    """Wait until no process of a run is left; the limit only ends a test that hangs."""
+    for _ in range(10 * LONG_S):
+        if not leash.carriers(run):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("how", ["the run", "its group"])
+def test_a_killed_run_leaves_no_orphan(how):
+    process, run = run_with_family()
+    assert len(leash.carriers(run)) >= 2
+    if how == "the run":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(LONG_S)
+    assert all_gone(run)
+
+
+def test_a_run_that_ends_takes_along_what_it_started():
+    process, run = run_with_family()
+    process.stdin.close()
+    assert process.wait(LONG_S) == 0 and all_gone(run)
+
+
+def test_a_killed_watcher_is_not_needed_by_a_run_that_ends():
+    process, run = run_with_family()
+    for child in psutil.Process(process.pid).children():
+        if "vlact.runtime.leash" in " ".join(child.cmdline()):
+            child.kill()
+    process.stdin.close()
+    assert process.wait(LONG_S) == 0 and all_gone(run)
+
+
+# Stages and the results map
 def test_a_stage_keeps_what_a_killed_run_left_and_nothing_of_other_parameters(
     tmp_path, monkeypatch
 ):
@@ -200,7 +282,7 @@ def test_a_stage_keeps_what_a_killed_run_left_and_nothing_of_other_parameters(
     from vlact.stages import Stage
 
     monkeypatch.setattr(params, "ROOT", tmp_path)
-    stage, p = Stage("films", (), ("seeds",)), params.load("smoke", "films")
+    stage, p = Stage("films", "vlact.params", ("seeds",)), params.load("smoke", "films")
     (folder := p.data / "films").mkdir(parents=True)
     # first run, the same after a kill, other parameters
     for seeds, there in (([0], []), ([0], ["a.mp4"]), ([1], [])):
@@ -215,37 +297,23 @@ def test_a_stage_keeps_what_a_killed_run_left_and_nothing_of_other_parameters(
     ] and not stage.must_run(p, folder, False)
 
 
-def test_an_unknown_profile_changes_nothing_and_says_which_there_are(project, capsys):
-    folder, _ = project
-    assert pipeline.main(["repro", "huge"]) == 2
-    assert (
-        "PROFILE: expected one of ['mini', 'paper', 'smoke', 'study'], got 'huge'"
-        in capsys.readouterr().err
-    )
-    assert (folder / "params.yaml").read_text() == PARAMS
-    assert pipeline.main(["dance"]) == 2
-
-
 def test_index_gathers_the_map_of_every_stage(project):
     folder, _ = project
-    (folder / "figures/mini/map").mkdir(parents=True)
-    row = {
-        "paper": "ace",
-        "item": "table1",
-        "title": "t",
-        "files": "a.csv b.md",
-        "notebook": "12_x.ipynb",
-        "stage": "s",
-    }
-    (folder / "figures/mini/map/s.json").write_text(json.dumps([row]))
+    (made := folder / "data/mini/figures/s").mkdir(parents=True)
+    pd.DataFrame({"a": ["<b>", "x"], "n": [1, 2]}).to_csv(made / "a.csv", index=False)
+    (made / "a.md").write_text("| a |")
+    (made / "b.png").write_bytes(b"")
+    row = {"paper": "ace", "item": "table1", "title": "t & u", "files": "s/a.csv s/a.md s/b.png"}
+    (made / "map.json").write_text(json.dumps([row | {"notebook": "12_x.ipynb", "stage": "s"}]))
     pipeline.index("mini")
-    assert (
-        folder / "figures/mini/index.csv"
-    ).read_text() == "paper,item,title,files,notebook,stage\nace,table1,t,a.csv b.md,12_x.ipynb,s\n"
-    assert (
-        "| ACE | Table 1 | t | [md](figures/mini/b.md) | [12](notebooks/12_x.ipynb) | `s` |"
-        in pipeline.results_table("mini")
-    )
+    index = folder / "data/mini/figures/index.csv"
+    assert index.read_text().splitlines() == [
+        ",".join(pipeline.MAP_COLUMNS),
+        "ace,table1,t & u,s/a.csv s/a.md s/b.png,12_x.ipynb,s",
+    ]
+    page = index.with_name("index.html").read_text()
+    assert "t &amp; u" in page and "&lt;b&gt;" in page and '<img src="s/b.png"' in page
+    assert "seeds decide nothing" in page and "Content-Security-Policy" in page
 
 
 def test_every_stage_runs_by_its_name():

@@ -26,9 +26,9 @@ def leaf_average(text: Tensor, leaves: Tensor) -> Tensor:
 
 
 def similarity(video: Tensor, actions: Tensor, logit_scale: float) -> Tensor:
-    """S(I, a) of Eq.
+    """S(I, a) of Eq. 3 for all pairs.
 
-    3 for all pairs: (B, D) and (C, D) to (B, C), in [-logit_scale, logit_scale].
+    (B, D) and (C, D) to (B, C), in [-logit_scale, logit_scale].
     """
     return logit_scale * video @ actions.T
 

@@ -14,6 +14,7 @@ from vlact.report.tables import write_text
 
 NOTEBOOKS = ROOT / "notebooks"
 CELL_TIMEOUT_S = 600  # of a notebook that is run in place
+START_TIMEOUT_S = 600  # of a kernel; a busy machine takes minutes to import everything
 
 
 def code_of(notebook: Path) -> str:
@@ -52,6 +53,7 @@ def run(name: str, profile: str) -> int:
             request_save_on_cell_execute=False,
             progress_bar=False,
             log_output=True,
+            start_timeout=START_TIMEOUT_S,
         )
     except papermill.PapermillExecutionError as error:
         print(f"{error.ename}: {error.evalue}", file=sys.stderr)

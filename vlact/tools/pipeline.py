@@ -38,7 +38,7 @@ PAPERS = ("ace", "actionvlm", "transfer", "beyond")
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 DVC = [sys.executable, "-m", "vlact.runtime.warm", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
-GIVES_WAY = ["nice", "-n", "19"]
+GIVES_WAY = ["nice", "-n", "5"]  # more would starve it on a busy machine
 # folders that DVC does not empty, see data/dvc.yaml
 PERSISTENT = ("worlds", "stadium", "aligned", "kitchens")
 # glibc: freed memory is used again, not mapped
