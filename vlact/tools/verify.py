@@ -9,9 +9,11 @@ videos are other bytes and training drifts apart, so there
   numbers, at `LEVEL`; fewer than `FEWEST_SEEDS` seeds make no such test,
 - no decided verdict of the ledger is reversed.
 
-    python -m vlact.tools.verify PROFILE [--write]     exit 0: as published; 1: not; 2: nothing to compare
+    python -m vlact.tools.verify PROFILE [--write]
 
-`--write` keeps the numbers of data/<profile>/figures as the reference of a profile whose results are
+Exit code 0: as published, 1: not, 2: nothing to compare with.
+
+`--write` keeps the numbers of data/<profile>/figures as the reference of a profile that is
 not published: figures/<profile>.csv.
 """
 
@@ -112,7 +114,7 @@ def compare(ours: pd.DataFrame, theirs: pd.DataFrame, same: set[str], seeds: int
     order = tested[np.argsort(p[tested])]
     bar = LEVEL / (len(order) - np.arange(len(order)))  # Holm
     passed = np.logical_or.accumulate(p[order] > bar) if len(order) else np.array([], bool)
-    good = (both["here"].notna() & (gap <= CLOSE)).to_numpy()
+    good = (both["here"].notna() & (gap <= CLOSE)).to_numpy(copy=True)
     good[order] = passed
     both["good"] = good | (both["how"] == "not compared").to_numpy()
     return both
