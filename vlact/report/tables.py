@@ -127,7 +127,7 @@ def numbers(table: pd.DataFrame) -> dict[str, float]:
         "what a row is/column" to fraction.
     """
     table = table[~(table.astype(str) == "published").any(axis=1)].reset_index(drop=True)
-    cells = table.astype(str)
+    cells = table.astype(object).map(str)
     found = {c: cells[c].str.extract(NUMBER)[0].astype(float) for c in cells}
     text = [
         c for c in cells if found[c].isna().all() and not cells[c].str.contains(r"\[[+-]").any()
