@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlact import device, video
-from vlact.clips import fit
+from vlact.video.clips import fit
 from vlact.jobs import write_whole
 from vlact.models.dual import DualEncoder
 from vlact.models.frames import FrameEncoder
