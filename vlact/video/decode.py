@@ -135,8 +135,6 @@ def stream(
             raise VideoError(f"{info.path}: expected what its index says, found {error}; {remedy}") from None
         yield from stream(path, wanted[done:], again, change)
     except failures() as error:
-        if isinstance(error, VideoError):
-            raise
         raise indexes.unreadable(info.path, error) from None
 
 
@@ -224,21 +222,37 @@ def _by_packets(info: VideoInfo, wanted: np.ndarray) -> Iterator[tuple[int, np.n
 def _run(info, reader: _Reader, picture, wanted, places, key: int) -> Iterator[tuple[int, np.ndarray]]:
     """Frames of one run of packets, in rising order; tries again from further back for those that lack."""
     index, done = info.index, 0
-    stamps = index.coded[places]
+    stamps, last = index.coded[places], len(wanted)
+    # Frames to the right, coded before: what a frame is predicted from may be shown after it, and only
+    # then says that it is damaged. Until then the frame waits.
+    reach = np.maximum.accumulate(index.coded[: int(places.max()) + 1])[places]
+
+    def sound(frame, number: int) -> tuple[int, np.ndarray]:
+        if _damaged(index, int(places[number]), failed):
+            raise _undecodable(info, wanted[number])
+        return int(wanted[number]), picture(frame)
+
     for back in BACK:
         if not reader.go(key, back):
             continue
         failed: list[int] = []
+        waiting = []
         for frame in _decoded(reader, set(places[done:].tolist()), failed):
-            if frame.pts == stamps[done]:
-                if _damaged(index, int(places[done]), failed):
-                    raise _undecodable(info, wanted[done])
-                yield int(wanted[done]), picture(frame)
-                done += 1
-                if done == len(wanted):
-                    return
-            elif frame.pts is not None and frame.pts > stamps[done]:
+            ahead = done + len(waiting)
+            if ahead < last and frame.pts == stamps[ahead]:
+                waiting.append(frame)
+            elif ahead < last and frame.pts is not None and frame.pts > stamps[ahead]:
                 break  # it did not come
+            while waiting and frame.pts >= reach[done]:
+                yield sound(waiting.pop(0), done)
+                done += 1
+            if done == last:
+                return
+        for frame in waiting:
+            yield sound(frame, done)
+            done += 1
+        if done == last:
+            return
         if failed:
             raise _undecodable(info, wanted[done])
     raise _Untrue(f"no frame at {info.times[wanted[done]]:.3f} s")
@@ -383,8 +397,7 @@ def _found(container, stream, stamp: int, index, number: int, once: dict):
 def _plain(info: VideoInfo) -> bool:
     """Whether decord's answer is known to be right."""
     index = info.index
-    upright = not any(info.upright) or info.rotation
-    return index.way == 0 and upright and info.times[0] == 0 and not info.notes
+    return index.way == 0 and not any(info.upright) and info.times[0] == 0 and not info.notes
 
 
 def _decord(info: VideoInfo, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]] | None:

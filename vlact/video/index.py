@@ -148,11 +148,11 @@ def unreadable(path: Path, error: Exception) -> VideoError:
     return VideoError(f"{path}: expected a readable video, {said}")
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What PyAV raises on broken files."""
+def failures() -> type[Exception]:
+    """What PyAV raises on broken data."""
     import av
 
-    return (av.error.FFmpegError, IndexError, OverflowError, ValueError, EOFError)
+    return av.error.FFmpegError
 
 
 def _cover():
@@ -173,7 +173,7 @@ def open_file(path: Path):
     only = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)}
     try:
         container = av.open(f"file:{path}", options=only, metadata_errors="ignore")
-    except failures() as error:
+    except (failures(), IndexError, OverflowError, ValueError) as error:
         raise unreadable(path, error) from None
     cover = _cover()
     stream = container.streams.best("video")
@@ -223,7 +223,7 @@ def _probe(path: Path, way: int) -> VideoInfo:
         try:
             info = _made(path, way)
         except failures() as error:
-            raise error if isinstance(error, VideoError) else unreadable(path, error) from None
+            raise unreadable(path, error) from None
         arrays = {k: getattr(info.index, k) for k in ARRAYS} | {"times": info.times}
         values = {k: getattr(info, k) for k in VALUES}
         values |= {"stream": info.index.stream, "way": info.index.way}
@@ -336,6 +336,8 @@ def _timed(container, stream, pts_s: np.ndarray, last_s: float, notes: list[str]
     if times[0] > GAP_S:
         late = f"its picture starts {times[0]:.3f} s after the start of the file"
         notes.append(f"{late}; times count from the start of the file, as a player's clock does")
+    elif start > GAP_S and container.format.name in STAMPED:  # others' clocks start anywhere
+        notes.append(f"its clock starts at {start:.3f} s; times count from there")
     return times, float(times[-1] + last_s)
 
 
@@ -376,10 +378,15 @@ def _seen(height: int, width: int, matrix, notes: list[str]) -> dict:
 
 
 # The ways
+def _codec(stream) -> str:
+    """What is coded, whichever library decodes it."""
+    return stream.codec_context.codec.canonical_name
+
+
 def _from_tables(path: Path, container, stream, notes: list[str]) -> tuple[VideoInfo | None, list]:
     """(From the header of a plain mp4 or mov or None where that is not sure, packets read on the way)."""
     count, context, packets = stream.frames, stream.codec_context, []
-    plain = container.format.name.startswith("mov,") and context.name in ONE_EACH - {"vp8"}
+    plain = container.format.name.startswith("mov,") and _codec(stream) in ONE_EACH - {"vp8"}
     entries = stream.index_entries if plain and context.field_order in PROGRESSIVE else []
     table = tables.read(path, stream.id, count) if count and len(entries) == count else None
     if table is None:
@@ -424,9 +431,9 @@ def _from_packets(path: Path, notes: list[str]) -> VideoInfo | None:
     container, stream = open_file(path)
     rows, said, context = [], list(notes), stream.codec_context
     with container:
-        if context.name not in ONE_EACH or context.field_order not in PROGRESSIVE:
+        if _codec(stream) not in ONE_EACH or context.field_order not in PROGRESSIVE:
             return None
-        unseen = context.name == "vp8"
+        unseen = _codec(stream) == "vp8"
         try:
             for packet in container.demux(stream):
                 if not packet.size:
@@ -470,7 +477,7 @@ def digest(frame) -> int:
 
     found = zlib.crc32(b"%d %d" % (frame.width, frame.height))
     if frame.format.name not in COPLANAR:
-        return zlib.crc32(frame.to_ndarray(format="rgb24"), found)
+        return zlib.crc32(np.ascontiguousarray(frame.to_ndarray(format="rgb24")), found)
     for plane in frame.planes:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # padded to the right
         found = zlib.crc32(np.ascontiguousarray(rows[: plane.height, : plane.width]), found)
