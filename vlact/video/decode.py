@@ -221,6 +221,8 @@ def _by_packets(info: VideoInfo, wanted: np.ndarray) -> Iterator[tuple[int, np.n
 
 def _run(info, reader: _Reader, picture, wanted, places, key: int) -> Iterator[tuple[int, np.ndarray]]:
     """Frames of one run of packets, in rising order; tries again from further back for those that lack."""
+    from av.video.frame import PictureType
+
     index, done = info.index, 0
     stamps, last = index.coded[places], len(wanted)
     # Frames to the right, coded before: what a frame is predicted from may be shown after it, and only
@@ -232,12 +234,17 @@ def _run(info, reader: _Reader, picture, wanted, places, key: int) -> Iterator[t
             raise _undecodable(info, wanted[number])
         return int(wanted[number]), picture(frame)
 
-    for back in BACK:
+    for back in [b for b in BACK if b < key] + [key]:
         if not reader.go(key, back):
             continue
+        entry = int(index.coded[reader.at])
         failed: list[int] = []
         waiting = []
         for frame in _decoded(reader, set(places[done:].tolist()), failed):
+            if entry is not None and frame.pts is not None and frame.pts >= entry:
+                if back < key and (frame.pts > entry or frame.pict_type != PictureType.I):
+                    break  # a picture that is built up over several frames: no place to begin
+                entry = None
             ahead = done + len(waiting)
             if ahead < last and frame.pts == stamps[ahead]:
                 waiting.append(frame)

@@ -38,6 +38,9 @@ PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 MOST_PIXELS = 8192 * 8192  # of a frame; more is a broken or hostile header
 PRIMING_S = 0.2  # sound before zero up to this is the encoder's lead-in, which players leave out
 GAP_S = 0.1  # a picture that starts later than this after the file is said
+SWAPPED_S = 0.5  # a step back by less is a stamp that a decoder guessed, not a new clock
+SHORT_S = 0.25  # a film that ends earlier than its header says by more than this is cut short
+GUESSED = 2.5  # frames that a guessed stamp may be off
 JUMP_S = 10.0  # a step of a broadcast clock beyond this is a new clock, as FFmpeg's own player has it
 COARSE_S = 0.0005  # clocks with longer ticks round times
 CHECKED = 8  # packets that the header's tables are held against
@@ -433,10 +436,14 @@ def _from_packets(path: Path, notes: list[str]) -> VideoInfo | None:
     with container:
         if _codec(stream) not in ONE_EACH or context.field_order not in PROGRESSIVE:
             return None
-        unseen = _codec(stream) == "vp8"
+        unseen, end_s = _codec(stream) == "vp8", 0.0
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux():
                 if not packet.size:
+                    continue
+                if packet.pts is not None:
+                    end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream_index != stream.index:
                     continue
                 if packet.pts is None:
                     return None
@@ -445,11 +452,15 @@ def _from_packets(path: Path, notes: list[str]) -> VideoInfo | None:
                 rows.append(row)
         except failures() as error:
             said.append(f"cannot be read to its end ({error}); its {len(rows)} first packets are used")
-        declared = stream.frames
+        ends = [e.pos + e.size for e in stream.index_entries] if stream.frames else []
+        missing = sum(e > path.stat().st_size for e in ends)
+        declared_s = ((container.duration or 0) + (container.start_time or 0)) / MICROSECONDS
     if not rows:
         raise VideoError(f"{path}: expected at least one frame, found 0; re-export or leave this file out")
-    if len(rows) < declared:
-        said.append(f"is cut short: it declares {declared} frames and holds {len(rows)}")
+    if missing:
+        said.append(f"is cut short: of {len(ends)} frames that it declares {missing} are missing")
+    elif not ends and declared_s - end_s > SHORT_S:
+        said.append(f"is cut short: it declares {declared_s:.3f} s and ends at {end_s:.3f} s")
     table = np.array(rows, np.int64)
     coded, keys, shown = table[:, 0], np.flatnonzero(table[:, 2]), table[:, 3] == 0
     # VP8's hidden frames lie among the others.
@@ -512,6 +523,8 @@ def _from_frames(path: Path, notes: list[str]) -> VideoInfo:
                 broken, failed = bool(frames), failed + bool(frames)
         if not frames:
             raise VideoError(f"{path}: its packets decode to no frame; re-encode or leave this file out")
+        if container.format.name in UNSTAMPED and len(stamps) < stream.frames:
+            said.append(f"is cut short: it declares {stream.frames} frames and holds {len(stamps)}")
         bad = np.array([f[3] for f in frames])
         if bad.any() or failed:
             said.append(f"is damaged: {bad.sum()} of {len(frames)} frames and {failed} packets do not decode")
@@ -537,6 +550,13 @@ def _shown_at(container, stream, frames: list[tuple], stamps: list, notes: list[
             return pts, np.array(dts, np.float64) * tick, 1 / rate
         return pts, np.arange(len(frames)) / rate, 1 / rate
     seconds = pts.astype(np.float64) * tick
+    # A pack of MPEG-PS has one stamp for all its pictures; FFmpeg guesses the others, off by some frames.
+    steady = seconds[0] + np.arange(len(seconds)) / rate
+    guessed = name == "mpeg" and _codec(stream) in ("mpeg1video", "mpeg2video")
+    if guessed and np.abs(seconds - steady).max() < GUESSED / rate:
+        return pts, steady, 1 / rate
+    if len(set(pts.tolist())) == len(pts) and (np.maximum.accumulate(seconds) - seconds).max() < SWAPPED_S:
+        seconds = np.sort(seconds)  # guessed stamps of neighbours may change places
     steps, usual = np.diff(seconds), frames[-1][1] * tick
     ahead = steps[(steps > 0) & (steps < JUMP_S)]
     usual = float(np.median(ahead)) if len(ahead) else usual or 1 / rate
