@@ -251,12 +251,13 @@ def _from_kept(path: Path, values: dict, arrays: dict) -> VideoInfo | None:
 def _made(path: Path, way: int) -> VideoInfo:
     container, stream = open_file(path)
     try:
-        declared = stream.frames
+        stamped = container.format.name in STAMPED
+        declared = stream.frames if stamped else 0  # others count frames for show
         if declared > path.stat().st_size:  # not a byte for each
             size = f"{stream.codec_context.width} x {stream.codec_context.height}"
             held = f"{declared} frames of {size} in {path.stat().st_size} bytes"
             raise VideoError(f"{path}: its header declares {held}, which cannot be; leave it out")
-        notes, stamped = [], container.format.name in STAMPED
+        notes: list[str] = []
         if (films := sum(not s.disposition & _cover() for s in container.streams.video)) > 1:
             notes.append(f"holds {films} video streams; number {stream.index} is read")
         info, packets = _from_tables(path, container, stream, notes) if way <= 0 else (None, [])
@@ -540,7 +541,8 @@ def _from_frames(path: Path, notes: list[str]) -> VideoInfo:
 def _shown_at(container, stream, frames: list[tuple], stamps: list, notes: list[str]):
     """(stamps as they come, seconds rising, length of the last in seconds) of decoded frames."""
     tick, name = float(stream.time_base), container.format.name
-    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    given = stream.codec_context.framerate if name == "mpeg" else None  # in the pictures' own header
+    rate = float(given or stream.average_rate or stream.guessed_rate or 25)
     known = all(f[0] is not None for f in frames)
     pts = np.array([f[0] if f[0] is not None else -1 for f in frames], np.int64)
     if name in UNSTAMPED or not known:
