@@ -91,7 +91,10 @@ def film(
 
 def remux(path: Path, to: Path, shift_s: float = 0.0, form: str | None = None, **options) -> Path:
     """The same packets in another container or at another time."""
-    with av.open(str(path)) as source, av.open(str(to), "w", format=form, container_options=options) as out:
+    with (
+        av.open(str(path)) as source,
+        av.open(str(to), "w", format=form, container_options=options) as out,
+    ):
         streams = {s.index: out.add_stream_from_template(s) for s in source.streams}
         for packet in source.demux():
             if packet.dts is None:

@@ -1,4 +1,4 @@
-"""Features in time of whole videos, from a pretrained encoder: the pre-extracted regime of localisation."""
+"""Features in time of whole videos, from a pretrained encoder: localisation's usual input."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,8 +67,9 @@ def extract(
     batch_size: int = 64,
     mirrored: bool = False,
 ) -> torch.Tensor:
-    """Pooled features of clips centred on every `stride`-th frame; frames beyond an end repeat the last.
+    """Pooled features of clips centred on every `stride`-th frame.
 
+    Frames beyond an end repeat the one there.
     The film is decoded once, frames are fitted as they come; memory does not grow with its length.
 
     Args:

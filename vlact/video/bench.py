@@ -1,4 +1,4 @@
-"""How fast videos are read, against the other readers that are installed: `python -m vlact.video.bench FILE ..`.
+"""How fast videos are read, against other readers: `python -m vlact.video.bench FILE ..`.
 
 Ratios of the best times of several rounds, all readers in turn in one process, index not kept, one
 thread each: below 1 this one is faster. A reader that is not installed has no row.
@@ -74,6 +74,10 @@ def _torchcodec(path: str, wanted: np.ndarray) -> Iterator[np.ndarray]:
 PEERS = {"decord": _decord, "PyAV": _pyav, "OpenCV": _opencv, "torchcodec": _torchcodec}
 
 
+def _spread(first: int, length: float) -> np.ndarray:
+    return first + np.unique(np.linspace(0, length - 1, SPREAD).astype(int))
+
+
 def _works(reader: Callable, path: str) -> bool:
     try:
         next(iter(reader(path, np.zeros(1, int))))
@@ -82,35 +86,39 @@ def _works(reader: Callable, path: str) -> bool:
     return True
 
 
-def main() -> None:
-    """Print a table of ratios for every file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="+")
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # every index is made anew
-    for path in parser.parse_args().files:
-        info = probe(path)
-        n = len(info.times)
-        middle = n // 2 + np.unique(np.linspace(0, min(n // 2, 4 * info.fps) - 1, SPREAD).astype(int))
-        whole = np.unique(np.linspace(0, min(n, 10 * info.fps) - 1, SPREAD).astype(int))
-        tasks = {"first frame": np.zeros(1, int), "16 frames": whole, "clip in the middle": middle}
-        tasks["all frames"] = np.arange(min(n, MOST))
-        print(f"{path}: {info.width} x {info.height}, {n} frames, {info.duration_s:.1f} s")
-        print(f"{'':12}" + "".join(f"{task:>20}" for task in tasks))
-        readers = {"vlact": _vlact} | {k: f for k, f in PEERS.items() if _works(f, path)}
-        best = {(r, t): float("inf") for r in readers for t in tasks}
-        for task, wanted in tasks.items():
-            for _ in range(ROUNDS if len(wanted) <= SPREAD else 2):
-                for name, reader in readers.items():
-                    folder = tempfile.mkdtemp()
+def _times(path: str, readers: dict, tasks: dict) -> dict:
+    """Best seconds of each reader at each task, in turn, no index kept."""
+    best = {(r, t): float("inf") for r in readers for t in tasks}
+    for task, wanted in tasks.items():
+        for _ in range(ROUNDS if len(wanted) <= SPREAD else 2):
+            for name, reader in readers.items():
+                with tempfile.TemporaryDirectory() as folder:
                     os.environ["XDG_CACHE_HOME"] = folder
                     start = time.perf_counter()
-                    assert sum(1 for _ in reader(path, wanted)) == len(wanted)
+                    if sum(1 for _ in reader(path, wanted)) != len(wanted):
+                        raise RuntimeError(f"{name} does not give all frames of {path}")
                     best[name, task] = min(best[name, task], time.perf_counter() - start)
-        for name in readers:
+    return best
+
+
+def main() -> None:
+    """Print a table for every file: milliseconds of this reader, ratios against the others."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+")
+    for path in parser.parse_args().files:
+        info = probe(path)
+        n, rate = len(info.times), info.fps
+        tasks = {"first frame": np.zeros(1, int), "16 frames": _spread(0, min(n, 10 * rate))}
+        tasks["clip in the middle"] = _spread(n // 2, min(n // 2, 4 * rate))
+        tasks["all frames"] = np.arange(min(n, MOST))
+        readers = {"vlact": _vlact} | {k: f for k, f in PEERS.items() if _works(f, path)}
+        best = _times(path, readers, tasks)
+        print(f"{path}: {info.width} x {info.height}, {n} frames, {info.duration_s:.1f} s")
+        print(" " * 12 + "".join(f"{task:>20}" for task in tasks))
+        print("vlact, ms   " + "".join(f"{best['vlact', t] * 1e3:20.1f}" for t in tasks))
+        for name in list(readers)[1:]:
             row = (best["vlact", t] / best[name, t] for t in tasks)
-            ours = (f"{best['vlact', t] * 1e3:.1f} ms" for t in tasks)
-            cells = ours if name == "vlact" else (f"{r:.2f} x" for r in row)
-            print(f"{name:12}" + "".join(f"{c:>20}" for c in cells))
+            print(f"/ {name:10}" + "".join(f"{r:20.2f}" for r in row))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ def _plan(info: VideoInfo, rows: list[tuple], n: int, window_s: float | None, vi
     for row, start_s, end_s in rows:
         segment = f"the segment {start_s:g}..{end_s:g} s"
         if end_s > end + 0.5 / info.fps:
-            bad.append((row, f"{info.path}: {segment} ends after the file ({end:.3f} s); correct end_s"))
+            bad.append(
+                (row, f"{info.path}: {segment} ends after the file ({end:.3f} s); correct end_s")
+            )
         elif end_s <= first_s:
             late = f"ends before the first frame ({first_s:.3f} s)"
             bad.append((row, f"{info.path}: {segment} {late}; correct end_s"))
@@ -109,7 +111,7 @@ def _read_file(
 
 @contextlib.contextmanager
 def _array(shape: tuple[int, ...], shared: bool):
-    """(array of zeros, what to hand a job to write into it): shared ones lie in a file without a name."""
+    """(array of zeros, what a job writes into); shared ones lie in a file, gone afterwards."""
     if not shared:
         whole = np.zeros(shape, np.uint8)
         yield whole, whole
@@ -142,25 +144,37 @@ def load(
         size: Side of the square frames in pixels.
         window_s: Clip length in seconds; None takes whole segments.
         views: Temporal clips per row (1 is centred).
-        skip_bad: Leave rows out whose file or segment is unusable and list them, instead of raising.
+        skip_bad: Leave rows out whose file or segment is unusable, and list them.
         workers: Processes that decode.
         source: What to call the table in errors, usually its path.
 
     Raises:
-        ValueError: An unusable row (unless `skip_bad`), or no usable row at all; names source and line.
+        ValueError: An unusable row (unless `skip_bad`), or no usable one; names source and line.
     """
     table = table.reset_index(drop=True)
     shape = (len(table), views, num_frames, size, size, 3)
     films = list(table.groupby("video", sort=False))
     with _array(shape, workers > 1 and len(films) > 1) as (frames, out):
         jobs = [
-            (str(folder), name, list(zip(r.index, r["start_s"], r["end_s"], strict=True)), window_s, out)
+            (
+                str(folder),
+                name,
+                list(zip(r.index, r["start_s"], r["end_s"], strict=True)),
+                window_s,
+                out,
+            )
             for name, r in films
         ]
-        bad = sorted(line for lines in run(_read_file, jobs, workers, "reading clips") for line in lines)
+        bad = sorted(
+            line for lines in run(_read_file, jobs, workers, "reading clips") for line in lines
+        )
     lines = [f"{source}, line {row + 2}: {reason}" for row, reason in bad]
     if lines and not skip_bad:
-        more = f" (and {len(lines) - 1} more rows; skip_bad=True leaves them out)" if len(lines) > 1 else ""
+        more = (
+            f" (and {len(lines) - 1} more rows; skip_bad=True leaves them out)"
+            if len(lines) > 1
+            else ""
+        )
         raise ValueError(lines[0] + more)
     kept = np.delete(np.arange(len(table)), [row for row, _ in bad])
     if not len(kept):

@@ -1,7 +1,7 @@
 """Frames by their numbers: from the key frame before, each held against the index, one at a time.
 
-PyAV decodes. decord does where `VLACT_VIDEO=decord` asks for it and the file is one of those on which
-its answer is known to be right: plain mp4 or mov of H.264, whole, upright, starting at zero.
+PyAV decodes. decord does where `VLACT_VIDEO=decord` asks for it and is known to be right: plain
+mp4 or mov, whole, upright, starting at zero.
 """
 
 import os
@@ -48,7 +48,9 @@ def read(path: str | Path, indices: Iterable[int], info: VideoInfo | None = None
     if (need := int(np.prod(shape))) > SPARE * (free := _free_memory()):
         size = f"{len(indices)} frames of {info.width} x {info.height}"
         found = f"{size} ({need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free)"
-        raise VideoError(f"{path}: expected frames that fit into memory, asked for {found}; ask for fewer")
+        raise VideoError(
+            f"{path}: expected frames that fit into memory, asked for {found}; ask for fewer"
+        )
     _check_range(info, indices)
     out = np.empty(shape, np.uint8)
     order = np.argsort(indices, kind="stable")
@@ -67,7 +69,9 @@ def _free_memory() -> int:
 def _check_range(info: VideoInfo, indices: np.ndarray) -> None:
     if len(indices) and (indices.min() < 0 or indices.max() >= len(info.times)):
         asked = f"{indices.min()}..{indices.max()}"
-        raise VideoError(f"{info.path}: expected frame numbers in 0..{len(info.times) - 1}, got {asked}")
+        raise VideoError(
+            f"{info.path}: expected frame numbers in 0..{len(info.times) - 1}, got {asked}"
+        )
 
 
 def _same_size(info: VideoInfo) -> Callable[[np.ndarray], np.ndarray]:
@@ -129,10 +133,14 @@ def stream(
             twice = f"decode twice alike ({error})"
             raise VideoError(f"{info.path}: expected frames that {twice}; re-encode it") from None
         again = indexes.remake(info, 1 if info.index.way == 0 else 2)
-        same = len(again.times) == len(info.times) and np.allclose(again.times, info.times, atol=1e-3)
+        same = len(again.times) == len(info.times) and np.allclose(
+            again.times, info.times, atol=1e-3
+        )
         if not same and (given is not None or done):
             remedy = "its index was made again: call probe once more"
-            raise VideoError(f"{info.path}: expected what its index says, found {error}; {remedy}") from None
+            raise VideoError(
+                f"{info.path}: expected what its index says, found {error}; {remedy}"
+            ) from None
         yield from stream(path, wanted[done:], again, change)
     except failures() as error:
         raise indexes.unreadable(info.path, error) from None
@@ -180,7 +188,9 @@ class _Reader:
                 self.reopen()
             return True
         try:
-            self.container.seek(int(self.index.coded[self.index.keys[key - back]]), stream=self.stream)
+            self.container.seek(
+                int(self.index.coded[self.index.keys[key - back]]), stream=self.stream
+            )
             packets = self.container.demux(self.stream)
             for packet in packets:
                 if packet.is_keyframe and packet.size:
@@ -219,14 +229,16 @@ def _by_packets(info: VideoInfo, wanted: np.ndarray) -> Iterator[tuple[int, np.n
         reader.container.close()
 
 
-def _run(info, reader: _Reader, picture, wanted, places, key: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Frames of one run of packets, in rising order; tries again from further back for those that lack."""
+def _run(
+    info, reader: _Reader, picture, wanted, places, key: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames of one run of packets, in rising order; from further back where some lack."""
     from av.video.frame import PictureType
 
     index, done = info.index, 0
     stamps, last = index.coded[places], len(wanted)
-    # Frames to the right, coded before: what a frame is predicted from may be shown after it, and only
-    # then says that it is damaged. Until then the frame waits.
+    # What a frame is predicted from may be shown after it, and only then says that it is damaged.
+    # Until then the frame waits.
     reach = np.maximum.accumulate(index.coded[: int(places.max()) + 1])[places]
 
     def sound(frame, number: int) -> tuple[int, np.ndarray]:
@@ -383,7 +395,7 @@ def _counted(frames: Iterator, index, number: int):
 
 
 def _found(container, stream, stamp: int, index, number: int, once: dict):
-    """The same after a seek: the frame with the checksum, and with the stamp where others look alike."""
+    """The same after a seek: by the checksum, and by the stamp where others look alike."""
     try:
         container.seek(stamp, stream=stream)
     except failures():

@@ -1,7 +1,7 @@
 """Which frames a file shows, and when: made once, kept, and checked at every access.
 
-A player's clock decides: presentation stamps less the start of the file, edit lists honoured, frames
-that are decoded but not shown left out. Three ways lead to an index, the first that is sure is taken:
+A player's clock decides: presentation stamps less the start of the file, edit lists honoured,
+frames that are decoded but not shown left out. Of three ways the first sure one is taken:
 
 * the header's tables, for plain mp4 and mov (an hour of film in the blink of an eye);
 * the packets' stamps, for mp4, mov, Matroska and WebM whose packets are one shown frame each;
@@ -21,7 +21,7 @@ import numpy as np
 from vlact.video import cache, tables
 
 MICROSECONDS = 1_000_000  # of a container's start, by FFmpeg's convention
-# What FFmpeg may open: films. Playlists, scripts and lists of pictures, which open other files, are not.
+# What FFmpeg may open: films. Playlists, scripts and lists of pictures open other files.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,wtv,flv,live_flv,f4v,ogg,rm,nut,"
     "mxf,mxf_opatom,gxf,dv,ivf,obu,av1,h264,hevc,vvc,m4v,mjpeg,vc1,vc1test,yuv4mpegpipe,gif,apng,webp,"
@@ -41,7 +41,9 @@ GAP_S = 0.1  # a picture that starts later than this after the file is said
 SWAPPED_S = 0.5  # a step back by less is a stamp that a decoder guessed, not a new clock
 SHORT_S = 0.25  # a film that ends earlier than its header says by more than this is cut short
 GUESSED = 2.5  # frames that a guessed stamp may be off
-JUMP_S = 10.0  # a step of a broadcast clock beyond this is a new clock, as FFmpeg's own player has it
+JUMP_S = (
+    10.0  # a step of a broadcast clock beyond this is a new clock, as FFmpeg's own player has it
+)
 COARSE_S = 0.0005  # clocks with longer ticks round times
 CHECKED = 8  # packets that the header's tables are held against
 LONG = 4096  # frames; indexes from packets of shorter films are not worth a file
@@ -98,7 +100,7 @@ class Index:
         return int(places[at]) if at < len(stamps) and stamps[at] == pts else None
 
     def starts(self, frames: np.ndarray) -> np.ndarray:
-        """For each frame, the last of `keys` from which it decodes: coded and shown no later than it."""
+        """For each frame, the last of `keys` coded and shown no later; it decodes from there."""
         places = self.order[frames]
         found = np.searchsorted(self.keys, places, side="right") - 1
         while (late := (self.coded[self.keys[found]] > self.coded[places]) & (found > 0)).any():
@@ -139,7 +141,14 @@ class VideoInfo:
 
 
 ARRAYS = ("coded", "shown", "keys", "broken", "digests")  # of an index
-VALUES = ("duration_s", "height", "width", "rotation", "upright", "notes")  # of what is known of a file
+VALUES = (
+    "duration_s",
+    "height",
+    "width",
+    "rotation",
+    "upright",
+    "notes",
+)  # of what is known of a file
 
 
 def unreadable(path: Path, error: Exception) -> VideoError:
@@ -173,7 +182,11 @@ def open_file(path: Path):
     """
     import av
 
-    only = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)}
+    only = {
+        "format_whitelist": FORMATS,
+        "protocol_whitelist": "file",
+        "max_pixels": str(MOST_PIXELS),
+    }
     try:
         container = av.open(f"file:{path}", options=only, metadata_errors="ignore")
     except (failures(), IndexError, OverflowError, ValueError) as error:
@@ -186,7 +199,9 @@ def open_file(path: Path):
         kinds = {"cover picture" if s.disposition & cover else s.type for s in container.streams}
         container.close()
         found = ", ".join(sorted(kinds)) or "no stream"
-        raise VideoError(f"{path}: expected a video stream, found only {found}; leave this file out")
+        raise VideoError(
+            f"{path}: expected a video stream, found only {found}; leave this file out"
+        )
     stream.codec_context.thread_count = 1  # the same work on every machine, and little memory
     stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     return container, stream
@@ -207,7 +222,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def remake(info: VideoInfo, way: int) -> VideoInfo:
-    """The index again, by a surer way than one that turned out wrong; replaces the one that is kept."""
+    """The index again, by a surer way than one that turned out wrong, which it replaces."""
     return _probe(info.path, way)
 
 
@@ -219,7 +234,9 @@ def _probe(path: Path, way: int) -> VideoInfo:
     try:
         key = cache.key(path, av.__version__, av.ffmpeg_version_info)
     except OSError as error:
-        raise VideoError(f"{path}: expected a readable file ({error}); check who may read it") from None
+        raise VideoError(
+            f"{path}: expected a readable file ({error}); check who may read it"
+        ) from None
     kept = cache.load(key) if not way else None
     info = _from_kept(path, *kept) if kept else None
     if info is None:
@@ -277,7 +294,7 @@ _held: list[tuple] = []
 
 
 def _mark(path: Path) -> tuple:
-    """What tells an open file from another: a forked process shares the place of reading, so its id too."""
+    """What tells open files apart; also the process: forked ones share the place of reading."""
     state = path.stat()
     return os.getpid(), str(path), state.st_size, state.st_mtime_ns, state.st_ino
 
@@ -388,14 +405,17 @@ def _codec(stream) -> str:
 
 
 def _from_tables(path: Path, container, stream, notes: list[str]) -> tuple[VideoInfo | None, list]:
-    """(From the header of a plain mp4 or mov or None where that is not sure, packets read on the way)."""
+    """From the header of a plain mp4 or mov: (None where not sure, packets that were read)."""
     count, context, packets = stream.frames, stream.codec_context, []
     plain = container.format.name.startswith("mov,") and _codec(stream) in ONE_EACH - {"vp8"}
     entries = stream.index_entries if plain and context.field_order in PROGRESSIVE else []
     table = tables.read(path, stream.id, count) if count and len(entries) == count else None
     if table is None:
         return None, packets
-    found = np.array([(e.timestamp, e.is_keyframe, e.is_discard, e.pos + e.size) for e in entries])
+    rows = (
+        (e.timestamp, e.is_keyframe, e.is_discard or not e.size, e.pos + e.size) for e in entries
+    )
+    found = np.array(list(rows))
     coded, keys = found[:, 0] + table.offsets, np.flatnonzero(found[:, 1])
     if found[:, 2].any() or found[:, 3].max() > path.stat().st_size:
         return None, packets
@@ -443,24 +463,37 @@ def _from_packets(path: Path, notes: list[str]) -> VideoInfo | None:
                 if not packet.size:
                     continue
                 if packet.pts is not None:
-                    end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                    end_s = max(
+                        end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    )
                 if packet.stream_index != stream.index:
                     continue
                 if packet.pts is None:
                     return None
                 hidden = packet.is_discard or (unseen and not bytes(packet)[0] & VP8_SHOWN)
-                row = packet.pts, packet.duration or 0, packet.is_keyframe, hidden, packet.is_corrupt
+                row = (
+                    packet.pts,
+                    packet.duration or 0,
+                    packet.is_keyframe,
+                    hidden,
+                    packet.is_corrupt,
+                )
                 rows.append(row)
         except failures() as error:
-            said.append(f"cannot be read to its end ({error}); its {len(rows)} first packets are used")
+            said.append(
+                f"cannot be read to its end ({error}); its {len(rows)} first packets are used"
+            )
         ends = [e.pos + e.size for e in stream.index_entries] if stream.frames else []
         missing = sum(e > path.stat().st_size for e in ends)
-        declared_s = ((container.duration or 0) + (container.start_time or 0)) / MICROSECONDS
+        stored = container.format.name.startswith("matroska")  # the length; others work it out
+        declared_s = (container.duration or 0) / MICROSECONDS if stored else 0.0
     if not rows:
-        raise VideoError(f"{path}: expected at least one frame, found 0; re-export or leave this file out")
+        raise VideoError(
+            f"{path}: expected at least one frame, found 0; re-export or leave this file out"
+        )
     if missing:
         said.append(f"is cut short: of {len(ends)} frames that it declares {missing} are missing")
-    elif not ends and declared_s - end_s > SHORT_S:
+    elif declared_s - end_s > SHORT_S:
         said.append(f"is cut short: it declares {declared_s:.3f} s and ends at {end_s:.3f} s")
     table = np.array(rows, np.int64)
     coded, keys, shown = table[:, 0], np.flatnonzero(table[:, 2]), table[:, 3] == 0
@@ -471,7 +504,9 @@ def _from_packets(path: Path, notes: list[str]) -> VideoInfo | None:
     with container:
         frame = next(container.decode(stream), None)
         if frame is None:
-            raise VideoError(f"{path}: its packets decode to no frame; re-encode or leave this file out")
+            raise VideoError(
+                f"{path}: its packets decode to no frame; re-encode or leave this file out"
+            )
         if frame.interlaced_frame:
             return None
         nothing = np.zeros(0, np.uint32)
@@ -523,12 +558,17 @@ def _from_frames(path: Path, notes: list[str]) -> VideoInfo:
                 # What comes before the first frame belongs to a film whose head is cut off.
                 broken, failed = bool(frames), failed + bool(frames)
         if not frames:
-            raise VideoError(f"{path}: its packets decode to no frame; re-encode or leave this file out")
-        if container.format.name in UNSTAMPED and len(stamps) < stream.frames:
-            said.append(f"is cut short: it declares {stream.frames} frames and holds {len(stamps)}")
+            raise VideoError(
+                f"{path}: its packets decode to no frame; re-encode or leave this file out"
+            )
+        tick = float(stream.time_base)
+        held = max((s + 1 for s in stamps if s is not None), default=0)  # with empty ones, in AVI
+        if container.format.name in UNSTAMPED and (stream.frames - held) * tick > SHORT_S:
+            said.append(f"is cut short: it declares {stream.frames} frames and holds {held}")
         bad = np.array([f[3] for f in frames])
         if bad.any() or failed:
-            said.append(f"is damaged: {bad.sum()} of {len(frames)} frames and {failed} packets do not decode")
+            lost = f"{bad.sum()} of {len(frames)} frames and {failed} packets"
+            said.append(f"is damaged: {lost} do not decode")
         pts, pts_s, last_s = _shown_at(container, stream, frames, stamps, said)
         times, end = _timed(container, stream, pts_s, last_s, said)
         seen = _seen(*shape, said)
@@ -541,7 +581,9 @@ def _from_frames(path: Path, notes: list[str]) -> VideoInfo:
 def _shown_at(container, stream, frames: list[tuple], stamps: list, notes: list[str]):
     """(stamps as they come, seconds rising, length of the last in seconds) of decoded frames."""
     tick, name = float(stream.time_base), container.format.name
-    given = stream.codec_context.framerate if name == "mpeg" else None  # in the pictures' own header
+    given = (
+        stream.codec_context.framerate if name == "mpeg" else None
+    )  # in the pictures' own header
     rate = float(given or stream.average_rate or stream.guessed_rate or 25)
     known = all(f[0] is not None for f in frames)
     pts = np.array([f[0] if f[0] is not None else -1 for f in frames], np.int64)
@@ -552,12 +594,15 @@ def _shown_at(container, stream, frames: list[tuple], stamps: list, notes: list[
             return pts, np.array(dts, np.float64) * tick, 1 / rate
         return pts, np.arange(len(frames)) / rate, 1 / rate
     seconds = pts.astype(np.float64) * tick
-    # A pack of MPEG-PS has one stamp for all its pictures; FFmpeg guesses the others, off by some frames.
+    # A pack of MPEG-PS has one stamp for all its pictures; FFmpeg guesses the others.
     steady = seconds[0] + np.arange(len(seconds)) / rate
     guessed = name == "mpeg" and _codec(stream) in ("mpeg1video", "mpeg2video")
     if guessed and np.abs(seconds - steady).max() < GUESSED / rate:
         return pts, steady, 1 / rate
-    if len(set(pts.tolist())) == len(pts) and (np.maximum.accumulate(seconds) - seconds).max() < SWAPPED_S:
+    if (
+        len(set(pts.tolist())) == len(pts)
+        and (np.maximum.accumulate(seconds) - seconds).max() < SWAPPED_S
+    ):
         seconds = np.sort(seconds)  # guessed stamps of neighbours may change places
     steps, usual = np.diff(seconds), frames[-1][1] * tick
     ahead = steps[(steps > 0) & (steps < JUMP_S)]

@@ -1,8 +1,8 @@
 """The sample tables of an mp4 or mov header: presentation stamps without reading the film.
 
-ISO/IEC 14496-12, section 8: `ctts` holds what is added to a sample's decoding stamp, `stts` how long
-samples last, `elst` what of the track is shown, `tkhd` how the picture is turned. FFmpeg gives the
-decoding stamps, but not `ctts`; without it an hour of film would be read from end to end.
+ISO/IEC 14496-12, section 8: `ctts` holds what is added to a sample's decoding stamp, `stts` how
+long samples last, `elst` what of the track is shown, `tkhd` how the picture is turned. FFmpeg gives
+the decoding stamps, but not `ctts`; without it an hour of film would be read from end to end.
 """
 
 import struct
@@ -23,7 +23,7 @@ class Table:
     """What the header says of one track.
 
     Attributes:
-        offsets: (N,) presentation stamp less decoding stamp, in the track's ticks, in decoding order.
+        offsets: (N,) presentation less decoding stamp, in the track's ticks, in decoding order.
         last: Ticks that the last sample lasts.
         matrix: The nine numbers of the display matrix.
     """
@@ -88,29 +88,36 @@ def _runs(data: bytes, place: tuple[int, int], count: int) -> np.ndarray | None:
 
 
 def _shows_all(data: bytes, place: tuple[int, int] | None) -> bool:
-    """Whether an edit list does no more than move the track: an empty edit, then one at its own pace."""
+    """Whether an edit list only moves the track: an empty edit, then one at its own pace."""
     if place is None:
         return True
     at, _ = place
     form, count = (">Qqhh" if data[at] else ">Iihh"), struct.unpack_from(">I", data, at + 4)[0]
     if not 1 <= count <= 2:
         return False
-    edits = [struct.unpack_from(form, data, at + 8 + i * struct.calcsize(form)) for i in range(count)]
+    edits = [
+        struct.unpack_from(form, data, at + 8 + i * struct.calcsize(form)) for i in range(count)
+    ]
     return all(e[1] == -1 for e in edits[:-1]) and edits[-1][1] >= 0 and edits[-1][2:] == (1, 0)
 
 
 def read(path: Path, track: int, count: int) -> Table | None:
-    """The table of a track of `count` samples; None where it takes more than this to know what is shown."""
+    """The table of a track of `count` samples; None where more is needed to know what is shown."""
     try:
         data = _header(path)
-        if data is None or _find(data, 0, len(data), b"mvex"):  # the samples of fragments are elsewhere
+        if data is None or _find(
+            data, 0, len(data), b"mvex"
+        ):  # the samples of fragments are elsewhere
             return None
         if movie := _find(data, 0, len(data), b"mvhd"):
             if struct.unpack_from(">9i", data, movie[0] + MOVIE_MATRIX[data[movie[0]]]) != UNTURNED:
                 return None
         for kind, at, end in _boxes(data, 0, len(data)):
             head = _find(data, at, end, b"tkhd") if kind == b"trak" else None
-            if head is None or struct.unpack_from(">I", data, head[0] + TRACK_ID[data[head[0]]])[0] != track:
+            if (
+                head is None
+                or struct.unpack_from(">I", data, head[0] + TRACK_ID[data[head[0]]])[0] != track
+            ):
                 continue
             tables = _find(data, at, end, b"mdia", b"minf", b"stbl")
             if tables is None or not _shows_all(data, _find(data, at, end, b"edts", b"elst")):
