@@ -1,14 +1,10 @@
-"""How fast videos are read, against other readers: `python -m vlact.video.bench FILE ..`.
-
-Ratios of the best times of several rounds, all readers in turn in one process, index not kept, one
-thread each: below 1 this one is faster. A reader that is not installed has no row.
-"""
+"""How fast videos are read: `python -m vlact.video.bench FILE ..`; below 1 this reader is faster."""
 
 import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,24 +24,20 @@ def _decord(path: str, wanted: np.ndarray) -> Iterator[np.ndarray]:
     import decord
 
     reader = decord.VideoReader(path, num_threads=1)
-    if len(wanted) <= SPREAD:
-        yield from reader.get_batch(wanted).asnumpy()
-    else:
-        yield from (reader[int(i)].asnumpy() for i in wanted)
+    parts = np.array_split(wanted, -(-len(wanted) // SPREAD))
+    return (x for part in parts for x in reader.get_batch(part).asnumpy())
 
 
 def _pyav(path: str, wanted: np.ndarray) -> Iterator[np.ndarray]:
-    """A loop that seeks to the first frame's time and decodes all from there."""
+    """The usual loop: to the key frame before the first frame's time, then all from there."""
     import av
 
-    times = probe(path).times
     with av.open(path) as container:
         film = container.streams.video[0]
         film.thread_count, left = 1, set(wanted.tolist())
-        container.seek(int((times[wanted[0]]) / film.time_base), stream=film)
+        container.seek(int(wanted[0] / film.average_rate / film.time_base), stream=film)
         for frame in container.decode(film):
-            number = int(np.searchsorted(times, frame.time - 1e-3))
-            if number in left:
+            if (number := round(frame.time * film.average_rate)) in left:
                 left.discard(number)
                 yield frame.to_ndarray(format="rgb24")
             if not left:
@@ -67,38 +59,21 @@ def _torchcodec(path: str, wanted: np.ndarray) -> Iterator[np.ndarray]:
     from torchcodec.decoders import VideoDecoder
 
     film = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
-    for part in np.array_split(wanted, -(-len(wanted) // SPREAD)):
-        yield from film.get_frames_at(part.tolist()).data.numpy()
+    parts = np.array_split(wanted, -(-len(wanted) // SPREAD))
+    return (x for part in parts for x in film.get_frames_at(part.tolist()).data.numpy())
 
 
-PEERS = {"decord": _decord, "PyAV": _pyav, "OpenCV": _opencv, "torchcodec": _torchcodec}
+READERS = {"vlact": _vlact, "decord": _decord, "PyAV": _pyav, "OpenCV": _opencv}
+READERS["torchcodec"] = _torchcodec  # those that are not installed have empty rows
 
 
-def _spread(first: int, length: float) -> np.ndarray:
-    return first + np.unique(np.linspace(0, length - 1, SPREAD).astype(int))
-
-
-def _works(reader: Callable, path: str) -> bool:
-    try:
-        next(iter(reader(path, np.zeros(1, int))))
-    except (ImportError, OSError, RuntimeError):  # not there, or without libraries of its own
-        return False
-    return True
-
-
-def _times(path: str, readers: dict, tasks: dict) -> dict:
-    """Best seconds of each reader at each task, in turn, no index kept."""
-    best = {(r, t): float("inf") for r in readers for t in tasks}
+def _round(reader, path: str, tasks: dict[str, np.ndarray], best: dict[str, float]) -> None:
     for task, wanted in tasks.items():
-        for _ in range(ROUNDS if len(wanted) <= SPREAD else 2):
-            for name, reader in readers.items():
-                with tempfile.TemporaryDirectory() as folder:
-                    os.environ["XDG_CACHE_HOME"] = folder
-                    start = time.perf_counter()
-                    if sum(1 for _ in reader(path, wanted)) != len(wanted):
-                        raise RuntimeError(f"{name} does not give all frames of {path}")
-                    best[name, task] = min(best[name, task], time.perf_counter() - start)
-    return best
+        with tempfile.TemporaryDirectory() as os.environ["XDG_CACHE_HOME"]:
+            start = time.perf_counter()
+            if sum(1 for _ in reader(path, wanted)) != len(wanted):
+                raise RuntimeError(f"{path}: frames are missing")
+            best[task] = min(best.get(task, float("inf")), time.perf_counter() - start)
 
 
 def main() -> None:
@@ -107,18 +82,24 @@ def main() -> None:
     parser.add_argument("files", nargs="+")
     for path in parser.parse_args().files:
         info = probe(path)
-        n, rate = len(info.times), info.fps
-        tasks = {"first frame": np.zeros(1, int), "16 frames": _spread(0, min(n, 10 * rate))}
-        tasks["clip in the middle"] = _spread(n // 2, min(n // 2, 4 * rate))
-        tasks["all frames"] = np.arange(min(n, MOST))
-        readers = {"vlact": _vlact} | {k: f for k, f in PEERS.items() if _works(f, path)}
-        best = _times(path, readers, tasks)
-        print(f"{path}: {info.width} x {info.height}, {n} frames, {info.duration_s:.1f} s")
-        print(" " * 12 + "".join(f"{task:>20}" for task in tasks))
-        print("vlact, ms   " + "".join(f"{best['vlact', t] * 1e3:20.1f}" for t in tasks))
-        for name in list(readers)[1:]:
-            row = (best["vlact", t] / best[name, t] for t in tasks)
-            print(f"/ {name:10}" + "".join(f"{r:20.2f}" for r in row))
+        n, share = len(info.times), np.linspace(0, 1, SPREAD)
+        tasks = {"first frame": np.zeros(1, int), "all frames": np.arange(min(n, MOST))}
+        tasks["16 frames"] = (share * min(n - 1, 10 * info.fps)).astype(int)
+        tasks["16 in the middle"] = n // 2 + (share * min(n // 2 - 1, 4 * info.fps)).astype(int)
+        best: dict[str, dict[str, float]] = {name: {} for name in READERS}
+        for name in list(READERS) * ROUNDS:
+            try:
+                _round(READERS[name], path, tasks, best[name])
+            except (
+                ImportError,
+                OSError,
+                RuntimeError,
+            ):  # not there, or without libraries of its own
+                best[name].clear()
+        print(f"{path}: {info.width} x {info.height}, {n} frames", *(f"{t:>20}" for t in tasks))
+        for name, row in best.items():
+            cells = (best["vlact"][t] / x if name != "vlact" else x * 1e3 for t, x in row.items())
+            print(f"{'/ ' + name if name != 'vlact' else 'ms':14}", *(f"{c:20.2f}" for c in cells))
 
 
 if __name__ == "__main__":
