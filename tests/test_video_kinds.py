@@ -722,6 +722,10 @@ def test_random_films_give_the_right_frames(tmp_path_factory, made, random):
     if cut:
         path = remux(path, folder / f"cut{path.suffix}", -float(int(stamps[cut]) / given_["rate"]))
     info = quiet_probe(path)
+    # FFmpeg drops the last frames where edit list (in milliseconds) and uneven steps do not agree.
+    dropped = count - cut - len(info.times)
+    assert 0 <= dropped <= (2 if "stamps" in given_ and kind.startswith(("mp4", "mov")) else 0)
+    count -= dropped
     order = list(range(count - cut))
     random.shuffle(order)
     numbers = [number(x) for x in video.read(path, order, info)]
@@ -730,7 +734,7 @@ def test_random_films_give_the_right_frames(tmp_path_factory, made, random):
     assert number(video.read(path, [alone], info)[0]) == cut + alone
     if "bare" not in kind:
         tick = next((t for k, t in COARSE.items() if kind.startswith(k)), 1e-4)
-        expected = (stamps[cut:] - stamps[cut]) / float(given_["rate"])
+        expected = (stamps[cut:count] - stamps[cut]) / float(given_["rate"])
         assert info.times - info.times[0] == pytest.approx(expected, abs=tick * 1.01)
     assert (video.nearest_frames(info, info.times) == np.arange(count - cut)).all()
 

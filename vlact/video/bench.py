@@ -1,4 +1,4 @@
-"""How fast videos are read: `python -m vlact.video.bench FILE ..`; below 1 this reader is faster."""
+"""How fast videos are read: `python -m vlact.video.bench FILE ..`; below 1 this one is faster."""
 
 import argparse
 import os

@@ -237,12 +237,15 @@ def _run(
 
     index, done = info.index, 0
     stamps, last = index.coded[places], len(wanted)
+    firsts = index.keys[index.starts(wanted)]
     # What a frame is predicted from may be shown after it, and only then says that it is damaged.
     # Until then the frame waits.
     reach = np.maximum.accumulate(index.coded[: int(places.max()) + 1])[places]
 
     def sound(frame, number: int) -> tuple[int, np.ndarray]:
-        if _damaged(index, int(places[number]), failed):
+        between = slice(firsts[number], places[number] + 1)  # from the key frame before it
+        hit = any(between.start <= f < between.stop for f in failed)
+        if hit or index.broken[between].any():
             raise _undecodable(info, wanted[number])
         return int(wanted[number]), picture(frame)
 
@@ -253,14 +256,16 @@ def _run(
         failed: list[int] = []
         waiting = []
         for frame in _decoded(reader, set(places[done:].tolist()), failed):
-            if entry is not None and frame.pts is not None and frame.pts >= entry:
+            if frame.pts is None:
+                continue
+            if entry is not None and frame.pts >= entry:
                 if back < key and (frame.pts > entry or frame.pict_type != PictureType.I):
                     break  # a picture that is built up over several frames: no place to begin
                 entry = None
             ahead = done + len(waiting)
             if ahead < last and frame.pts == stamps[ahead]:
                 waiting.append(frame)
-            elif ahead < last and frame.pts is not None and frame.pts > stamps[ahead]:
+            elif ahead < last and frame.pts > stamps[ahead]:
                 break  # it did not come
             while waiting and frame.pts >= reach[done]:
                 yield sound(waiting.pop(0), done)
@@ -280,12 +285,6 @@ def _run(
 def _undecodable(info: VideoInfo, number: int) -> VideoError:
     at = f"frame {number} at {info.times[number]:.3f} s does not decode"
     return VideoError(f"{info.path}: {at}; re-encode or leave it out")
-
-
-def _damaged(index, place: int, failed: list[int]) -> bool:
-    """Whether a packet between a frame and the key frame before it did not decode."""
-    first = index.keys[np.searchsorted(index.keys, place, side="right") - 1]
-    return index.broken[first : place + 1].any() or any(first <= f <= place for f in failed)
 
 
 def _decoded(reader: _Reader, needed: set[int], failed: list[int]) -> Iterator:

@@ -41,9 +41,7 @@ GAP_S = 0.1  # a picture that starts later than this after the file is said
 SWAPPED_S = 0.5  # a step back by less is a stamp that a decoder guessed, not a new clock
 SHORT_S = 0.25  # a film that ends earlier than its header says by more than this is cut short
 GUESSED = 2.5  # frames that a guessed stamp may be off
-JUMP_S = (
-    10.0  # a step of a broadcast clock beyond this is a new clock, as FFmpeg's own player has it
-)
+JUMP_S = 10.0  # a step of a broadcast clock beyond this is a new clock, as FFmpeg has it
 COARSE_S = 0.0005  # clocks with longer ticks round times
 CHECKED = 8  # packets that the header's tables are held against
 LONG = 4096  # frames; indexes from packets of shorter films are not worth a file
