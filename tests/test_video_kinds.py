@@ -17,11 +17,12 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from films import draw, film, number, remux
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vlact import video
+from vlact import features, video
 from vlact.video import cache, clips, decode, index
 
 NTSC = Fraction(30000, 1001)
@@ -767,3 +768,39 @@ def test_damage_of_any_kind_is_a_video_error_or_frames(tmp_path_factory, kind, n
             assert frame.shape == (1, info.height, info.width, 3)
         except video.VideoError as error:
             assert path.name in str(error)
+
+
+# Features
+class Sum(torch.nn.Module):
+    """An encoder whose feature says which frames it saw."""
+
+    class config:
+        num_frames, image_size = 4, 40
+
+    def first(self, clips, depth):
+        return clips[..., 0].float()
+
+    def last(self, x, depth):
+        return torch.stack([x.mean((1, 2, 3)), x[:, 0, :20, :20].mean((1, 2))], 1)
+
+
+@pytest.mark.parametrize("stride, mirrored", [(1, False), (3, True), (7, False)])
+def test_features_are_those_of_the_windows_around_every_step(
+    tmp_path, stride, mirrored, monkeypatch
+):
+    path = film(tmp_path / "a.mp4", 100, size=(80, 40))
+    info, sides = video.probe(path), []
+    monkeypatch.setattr(features, "CHUNK", 16)
+    frames = torch.from_numpy(clips.fit(video.read(path, range(100)), 40))
+    frames = frames.flip(2) if mirrored else frames
+    at = np.arange(round(info.duration_s * 10)) / 10
+    shown_at = video.nearest_frames(info, at)
+    centres = np.arange(0, len(at), stride)
+    seen = np.clip(centres[:, None] + np.arange(-1, 3), 0, len(at) - 1)
+    model = Sum()
+    model.register_parameter("place", torch.nn.Parameter(torch.zeros(1)))
+    direct = model.last(model.first(frames[shown_at[seen]], 0), 0)
+    original = decode.stream
+    monkeypatch.setattr(video, "stream", lambda *a: sides.append(a) or original(*a))
+    found = features.extract(model, path, 10, stride, batch_size=5, mirrored=mirrored)
+    assert torch.allclose(found, direct, atol=1e-4) and len(sides) == 1, "the film is read once"
