@@ -372,7 +372,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from vlact.runtime.jobs import write_whole
 from vlact.report.tables import write_text
-from vlact.clips import save_frames
+from vlact.video.clips import save_frames
 from vlact.models import files
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

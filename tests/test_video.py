@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlact import clips, schema, video
+from vlact import schema, video
 from vlact.datasets import folder as own
+from vlact.video import clips
 
 REAL = Path(__file__).parents[2] / "shared/realdata/video_clips"
 

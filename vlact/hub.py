@@ -20,7 +20,6 @@ import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
 
 from vlact import ROOT, video
-from vlact.clips import fit
 from vlact.models import files
 from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
@@ -34,6 +33,7 @@ from vlact.papers.actionvlm.localizing import Localiser
 from vlact.runtime.jobs import write_whole
 from vlact.training.features import extract
 from vlact.training.loop import autocast
+from vlact.video.clips import fit
 
 ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
 CONFIG = "vlact.json"

@@ -29,11 +29,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from vlact import schema, video
-from vlact.clips import fit as square
 from vlact.models import files
 from vlact.papers.transfer.benchmark import recolour
 from vlact.runtime.jobs import track, write_whole
 from vlact.training.loop import moving_average, warmup_cosine
+from vlact.video.clips import fit as square
 
 
 @dataclass(frozen=True)

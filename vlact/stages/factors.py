@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from vlact import clips
 from vlact.language import motions
 from vlact.language.motions import SETS, coarse_names, taxonomy
 from vlact.language.trees import ActionTexts, Trees
@@ -16,6 +15,7 @@ from vlact.runtime import jobs
 from vlact.stages import Stage
 from vlact.stages.synta import synta
 from vlact.stages.transfer import TRANSFER, prepared, recipe_of, transfer, words_of
+from vlact.video import clips
 
 NAMES = Path(motions.__file__).parent / "motion_names.yaml"
 FACTORS = Stage(

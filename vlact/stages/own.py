@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact import clips
 from vlact.params import Params
 from vlact.runtime import jobs
 from vlact.stages.ace import ACE, BOTH, clip_table
 from vlact.stages.pretrain import pretraining
+from vlact.video import clips
 
 
 def own_clips(
@@ -38,7 +38,7 @@ def own_clips(
         with the rows that were skipped.
 
     Raises:
-        ValueError: See `vlact.datasets.folder.read`, `vlact.clips.load`.
+        ValueError: See `vlact.datasets.folder.read`, `vlact.video.clips.load`.
     """
     from safetensors.torch import save_file
 

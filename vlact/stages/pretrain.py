@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact import ROOT, clips, schema
+from vlact import ROOT, schema
 from vlact.params import Params
 from vlact.runtime import jobs
 from vlact.runtime.code import module_hash
 from vlact.stages import Stage
 from vlact.stages.worlds import WORLDS, worlds
 from vlact.training.pretraining import NOTHING, align, narrate, pretrain, pretrain_frames, published
+from vlact.video import clips
 
 PRETRAIN = Stage(
     "pretrain",
@@ -34,7 +35,7 @@ def frames_of(
     folder = p.data / "worlds" / name
     csv = folder / "annotations.csv"
     table = schema.read_annotations(csv)
-    code = module_hash("vlact.clips")
+    code = module_hash("vlact.video.clips")
     key = jobs.key(
         csv, code, WORLDS.key(p), p.model.num_frames, p.model.image_size, window_s, views
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact import clips
 from vlact.datasets import transfer as lists
 from vlact.language.motions import SETS, coarse_names, fine_names, taxonomy
 from vlact.params import Params
@@ -15,6 +14,7 @@ from vlact.runtime import jobs
 from vlact.stages import Stage
 from vlact.stages.pretrain import PRETRAIN, pretraining
 from vlact.stages.synta import synta
+from vlact.video import clips
 
 TRANSFER = Stage("transfer", __name__, ("synta", "transfer"), PRETRAIN)
 

@@ -1,5 +1,6 @@
-"""Features in time of whole videos, from a pretrained encoder: the pre-extracted regime of localisation."""
+"""Features in time of whole videos, from a pretrained encoder: localisation's usual input."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,55 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlact import video
-from vlact.clips import fit
 from vlact.models.dual import DualEncoder
 from vlact.models.frames import FrameEncoder
 from vlact.models.poses import OFFSETS, PoseEncoder
 from vlact.runtime import device
 from vlact.runtime.jobs import write_whole
 from vlact.training.loop import autocast
+from vlact.video.clips import fit
 
-CHUNK = 512  # frames decoded at once; a long video never lies in memory whole
+CHUNK = 512  # frames between two places where a batch may end
+CPU_BYTES = 8 << 20  # of the fitted frames that an encoder sees at once on a CPU, as uint8
+
+
+def _grid(info: video.VideoInfo, fps: float) -> np.ndarray:
+    """Numbers of the frames on screen at a constant rate, from the start of the file to its end."""
+    count = max(1, round(info.duration_s * fps))
+    return video.nearest_frames(info, np.arange(count) / fps)
+
+
+def _windows(
+    info: video.VideoInfo, wanted: np.ndarray, batches: list[np.ndarray], size: int
+) -> Iterator[np.ndarray]:
+    """Fitted frames of each batch of windows, in one pass over the film.
+
+    Args:
+        info: Of the film.
+        wanted: (T, K) frame numbers, each column rising.
+        batches: Rows of `wanted`, in order.
+        size: Pixels of a side.
+
+    Yields:
+        uint8 (len(batch), K, size, size, 3).
+    """
+    frames = video.stream(info.path, wanted.ravel(), info, lambda x: fit(x, size))
+    known: dict[int, np.ndarray] = {}
+    for rows in batches:
+        needed = wanted[rows]
+        # What no later window sees is forgotten, what this one sees is decoded.
+        known = {k: x for k, x in known.items() if k >= needed.min()}
+        while needed.max() not in known:
+            number, image = next(frames)
+            known[number] = image
+        yield np.stack([np.stack([known[int(k)] for k in row]) for row in needed])
+
+
+def _batches(count: int, stride: int, most: int) -> list[np.ndarray]:
+    """Rows 0..count-1 in batches of at most `most`, evenly within every `CHUNK` frames."""
+    step = max(1, CHUNK // stride)
+    parts = (np.arange(first, min(first + step, count)) for first in range(0, count, step))
+    return [rows for part in parts for rows in np.array_split(part, -(-len(part) // most))]
 
 
 @torch.no_grad()
@@ -27,15 +68,22 @@ def extract(
     batch_size: int = 64,
     mirrored: bool = False,
 ) -> torch.Tensor:
-    """Pooled features (T, dim) of clips centred on every `stride`-th frame; frames beyond an end repeat the last.
+    """Pooled features of clips centred on every `stride`-th frame.
+
+    Frames beyond an end repeat the one there.
+    The film is decoded once, frames are fitted as they come; memory does not grow with its length.
 
     Args:
-        encoder: Sees some frames of `image_size` pixels, where it lies; other sizes are fitted, see `vlact.clips.fit`.
+        encoder: Sees some frames of `image_size` pixels, where it lies; other sizes are fitted, see
+            `vlact.video.clips.fit`.
         path: A video.
         fps: Rate at which its frames are taken, whatever its own.
         stride: Frames at that rate from one feature to the next.
-        batch_size: Clips that the encoder sees at once.
+        batch_size: Clips that the encoder sees at once; fewer on a CPU where they are large.
         mirrored: Left and right exchanged.
+
+    Returns:
+        (T, dim), float32, on the CPU.
 
     Raises:
         vlact.video.VideoError: It cannot be read.
@@ -44,49 +92,47 @@ def extract(
     if isinstance(encoder, PoseEncoder):
         around, embed = np.array(OFFSETS), encoder
     elif isinstance(encoder, FrameEncoder):
-        around, embed = (
-            np.zeros(1, int),
-            lambda clips: encoder.last(encoder.first(clips, 0), 0)[:, 0],
-        )
+        around = np.zeros(1, int)
+        embed = lambda clips: encoder.last(encoder.first(clips, 0), 0)[:, 0]  # noqa: E731
     else:
         clip = encoder.config.num_frames
-        around, embed = (
-            np.arange(clip) - (clip - 1) // 2,
-            lambda clips: encoder.last(encoder.first(clips, 0), 0),
-        )
-    frame, place = (
-        video.nearest_frames(info, np.arange(max(1, round(info.duration_s * fps))) / fps),
-        device.of(encoder),
-    )
-    centres, out = np.arange(0, len(frame), stride), []
-    for first in range(0, len(centres), max(1, CHUNK // stride)):
-        part = centres[first : first + max(1, CHUNK // stride)]
-        wanted = frame[np.clip(part[:, None] + around, 0, len(frame) - 1)]
-        needed = np.unique(wanted)
-        frames = fit(video.read(path, needed, info), encoder.config.image_size)[
-            :, :, :: -1 if mirrored else 1
-        ]
-        for rows in np.array_split(np.searchsorted(needed, wanted), -(-len(wanted) // batch_size)):
-            with autocast(place.type):
-                out.append(embed(torch.from_numpy(frames[rows]).to(place)).float().cpu())
+        around = np.arange(clip) - (clip - 1) // 2
+        embed = lambda clips: encoder.last(encoder.first(clips, 0), 0)  # noqa: E731
+    frame, place = _grid(info, fps), device.of(encoder)
+    centres, size = np.arange(0, len(frame), stride), encoder.config.image_size
+    wanted = frame[np.clip(centres[:, None] + around, 0, len(frame) - 1)]  # (T, K)
+    most = batch_size
+    if place.type == "cpu":
+        most = max(1, min(most, CPU_BYTES // (len(around) * size * size * 3)))
+    out = []
+    for clips in _windows(info, wanted, _batches(len(wanted), stride, most), size):
+        clips = np.ascontiguousarray(clips[:, :, :, ::-1]) if mirrored else clips
+        with autocast(place.type):
+            out.append(embed(torch.from_numpy(clips).to(place)).float().cpu())
     return torch.cat(out)
 
 
 def frames(path: Path, fps: float, stride: int, multiple: int, size: int) -> torch.Tensor:
-    """All frames of a video, those of each step together: uint8 (T, stride, size, size, 3), the last one repeated at the end.
+    """All frames of a video, those of each step together, the last one repeated at the end.
 
     Args:
         path, fps, stride: See `extract`.
         multiple: T is one of it.
         size: Pixels of a side.
 
+    Returns:
+        uint8 (T, stride, size, size, 3).
+
     Raises:
         vlact.video.VideoError: It cannot be read.
     """
     info = video.probe(path)
-    frame = video.nearest_frames(info, np.arange(max(1, round(info.duration_s * fps))) / fps)
+    frame = _grid(info, fps)
     whole = np.concatenate([frame, np.repeat(frame[-1:], -len(frame) % (stride * multiple))])
-    return torch.from_numpy(fit(video.read(path, whole, info), size)).unflatten(0, (-1, stride))
+    out = np.empty((len(whole), size, size, 3), np.uint8)
+    for number, image in video.stream(path, whole, info, lambda x: fit(x, size)):
+        out[np.searchsorted(whole, number) : np.searchsorted(whole, number, "right")] = image
+    return torch.from_numpy(out).unflatten(0, (-1, stride))
 
 
 def extract_job(
@@ -99,24 +145,21 @@ def extract_job(
     out: str,
     mirrored: bool = False,
 ) -> str:
-    """Features of some videos as one safetensors file, unless an earlier run left it there; `kind` is the encoder's class.
+    """Features of some videos as one safetensors file, unless an earlier run left it there.
 
-    The encoder runs where `vlact.runtime.device` says.
+    `kind` is the encoder's class; it runs where `vlact.runtime.device` says.
     """
     if not Path(out).is_file():
         model = device.put(kind.load(encoder).eval())
-        found = {
-            name: extract(model, Path(folder) / name, fps, stride, mirrored=mirrored).contiguous()
-            for name in names
-        }
+        found = {}
+        for name in names:
+            seen = extract(model, Path(folder) / name, fps, stride, mirrored=mirrored)
+            found[name] = seen.contiguous()
         write_whole(Path(out), lambda data, path: save_file(data, path), found)
     return out
 
 
 def gather(files: list[str], out: Path) -> None:
     """Several feature files as one."""
-    write_whole(
-        out,
-        lambda data, path: save_file(data, path),
-        {k: v for f in files for k, v in load_file(f).items()},
-    )
+    every = {k: v for f in files for k, v in load_file(f).items()}
+    write_whole(out, lambda data, path: save_file(data, path), every)
