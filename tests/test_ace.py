@@ -135,7 +135,7 @@ def test_srt_labels_are_those_of_the_paper():
         pytest.skip("the published label sets are not beside the project")
     import json
 
-    sets = json.loads(published.read_text())["datasets"]
+    sets = json.loads(published.read_text(encoding="utf-8"))["datasets"]
     for name, entry in sets.items():
         assert tasks.srt_labels(name) == entry["runs"]
     with pytest.raises(ValueError, match="no label sets"):
@@ -143,7 +143,9 @@ def test_srt_labels_are_those_of_the_paper():
 
 
 def test_caption_words_hold_no_test_synonym_except_names_of_programs():
-    captions = yaml.safe_load((Path(tasks.__file__).parent / "captions.yaml").read_text())
+    captions = yaml.safe_load(
+        (Path(tasks.__file__).parent / "captions.yaml").read_text(encoding="utf-8")
+    )
     tested = set()
     for name, objects in (
         ("ATA", [o for _, o in tasks.ATA_NOVEL]),
@@ -191,7 +193,7 @@ def test_a_broken_tree_file_names_file_and_word(tmp_path, change, message):
     words = {k: {w: list(c) for w, c in v.items()} for k, v in small_trees().words.items()}
     change(words)
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(words))
+    path.write_text(yaml.safe_dump(words), encoding="utf-8")
     with pytest.raises(ValueError, match=message) as error:
         Trees.load(path, ("fasten", "insert", "idle"))
     assert "mine.yaml" in str(error.value)

@@ -28,7 +28,7 @@ from vlact.papers.actionvlm import experiments as vl
 from vlact.papers.actionvlm import localizing
 from vlact.papers.transfer import benchmark as transferring
 from vlact.runtime import device, jobs
-from vlact.training.loop import features, pretraining
+from vlact.training import features, pretraining
 
 
 def both(run, tmp_path) -> list:

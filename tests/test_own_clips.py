@@ -30,7 +30,7 @@ mmaction2_test.mp4,9,12.5,show clip,test
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not beside the project")
 def test_real_videos_go_through_with_bad_ones_listed(tmp_path):
     csv = tmp_path / "mine.csv"
-    csv.write_text(ROWS)
+    csv.write_text(ROWS, encoding="utf-8")
     p = params.load("smoke", "scratch")  # shares its pretrained encoders with the notebooks
     with pytest.raises(ValueError, match=r"mine.csv, line 11: .*corrupted.mp4.*\(and 2 more rows"):
         own_clips(p, REAL, csv, None, 0.01, 1)

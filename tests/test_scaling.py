@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -96,7 +95,7 @@ def test_two_processes_give_the_curve_of_one(source, alone, tmp_path):
         "random_states_1.pkl",
     ]
     (state,) = tmp_path.glob("state-*")
-    halfway = json.loads((state / "curve.json").read_text())
+    halfway = json.loads((state / "curve.json").read_text(encoding="utf-8"))
     np.testing.assert_allclose([x["loss"] for x in halfway], alone["loss"][:6], atol=1e-5)
     run(source, tmp_path, 1)  # and one goes on where two stopped
     np.testing.assert_allclose(
@@ -105,28 +104,45 @@ def test_two_processes_give_the_curve_of_one(source, alone, tmp_path):
     assert alone["loss"].std() > 0.02  # it is a curve
 
 
+# the program, which says that a state is kept and waits for its end
+KEPT = """
+import signal, sys
+from vlact.papers import scaling
+
+keep = scaling.keep
+
+
+def keep_and_wait(*given):
+    keep(*given)
+    print("kept", flush=True)
+    signal.pause()
+
+
+scaling.keep = keep_and_wait
+scaling.main(sys.argv[1:])
+"""
+
+
 def test_a_killed_process_leaves_a_state_to_go_on_from(source, alone, tmp_path):
-    with open(tmp_path / "log", "w") as log:
+    out = tmp_path / "run"
+    with open(tmp_path / "log", "w", encoding="utf-8") as log:
         child = subprocess.Popen(
-            command(source, tmp_path / "run", 1), env=ENVIRONMENT, stdout=log, stderr=log
+            [sys.executable, "-c", KEPT, *map(str, source), str(out), *OPTIONS],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
-        until = time.time() + 120
-        while (
-            not list((tmp_path / "run").glob("state-*"))
-            and time.time() < until
-            and child.poll() is None
-        ):
-            time.sleep(0.02)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    assert not (tmp_path / "run" / "curve.csv").exists(), "it ended before it was killed"
-    # what a kill in the middle of writing leaves
-    (tmp_path / "run" / "unfinished-4").mkdir(exist_ok=True)
-    run(source, tmp_path / "run", 1, "--accumulate", "1")
-    np.testing.assert_allclose(
-        pd.read_csv(tmp_path / "run" / "curve.csv")["loss"], alone["loss"], atol=1e-5
+    said = child.stdout.read(len("kept\n"))
+    child.kill()
+    assert child.wait() == -signal.SIGKILL and said == "kept\n", (tmp_path / "log").read_text(
+        encoding="utf-8"
     )
-    assert [x.name for x in (tmp_path / "run").glob("*-*")] == ["state-0000008"]
+    # what a kill in the middle of writing leaves
+    (out / "unfinished-4").mkdir()
+    run(source, out, 1, "--accumulate", "1")
+    np.testing.assert_allclose(pd.read_csv(out / "curve.csv")["loss"], alone["loss"], atol=1e-5)
+    assert [x.name for x in out.glob("*-*")] == ["state-0000008"]
 
 
 def test_passes_of_one_update_add_up(source, tmp_path):
@@ -264,8 +280,10 @@ def aligned(tmp_path):
         {c: torch.randn(8) for t in texts.values() for c in clauses(t)},
         folder / "clauses.safetensors",
     )
-    (folder / "words.json").write_text(json.dumps({"names": list(texts), "steps": 32}))
-    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    (folder / "words.json").write_text(
+        json.dumps({"names": list(texts), "steps": 32}), encoding="utf-8"
+    )
+    (tmp_path / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     return [
         "--kind",
         "ActionVLM",
@@ -333,7 +351,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     folder = tmp_path / "aligned"
     (folder / "clauses.safetensors").unlink()
     Reader.over(lm := publish(tmp_path / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
-    (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}))
+    (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}), encoding="utf-8")
     assert (
         scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned])
         == 0
@@ -346,7 +364,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
         features, {v: 0.5 * len(x) for v, x in features.items()}
     )
     assert set(found["label"]) <= {"jump", "run"} and len(found)
-    (folder / "words.json").write_text("{}")
+    (folder / "words.json").write_text("{}", encoding="utf-8")
     assert (
         scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned])
         == 1
@@ -357,7 +375,7 @@ def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, caps
     from vlact.papers.actionvlm import scaling as scaling_localisers
 
     *given, _ = map(str, recordings)
-    (tmp_path / "short.json").write_text('{"jump": "the person leaps"}')
+    (tmp_path / "short.json").write_text('{"jump": "the person leaps"}', encoding="utf-8")
     for more, message in (
         (aligned[:4], "expected --aligned, the folder of the alignment stage, and --descriptions"),
         (
@@ -386,7 +404,8 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
 
     (tmp_path / "features").mkdir()
     (tmp_path / "truth.json").write_text(
-        '{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}'
+        '{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}',
+        encoding="utf-8",
     )
     given = [
         str(tmp_path / "truth.json"),
@@ -497,7 +516,7 @@ def test_averaged_weights_need_whole_ones(tmp_path):
 def test_another_recipe_in_the_same_folder(tmp_path):
     scaling.agree(tmp_path, Recipe(steps=5))
     # of a time with fewer options
-    (tmp_path / "recipe.json").write_text('{"steps": 5, "lr": 0.001}')
+    (tmp_path / "recipe.json").write_text('{"steps": 5, "lr": 0.001}', encoding="utf-8")
     scaling.agree(tmp_path, Recipe(steps=5))
     with pytest.raises(
         ValueError,
@@ -526,7 +545,7 @@ def test_a_loss_that_is_no_number_stops_the_run(source, tmp_path):
 def test_settings_can_be_read_by_accelerate(name):
     from accelerate.commands.config.config_args import load_config_from_file
 
-    config = load_config_from_file(str(ROOT / "vlact" / "launch" / f"{name}.yaml"))
+    config = load_config_from_file(str(ROOT / "vlact" / "tools" / "launch" / f"{name}.yaml"))
     assert config.num_processes == 8 and config.mixed_precision == "bf16"
     assert (
         config.distributed_type
@@ -535,6 +554,6 @@ def test_settings_can_be_read_by_accelerate(name):
 
 
 def test_the_slurm_script_is_bash():
-    script = ROOT / "vlact" / "launch" / "slurm.sh"
+    script = ROOT / "vlact" / "tools" / "launch" / "slurm.sh"
     subprocess.run(["bash", "-n", str(script)], check=True)
-    assert "vlact/tools/launch/ddp.yaml" in script.read_text()
+    assert "vlact/tools/launch/ddp.yaml" in script.read_text(encoding="utf-8")

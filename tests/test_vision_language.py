@@ -57,7 +57,9 @@ def reader(tmp_path):
     )
     Reader.load(tmp_path / "reader.safetensors").save(tmp_path / "biased_reader.safetensors")
     save_file(SAID, tmp_path / "clauses.safetensors")
-    (tmp_path / "words.json").write_text(json.dumps({"names": list(CLASSES), "steps": LENGTH}))
+    (tmp_path / "words.json").write_text(
+        json.dumps({"names": list(CLASSES), "steps": LENGTH}), encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -531,7 +533,9 @@ def published(tmp_path):
     """The folder that the alignment stage leaves of one."""
     torch.manual_seed(0)
     Reader.over(lm := publish(tmp_path / "lm"), 6).save(tmp_path / "reader.safetensors")
-    (tmp_path / "words.json").write_text(json.dumps({"folder": lm, "steps": LENGTH}))
+    (tmp_path / "words.json").write_text(
+        json.dumps({"folder": lm, "steps": LENGTH}), encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -682,7 +686,7 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
         alignment(p)
     video.write(source / "two.mp4", film[::-1], 8)
     (source / "descriptions.json").write_text(
-        json.dumps({c: f"someone shows {c}" for c in reversed(descriptions())})
+        json.dumps({c: f"someone shows {c}" for c in reversed(descriptions())}), encoding="utf-8"
     )
     assert descriptions(p)["Diving"] == "someone shows Diving" and list(descriptions(p)) == list(
         descriptions()

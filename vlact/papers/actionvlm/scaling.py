@@ -252,7 +252,7 @@ def reasoner(
     if missing := [str(f) for f in needed if not f.is_file()]:
         raise ValueError(f"{missing[0]}: no such file; expected {', '.join(f.name for f in needed)}")
     try:
-        texts = json.loads(given.descriptions.read_text())
+        texts = json.loads(given.descriptions.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{given.descriptions}: expected json, a description by class; {error}") from None
     if lacking := [c for c in classes if not isinstance(texts, dict) or not isinstance(texts.get(c), str)]:
