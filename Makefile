@@ -3,7 +3,7 @@ PROFILE ?= mini
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test notebooks verify site lab lock execute lint doctor
+.PHONY: repro test notebooks verify bench site lab lock execute lint doctor
 .DEFAULT_GOAL := repro
 
 .venv/.ok: requirements.lock
@@ -29,6 +29,9 @@ notebooks: .venv/.ok      ## every notebook on its tiny default, against its sto
 verify: .venv/.ok         ## everything again from nothing; the committed figures must come out
 	python -m vlact.tools.pipeline repro $(PROFILE) -f
 	git diff --exit-code figures
+
+bench: .venv/.ok          ## ratios to slow oracles and to peers, on this machine
+	OMP_NUM_THREADS=1 python -m vlact.tools.bench data/bench.csv
 
 site: .venv/.ok           ## static pages of PROFILE's results in site/, to open in any browser
 	python -m vlact.report.site $(PROFILE)

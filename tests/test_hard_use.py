@@ -4,7 +4,6 @@ strangers' files, full disks.
 
 import ast
 import json
-import multiprocessing
 import os
 import pickle
 import re
@@ -19,6 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from reference.kills import countdown, run
 from reference.waiting import until
 from torch import nn
 
@@ -447,13 +447,7 @@ def stage(place: Path, moments: int) -> None:
     A moment is a step, a file of which half is written, and a whole file before it has its name.
     """
     torch.set_num_threads(1)
-    replace, left = Path.replace, moments
-
-    def moment() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    replace, moment = Path.replace, countdown(moments)
 
     def replaced(written: Path, name: Path) -> Path:
         data = written.read_bytes()
@@ -471,18 +465,6 @@ def stage(place: Path, moments: int) -> None:
 
 
 def test_twenty_kills_change_no_byte(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    # else each start takes seconds
-    context.set_forkserver_preload(
-        ["torch._dynamo", "vlact.training.loop", "vlact.models.files", "pandas"]
-    )
-
-    def run(place: Path, moments: int = 0) -> int:
-        child = context.Process(target=stage, args=(place, moments))
-        child.start()
-        child.join()
-        return child.exitcode
-
     def result(place: Path) -> dict[str, bytes]:
         return {
             p.name: p.read_bytes()
@@ -492,13 +474,13 @@ def test_twenty_kills_change_no_byte(tmp_path):
 
     (whole := tmp_path / "whole").mkdir()
     (killed := tmp_path / "killed").mkdir()
-    assert run(whole) == 0
+    assert run(stage, whole, 0) == 0
     # twenty of these are less than the whole, and most more than it takes to a checkpoint
     moments = np.random.default_rng(0).integers(1, STEPS * JOBS // KILLS, KILLS)
-    assert {run(killed, int(n)) for n in moments} == {-signal.SIGKILL}
+    assert {run(stage, killed, int(n)) for n in moments} == {-signal.SIGKILL}
     left = {p.name for p in killed.iterdir()}
     assert "0.json" in left and "curves.csv" not in left, left  # some way, and not to the end
-    assert run(killed) == 0 and result(killed) == result(whole)
+    assert run(stage, killed, 0) == 0 and result(killed) == result(whole)
     assert {p.suffix for p in killed.iterdir()} == {".safetensors", ".csv", ".json", ".pt"}
 
 

@@ -31,7 +31,8 @@ OPTIONS = [
     "--options",
     '{"width": 0.25, "depth": 0.2, "frames": 8, "size": 32, "dropout": 0}',
 ]
-OPTIONS += "--frames 8 --size 32 --batch-size 8 --steps 8 --every 2 --workers 0 --window-s 1.5 --ema 0.9".split()
+OPTIONS += "--frames 8 --size 32 --batch-size 8 --steps 8 --every 2 --workers 0".split()
+OPTIONS += "--window-s 1.5 --ema 0.9".split()
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +186,9 @@ def test_ace_on_two_processes_learns_as_on_one_and_leaves_an_encoder(source, tmp
         {"label": {"right": "push block", "left": "pull block", "still": "hold block"}}
     )
     table.to_csv(tmp_path / "named.csv", index=False)
-    options = f"--kind ACE --clip {tmp_path / 'start.safetensors'} --frames 4 --size 32".split()
-    options += "--batch-size 8 --steps 6 --every 3 --workers 0 --lr 0.05 --momentum 0.9 --weight-decay 0".split()
+    options = ["--kind", "ACE", "--clip", str(tmp_path / "start.safetensors")]
+    options += "--frames 4 --size 32 --batch-size 8 --steps 6 --every 3 --workers 0".split()
+    options += "--lr 0.05 --momentum 0.9 --weight-decay 0".split()
     options += ["--options", '{"blocks": 1, "tau": 0.1}']
     curves, given = [], (tmp_path / "named.csv", source[1])
     for processes in (1, 2):
@@ -233,7 +235,8 @@ def recordings(tmp_path):
     return tmp_path / "truth.json", tmp_path / "features.safetensors", features
 
 
-LOCALISING = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6 --workers 0 --lr 5e-3 --ema 0.9".split()
+LOCALISING = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6".split()
+LOCALISING += "--workers 0 --lr 5e-3 --ema 0.9".split()
 
 
 def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp_path):
@@ -259,7 +262,7 @@ def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp
 
 @pytest.fixture
 def aligned(tmp_path):
-    """A reader of two classes, never trained, as the alignment stage leaves one, and descriptions."""
+    """A reader of two classes, never trained, as alignment leaves one, and descriptions."""
     from safetensors.torch import save_file
 
     from vlact.language.prompts import clauses, tokenizer
@@ -477,7 +480,8 @@ def test_every_clip_of_a_batch_is_seen_once(processes, accumulate):
 def test_a_batch_that_cannot_be_shared_out():
     with pytest.raises(
         ValueError,
-        match="batch_size 10 must be a multiple of accumulate x processes = 2 x 4; the nearest is 8",
+        match="batch_size 10 must be a multiple of accumulate x processes = 2 x 4; "
+        "the nearest is 8",
     ):
         Shares(10, Recipe(steps=1, batch_size=10, accumulate=2), 0, 4, 0)
 
@@ -520,7 +524,8 @@ def test_another_recipe_in_the_same_folder(tmp_path):
     scaling.agree(tmp_path, Recipe(steps=5))
     with pytest.raises(
         ValueError,
-        match=r"recipe.json: the run there has another recipe, \{'lr': \(0.001, 0.01\)\} \(there, here\)",
+        match=r"recipe.json: the run there has another recipe, "
+        r"\{'lr': \(0.001, 0.01\)\} \(there, here\)",
     ):
         scaling.agree(tmp_path, Recipe(steps=5, lr=0.01))
 

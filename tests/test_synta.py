@@ -38,7 +38,7 @@ def turning(one, centre, axes) -> float:
 
 
 def gap(a, b) -> np.ndarray:
-    """Between the surfaces of two solids, at most (STEPS,); of their bounding spheres in the plane."""
+    """Between the surfaces of two solids, at most (STEPS,): of bounding spheres in the plane."""
     return np.linalg.norm((a.pos - b.pos)[:, [0, 2]], axis=1) - 0.62 * RADIUS * (a.size + b.size)
 
 

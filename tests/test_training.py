@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference.kills import countdown, run
 from safetensors.torch import save_file
 
 from vlact import params
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.text import MINILM_SHA256, SentenceEncoder, find_minilm, sentence_encoder
 from vlact.runtime import jobs
+from vlact.stages.pretrain import pretraining as stage
 from vlact.stages.worlds import worlds
 from vlact.training import loop as training
 from vlact.training import pretraining
@@ -485,52 +487,28 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-STAGE = """
-import os, signal, sys
-from vlact import params
-from vlact.runtime import jobs
-from vlact.stages.pretrain import pretraining
-from vlact.training import loop
+def pretrained_or_killed(name: str, checkpoints: int) -> None:
+    """The pretraining stage, killed after so many checkpoints, or never (0)."""
+    moment, save = countdown(checkpoints), jobs.Checkpoint.save
 
-left = int(sys.argv[2])  # checkpoints until the kill; 0 is never
-save = jobs.Checkpoint.save
+    def saved(self, state) -> None:
+        save(self, state)
+        moment()
 
-
-def save_or_die(self, state):
-    global left
-    save(self, state)
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    jobs.Checkpoint.save = save_or_die
-    loop.CHECKPOINT_EVERY = 4
+    jobs.Checkpoint.save, training.CHECKPOINT_EVERY = saved, 4
     small = {"pretrain__steps": 16, "pretrain__frame_steps": 8, "world__tutorial_videos": 4}
-    pretraining(params.load("smoke", sys.argv[1], workers=1, seeds=[0], **small))
-"""
+    stage(params.load("smoke", name, workers=1, seeds=[0], **small))
 
 
-def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
+def test_a_stage_killed_again_and_again_ends_with_the_same_bytes():
     """kill -9 in the middle of pretraining, three times; then the bytes of a run of one piece."""
-    script = tmp_path / "stage.py"
-    script.write_text(STAGE, encoding="utf-8")
     names = [f"killtest_{os.getpid()}_{k}" for k in "ab"]
     folders = {n: params.load("smoke", n) for n in names}
-
-    def run(name: str, checkpoints: int) -> int:
-        return subprocess.run(
-            [sys.executable, str(script), name, str(checkpoints)],
-            env=os.environ | {"PYTHONPATH": str(params.ROOT)},
-            capture_output=True,
-            timeout=600,
-        ).returncode
-
     try:
-        assert run(names[0], 0) == 0
-        assert [run(names[1], checkpoints) for checkpoints in (1, 2, 1)] == [-signal.SIGKILL] * 3
-        assert run(names[1], 0) == 0
+        assert run(pretrained_or_killed, names[0], 0) == 0
+        killed = [run(pretrained_or_killed, names[1], checkpoints) for checkpoints in (1, 2, 1)]
+        assert killed == [-signal.SIGKILL] * 3
+        assert run(pretrained_or_killed, names[1], 0) == 0
         files = {
             n: {
                 f.relative_to(p.data): f.read_bytes()
