@@ -63,6 +63,13 @@ class Comparison:
         }
 
 
+def spent(function: Callable) -> tuple[object, float]:
+    """What it returned, and its processor seconds."""
+    start = time.process_time()
+    result = function()
+    return result, time.process_time() - start
+
+
 def compare(
     work: str,
     peer: str,
@@ -79,12 +86,6 @@ def compare(
         repeats: Of the pair.
         times: How often the work of `theirs` makes that of `ours`.
     """
-
-    def spent(function: Callable) -> tuple[object, float]:
-        start = time.process_time()
-        result = function()
-        return result, time.process_time() - start
-
     ours()
     pairs = [(spent(ours), spent(theirs)) for _ in range(repeats)]
     (found, _), (wanted, _) = pairs[-1]
