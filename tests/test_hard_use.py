@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from reference.kills import countdown, run
+from reference.processes import countdown, run
 from reference.waiting import until
 from torch import nn
 

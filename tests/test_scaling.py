@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reference import processes
 from torch import nn
 
 from vlact import ROOT, video
 from vlact.papers import scaling
+from vlact.papers.actionvlm import scaling as localising
 from vlact.papers.scaling import Moments, Recipe, Shares
 
 
@@ -51,33 +53,15 @@ def source(tmp_path_factory):
     return folder / "a.csv", folder
 
 
-def command(
-    source,
-    out,
-    processes: int,
-    *more: str,
-    module: str = "vlact.papers.scaling",
-    options: list[str] = OPTIONS,
-) -> list[str]:
-    start = [sys.executable, "-m"] + (
-        ["torch.distributed.run", "--nproc_per_node", str(processes), "-m"] if processes > 1 else []
-    )
-    return [*start, module, *map(str, source), str(out), *options, *more]
+ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-ENVIRONMENT = os.environ | {
-    "ACCELERATE_USE_CPU": "true",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(ROOT),
-}
-
-
-def run(*given, **more) -> str:
-    done = subprocess.run(
-        command(*given, **more), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+def run(source, out, count: int, *more: str, program=scaling.main, options=OPTIONS) -> str:
+    """The program on one process or more, and what it said."""
+    out.mkdir(exist_ok=True)
+    given, log = [*map(str, source), str(out), *options, *more], out / "log"
+    processes.together(count, program, given, log=log)
+    return log.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +73,11 @@ def alone(source, tmp_path_factory):
 
 
 def test_two_processes_give_the_curve_of_one(source, alone, tmp_path):
-    run(source, tmp_path, 2, "--stop", "6")
+    # --standalone: on any port that is free
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    given = [*map(str, source), str(tmp_path), *OPTIONS, "--stop", "6"]
+    launched = [*launch, "-m", "vlact.papers.scaling", *given]
+    subprocess.run(launched, env=os.environ | ENVIRONMENT, check=True)
     # there were two
     assert sorted(x.name for x in tmp_path.glob("state-*/random*")) == [
         "random_states_0.pkl",
@@ -105,40 +93,22 @@ def test_two_processes_give_the_curve_of_one(source, alone, tmp_path):
     assert alone["loss"].std() > 0.02  # it is a curve
 
 
-# the program, which says that a state is kept and waits for its end
-KEPT = """
-import signal, sys
-from vlact.papers import scaling
+def killed_once_a_state_is_kept(arguments: list[str]) -> None:
+    keep = scaling.keep
 
-keep = scaling.keep
+    def keep_and_die(*given) -> None:
+        keep(*given)
+        os.kill(os.getpid(), signal.SIGKILL)
 
-
-def keep_and_wait(*given):
-    keep(*given)
-    print("kept", flush=True)
-    signal.pause()
-
-
-scaling.keep = keep_and_wait
-scaling.main(sys.argv[1:])
-"""
+    scaling.keep = keep_and_die
+    os.environ |= ENVIRONMENT
+    scaling.main(arguments)
 
 
 def test_a_killed_process_leaves_a_state_to_go_on_from(source, alone, tmp_path):
     out = tmp_path / "run"
-    with open(tmp_path / "log", "w", encoding="utf-8") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-c", KEPT, *map(str, source), str(out), *OPTIONS],
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    said = child.stdout.read(len("kept\n"))
-    child.kill()
-    assert child.wait() == -signal.SIGKILL and said == "kept\n", (tmp_path / "log").read_text(
-        encoding="utf-8"
-    )
+    given = [*map(str, source), str(out), *OPTIONS]
+    assert processes.run(killed_once_a_state_is_kept, given) == -signal.SIGKILL
     # what a kill in the middle of writing leaves
     (out / "unfinished-4").mkdir()
     run(source, out, 1, "--accumulate", "1")
@@ -191,9 +161,9 @@ def test_ace_on_two_processes_learns_as_on_one_and_leaves_an_encoder(source, tmp
     options += "--lr 0.05 --momentum 0.9 --weight-decay 0".split()
     options += ["--options", '{"blocks": 1, "tau": 0.1}']
     curves, given = [], (tmp_path / "named.csv", source[1])
-    for processes in (1, 2):
-        run(given, tmp_path / str(processes), processes, options=options)
-        curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
+    for count in (1, 2):
+        run(given, tmp_path / str(count), count, options=options)
+        curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 1e-3
     trained = DualEncoder.load(tmp_path / "2" / "encoder.safetensors")
@@ -244,15 +214,15 @@ def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp
     from vlact.papers.actionvlm.localizing import Localiser
 
     curves, (*given, features) = [], recordings
-    for processes in (1, 2):
+    for count in (1, 2):
         run(
             given,
-            tmp_path / str(processes),
-            processes,
-            module="vlact.papers.actionvlm.scaling",
+            tmp_path / str(count),
+            count,
+            program=localising.main,
             options=LOCALISING,
         )
-        curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
+        curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
     localiser = Localiser.load(tmp_path / "2" / "localiser.safetensors")
@@ -304,15 +274,15 @@ def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, align
     from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
 
     curves, (*given, features) = [], recordings
-    for processes in (1, 2):
+    for count in (1, 2):
         run(
             given,
-            tmp_path / str(processes),
-            processes,
-            module="vlact.papers.actionvlm.scaling",
+            tmp_path / str(count),
+            count,
+            program=localising.main,
             options=[*LOCALISING, *aligned],
         )
-        curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
+        curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
     trained = VisionLanguageLocaliser.load(tmp_path / "2" / "reasoner.safetensors")
@@ -325,12 +295,10 @@ def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, align
 @pytest.mark.parametrize("weight", ["eq1", "paired"])
 def test_actionvlm_goes_on_where_it_was_killed(weight, recordings, aligned, tmp_path):
     """Means of an epoch that was cut in two are kept, too."""
-    from vlact.papers.actionvlm import scaling as scaling_localisers
-
     *given, _ = map(str, recordings)
     for out, more in (("whole", []), ("halves", ["--stop", "5"]), ("halves", [])):
         assert (
-            scaling_localisers.main(
+            localising.main(
                 [*given, str(tmp_path / out), *LOCALISING, *aligned, "--weight", weight, *more]
             )
             == 0
@@ -347,7 +315,6 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     from test_vision_language import publish
 
     from vlact.models.actionvlm import Reader
-    from vlact.papers.actionvlm import scaling as scaling_localisers
     from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
 
     *given, features = recordings
@@ -355,10 +322,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     (folder / "clauses.safetensors").unlink()
     Reader.over(lm := publish(tmp_path / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
     (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}), encoding="utf-8")
-    assert (
-        scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned])
-        == 0
-    )
+    assert localising.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 0
     path = tmp_path / "out" / "reasoner.safetensors"
     assert not [k for k in load_file(path) if "base_layer" in k] and any(
         "lora_B" in k for k in load_file(path)
@@ -368,15 +332,10 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     )
     assert set(found["label"]) <= {"jump", "run"} and len(found)
     (folder / "words.json").write_text("{}", encoding="utf-8")
-    assert (
-        scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned])
-        == 1
-    )
+    assert localising.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 1
 
 
 def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, capsys):
-    from vlact.papers.actionvlm import scaling as scaling_localisers
-
     *given, _ = map(str, recordings)
     (tmp_path / "short.json").write_text('{"jump": "the person leaps"}', encoding="utf-8")
     for more, message in (
@@ -398,13 +357,11 @@ def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, caps
             "features.safetensors: expected json, a description by class",
         ),
     ):
-        assert scaling_localisers.main([*given, str(tmp_path / "out"), *LOCALISING, *more]) == 1
+        assert localising.main([*given, str(tmp_path / "out"), *LOCALISING, *more]) == 1
         assert message in capsys.readouterr().err
 
 
 def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
-    from vlact.papers.actionvlm import scaling as scaling_localisers
-
     (tmp_path / "features").mkdir()
     (tmp_path / "truth.json").write_text(
         '{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}',
@@ -419,7 +376,7 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
         "--profile",
         "smoke",
     ]
-    assert scaling_localisers.main(given) == 1
+    assert localising.main(given) == 1
     assert (
         "features: no features of 1 of 1 videos, for example 'a'; extract them first"
         in capsys.readouterr().err
@@ -429,9 +386,9 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
         ("nowhere", "found nothing"),
         ("broken.safetensors", "expected a safetensors file with an array"),
     ):
-        assert scaling_localisers.main([given[0], str(tmp_path / name), *given[2:]]) == 1
+        assert localising.main([given[0], str(tmp_path / name), *given[2:]]) == 1
         assert f"{name}: " in (said := capsys.readouterr().err) and message in said
-    assert scaling_localisers.main([*given, "--accumulate", "2"]) == 1
+    assert localising.main([*given, "--accumulate", "2"]) == 1
     assert "the loss counts positive points of whole batches; expected 1" in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference.kills import countdown, run
+from reference.processes import countdown, run
 from safetensors.torch import save_file
 
 from vlact import params
