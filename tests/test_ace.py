@@ -72,9 +72,7 @@ def test_the_edited_trees_share_no_first_order_word_and_the_shipped_ones_do():
 
     assert shared(Trees.load("gtea")) and not shared(Trees.load("gtea_manual"))
     crossings = Trees.load("gtea").crossings()
-    assert set(crossings["cover"]) == {"close", "spread", "open"} or {"close", "spread"} <= set(
-        crossings["cover"]
-    )
+    assert {"close", "spread"} <= set(crossings["cover"])
 
 
 def test_verb_only_merges_classes_of_one_verb():

@@ -113,7 +113,7 @@ def test_ace_s_two_steps_and_the_renderer():
         2,
     )
     assert set(found) == {"naive ms", "naive GB", "cached ms", "cached GB"}
-    assert set(measuring.rendered("cpu", 24, 4, 1)) == {"frames/s"}
+    assert set(measuring.rendered("cpu", 24, 4, 1)) == {"frames/s", "GB"}
 
 
 def test_without_a_gpu_nothing_is_measured(capsys, tmp_path):

@@ -49,10 +49,10 @@ run() {
   line "$name" "$result" $((SECONDS - start)) "$(changed)"
 }
 
-line() { printf '%-10s %-30s %-24s %8s %8s\n' "$1" "$COMMAND" "$2" "$3" "$4"; }
+line() { printf '%-10s %-50s %-24s %8s %8s\n' "$1" "$COMMAND" "$2" "$3" "$4"; }
 
 failures=0
-printf '%-10s %-30s %-24s %8s %8s\n' condition command result seconds changed
+printf '%-10s %-50s %-24s %8s %8s\n' condition command result seconds changed
 for condition in "${@:-${ALL[@]}}"; do
   case $condition in
     plain) run plain env ;;
