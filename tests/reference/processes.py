@@ -14,6 +14,8 @@ PRELOADED = [
     *("pandas", "torch._dynamo", "accelerate", "vlact.stages.pretrain", "vlact.models.text"),
     *("vlact.models.actionvlm", "vlact.models.dual", "vlact.models.files"),
     *("vlact.papers.scaling", "vlact.papers.actionvlm.scaling"),
+    # what transformers imports when a model is made
+    *(f"transformers.models.{x}.modeling_{x}" for x in ("auto", "bert", "qwen2", "timesformer")),
 ]
 
 
