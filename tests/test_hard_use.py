@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from reference.processes import countdown, run
 from reference.waiting import until
@@ -227,10 +227,6 @@ def test_a_broken_file_is_refused_in_words_or_read_soundly(name, tmp_path_factor
     @settings(
         max_examples=FILES,
         phases=PHASES,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
     )
     @given(st.lists(change, min_size=1, max_size=3))
     def every(changes):
@@ -260,7 +256,7 @@ def table(rows, scores=None) -> pd.DataFrame:
     return out if scores is None else out.assign(score=scores)
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, database=None)
+@settings(max_examples=120)
 @given(
     st.lists(segment, min_size=1, max_size=12),
     st.lists(st.tuples(segment, st.floats(0, 1)), min_size=1, max_size=25),
@@ -299,7 +295,7 @@ def test_average_precision_keeps_its_laws(truth, said, chance):
     assert np.allclose(evaluate(given_truth.drop_duplicates(), best, tious=tious)["ap"], 1)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["video", "start_s", "end_s", "label", "score"]),
     st.sampled_from([None, "", "nan", float("nan"), float("inf"), -3.0, "junk", [], 10**30]),
@@ -400,7 +396,7 @@ for name, way in ways.items():
 
 def test_a_full_disk_leaves_what_was_there(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=600
     )
     lines = done.stdout.splitlines()
     assert len(lines) == 5 and "no error" not in done.stdout, done.stdout + done.stderr[-500:]

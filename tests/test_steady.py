@@ -29,7 +29,7 @@ ENVIRONMENT = {"HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TERM", 
 # keys of tables that hold a measured time
 TIMES = re.compile(r"(^|[ _(])(ms|seconds|minutes)\)?$|/s$|^(seconds|elapsed|duration)$")
 WAITS = {"wait", "join", "communicate", "run", "check_call", "check_output", "poll", "get"}
-LEAST_LIMIT_S = 60  # what only ends a hung test must not end a slow one
+LEAST_LIMIT_S = 120  # what only ends a hung test must not end a slow one
 SERVERS = {"bind", "HTTPServer", "ThreadingHTTPServer"}
 SHARED = re.compile(r"^shared(/|$)")
 
