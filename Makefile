@@ -32,6 +32,9 @@ verify: .venv/.ok         ## compare what `make repro` left with the published r
 publish: .venv/.ok        ## copy the tables and figures of PROFILE to figures/, with run.json
 	python -m vlact.tools.pipeline publish $(PROFILE)
 
+bench: .venv/.ok          ## ratios to slow oracles and to peers, on this machine
+	OMP_NUM_THREADS=1 python -m vlact.tools.bench data/bench.csv
+
 site: .venv/.ok           ## static pages of PROFILE's results in site/, to open in any browser
 	python -m vlact.report.site $(PROFILE)
 

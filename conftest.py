@@ -1,9 +1,19 @@
 """nbval compares what a reader reads: text and results, not warnings and progress on stderr.
 
-And a fixture that kills.
+Hypothesis looks at no clock and draws the same examples each time. And a fixture that kills.
 """
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("steady")
 
 
 def pytest_collectstart(collector):

@@ -1,5 +1,7 @@
 """Trees, tasks, losses and the fine-tuning step of ACE."""
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -70,9 +72,7 @@ def test_the_edited_trees_share_no_first_order_word_and_the_shipped_ones_do():
 
     assert shared(Trees.load("gtea")) and not shared(Trees.load("gtea_manual"))
     crossings = Trees.load("gtea").crossings()
-    assert set(crossings["cover"]) == {"close", "spread", "open"} or {"close", "spread"} <= set(
-        crossings["cover"]
-    )
+    assert {"close", "spread"} <= set(crossings["cover"])
 
 
 def test_verb_only_merges_classes_of_one_verb():
@@ -129,21 +129,25 @@ def test_limited_trees_have_the_asked_sizes_and_draw_from_them():
         Trees.load("ata").limited(0, 3)
 
 
-def test_srt_labels_are_those_of_the_paper():
-    published = Path(__file__).parents[2] / "shared/papers/published/ace/srt_labels.json"
-    if not published.is_file():
-        pytest.skip("the published label sets are not beside the project")
-    import json
+# sha256 of the label sets as printed in Tables 7 to 9 of the paper, json of the runs
+PRINTED = {"ATA": "11052cccdfdc4388", "IKEA": "f6eca2e21ccbb7df", "GTEA": "178aa82faeca6803"}
 
-    sets = json.loads(published.read_text())["datasets"]
-    for name, entry in sets.items():
-        assert tasks.srt_labels(name) == entry["runs"]
+
+@pytest.mark.parametrize("name, digest", PRINTED.items())
+def test_srt_labels_are_those_of_the_paper(name, digest):
+    text = json.dumps(tasks.srt_labels(name))
+    assert hashlib.sha256(text.encode()).hexdigest()[: len(digest)] == digest
+
+
+def test_a_dataset_without_label_sets_is_named():
     with pytest.raises(ValueError, match="no label sets"):
         tasks.srt_labels("COIN")
 
 
 def test_caption_words_hold_no_test_synonym_except_names_of_programs():
-    captions = yaml.safe_load((Path(tasks.__file__).parent / "captions.yaml").read_text())
+    captions = yaml.safe_load(
+        (Path(tasks.__file__).parent / "captions.yaml").read_text(encoding="utf-8")
+    )
     tested = set()
     for name, objects in (
         ("ATA", [o for _, o in tasks.ATA_NOVEL]),
@@ -191,7 +195,7 @@ def test_a_broken_tree_file_names_file_and_word(tmp_path, change, message):
     words = {k: {w: list(c) for w, c in v.items()} for k, v in small_trees().words.items()}
     change(words)
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(words))
+    path.write_text(yaml.safe_dump(words), encoding="utf-8")
     with pytest.raises(ValueError, match=message) as error:
         Trees.load(path, ("fasten", "insert", "idle"))
     assert "mine.yaml" in str(error.value)

@@ -18,9 +18,11 @@ from vlact.papers.actionvlm import experiments as vl
 from vlact.papers.actionvlm.localizing import Clock
 from vlact.stages.across import READERS, runs_of
 
-OTHERS = yaml.safe_load((ROOT / "vlact" / "language" / "pose_names.yaml").read_text())
-SPORTS = "baseball pitch basketball dunk billiard clean jerk cliff div cricket bowl frisbee catch golf hammer javelin vault shotput "
-SPORTS += "soccer penalty tennis discus volley racket bat barbell"
+OTHERS = yaml.safe_load(
+    (ROOT / "vlact" / "language" / "pose_names.yaml").read_text(encoding="utf-8")
+)
+SPORTS = "baseball pitch basketball dunk billiard clean jerk cliff div cricket bowl frisbee catch "
+SPORTS += "golf hammer javelin vault shotput soccer penalty tennis discus volley racket bat barbell"
 
 
 def test_new_wordings_are_new_and_name_no_sport():
@@ -136,7 +138,9 @@ def test_a_localiser_under_other_words(tmp_path):
     features = {"a": torch.randn(40, 8)}
     save_file(features, tmp_path / "features.safetensors")
     save_file(said, tmp_path / "clauses.safetensors")
-    (tmp_path / "words.json").write_text(json.dumps({"names": list(poses), "steps": 16}))
+    (tmp_path / "words.json").write_text(
+        json.dumps({"names": list(poses), "steps": 16}), encoding="utf-8"
+    )
     runs = [{k: [w[0]] for k, w in WORDS.items()}, {k: [w[1]] for k, w in OTHERS.items()}]
     given = (
         str(tmp_path / "r.safetensors"),

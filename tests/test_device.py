@@ -59,7 +59,8 @@ def test_a_gpu_that_is_not_there_refuses_what_a_gpu_would():
         near, far = torch.ones(3, 4), device.beside(model, torch.ones(3, 4))
         with pytest.raises(
             RuntimeError,
-            match=r"linear: expected all tensors on privateuseone:0, found one of shape \(3, 4\) on cpu",
+            match="linear: expected all tensors on privateuseone:0, "
+            r"found one of shape \(3, 4\) on cpu",
         ):
             model(near)
         for wrong in (

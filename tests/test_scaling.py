@@ -8,16 +8,17 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reference import processes
 from torch import nn
 
 from vlact import ROOT, video
 from vlact.papers import scaling
+from vlact.papers.actionvlm import scaling as localising
 from vlact.papers.scaling import Moments, Recipe, Shares
 
 
@@ -32,7 +33,8 @@ OPTIONS = [
     "--options",
     '{"width": 0.25, "depth": 0.2, "frames": 8, "size": 32, "dropout": 0}',
 ]
-OPTIONS += "--frames 8 --size 32 --batch-size 8 --steps 8 --every 2 --workers 0 --window-s 1.5 --ema 0.9".split()
+OPTIONS += "--frames 8 --size 32 --batch-size 8 --steps 8 --every 2 --workers 0".split()
+OPTIONS += "--window-s 1.5 --ema 0.9".split()
 
 
 @pytest.fixture(scope="module")
@@ -51,33 +53,15 @@ def source(tmp_path_factory):
     return folder / "a.csv", folder
 
 
-def command(
-    source,
-    out,
-    processes: int,
-    *more: str,
-    module: str = "vlact.papers.scaling",
-    options: list[str] = OPTIONS,
-) -> list[str]:
-    start = [sys.executable, "-m"] + (
-        ["torch.distributed.run", "--nproc_per_node", str(processes), "-m"] if processes > 1 else []
-    )
-    return [*start, module, *map(str, source), str(out), *options, *more]
+ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-ENVIRONMENT = os.environ | {
-    "ACCELERATE_USE_CPU": "true",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(ROOT),
-}
-
-
-def run(*given, **more) -> str:
-    done = subprocess.run(
-        command(*given, **more), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+def run(source, out, count: int, *more: str, program=scaling.main, options=OPTIONS) -> str:
+    """The program on one process or more, and what it said."""
+    out.mkdir(exist_ok=True)
+    given, log = [*map(str, source), str(out), *options, *more], out / "log"
+    processes.together(count, program, given, log=log)
+    return log.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +73,18 @@ def alone(source, tmp_path_factory):
 
 
 def test_two_processes_give_the_curve_of_one(source, alone, tmp_path):
-    run(source, tmp_path, 2, "--stop", "6")
+    # --standalone: on any port that is free
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    given = [*map(str, source), str(tmp_path), *OPTIONS, "--stop", "6"]
+    launched = [*launch, "-m", "vlact.papers.scaling", *given]
+    subprocess.run(launched, env=os.environ | ENVIRONMENT, check=True)
     # there were two
     assert sorted(x.name for x in tmp_path.glob("state-*/random*")) == [
         "random_states_0.pkl",
         "random_states_1.pkl",
     ]
     (state,) = tmp_path.glob("state-*")
-    halfway = json.loads((state / "curve.json").read_text())
+    halfway = json.loads((state / "curve.json").read_text(encoding="utf-8"))
     np.testing.assert_allclose([x["loss"] for x in halfway], alone["loss"][:6], atol=1e-5)
     run(source, tmp_path, 1)  # and one goes on where two stopped
     np.testing.assert_allclose(
@@ -105,28 +93,27 @@ def test_two_processes_give_the_curve_of_one(source, alone, tmp_path):
     assert alone["loss"].std() > 0.02  # it is a curve
 
 
+def killed_once_a_state_is_kept(arguments: list[str]) -> None:
+    keep = scaling.keep
+
+    def keep_and_die(*given) -> None:
+        keep(*given)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    scaling.keep = keep_and_die
+    os.environ |= ENVIRONMENT
+    scaling.main(arguments)
+
+
 def test_a_killed_process_leaves_a_state_to_go_on_from(source, alone, tmp_path):
-    with open(tmp_path / "log", "w") as log:
-        child = subprocess.Popen(
-            command(source, tmp_path / "run", 1), env=ENVIRONMENT, stdout=log, stderr=log
-        )
-        until = time.time() + 120
-        while (
-            not list((tmp_path / "run").glob("state-*"))
-            and time.time() < until
-            and child.poll() is None
-        ):
-            time.sleep(0.02)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    assert not (tmp_path / "run" / "curve.csv").exists(), "it ended before it was killed"
+    out = tmp_path / "run"
+    given = [*map(str, source), str(out), *OPTIONS]
+    assert processes.run(killed_once_a_state_is_kept, given) == -signal.SIGKILL
     # what a kill in the middle of writing leaves
-    (tmp_path / "run" / "unfinished-4").mkdir(exist_ok=True)
-    run(source, tmp_path / "run", 1, "--accumulate", "1")
-    np.testing.assert_allclose(
-        pd.read_csv(tmp_path / "run" / "curve.csv")["loss"], alone["loss"], atol=1e-5
-    )
-    assert [x.name for x in (tmp_path / "run").glob("*-*")] == ["state-0000008"]
+    (out / "unfinished-4").mkdir()
+    run(source, out, 1, "--accumulate", "1")
+    np.testing.assert_allclose(pd.read_csv(out / "curve.csv")["loss"], alone["loss"], atol=1e-5)
+    assert [x.name for x in out.glob("*-*")] == ["state-0000008"]
 
 
 def test_passes_of_one_update_add_up(source, tmp_path):
@@ -169,13 +156,14 @@ def test_ace_on_two_processes_learns_as_on_one_and_leaves_an_encoder(source, tmp
         {"label": {"right": "push block", "left": "pull block", "still": "hold block"}}
     )
     table.to_csv(tmp_path / "named.csv", index=False)
-    options = f"--kind ACE --clip {tmp_path / 'start.safetensors'} --frames 4 --size 32".split()
-    options += "--batch-size 8 --steps 6 --every 3 --workers 0 --lr 0.05 --momentum 0.9 --weight-decay 0".split()
+    options = ["--kind", "ACE", "--clip", str(tmp_path / "start.safetensors")]
+    options += "--frames 4 --size 32 --batch-size 8 --steps 6 --every 3 --workers 0".split()
+    options += "--lr 0.05 --momentum 0.9 --weight-decay 0".split()
     options += ["--options", '{"blocks": 1, "tau": 0.1}']
     curves, given = [], (tmp_path / "named.csv", source[1])
-    for processes in (1, 2):
-        run(given, tmp_path / str(processes), processes, options=options)
-        curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
+    for count in (1, 2):
+        run(given, tmp_path / str(count), count, options=options)
+        curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 1e-3
     trained = DualEncoder.load(tmp_path / "2" / "encoder.safetensors")
@@ -217,7 +205,8 @@ def recordings(tmp_path):
     return tmp_path / "truth.json", tmp_path / "features.safetensors", features
 
 
-LOCALISING = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6 --workers 0 --lr 5e-3 --ema 0.9".split()
+LOCALISING = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6".split()
+LOCALISING += "--workers 0 --lr 5e-3 --ema 0.9".split()
 
 
 def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp_path):
@@ -225,15 +214,15 @@ def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp
     from vlact.papers.actionvlm.localizing import Localiser
 
     curves, (*given, features) = [], recordings
-    for processes in (1, 2):
+    for count in (1, 2):
         run(
             given,
-            tmp_path / str(processes),
-            processes,
-            module="vlact.papers.actionvlm.scaling",
+            tmp_path / str(count),
+            count,
+            program=localising.main,
             options=LOCALISING,
         )
-        curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
+        curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
     localiser = Localiser.load(tmp_path / "2" / "localiser.safetensors")
@@ -243,7 +232,7 @@ def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp
 
 @pytest.fixture
 def aligned(tmp_path):
-    """A reader of two classes, never trained, as the alignment stage leaves one, and descriptions."""
+    """A reader of two classes, never trained, as alignment leaves one, and descriptions."""
     from safetensors.torch import save_file
 
     from vlact.language.prompts import clauses, tokenizer
@@ -264,8 +253,10 @@ def aligned(tmp_path):
         {c: torch.randn(8) for t in texts.values() for c in clauses(t)},
         folder / "clauses.safetensors",
     )
-    (folder / "words.json").write_text(json.dumps({"names": list(texts), "steps": 32}))
-    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    (folder / "words.json").write_text(
+        json.dumps({"names": list(texts), "steps": 32}), encoding="utf-8"
+    )
+    (tmp_path / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     return [
         "--kind",
         "ActionVLM",
@@ -283,15 +274,15 @@ def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, align
     from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
 
     curves, (*given, features) = [], recordings
-    for processes in (1, 2):
+    for count in (1, 2):
         run(
             given,
-            tmp_path / str(processes),
-            processes,
-            module="vlact.papers.actionvlm.scaling",
+            tmp_path / str(count),
+            count,
+            program=localising.main,
             options=[*LOCALISING, *aligned],
         )
-        curves.append(pd.read_csv(tmp_path / str(processes) / "curve.csv")["loss"])
+        curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
     trained = VisionLanguageLocaliser.load(tmp_path / "2" / "reasoner.safetensors")
@@ -304,12 +295,10 @@ def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, align
 @pytest.mark.parametrize("weight", ["eq1", "paired"])
 def test_actionvlm_goes_on_where_it_was_killed(weight, recordings, aligned, tmp_path):
     """Means of an epoch that was cut in two are kept, too."""
-    from vlact.papers.actionvlm import scaling as scaling_localisers
-
     *given, _ = map(str, recordings)
     for out, more in (("whole", []), ("halves", ["--stop", "5"]), ("halves", [])):
         assert (
-            scaling_localisers.main(
+            localising.main(
                 [*given, str(tmp_path / out), *LOCALISING, *aligned, "--weight", weight, *more]
             )
             == 0
@@ -326,18 +315,14 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     from test_vision_language import publish
 
     from vlact.models.actionvlm import Reader
-    from vlact.papers.actionvlm import scaling as scaling_localisers
     from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
 
     *given, features = recordings
     folder = tmp_path / "aligned"
     (folder / "clauses.safetensors").unlink()
     Reader.over(lm := publish(tmp_path / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
-    (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}))
-    assert (
-        scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned])
-        == 0
-    )
+    (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}), encoding="utf-8")
+    assert localising.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 0
     path = tmp_path / "out" / "reasoner.safetensors"
     assert not [k for k in load_file(path) if "base_layer" in k] and any(
         "lora_B" in k for k in load_file(path)
@@ -346,18 +331,13 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
         features, {v: 0.5 * len(x) for v, x in features.items()}
     )
     assert set(found["label"]) <= {"jump", "run"} and len(found)
-    (folder / "words.json").write_text("{}")
-    assert (
-        scaling_localisers.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned])
-        == 1
-    )
+    (folder / "words.json").write_text("{}", encoding="utf-8")
+    assert localising.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 1
 
 
 def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, capsys):
-    from vlact.papers.actionvlm import scaling as scaling_localisers
-
     *given, _ = map(str, recordings)
-    (tmp_path / "short.json").write_text('{"jump": "the person leaps"}')
+    (tmp_path / "short.json").write_text('{"jump": "the person leaps"}', encoding="utf-8")
     for more, message in (
         (aligned[:4], "expected --aligned, the folder of the alignment stage, and --descriptions"),
         (
@@ -377,16 +357,15 @@ def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, caps
             "features.safetensors: expected json, a description by class",
         ),
     ):
-        assert scaling_localisers.main([*given, str(tmp_path / "out"), *LOCALISING, *more]) == 1
+        assert localising.main([*given, str(tmp_path / "out"), *LOCALISING, *more]) == 1
         assert message in capsys.readouterr().err
 
 
 def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
-    from vlact.papers.actionvlm import scaling as scaling_localisers
-
     (tmp_path / "features").mkdir()
     (tmp_path / "truth.json").write_text(
-        '{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}'
+        '{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}',
+        encoding="utf-8",
     )
     given = [
         str(tmp_path / "truth.json"),
@@ -397,7 +376,7 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
         "--profile",
         "smoke",
     ]
-    assert scaling_localisers.main(given) == 1
+    assert localising.main(given) == 1
     assert (
         "features: no features of 1 of 1 videos, for example 'a'; extract them first"
         in capsys.readouterr().err
@@ -407,9 +386,9 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
         ("nowhere", "found nothing"),
         ("broken.safetensors", "expected a safetensors file with an array"),
     ):
-        assert scaling_localisers.main([given[0], str(tmp_path / name), *given[2:]]) == 1
+        assert localising.main([given[0], str(tmp_path / name), *given[2:]]) == 1
         assert f"{name}: " in (said := capsys.readouterr().err) and message in said
-    assert scaling_localisers.main([*given, "--accumulate", "2"]) == 1
+    assert localising.main([*given, "--accumulate", "2"]) == 1
     assert "the loss counts positive points of whole batches; expected 1" in capsys.readouterr().err
 
 
@@ -458,7 +437,8 @@ def test_every_clip_of_a_batch_is_seen_once(processes, accumulate):
 def test_a_batch_that_cannot_be_shared_out():
     with pytest.raises(
         ValueError,
-        match="batch_size 10 must be a multiple of accumulate x processes = 2 x 4; the nearest is 8",
+        match="batch_size 10 must be a multiple of accumulate x processes = 2 x 4; "
+        "the nearest is 8",
     ):
         Shares(10, Recipe(steps=1, batch_size=10, accumulate=2), 0, 4, 0)
 
@@ -497,11 +477,12 @@ def test_averaged_weights_need_whole_ones(tmp_path):
 def test_another_recipe_in_the_same_folder(tmp_path):
     scaling.agree(tmp_path, Recipe(steps=5))
     # of a time with fewer options
-    (tmp_path / "recipe.json").write_text('{"steps": 5, "lr": 0.001}')
+    (tmp_path / "recipe.json").write_text('{"steps": 5, "lr": 0.001}', encoding="utf-8")
     scaling.agree(tmp_path, Recipe(steps=5))
     with pytest.raises(
         ValueError,
-        match=r"recipe.json: the run there has another recipe, \{'lr': \(0.001, 0.01\)\} \(there, here\)",
+        match=r"recipe.json: the run there has another recipe, "
+        r"\{'lr': \(0.001, 0.01\)\} \(there, here\)",
     ):
         scaling.agree(tmp_path, Recipe(steps=5, lr=0.01))
 
@@ -526,7 +507,7 @@ def test_a_loss_that_is_no_number_stops_the_run(source, tmp_path):
 def test_settings_can_be_read_by_accelerate(name):
     from accelerate.commands.config.config_args import load_config_from_file
 
-    config = load_config_from_file(str(ROOT / "vlact" / "launch" / f"{name}.yaml"))
+    config = load_config_from_file(str(ROOT / "vlact" / "tools" / "launch" / f"{name}.yaml"))
     assert config.num_processes == 8 and config.mixed_precision == "bf16"
     assert (
         config.distributed_type
@@ -535,6 +516,6 @@ def test_settings_can_be_read_by_accelerate(name):
 
 
 def test_the_slurm_script_is_bash():
-    script = ROOT / "vlact" / "launch" / "slurm.sh"
+    script = ROOT / "vlact" / "tools" / "launch" / "slurm.sh"
     subprocess.run(["bash", "-n", str(script)], check=True)
-    assert "vlact/tools/launch/ddp.yaml" in script.read_text()
+    assert "vlact/tools/launch/ddp.yaml" in script.read_text(encoding="utf-8")

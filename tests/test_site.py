@@ -25,9 +25,10 @@ PROFILE = "mini"
 CHECK = """<!doctype html><link rel="icon" href="data:,"><body><script>
 const pages = %s, found = [];
 const until = (test) => new Promise((done) => { const t0 = Date.now(); (function ask() {
-  if (test() || Date.now() - t0 > 8000) done(); else setTimeout(ask, 40); })(); });
+  if (test() || Date.now() - t0 > 60000) done(); else setTimeout(ask, 40); })(); });
 (async () => {
-  for (const width of [390, 1280]) for (const page of pages.filter((x) => width < 400 || !x.includes("/"))) {
+  const shown = (width) => pages.filter((x) => width < 400 || !x.includes("/"));
+  for (const width of [390, 1280]) for (const page of shown(width)) {
     const frame = document.createElement("iframe");
     frame.style = `width:${width}px;height:800px;border:0`;
     frame.src = page;
@@ -37,11 +38,14 @@ const until = (test) => new Promise((done) => { const t0 = Date.now(); (function
     for (const image of all("img")) image.loading = "eager";
     const videos = all("video");
     for (const v of videos) v.play().catch(() => {});
-    await until(() => all("img").every((x) => x.complete) && videos.every((x) => x.currentTime > 0));
+    const plays = (x) => x.currentTime > 0;
+    const print = (x) => parseFloat(frame.contentWindow.getComputedStyle(x).fontSize);
+    await until(() => all("img").every((x) => x.complete) && videos.every(plays));
     found.push({ page, width, over: inside.documentElement.scrollWidth - width,
       images: all("img").filter((x) => !x.naturalWidth).map((x) => x.src),
-      videos: videos.filter((x) => !(x.currentTime > 0) || x.error).map((x) => x.src), played: videos.length,
-      small: all("p, td, dd, li").filter((x) => parseFloat(frame.contentWindow.getComputedStyle(x).fontSize) < 12).length,
+      videos: videos.filter((x) => !plays(x) || x.error).map((x) => x.src),
+      played: videos.length,
+      small: all("p, td, dd, li").filter((x) => print(x) < 12).length,
       links: width < 400 ? all("a[href], link[href]").map((x) => x.href) : [] });
   }
   const answers = {};
@@ -74,7 +78,7 @@ def built(tmp_path_factory):
 def test_every_item_of_the_results_map_is_there(built):
     p, folder = built
     for row in pd.read_csv(p.figures / "index.csv").itertuples():
-        page = (folder / f"{row.paper}.html").read_text()
+        page = (folder / f"{row.paper}.html").read_text(encoding="utf-8")
         assert f'id="{row.item}"' in page, row.item
         for name in row.files.split():
             assert (folder / "figures" / name).read_bytes() == (p.figures / name).read_bytes()
@@ -83,7 +87,7 @@ def test_every_item_of_the_results_map_is_there(built):
 
 def test_numbers_of_a_table_stand_on_its_page(built):
     p, folder = built
-    page = (folder / "transfer.html").read_text()
+    page = (folder / "transfer.html").read_text(encoding="utf-8")
     for row in pd.read_csv(p.figures / "transfer_table2.csv", dtype=str).itertuples():
         assert re.search(
             rf"<td>{re.escape(row.model)}</td>.*?<td class=\"n\">{re.escape(row.HM)}</td>",
@@ -94,9 +98,12 @@ def test_numbers_of_a_table_stand_on_its_page(built):
 
 def test_pages_ask_nobody_else(built):
     for path in built[1].rglob("*.html"):
-        asked = re.findall(r'(?:src|href)="((?:https?:)?//[^"]+)"', path.read_text())
+        asked = re.findall(
+            r'(?:src|href)="((?:https?:)?//[^"]+)"', path.read_text(encoding="utf-8")
+        )
         loaded = re.findall(
-            r'(?:src="|<link[^>]*href="|@import |url\()((?:https?:)?//[^")]+)', path.read_text()
+            r'(?:src="|<link[^>]*href="|@import |url\()((?:https?:)?//[^")]+)',
+            path.read_text(encoding="utf-8"),
         )
         assert not loaded, f"{path.name}: loads {loaded[:2]}, of {asked[:3]}"
 
@@ -125,7 +132,7 @@ def test_text_of_results_cannot_become_markup(tmp_path, monkeypatch):
     }
     pd.DataFrame([row]).to_csv(here.figures / "index.csv", index=False)
     site.build(here, tmp_path / "site")
-    page = (tmp_path / "site" / "ace.html").read_text()
+    page = (tmp_path / "site" / "ace.html").read_text(encoding="utf-8")
     assert (
         "<script>alert" not in page
         and "<b onclick" not in page
@@ -139,15 +146,17 @@ def test_an_earlier_site_is_replaced_and_nothing_else(built, tmp_path, monkeypat
     p, folder = built
     again = tmp_path / "site"
     shutil.copytree(folder, again)
-    (again / "old.html").write_text("old")
+    (again / "old.html").write_text("old", encoding="utf-8")
     assert site.build(p, again) == again / "index.html" and not (again / "old.html").exists()
     (other := tmp_path / "mine").mkdir()
-    (other / "thesis.tex").write_text("x")
+    (other / "thesis.tex").write_text("x", encoding="utf-8")
     with pytest.raises(
         ValueError, match="mine: expected an earlier site or nothing, found other files"
     ):
         site.build(p, other)
-    assert (other / "thesis.tex").read_text() == "x" and not list(tmp_path.glob(".*"))
+    assert (other / "thesis.tex").read_text(encoding="utf-8") == "x" and not list(
+        tmp_path.glob(".*")
+    )
     with pytest.raises(
         FileNotFoundError,
         match=r"index.csv: no results of profile 'paper'; run `make repro PROFILE=paper` first",
@@ -162,7 +171,7 @@ def test_in_a_real_browser(built, tmp_path):
     """
     folder, done, said = built[1], threading.Event(), {}
     names = sorted(str(x.relative_to(folder)) for x in folder.rglob("*.html"))
-    (folder / "check.html").write_text(CHECK % json.dumps(names))
+    (folder / "check.html").write_text(CHECK % json.dumps(names), encoding="utf-8")
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def do_POST(self):
@@ -192,17 +201,17 @@ def test_in_a_real_browser(built, tmp_path):
         "--autoplay-policy=no-user-gesture-required",
     ]
     log = tmp_path / "log"
-    with open(log, "w") as stderr:
+    with open(log, "w", encoding="utf-8") as stderr:
         browser = subprocess.Popen(
             [CHROMIUM, *options, f"http://127.0.0.1:{server.server_port}/check.html"], stderr=stderr
         )
-        finished = done.wait(180)
-        browser.terminate()
-        browser.wait(20)
+        finished = done.wait(600)
+        browser.kill()
+        browser.wait()
     server.shutdown()
     (folder / "check.html").unlink()
-    assert finished, log.read_text()[-2000:]
-    console = [x for x in log.read_text().splitlines() if "CONSOLE" in x]
+    assert finished, log.read_text(encoding="utf-8")[-2000:]
+    console = [x for x in log.read_text(encoding="utf-8").splitlines() if "CONSOLE" in x]
     assert not console, console[:5]
     for x in said["found"]:
         where = f"{x['page']} at {x['width']} px"

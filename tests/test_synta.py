@@ -38,7 +38,7 @@ def turning(one, centre, axes) -> float:
 
 
 def gap(a, b) -> np.ndarray:
-    """Between the surfaces of two solids, at most (STEPS,); of their bounding spheres in the plane."""
+    """Between the surfaces of two solids, at most (STEPS,): of bounding spheres in the plane."""
     return np.linalg.norm((a.pos - b.pos)[:, [0, 2]], axis=1) - 0.62 * RADIUS * (a.size + b.size)
 
 
@@ -566,9 +566,9 @@ def test_lists_are_read_as_they_were_written(tmp_path):
         found.sort_values(key, ignore_index=True),
         table[found.columns].sort_values(key, ignore_index=True),
     )
-    assert (tmp_path / "fine_classes" / "val_set2_fine.txt").read_text().splitlines()[
-        0
-    ] == "appearing/3_1.mp4 0"
+    assert (tmp_path / "fine_classes" / "val_set2_fine.txt").read_text(
+        encoding="utf-8"
+    ).splitlines()[0] == "appearing/3_1.mp4 0"
 
 
 @pytest.mark.parametrize(
@@ -610,7 +610,7 @@ def test_lists_are_read_as_they_were_written(tmp_path):
 def test_a_broken_list_is_named_with_its_line(tmp_path, file, change, message):
     lists(tmp_path)
     path = tmp_path / file
-    path.write_text(change(path.read_text()))
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         transfer.clips(tmp_path, TAXONOMY)
 
@@ -624,7 +624,10 @@ def test_overlapping_sets_and_missing_videos_are_named(tmp_path):
         transfer.clips(tmp_path, TAXONOMY, tmp_path)
     for kind in transfer.KINDS:
         path = transfer.list_path(tmp_path, kind, "val", 1)
-        path.write_text(path.read_text().replace("appearing/1_1.mp4", "appearing/1_0.mp4"))
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("appearing/1_1.mp4", "appearing/1_0.mp4"),
+            encoding="utf-8",
+        )
     with pytest.raises(
         ValueError, match=r"'appearing/1_0.mp4' is in several lists \(set 1 train, set 1 val\)"
     ):

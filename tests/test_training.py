@@ -3,21 +3,23 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reference.processes import countdown, run
 from safetensors.torch import save_file
 
 from vlact import params
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.text import MINILM_SHA256, SentenceEncoder, find_minilm, sentence_encoder
 from vlact.runtime import jobs
+from vlact.stages.pretrain import pretraining as stage
 from vlact.stages.worlds import worlds
 from vlact.training import loop as training
 from vlact.training import pretraining
@@ -367,7 +369,7 @@ def test_wrong_or_missing_weights_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         find_minilm(tmp_path)
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (tmp_path / name).write_text("{}")
+        (tmp_path / name).write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=f"expected sha256 {MINILM_SHA256}"):
         find_minilm(tmp_path)
 
@@ -384,7 +386,9 @@ def slow_square(x, log):
 )
 def test_a_process_that_waits_for_workers_has_given_back_what_it_freed():
     def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
 
     jobs.run(slow_square, [(1, ""), (2, "")], 2, "squares")
     held = [b"x" * 100_000 for _ in range(4000)]
@@ -424,37 +428,48 @@ def test_inner_steps_of_a_job_count_only_where_it_says_so(capsys, monkeypatch):
 
 def test_progress_prints_plain_lines_with_the_time_left(capsys, monkeypatch):
     monkeypatch.setenv("VLACT_PROGRESS", "lines")
-    progress = jobs.Progress(4, "work", every_s=0.0)
+    now = 0.0
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now)
+    progress = jobs.Progress(4, "work", every_s=90.0)
     for _ in range(4):
-        time.sleep(0.01)
+        now += 60.0  # a minute for each of four pieces of work
         progress.update()
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("work: 25 %") and "min left" in lines[0]
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 50 %, 2.0 min left",
+        "work: 100 %, 0.0 min left",
+    ]
 
 
 def _write_often(path):
     for _ in range(200):
-        jobs.write_whole(Path(path), lambda data, f: f.write_text(data), "x" * 5000)
+        jobs.write_whole(
+            Path(path), lambda data, f: f.write_text(data, encoding="utf-8"), "x" * 5000
+        )
 
 
 def test_two_jobs_may_write_the_same_file_and_what_a_killed_one_left_is_removed(tmp_path):
     path = tmp_path / "shared.txt"
-    (tmp_path / "shared.txt.999999999.tmp").write_text("half")
+    (tmp_path / "shared.txt.999999999.tmp").write_text("half", encoding="utf-8")
     here = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {here!r}); from test_training import _write_often; _write_often({str(path)!r})"
+    code = (
+        f"import sys; sys.path.insert(0, {here!r})\n"
+        f"from test_training import _write_often\n_write_often({str(path)!r})"
+    )
     both = [
         subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)
     ]
-    errors = [child.communicate(timeout=120)[1].decode() for child in both]
+    errors = [child.communicate(timeout=600)[1].decode() for child in both]
     assert all(child.returncode == 0 for child in both), errors
-    assert path.read_text() == "x" * 5000 and [f.name for f in tmp_path.iterdir()] == ["shared.txt"]
+    assert path.read_text(encoding="utf-8") == "x" * 5000 and [
+        f.name for f in tmp_path.iterdir()
+    ] == ["shared.txt"]
 
 
 def test_what_a_killed_film_left_half_written_is_removed_and_nothing_else(tmp_path):
     from vlact import video
 
     for name in ("a.mp4.999999999.tmp", f"a.mp4.{os.getppid()}.tmp", "b.mp4"):
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text("", encoding="utf-8")
     frames = np.zeros((2, 16, 16, 3), np.uint8)
     jobs.kept(
         tmp_path / "note.json", lambda folder: video.write(folder / "a.mp4", frames, 8), tmp_path
@@ -466,43 +481,34 @@ def test_what_a_killed_film_left_half_written_is_removed_and_nothing_else(tmp_pa
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        jobs.write_whole(tmp_path / "a.txt", lambda data, f: f.write_text(str(1 / data)), 0)
+        jobs.write_whole(
+            tmp_path / "a.txt", lambda data, f: f.write_text(str(1 / data), encoding="utf-8"), 0
+        )
     assert not list(tmp_path.iterdir())
 
 
-def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
-    """kill -9 in the middle of pretraining, several times; then the hashes of an uninterrupted run."""
-    code = """
-import sys
-from vlact import params
-from vlact.training import loop as training
-from vlact.stages.pretrain import pretraining
-if __name__ == "__main__":
-    training.CHECKPOINT_EVERY = 4
-    p = params.load("smoke", sys.argv[1], workers=1, seeds=[0], pretrain__steps=16, pretrain__frame_steps=8, world__tutorial_videos=4)
-    pretraining(p)
-"""
-    script = tmp_path / "stage.py"
-    script.write_text(code)
+def pretrained_or_killed(name: str, checkpoints: int) -> None:
+    """The pretraining stage, killed after so many checkpoints, or never (0)."""
+    moment, save = countdown(checkpoints), jobs.Checkpoint.save
+
+    def saved(self, state) -> None:
+        save(self, state)
+        moment()
+
+    jobs.Checkpoint.save, training.CHECKPOINT_EVERY = saved, 4
+    small = {"pretrain__steps": 16, "pretrain__frame_steps": 8, "world__tutorial_videos": 4}
+    stage(params.load("smoke", name, workers=1, seeds=[0], **small))
+
+
+def test_a_stage_killed_again_and_again_ends_with_the_same_bytes():
+    """kill -9 in the middle of pretraining, three times; then the bytes of a run of one piece."""
     names = [f"killtest_{os.getpid()}_{k}" for k in "ab"]
     folders = {n: params.load("smoke", n) for n in names}
     try:
-        subprocess.run(
-            [sys.executable, str(script), names[0]], check=True, capture_output=True, timeout=300
-        )
-        rng = np.random.default_rng(0)
-        for _ in range(3):
-            child = subprocess.Popen(
-                [sys.executable, str(script), names[1]],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            time.sleep(float(rng.uniform(4, 11)))
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-        subprocess.run(
-            [sys.executable, str(script), names[1]], check=True, capture_output=True, timeout=300
-        )
+        assert run(pretrained_or_killed, names[0], 0) == 0
+        killed = [run(pretrained_or_killed, names[1], checkpoints) for checkpoints in (1, 2, 1)]
+        assert killed == [-signal.SIGKILL] * 3
+        assert run(pretrained_or_killed, names[1], 0) == 0
         files = {
             n: {
                 f.relative_to(p.data): f.read_bytes()
@@ -511,12 +517,9 @@ if __name__ == "__main__":
             }
             for n, p in folders.items()
         }
-        assert files[names[0]] == files[names[1]] and any(
-            f.suffix == ".safetensors" for f in files[names[0]]
-        )
+        assert files[names[0]] == files[names[1]]
+        assert any(f.suffix == ".safetensors" for f in files[names[0]])
     finally:
-        import shutil
-
         for p in folders.values():
             shutil.rmtree(p.data, ignore_errors=True)
             shutil.rmtree(p.scratch, ignore_errors=True)
@@ -556,13 +559,13 @@ def test_bad_parameters_are_named(arguments, message):
 
 
 def test_unknown_and_missing_keys_of_the_file_are_named(tmp_path):
-    text = (params.ROOT / "params.yaml").read_text()
+    text = (params.ROOT / "params.yaml").read_text(encoding="utf-8")
     for old, new, message in (
         ("tau: 0.02", "tua: 0.02", r"unknown parameters \['tua'\], missing \['tau'\]"),
         ("tau: 0.02", "tau: 2e-2", "expected float, got '2e-2'"),
     ):
         path = tmp_path / "params.yaml"
-        path.write_text(text.replace(old, new))
+        path.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             params.load("mini", path=path)
 

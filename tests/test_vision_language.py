@@ -32,8 +32,9 @@ from vlact.papers.actionvlm.localizing import Clock, Sequence, window
 CLASSES = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
 LENGTH = 16
 RECIPE = {
-    "window": LENGTH, "batch_size": 4, "epochs": 4, "noise": 0.1, "reg_weight": 1.0, "ema": 0.5, "lr": 2e-3, "weight_decay": 0.05,
-    "rank": 4, "warm_epochs": 1, "pre_nms_topk": 2000, "nms": {"sigma": 0.5, "max_seg_num": 20},
+    "window": LENGTH, "batch_size": 4, "epochs": 4, "noise": 0.1, "reg_weight": 1.0, "ema": 0.5,
+    "lr": 2e-3, "weight_decay": 0.05, "rank": 4, "warm_epochs": 1, "pre_nms_topk": 2000,
+    "nms": {"sigma": 0.5, "max_seg_num": 20},
 }  # fmt: skip
 CONFIG = LocalizerConfig(feature_dim=6, classes=2, dim=8, heads=2, embeds=1, stems=1, levels=2)
 
@@ -57,7 +58,9 @@ def reader(tmp_path):
     )
     Reader.load(tmp_path / "reader.safetensors").save(tmp_path / "biased_reader.safetensors")
     save_file(SAID, tmp_path / "clauses.safetensors")
-    (tmp_path / "words.json").write_text(json.dumps({"names": list(CLASSES), "steps": LENGTH}))
+    (tmp_path / "words.json").write_text(
+        json.dumps({"names": list(CLASSES), "steps": LENGTH}), encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -430,8 +433,9 @@ def test_one_step_under_the_paper_s_shapes():
 
     q, frames, dim, rank = QWEN25_1B5, 768, 384, 128
     shape = Qwen2Config(
-        vocab_size=q.vocabulary, hidden_size=q.hidden, intermediate_size=q.intermediate, num_hidden_layers=1, num_attention_heads=q.heads,
-        num_key_value_heads=q.kv_heads, max_position_embeddings=32768, tie_word_embeddings=True,
+        vocab_size=q.vocabulary, hidden_size=q.hidden, intermediate_size=q.intermediate,
+        num_hidden_layers=1, num_attention_heads=q.heads, num_key_value_heads=q.kv_heads,
+        max_position_embeddings=32768, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
     lm = Qwen2ForCausalLM._from_config(shape, attn_implementation="sdpa", dtype=torch.bfloat16)
@@ -531,7 +535,9 @@ def published(tmp_path):
     """The folder that the alignment stage leaves of one."""
     torch.manual_seed(0)
     Reader.over(lm := publish(tmp_path / "lm"), 6).save(tmp_path / "reader.safetensors")
-    (tmp_path / "words.json").write_text(json.dumps({"folder": lm, "steps": LENGTH}))
+    (tmp_path / "words.json").write_text(
+        json.dumps({"folder": lm, "steps": LENGTH}), encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -567,7 +573,7 @@ def setting_of(folder):
     "variant", [v for v in VARIANTS if v.reads and v.lm != "biased"], ids=lambda v: v.name
 )
 def test_every_row_trains_over_a_published_model(published, variant):
-    """LoRA and all that is new learn; the model's own weights stay as they are and in their folder."""
+    """LoRA and all that is new learn; the model's own weights stay as and where they are."""
     from safetensors.torch import load_file
 
     own = load_file(published / "lm" / "model.safetensors")
@@ -682,7 +688,7 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
         alignment(p)
     video.write(source / "two.mp4", film[::-1], 8)
     (source / "descriptions.json").write_text(
-        json.dumps({c: f"someone shows {c}" for c in reversed(descriptions())})
+        json.dumps({c: f"someone shows {c}" for c in reversed(descriptions())}), encoding="utf-8"
     )
     assert descriptions(p)["Diving"] == "someone shows Diving" and list(descriptions(p)) == list(
         descriptions()
@@ -693,7 +699,8 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     activitynet.write_ground_truth(pd.DataFrame(long), source / "sessions.json")
     with pytest.raises(
         ValueError,
-        match="descriptions.json: no description of 'Walking the dog', one of 1 classes of sessions.json",
+        match="descriptions.json: no description of 'Walking the dog', "
+        "one of 1 classes of sessions.json",
     ):
         descriptions(p, "sessions")
     (source / "descriptions.json").unlink()

@@ -1,12 +1,10 @@
 """Scene, renderer and workbench."""
 
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from vlact.language import tasks
 from vlact.metrics.classification import random_guess
@@ -125,18 +123,6 @@ def test_opacity_blends_back_to_front():
 def test_render_needs_times_for_every_scene():
     with pytest.raises(ValueError, match="one array per scene"):
         render([lone("box")], [])
-
-
-def test_renderer_is_faster_than_the_slow_one_by_far():
-    torch.set_num_threads(1)
-    scene = lone("box")
-    render([scene], [np.arange(8) / 8], (24, 24))
-    start = time.perf_counter()
-    render_flat(scene, 0.0, 24, 24)
-    slow = time.perf_counter() - start
-    start = time.perf_counter()
-    render([scene], [np.arange(8) / 8], (24, 24))
-    assert slow / ((time.perf_counter() - start) / 8) > 50
 
 
 # The workbench

@@ -1,8 +1,8 @@
 """ACE's step as the equations read: every string through the text trunk, every clip through every
 block.
 
-The oracle for `vlact.losses.ace`, `vlact.training.loop.embed_sets` and the kept activations, and
-the slow side of the step-time ratio in notebook 11.
+The oracle for `vlact.losses.ace`, `ACE.embed_sets` of `vlact.models.zoo.ace` and the kept
+activations, and the slow side of the step-time ratio in notebook 11.
 """
 
 import torch

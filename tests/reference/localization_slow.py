@@ -20,7 +20,7 @@ def interpolated(precision, recall):
 
 
 def activitynet_ap(gt, pred, threshold):
-    """gt: (video, start, end) rows of one class; pred: (video, start, end, score), in file order."""
+    """gt: (video, start, end) rows of a class; pred: (video, start, end, score), in file order."""
     free, hits = [True] * len(gt), []
     for video, start, end, _ in sorted(pred, key=lambda r: -r[3]):
         near = [(iou(g[1:], (start, end)), -j) for j, g in enumerate(gt) if g[0] == video]

@@ -8,7 +8,9 @@ import numpy as np
 import yaml
 
 SEPARATOR, NOTHING = " ; ", "nothing"  # of answers, see `vlact.metrics.proposals`
-WORDS: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "poses.yaml").read_text())
+WORDS: dict[str, list[str]] = yaml.safe_load(
+    (Path(__file__).parent / "poses.yaml").read_text(encoding="utf-8")
+)
 
 
 def moments(poses: list[str], most: int = 4, words: dict[str, list[str]] = WORDS) -> list[str]:

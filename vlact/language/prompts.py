@@ -104,7 +104,7 @@ def language_of(folder: str | Path) -> tuple[object, int, dict[str, Tensor]]:
         Tokenizer, steps that the language model reads at once, and features of clauses, none of a
         published one.
     """
-    found = json.loads((Path(folder) / "words.json").read_text())
+    found = json.loads((Path(folder) / "words.json").read_text(encoding="utf-8"))
     if "folder" in found:
         return published_tokenizer(ROOT / found["folder"]), found["steps"], {}
     return (

@@ -57,7 +57,7 @@ class Endpoint:
         name = hashlib.sha256(f"{self.model}\n{prompt}".encode()).hexdigest()[:16]
         path = self.folder / f"{name}.json"
         if path.is_file():
-            return json.loads(path.read_text())["answer"]
+            return json.loads(path.read_text(encoding="utf-8"))["answer"]
         if not self.url:
             raise ValueError(
                 f"{path}: no answer of model {self.model!r} is kept for this prompt; set "
@@ -94,7 +94,7 @@ class Endpoint:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(kept, indent=1))
+        temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
         os.replace(temporary, path)
         return answer
 
@@ -102,7 +102,7 @@ class Endpoint:
 def prompt_for(action: Action, count: int, setting: str) -> str:
     """ACE's prompt for `count` synonyms of an action."""
     return (
-        PROMPT_FILE.read_text()
+        PROMPT_FILE.read_text(encoding="utf-8")
         .strip()
         .replace("toy assembly", setting)
         .replace("(X)", f"({phrase(*action)})")
@@ -191,7 +191,8 @@ def main(arguments: list[str]) -> int:
     temporary = out.with_suffix(".tmp")
     temporary.write_text(
         f"# {model}, prompt of ACE's appendix 6.1, setting {SETTING[dataset]!r}\n"
-        + yaml.safe_dump(trees.words, sort_keys=False)
+        + yaml.safe_dump(trees.words, sort_keys=False),
+        encoding="utf-8",
     )
     os.replace(temporary, out)
     return 0

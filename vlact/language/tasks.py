@@ -149,7 +149,7 @@ class Task:
 
 def srt_labels(dataset: str) -> list[list[str]]:
     """Label sets of the paper's Tables 7-9: `ATA`, `IKEA` or `GTEA`, one list of labels a run."""
-    sets = yaml.safe_load(SRT_FILE.read_text())
+    sets = yaml.safe_load(SRT_FILE.read_text(encoding="utf-8"))
     if dataset not in sets:
         raise ValueError(
             f"{SRT_FILE}: no label sets for {dataset!r}; expected one of {sorted(sets)}"

@@ -317,14 +317,18 @@ def agree(out: Path, recipe: Recipe) -> None:
         asdict(recipe),
         {f.name: f.default for f in fields(Recipe)},
     )
-    other = usual | json.loads(path.read_text()) if path.is_file() else mine
+    other = usual | json.loads(path.read_text(encoding="utf-8")) if path.is_file() else mine
     if changed := {k: (other[k], mine[k]) for k in mine if other[k] != mine[k]}:
         raise ValueError(
             f"{path}: the run there has another recipe, {changed} (there, here); choose another "
             "folder or the same recipe"
         )
     if not path.is_file():
-        write_whole(path, lambda text, f: f.write_text(text), json.dumps(mine, indent=1) + "\n")
+        write_whole(
+            path,
+            lambda text, f: f.write_text(text, encoding="utf-8"),
+            json.dumps(mine, indent=1) + "\n",
+        )
 
 
 def keep(accelerator, out: Path, step: int, curve: list[dict], mean: nn.Module | None) -> None:
@@ -338,7 +342,7 @@ def keep(accelerator, out: Path, step: int, curve: list[dict], mean: nn.Module |
     if accelerator.is_main_process:
         if mean is not None:
             torch.save(mean.state_dict(), fresh / "mean.pt")
-        (fresh / "curve.json").write_text(json.dumps(curve))
+        (fresh / "curve.json").write_text(json.dumps(curve), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
         for old in sorted(out.glob("state-*"))[:-1] + list(out.glob("unfinished-*")):
@@ -356,7 +360,7 @@ def resume(accelerator, out: Path, mean: nn.Module | None) -> tuple[int, list[di
         mean.load_state_dict(
             torch.load(states[-1] / "mean.pt", weights_only=True, map_location=accelerator.device)
         )
-    curve = json.loads((states[-1] / "curve.json").read_text())
+    curve = json.loads((states[-1] / "curve.json").read_text(encoding="utf-8"))
     return curve[-1]["step"], curve
 
 

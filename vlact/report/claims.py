@@ -243,7 +243,7 @@ class Results:
         """Confidence and covered share by seed, percent, on clips that only look like an action
         (Table 5).
         """
-        events = json.loads((self.p.data / "stadium" / "events.json").read_text())
+        events = json.loads((self.p.data / "stadium" / "events.json").read_text(encoding="utf-8"))
         clips = pd.DataFrame(
             [
                 {"video": v, **d}
@@ -729,7 +729,7 @@ def shown_in(stem: str) -> tuple[str, str]:
     """
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         heading = ""
-        for cell in json.loads(path.read_text())["cells"]:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             source = "".join(cell["source"])
             if cell["cell_type"] == "markdown":
                 heading = (

@@ -92,7 +92,7 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
         write_text(out / name, made.get_template(template).render(given))
 
     for name in ("site.css", "site.js"):
-        write_text(out / name, (folder / name).read_text())
+        write_text(out / name, (folder / name).read_text(encoding="utf-8"))
     (out / "figures").mkdir()
     for name in sorted({f for files in index["files"] for f in files.split()}):
         shutil.copy(p.figures / name, out / "figures" / name)
@@ -153,7 +153,7 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
 def caption(folder: Path, stem: str) -> str:
     """What stands below a table, or beside a figure."""
     path = folder / f"{stem}.md"
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return "\n".join(x for x in lines if not x.startswith("|")).strip()
 
 

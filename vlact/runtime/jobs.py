@@ -126,8 +126,10 @@ def kept(note: Path, function: Callable, *args):
     stage does no job twice.
     """
     if not note.is_file():
-        write_whole(note, lambda x, f: f.write_text(json.dumps(x)), function(*args))
-    return json.loads(note.read_text())
+        write_whole(
+            note, lambda x, f: f.write_text(json.dumps(x), encoding="utf-8"), function(*args)
+        )
+    return json.loads(note.read_text(encoding="utf-8"))
 
 
 class Checkpoint:

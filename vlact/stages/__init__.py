@@ -50,7 +50,7 @@ class Stage:
     def done(self, p: Params, folder: Path) -> bool:
         """Whether `folder` holds the stage's output, made by this code and these parameters."""
         note = folder / "made_by.json"
-        return note.is_file() and json.loads(note.read_text())["key"] == self.key(p)
+        return note.is_file() and json.loads(note.read_text(encoding="utf-8"))["key"] == self.key(p)
 
     def finish(self, p: Params, folder: Path) -> None:
         """Sign the stage's output and throw its checkpoints away."""
@@ -60,7 +60,7 @@ class Stage:
 
     def _sign(self, p: Params, note: Path) -> None:
         text = json.dumps({"stage": self.name, "key": self.key(p)}) + "\n"
-        write_whole(note, lambda t, f: f.write_text(t), text)
+        write_whole(note, lambda t, f: f.write_text(t, encoding="utf-8"), text)
 
     def must_run(self, p: Params, folder: Path, must_exist: bool) -> bool:
         """Whether the stage has to run; `must_exist` asks on behalf of a later stage.
@@ -82,7 +82,9 @@ class Stage:
                 f"run `make repro PROFILE={p.profile}`"
             )
         begun = folder / BEGUN
-        if not begun.is_file() or json.loads(begun.read_text())["key"] != self.key(p):
+        if not begun.is_file() or json.loads(begun.read_text(encoding="utf-8"))["key"] != self.key(
+            p
+        ):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             self._sign(p, begun)

@@ -65,8 +65,8 @@ def across(p: Params, must_exist: bool = False) -> None:
     actionvlm(p, must_exist=True)
     ace(p, must_exist=True)
     transfer(p, must_exist=True)
-    a, work, others = p.across, ACROSS.work(p), yaml.safe_load(OTHERS.read_text())
-    drills = json.loads((p.data / "stadium" / "drills.json").read_text())
+    a, work, others = p.across, ACROSS.work(p), yaml.safe_load(OTHERS.read_text(encoding="utf-8"))
+    drills = json.loads((p.data / "stadium" / "drills.json").read_text(encoding="utf-8"))
     held_out = [v for v, d in drills.items() if d["split"] == "held out"]
     recipe, features = (
         asdict(p.align) | {"steps": a.steps, "lm_stride": a.lm_stride},

@@ -83,7 +83,9 @@ def descriptions(p: Params | None = None, name: str = "ground_truth") -> dict[st
         there, own = set(truth_of(p, name)["label"]), p.data / "stadium" / "descriptions.json"
         classes = [k for k in known if k in there] + sorted(there - set(known))
         known = (
-            json.loads(own.read_text()) if own.is_file() else {k: known.get(k, k) for k in classes}
+            json.loads(own.read_text(encoding="utf-8"))
+            if own.is_file()
+            else {k: known.get(k, k) for k in classes}
         )
         if missing := [k for k in classes if k not in known]:
             raise ValueError(

@@ -101,7 +101,9 @@ def published(p: Params, folder: Path, source: Path, names: list[str], work: Pat
         )
     if not (folder / "reader.safetensors").is_file():
         words = {"folder": a.language, "steps": a.reach}
-        write_whole(folder / "words.json", lambda d, f: f.write_text(json.dumps(d)), words)
+        write_whole(
+            folder / "words.json", lambda d, f: f.write_text(json.dumps(d), encoding="utf-8"), words
+        )
         torch.manual_seed(0)
         Reader.over(a.language, dim_of(features), a.lm_stride).save(folder / "reader.safetensors")
 
@@ -139,7 +141,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         asdict(p.align),
         float(p.stadium.fps),
     )
-    drills = json.loads((source / "drills.json").read_text())
+    drills = json.loads((source / "drills.json").read_text(encoding="utf-8"))
     held_out = [v for v, d in drills.items() if d["split"] == "held out"]
     eye = work / "eye.safetensors"
     poses = [

@@ -34,7 +34,7 @@ TRAININGS = {  # on the TimeSformer of ACE's pretraining, all blocks
 
 def other_names(classes: pd.DataFrame) -> list[list[str]]:
     """Names of the coarse motions, a list a run; run 0 has their own."""
-    own, names = coarse_names(classes), yaml.safe_load(NAMES.read_text())
+    own, names = coarse_names(classes), yaml.safe_load(NAMES.read_text(encoding="utf-8"))
     return [own, *map(list, zip(*(names[n] for n in own), strict=True))]
 
 

@@ -81,7 +81,7 @@ def stadium(p: Params, must_exist: bool = False) -> None:
     for name, content in (("events", events), ("drills", drills)):
         write_whole(
             folder / f"{name}.json",
-            lambda text, path: path.write_text(text),
+            lambda text, path: path.write_text(text, encoding="utf-8"),
             json.dumps(content) + "\n",
         )
     STADIUM.finish(p, folder)
@@ -102,7 +102,7 @@ def events_of(p: Params) -> dict[str, dict]:
     path = p.data / "stadium" / "events.json"
     return defaultdict(
         lambda: {"distractors": [], "poses": []},
-        json.loads(path.read_text()) if path.is_file() else {},
+        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {},
     )
 
 

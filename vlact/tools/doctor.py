@@ -332,7 +332,9 @@ def examine(profile: str) -> pd.DataFrame:
         try:
             write_whole(
                 folder / "SHA256SUMS",
-                lambda x, f: f.write_text("".join(f"{v}  {k}\n" for k, v in sorted(x.items()))),
+                lambda x, f: f.write_text(
+                    "".join(f"{v}  {k}\n" for k, v in sorted(x.items())), encoding="utf-8"
+                ),
                 seen,
             )
         except OSError as error:
@@ -409,7 +411,7 @@ def downloads(folder: Path) -> dict[Path, tuple[str, str]]:
     """
     out = {}
     for note in sorted(folder.glob("**/.cache/huggingface/download/**/*.metadata")):
-        revision, sha256 = (note.read_text().split() + ["", ""])[:2]
+        revision, sha256 = (note.read_text(encoding="utf-8").split() + ["", ""])[:2]
         if re.fullmatch("[0-9a-f]{64}", sha256):  # small files have one of git's instead
             root = next(p for p in note.parents if p.name == ".cache").parent
             out[root / note.relative_to(root / ".cache/huggingface/download").with_suffix("")] = (
@@ -426,7 +428,9 @@ def noted(path: Path) -> dict[str, str]:
         ValueError: A line of another layout.
     """
     out = {}
-    for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), 1
+    ):
         if not (found := re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)):
             raise ValueError(
                 f"{path}, line {number}: expected 64 hexadecimal digits, two spaces and a file, "

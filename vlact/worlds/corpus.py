@@ -25,7 +25,9 @@ from vlact.worlds.render import render
 from vlact.worlds.things import ANYTHING, TUTORIAL_OBJECTS
 from vlact.worlds.workbench import ATA_VIEWS, IKEA_VIEWS, OBJECTLESS, VERBS, act, person, place
 
-CAPTIONS = yaml.safe_load((Path(__file__).parent.parent / "language" / "captions.yaml").read_text())
+CAPTIONS = yaml.safe_load(
+    (Path(__file__).parent.parent / "language" / "captions.yaml").read_text(encoding="utf-8")
+)
 # novel classes; base classes half of it, theirs is not published
 EXPONENT = {"ata": 0.94, "ikea": 1.53, "gtea": 1.14}
 PROGRAM = {"put": "put down"}  # dataset verbs whose motion program has another name

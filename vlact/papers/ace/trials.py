@@ -233,7 +233,7 @@ def tune_job(
     path = Path(out)
     note = path.with_suffix(".json")
     if note.is_file() and (model_out is None or Path(model_out).is_file()):
-        return json.loads(note.read_text())
+        return json.loads(note.read_text(encoding="utf-8"))
     words, table = put(load_file(files.words)), pd.read_parquet(files.table)
     task, views = next(iter(tests.values())), ace["views"]
     train, test = (
@@ -308,7 +308,9 @@ def tune_job(
     if more:
         scores = scores.merge(pd.DataFrame(more), on=["model", "lr", "epoch"])
     write_whole(path, lambda d, p: d.to_parquet(p, index=False), predictions)
-    write_whole(note, lambda d, p: p.write_text(json.dumps(d)), scores.to_dict("records"))
+    write_whole(
+        note, lambda d, p: p.write_text(json.dumps(d), encoding="utf-8"), scores.to_dict("records")
+    )
     return scores.to_dict("records")
 
 

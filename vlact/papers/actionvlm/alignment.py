@@ -530,7 +530,7 @@ def align_job(
     write_whole(Path(out).with_name("clauses.safetensors"), lambda d, f: save_file(d, f), said)
     write_whole(
         Path(out).with_name("words.json"),
-        lambda d, f: f.write_text(json.dumps(d)),
+        lambda d, f: f.write_text(json.dumps(d), encoding="utf-8"),
         {"names": names, "steps": window},
     )
     torch.set_num_threads(threads)

@@ -337,7 +337,7 @@ def reasoner(
             f"{missing[0]}: no such file; expected {', '.join(f.name for f in needed)}"
         )
     try:
-        texts = json.loads(given.descriptions.read_text())
+        texts = json.loads(given.descriptions.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
             f"{given.descriptions}: expected json, a description by class; {error}"

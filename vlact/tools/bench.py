@@ -1,0 +1,267 @@
+"""What the fast paths gain over code that reads like the definition: ratios, on the machine named.
+
+Each comparison runs both sides in turn, in one process on one thread, several times; a row holds
+the median ratio and the lowest and the highest. Both sides must agree, or nothing is reported. The
+slow sides lie in `tests/reference` of a checkout, where tests hold them equal, too.
+
+`vlact.metrics.bench`, `vlact.models.bench` and `vlact.video.bench` add tables of their own.
+"""
+
+import argparse
+import importlib
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from vlact import ROOT
+from vlact.runtime.jobs import write_whole
+
+PARTS = ("vlact.metrics.bench", "vlact.models.bench", "vlact.video.bench")
+LIBRARIES = ("torch", "numpy", "pandas", "transformers")
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two ways to the same result.
+
+    Attributes:
+        work: What is done.
+        peer: What the library's way is held against.
+        ours_s, theirs_s: Processor seconds of every repetition, for the same amount of work.
+        found, wanted: What either returned.
+    """
+
+    work: str
+    peer: str
+    ours_s: tuple[float, ...]
+    theirs_s: tuple[float, ...]
+    found: object
+    wanted: object
+
+    def row(self) -> dict:
+        """`work, peer, ratio, lowest, highest, ours_ms`; a ratio says how many times faster."""
+        ratios = [slow / fast for fast, slow in zip(self.ours_s, self.theirs_s, strict=True)]
+        return {
+            "work": self.work,
+            "peer": self.peer,
+            "ratio": statistics.median(ratios),
+            "lowest": min(ratios),
+            "highest": max(ratios),
+            "ours_ms": 1e3 * statistics.median(self.ours_s),
+        }
+
+
+def spent(function: Callable) -> tuple[object, float]:
+    """What it returned, and its processor seconds."""
+    start = time.process_time()
+    result = function()
+    return result, time.process_time() - start
+
+
+def compare(
+    work: str,
+    peer: str,
+    ours: Callable,
+    theirs: Callable,
+    repeats: int = REPEATS,
+    times: float = 1.0,
+) -> Comparison:
+    """Run both in turn, so that a machine that slows down slows both.
+
+    Args:
+        work, peer: See `Comparison`.
+        ours, theirs: Without arguments; `ours` is called once more before, to be warm.
+        repeats: Of the pair.
+        times: How often the work of `theirs` makes that of `ours`.
+    """
+    ours()
+    pairs = [(spent(ours), spent(theirs)) for _ in range(repeats)]
+    (found, _), (wanted, _) = pairs[-1]
+    ours_s = tuple(fast for (_, fast), _ in pairs)
+    theirs_s = tuple(times * slow for _, (_, slow) in pairs)
+    return Comparison(work, peer, ours_s, theirs_s, found, wanted)
+
+
+def machine() -> str:
+    """Processor, cores and versions."""
+    lines, file = [], Path("/proc/cpuinfo")
+    if file.is_file():
+        lines = [x for x in file.read_text(encoding="utf-8").splitlines() if "model name" in x]
+    cpu = lines[0].split(":")[1].strip() if lines else platform.processor() or platform.machine()
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return f"{cpu}, {os.cpu_count()} cores; python {platform.python_version()}, {versions}"
+
+
+def oracle(name: str):
+    """A module of `tests/reference`.
+
+    Raises:
+        FileNotFoundError: An installed package without its checkout.
+    """
+    folder = ROOT / "tests" / "reference"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; run this in a checkout of the project")
+    if str(folder.parent) not in sys.path:
+        sys.path.insert(0, str(folder.parent))
+    return importlib.import_module(f"reference.{name}")
+
+
+def agreeing(comparison: Comparison, agree: bool) -> Comparison:
+    """The comparison, whose sides must have come to the same."""
+    if not agree:
+        raise ArithmeticError(
+            f"{comparison.work}: expected what {comparison.peer} gives, got something else; "
+            "run the tests"
+        )
+    return comparison
+
+
+def rendering(repeats: int = REPEATS) -> Comparison:
+    """Sixty-four frames of 24 pixels, against a march along every ray of one."""
+    from vlact.worlds.render import render
+    from vlact.worlds.scene import Body, Camera, Part, Scene, Track
+
+    slow, frames, size = oracle("render_slow").render_flat, 64, (24, 24)
+    part = Part("box", (0.5, 0.6, 0.4), (0.9, 0.3, 0.2), pattern="half", colour2=(0.1, 0.3, 0.8))
+    camera = Camera(Track.of(0.3, 2.0, 3.2), Track.of(0, 1.0, 0), 45)
+    body = Body([part], Track.of(0, 1.2, 0), Track.of(25, 40, 15))
+    scene = Scene([body], camera, light=(0.3, 1.0, 0.6))
+    made = compare(
+        "rendering",
+        "a march along every ray",
+        lambda: render([scene], [np.arange(frames) / frames], size)[0][0] / 255,
+        lambda: slow(scene, 0.0, *size)[0],
+        repeats,
+        frames,
+    )
+    # a ray that grazes an edge may fall on either side of it
+    close = np.abs(made.found - made.wanted).max(-1) < 0.05
+    return agreeing(made, close.mean() > 0.9)
+
+
+def ace_step(repeats: int = REPEATS, clips: int = 8) -> Comparison:
+    """A step of ACE on ATA's actions from kept features, against every string through the text
+    trunk and every clip through every block.
+    """
+    from vlact.language import tasks
+    from vlact.language.trees import ActionTexts, phrase
+    from vlact.models.dual import DualConfig, DualEncoder
+    from vlact.models.text import sentence_encoder
+    from vlact.models.zoo.ace import ACE, LITERAL
+
+    naive, trained_blocks, tau, seed = oracle("ace_naive").naive_ace_step, 1, 0.1, 0
+    task, trunk = tasks.dataset("ata"), sentence_encoder()
+    plan, names = ActionTexts(list(task.base), task.trees), [phrase(*a) for a in task.base]
+    words = dict(zip(plan.texts, trunk(plan.texts), strict=True))
+    torch.manual_seed(seed)
+    config = DualConfig(
+        image_size=32,
+        patch_size=16,
+        num_frames=4,
+        dim=64,
+        depth=4,
+        heads=2,
+        embed_dim=32,
+        text_dim=len(words[names[0]]),
+        conv_stem=True,
+    )
+    encoder = DualEncoder(config).eval()
+    method = ACE(encoder, words, names, tau, trained_blocks, plan, **LITERAL, seed=seed)
+    drawn, shadow = plan.draw(np.random.default_rng(seed))
+    plan.draw = lambda rng: (drawn, shadow)  # the same draw for both
+    shape = (clips, config.num_frames, config.image_size, config.image_size, 3)
+    batch, labels = torch.randint(0, 255, shape, dtype=torch.uint8), torch.arange(clips)
+    with torch.no_grad():
+        kept = method.keep(batch)
+
+    def backward(loss: Tensor) -> float:
+        loss.backward()
+        return loss.item()
+
+    given = (encoder, trunk.encode, batch, labels, plan, drawn, shadow, tau, method.frozen)
+    method.requires_grad_(False)
+    for parameter, _ in method.trained():
+        parameter.requires_grad_()
+    made = compare(
+        "a step of ACE",
+        "every string and every clip anew",
+        lambda: backward(method.loss(kept, labels)),
+        lambda: backward(naive(*given)),
+        repeats,
+    )
+    return agreeing(made, abs(made.found - made.wanted) < 1e-3 * abs(made.wanted))
+
+
+def planning(repeats: int = REPEATS) -> Comparison:
+    """The cost of a training step counted on shapes alone, against the step itself."""
+    from vlact.models.zoo.resnet50 import ResNet50
+    from vlact.tools import plans
+
+    def counted(device: str) -> plans.Step:
+        with torch.device(device):
+            model = ResNet50(10, frames=8).train()
+            clips = torch.zeros(4, 8, 112, 112, 3, dtype=torch.uint8)
+            return plans.measured(model, lambda: model(clips).sum(), len(clips))
+
+    made = compare(
+        "the plan of a training step",
+        "the step on real tensors",
+        lambda: counted("meta"),
+        lambda: counted("cpu"),
+        repeats,
+    )
+    sides = [(s.fixed, s.kept, s.flops) for s in (made.found, made.wanted)]
+    return agreeing(made, np.allclose(*sides, rtol=0.02))
+
+
+def others() -> list[pd.DataFrame]:
+    """The tables of `PARTS` that are there."""
+    tables = []
+    for name in PARTS:
+        try:
+            part = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not name.startswith(error.name):  # something that the part needs
+                raise
+            continue
+        tables.append(part.table().assign(part=name.split(".")[1]))
+    return tables
+
+
+def table(repeats: int = REPEATS) -> pd.DataFrame:
+    """Every row, `part, work, peer, ratio, lowest, highest, ours_ms` first."""
+    torch.set_num_threads(1)
+    own = [f(repeats).row() for f in (rendering, ace_step, planning)]
+    found = pd.concat([pd.DataFrame(own).assign(part="tools"), *others()], ignore_index=True)
+    return found[["part", *found.columns.drop("part")]]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="vlact.tools.bench", description=__doc__)
+    parser.add_argument("csv", type=Path, nargs="?", help="where the table goes")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    given = parser.parse_args(arguments)
+    found, on = table(given.repeats), machine()
+    print(on)
+    print(found.round(2).to_string(index=False, na_rep=""))
+    if given.csv:
+        write_whole(
+            given.csv, lambda data, to: data.to_csv(to, index=False), found.assign(machine=on)
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
