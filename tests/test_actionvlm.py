@@ -128,7 +128,7 @@ def test_both_kernels_see_the_same_and_others_are_refused(attention):
     "options, message",
     [
         ({"attention": "full"}, "attention must be one of"),
-        ({"lm_stride": 0}, "lm_stride must be at least 1"),
+        ({"lm_stride": 0}, "lm_stride must be a whole number in 1"),
     ],
 )
 def test_wrong_options_are_named(options, message):

@@ -112,7 +112,6 @@ def test_every_key_of_a_checkpoint_is_accounted_for(tmp_path):
 
 
 def test_a_checkpoint_from_a_stranger_cannot_run_code(tmp_path):
-    import pickle
 
     class Evil:
         def __reduce__(self):
@@ -338,7 +337,7 @@ def test_xclip_is_that_of_transformers(tmp_path):
         expected = theirs(
             input_ids=ids, pixel_values=(clips.permute(0, 1, 4, 2, 3) / 255 - mean) / std
         ).logits_per_video
-        found = ours.scores(ours.keep(clips), [[n] for n in names])
+        found = ours.scores(ours.frozen_features(clips), [[n] for n in names])
     torch.testing.assert_close(found, expected / ours.logit_scale, atol=1e-5, rtol=1e-5)
     assert found.std() > 0.001
     lacking = {
@@ -674,6 +673,7 @@ def test_the_ladder_begins_with_published_weights(tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
     from vlact import params
+    from vlact.models import files
     from vlact.models.text import sentence_encoder
     from vlact.stages import pretrain
 
@@ -707,6 +707,7 @@ def test_the_ladder_begins_with_published_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "frames_of", frames_of)
     monkeypatch.setattr(pretrain, "worlds", lambda *_, **__: None)
     monkeypatch.setattr(params, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
     sentence_encoder.cache_clear()
     shape = {
         "image_size": 16,

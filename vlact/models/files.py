@@ -5,7 +5,9 @@ run code, and nothing in it is believed before it is checked.
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -42,7 +44,8 @@ def bounded(config, least: int = 1, **most: int) -> None:
     """
     for name, high in most.items():
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= high:
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not whole or not least <= value <= high:
             raise ValueError(
                 f"{type(config).__name__}.{name} must be a whole number in {least}..{high}; "
                 f"got {value!r}"
@@ -146,15 +149,13 @@ def inside(place: str, path: str | Path, what: str) -> str:
     Raises:
         ValueError: It leads elsewhere.
     """
-    homes = (ROOT.resolve(), Path(path).resolve().parent)
-    try:
-        found = (ROOT / place).resolve()
-    except (OSError, ValueError) as error:  # too long a name, or a zero byte in it
-        raise ValueError(f"{path}: {what}: {error}") from error
-    if place and not any(found.is_relative_to(home) for home in homes):
+    # by names alone, so that a folder of the repository may be a link to a large disk
+    homes = (ROOT, Path(path).absolute().parent)
+    found = Path(os.path.normpath(ROOT / place))
+    if "\0" in place or place and not any(found.is_relative_to(home) for home in homes):
         raise ValueError(
             f"{path}: {what}: expected a path in the repository or beside this file; got "
-            f"{place!r}. If you trust it, copy what it names there"
+            f"{place!r}. If you trust it, copy or link what it names to either"
         )
     return place
 

@@ -46,7 +46,7 @@ class BIKE(Text4Vis):
         self.lexicon, self.encode = lexicon, encode
 
     @torch.no_grad()
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         tokens = self.clip.first(clips, self.frozen)
         video = normalize(
             normalize(self.clip.last(tokens, self.frozen).float(), dim=-1).mean(1), dim=-1
@@ -57,13 +57,13 @@ class BIKE(Text4Vis):
         ]
         return {"tokens": tokens, "attributes": self.encode(sentences).to(tokens.device)}
 
-    def look(self, kept: Kept) -> Kept:
+    def encode(self, kept: Kept) -> Kept:
         return {
             "frames": self.frames(kept),
             "attributes": self.clip.embed_text(kept["attributes"].float()),
         }
 
-    def match(self, seen: Kept, names: list[list[str]]) -> Tensor:
+    def similarity(self, seen: Kept, names: list[list[str]]) -> Tensor:
         frames, actions = seen["frames"], self.actions(names)
         each = frames @ actions.T  # (B, T, C)
         spotted = torch.einsum("btc,btd->bcd", (SHARPNESS * each).softmax(1), frames)

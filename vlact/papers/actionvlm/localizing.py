@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vlact._renamed import names_of
 from vlact.losses.localization import assign, detection_loss, points
 from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
@@ -21,6 +22,7 @@ from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
 from vlact.models.nms import suppress
 from vlact.models.tridet import TriDet, TriDetConfig
+from vlact.papers.actionvlm import saved
 from vlact.runtime.device import beside, put
 from vlact.runtime.jobs import write_whole
 from vlact.training.features import frames
@@ -182,7 +184,7 @@ def train(
 
 
 @dataclass
-class Localiser:
+class Localizer:
     """A trained model with everything needed to use it on a video's features.
 
     Attributes:
@@ -246,22 +248,30 @@ class Localiser:
         files.save(path, "localiser", note | {"clock": asdict(self.clock), "recipe": self.recipe}, state)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Localiser":
+    def load(cls, path: str | Path) -> "Localizer":
         """Read what `save` wrote.
 
         Raises:
             ValueError: Another file, or one whose weights do not fit its shape.
         """
         note, state = files.read(path, "localiser")
-        mean, std = state.pop("standard.mean"), state.pop("standard.std")
+        wanted = {"kind": str, "config": dict, "classes": list[str], "clock": dict, "recipe": dict}
+        note = files.checked(note, wanted, path, "localiser")
         if note["kind"] not in KINDS:
-            raise ValueError(f"{path}: expected a localiser of {sorted(KINDS)}, got {note['kind']!r}")
+            raise ValueError(f"{path}: expected a localizer of {sorted(KINDS)}, got {note['kind']!r}")
         kind, shape = KINDS[note["kind"]]
-        model = files.fill(kind(shape(**note["config"])), state, path)
-        return cls(model, note["classes"], Clock(**note["clock"]), note["recipe"], mean, std)
+        config = saved.shape_of(shape, note["config"], path)
+        standard = {k: state.pop(f"standard.{k}") for k in ("mean", "std") if f"standard.{k}" in state}
+        return cls(
+            files.built(lambda: kind(config), state, path),
+            saved.classes_of(note["classes"], config.classes, path),
+            saved.clock_of(Clock, note["clock"], path),
+            saved.recipe_of(note["recipe"], path),
+            *saved.standard_of(standard, config.feature_dim, path),
+        )
 
 
-def localise_job(
+def localize_job(
     kind: str, features: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict, config: dict,
     recipe: dict, seed: int, out: str, checkpoint: str,
 ) -> list[dict]:  # fmt: skip
@@ -286,7 +296,7 @@ def localise_job(
     mine = sequences(standard, durations["train"], table[table["video"].isin(durations["train"])], classes, time)
     torch.manual_seed(seed)
     model, curve = train(mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint)
-    localiser = Localiser(model, classes, time, recipe, mean, std)
+    localiser = Localizer(model, classes, time, recipe, mean, std)
     detections = localiser.detect(found, durations["test"])
     localiser.save(f"{out}.safetensors")
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections.assign(model=kind, seed=seed))
@@ -302,7 +312,7 @@ def end_to_end_job(
     Args:
         folder, fps: Of the videos; their frames all lie in memory.
         encoder: A `DualEncoder`'s file.
-        durations, truth, classes, clock, config, recipe, seed, out, checkpoint: See `localise_job`.
+        durations, truth, classes, clock, config, recipe, seed, out, checkpoint: See `localize_job`.
 
     Returns:
         The curve.
@@ -315,10 +325,12 @@ def end_to_end_job(
     model, curve = train(mine, EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride), recipe, seed, checkpoint)
     with torch.inference_mode():
         seen = {v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu() for v in durations["test"]}
-    localiser = Localiser(model.localiser, classes, time, recipe, torch.zeros(config["feature_dim"]), torch.ones(config["feature_dim"]))
+    localiser = Localizer(model.localiser, classes, time, recipe, torch.zeros(config["feature_dim"]), torch.ones(config["feature_dim"]))
     detections = localiser.detect(seen, durations["test"]).assign(model="AdaTAD", seed=seed)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve
 
 
-localise_job.tracked = end_to_end_job.tracked = True
+localize_job.tracked = end_to_end_job.tracked = True
+
+__getattr__ = names_of(__name__)
