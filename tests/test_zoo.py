@@ -70,7 +70,7 @@ def make(method, words):
             frames,
             blocks=1,
             lexicon=["red", "blue", "bright"] * 2,
-            encode=sentence_encoder(),
+            encode_text=sentence_encoder(),
             **common,
         ),
     }[method]()

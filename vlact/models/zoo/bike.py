@@ -28,7 +28,7 @@ class BIKE(Text4Vis):
 
     Args:
         lexicon: Attribute words; their features must be in `words`.
-        encode: Sentences to trunk features (N, text_dim), for the attribute sentences.
+        encode_text: Sentences to trunk features (N, text_dim), for the attribute sentences.
         clip, words, base, tau, blocks: See `Text4Vis`.
     """
 
@@ -40,10 +40,10 @@ class BIKE(Text4Vis):
         tau,
         blocks,
         lexicon: list[str],
-        encode,
+        encode_text,
     ):
         super().__init__(clip, words, base, tau, blocks)
-        self.lexicon, self.encode = lexicon, encode
+        self.lexicon, self.encode_text = lexicon, encode_text
 
     @torch.no_grad()
     def frozen_features(self, clips: Tensor) -> Kept:
@@ -55,7 +55,7 @@ class BIKE(Text4Vis):
         sentences = [
             f"This is a video about {', '.join(self.lexicon[i] for i in row)}" for row in near
         ]
-        return {"tokens": tokens, "attributes": self.encode(sentences).to(tokens.device)}
+        return {"tokens": tokens, "attributes": self.encode_text(sentences).to(tokens.device)}
 
     def encode(self, kept: Kept) -> Kept:
         return {

@@ -140,7 +140,8 @@ def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) 
         case "text4vis":
             return Text4Vis(encoder, blocks=blocks, **common)
         case "bike":
-            return BIKE(encoder, blocks=blocks, lexicon=ace["lexicon"], encode=say, **common)
+            lexicon = ace["lexicon"]
+            return BIKE(encoder, blocks=blocks, lexicon=lexicon, encode_text=say, **common)
     raise ValueError(f"method must be a file of vlact/models/zoo; got {trial.method!r}")
 
 

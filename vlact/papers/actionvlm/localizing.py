@@ -20,7 +20,6 @@ from vlact.models.adatad import EndToEnd
 from vlact.models.detection import candidates
 from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
-from vlact.models.nms import suppress
 from vlact.models.tridet import TriDet, TriDetConfig
 from vlact.papers.actionvlm import saved
 from vlact.runtime.device import beside, put
@@ -239,6 +238,8 @@ class Localizer:
 
     def detect(self, features: dict[str, Tensor], durations: dict[str, float]) -> pd.DataFrame:
         """Detections in every video of `durations`, after NMS: `video, start_s, end_s, label, score`."""
+        from vlact.models.nms import suppress  # numba, a second of its own
+
         return suppress(self.candidates(features, durations), **self.recipe["nms"])
 
     def save(self, path: str | Path) -> None:

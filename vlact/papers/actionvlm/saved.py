@@ -8,7 +8,6 @@ from torch import Tensor
 from vlact.language.prompts import Prompt
 from vlact.models import files
 from vlact.models.actionformer import LocalizerConfig
-from vlact.models.nms import suppress
 
 STEPS = 2**16  # most steps of a window
 TOP = 2**20  # most detections of a window before suppression
@@ -73,6 +72,8 @@ def recipe_of(recipe: dict, path: str | Path) -> dict:
             raise ValueError(
                 f"{path}: recipe: {name}: expected a whole number in 1..{most}; got {value!r:.80}"
             )
+    from vlact.models.nms import suppress  # numba, a second of its own
+
     nms = recipe.get("nms")
     if not isinstance(nms, dict):
         raise ValueError(f"{path}: recipe: nms: expected a dict; got {nms!r:.80}")
