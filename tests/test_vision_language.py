@@ -641,6 +641,7 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     from vlact.stages.localisers import localisers
 
     monkeypatch.setattr(params, "ROOT", tmp_path)
+    monkeypatch.setattr("vlact.models.files.ROOT", tmp_path)
     small, p = params.load("smoke"), params.load("paper", "films")
     p = replace(
         p,

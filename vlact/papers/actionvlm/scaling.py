@@ -8,7 +8,7 @@ take turns by epochs (Alg. 1).
 
 Shape, window and numbers of training are those of a profile (`--profile paper`: ActionFormer on THUMOS14). An epoch shows each
 video once, a random window of it; which one follows from seed, step and video. The run's localiser.safetensors is
-what `vlact.papers.actionvlm.localizing.Localizer` loads and `vlact.hub.Finder` takes, its reasoner.safetensors what `vlact.hub.Reasoner` takes.
+what `vlact.papers.actionvlm.localizing.Localizer` loads and `vlact.hub.ActionLocalizer` takes, its reasoner.safetensors what `vlact.hub.VisionLanguageLocalizer` takes.
 """
 
 import argparse
