@@ -423,7 +423,7 @@ def test_one_step_under_the_paper_s_shapes():
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from vlact.losses.actionvlm import aggregate
+    from vlact.models.actionvlm import aggregate
     from vlact.models.actionformer import ActionFormer
     from vlact.models.actionvlm import LanguageBranch, LanguageConfig
     from vlact.models.cost import QWEN25_1B5, sequence_length

@@ -5,6 +5,8 @@ lists. A method starts from a pretrained encoder, holds the frozen features of t
 meet, and says itself what of a clip never changes while it trains, so that this is computed once.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,8 @@ class Recognizer(nn.Module):
 
     def __init__(self, words: dict[str, Tensor], base: list[str], tau: float):
         super().__init__()
+        if not 0 < tau < math.inf:
+            raise ValueError(f"tau must be above 0 and finite; got {tau}")
         self.words, self.logit_scale, self.base = words, 1 / tau, [[b] for b in base]
 
     def frozen_features(self, clips: Tensor) -> Kept:
