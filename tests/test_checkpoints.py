@@ -93,7 +93,8 @@ def test_every_key_of_a_checkpoint_is_accounted_for(tmp_path):
     )
     with pytest.raises(
         ValueError,
-        match=r"b.pyth: missing \['encoder.layer.1.layernorm_after.bias', 'encoder.layer.1.layernorm_after.weight'\]",
+        match=r"b.pyth: missing \['encoder.layer.1.layernorm_after.bias', "
+        r"'encoder.layer.1.layernorm_after.weight'\]",
     ):
         checkpoints.timesformer(tmp_path / "b.pyth", encoder())
     torch.save({"model_state": published_timesformer(size=4)}, tmp_path / "c.pyth")
@@ -132,8 +133,17 @@ def test_mvitv2_is_torchvision_s(tmp_path):
         q = [1, 2, 2] if i == 1 else [1, 1, 1]
         kv = kv // 2 if i == 1 else kv
         setting.append(MSBlockConfig(heads, dim, out, [3, 3, 3], [3, 3, 3], q, [1, kv, kv]))
-    theirs = MViT((32, 32), 8, setting, residual_pool=True, residual_with_cls_embed=False, rel_pos_embed=True, proj_after_attn=True,
-                  num_classes=5, stochastic_depth_prob=0.0).eval()  # fmt: skip
+    theirs = MViT(
+        (32, 32),
+        8,
+        setting,
+        residual_pool=True,
+        residual_with_cls_embed=False,
+        rel_pos_embed=True,
+        proj_after_attn=True,
+        num_classes=5,
+        stochastic_depth_prob=0.0,
+    ).eval()
     with torch.no_grad():
         for p in theirs.parameters():
             p.add_(0.1 * torch.randn_like(p))

@@ -90,9 +90,7 @@ def test_seeds_that_only_one_side_has_do_not_count_and_one_decides_nothing(monke
         (both, 1, "x: +4.00, 1 seed"),
         (both * np.nan, 0, "x: nothing to compare"),
     ):
-        monkeypatch.setitem(
-            claims.CLAIMS, "V4", lambda r, values=values: iter([Part("x", values)])
-        )
+        monkeypatch.setitem(claims.CLAIMS, "V4", lambda r, values=values: iter([Part("x", values)]))
         found = claims.measure(None)
         assert found["n"].iloc[0] == n and claims.ledger(found).iloc[0][
             ["verdict", "ours"]

@@ -32,9 +32,19 @@ from vlact.papers.actionvlm.localizing import Clock, Sequence, window
 CLASSES = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
 LENGTH = 16
 RECIPE = {
-    "window": LENGTH, "batch_size": 4, "epochs": 4, "noise": 0.1, "reg_weight": 1.0, "ema": 0.5, "lr": 2e-3, "weight_decay": 0.05,
-    "rank": 4, "warm_epochs": 1, "pre_nms_topk": 2000, "nms": {"sigma": 0.5, "max_seg_num": 20},
-}  # fmt: skip
+    "window": LENGTH,
+    "batch_size": 4,
+    "epochs": 4,
+    "noise": 0.1,
+    "reg_weight": 1.0,
+    "ema": 0.5,
+    "lr": 2e-3,
+    "weight_decay": 0.05,
+    "rank": 4,
+    "warm_epochs": 1,
+    "pre_nms_topk": 2000,
+    "nms": {"sigma": 0.5, "max_seg_num": 20},
+}
 CONFIG = LocalizerConfig(feature_dim=6, classes=2, dim=8, heads=2, embeds=1, stems=1, levels=2)
 
 
@@ -423,16 +433,21 @@ def test_one_step_under_the_paper_s_shapes():
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from vlact.models.actionvlm import aggregate
     from vlact.models.actionformer import ActionFormer
-    from vlact.models.actionvlm import LanguageBranch, LanguageConfig
+    from vlact.models.actionvlm import LanguageBranch, LanguageConfig, aggregate
     from vlact.models.cost import QWEN25_1B5, sequence_length
 
     q, frames, dim, rank = QWEN25_1B5, 768, 384, 128
     shape = Qwen2Config(
-        vocab_size=q.vocabulary, hidden_size=q.hidden, intermediate_size=q.intermediate, num_hidden_layers=1, num_attention_heads=q.heads,
-        num_key_value_heads=q.kv_heads, max_position_embeddings=32768, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=q.vocabulary,
+        hidden_size=q.hidden,
+        intermediate_size=q.intermediate,
+        num_hidden_layers=1,
+        num_attention_heads=q.heads,
+        num_key_value_heads=q.kv_heads,
+        max_position_embeddings=32768,
+        tie_word_embeddings=True,
+    )
     torch.manual_seed(0)
     lm = Qwen2ForCausalLM._from_config(shape, attn_implementation="sdpa", dtype=torch.bfloat16)
     lm = get_peft_model(lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
@@ -567,7 +582,7 @@ def setting_of(folder):
     "variant", [v for v in VARIANTS if v.reads and v.lm != "biased"], ids=lambda v: v.name
 )
 def test_every_row_trains_over_a_published_model(published, variant):
-    """LoRA and all that is new learn; the model's own weights stay as they are and in their folder."""
+    """LoRA and all that is new learn; the model's own weights stay as they are, in their folder."""
     from safetensors.torch import load_file
 
     own = load_file(published / "lm" / "model.safetensors")
@@ -694,7 +709,8 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     activitynet.write_ground_truth(pd.DataFrame(long), source / "sessions.json")
     with pytest.raises(
         ValueError,
-        match="descriptions.json: no description of 'Walking the dog', one of 1 classes of sessions.json",
+        match="descriptions.json: no description of 'Walking the dog', one of 1 classes of "
+        "sessions.json",
     ):
         descriptions(p, "sessions")
     (source / "descriptions.json").unlink()

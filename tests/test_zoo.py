@@ -130,7 +130,9 @@ def problem(shuffled=False):
 
 
 def accuracy(method, kept, labels):
-    return float((method.similarity(encode(method, kept), method.base).argmax(1) == labels).float().mean())
+    return float(
+        (method.similarity(encode(method, kept), method.base).argmax(1) == labels).float().mean()
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -158,7 +160,9 @@ def test_halfway_is_the_mean_of_before_and_after_and_a_copy(words):
     method, (clips, labels) = make("ace", words), problem()
     start = [p.detach().clone() for p, _ in method.trained()]
     untouched = {k: v.clone() for k, v in method.state_dict().items()}
-    finetune(method, [frozen_features(method, clips)], labels, AMOUNTS, 0.05, [2], 0, lambda _: None)
+    finetune(
+        method, [frozen_features(method, clips)], labels, AMOUNTS, 0.05, [2], 0, lambda _: None
+    )
     after = [p.detach().clone() for p, _ in method.trained()]
     mean = wise_ft(method, start)
     for (parameter, _), a, b in zip(mean.trained(), start, after, strict=True):
@@ -180,7 +184,9 @@ def test_shuffled_labels_teach_nothing(words):
 def test_the_same_seed_gives_the_same_weights(name, words):
     def train():
         method, (clips, labels) = make(name, words), problem()
-        finetune(method, [frozen_features(method, clips)], labels, AMOUNTS, 0.02, [1], 0, lambda _: None)
+        finetune(
+            method, [frozen_features(method, clips)], labels, AMOUNTS, 0.02, [1], 0, lambda _: None
+        )
         return method.state_dict()
 
     one, two = train(), train()

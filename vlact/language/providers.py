@@ -77,7 +77,7 @@ class Endpoint:
             f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
         )
         try:
-            with urllib.request.urlopen(request, timeout=120) as reply:  # nosec B310, see __init__
+            with urllib.request.urlopen(request, timeout=120) as reply:  # nosec B310
                 answer = json.load(reply)["choices"][0]["message"]["content"]
             if not isinstance(answer, str):
                 raise TypeError(f"content is {type(answer).__name__}")

@@ -26,10 +26,7 @@ def leaf_average(text: Tensor, leaves: Tensor) -> Tensor:
 
 
 def similarity(video: Tensor, actions: Tensor, logit_scale: float) -> Tensor:
-    """S(I, a) of Eq.
-
-    3 for all pairs: (B, D) and (C, D) to (B, C), in [-logit_scale, logit_scale].
-    """
+    """S(I, a) of Eq. 3, all pairs: (B, D) and (C, D) to (B, C), in [-logit_scale, logit_scale]."""
     return logit_scale * video @ actions.T
 
 

@@ -116,7 +116,8 @@ def advantage(class_mean: Tensor, label: Tensor, loss: Tensor) -> Tensor:
 
 
 def advantage_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 3: mean squared error of Â over valid frames; the target, a measurement, gets no gradient."""
+    """Eq. 3: mean squared error of Â over valid frames; the target gets no gradient."""
     return ((predicted - target.detach()) ** 2)[mask].mean()
+
 
 __getattr__ = names_of(__name__)

@@ -285,7 +285,7 @@ class LanguageBranch(nn.Module):
         return out | self.speak(out["hidden"], features.shape[1])
 
     def _spread(self, x: Tensor, length: int) -> Tensor:
-        """From every `lm_stride`-th frame (B, T', K) to all (B, T, K), linearly; the last is held."""
+        """From every `lm_stride`-th frame (B, T', K) to all (B, T, K), linearly; the last holds."""
         if self.config.lm_stride == 1:
             return x
         at = torch.arange(length, device=x.device) / self.config.lm_stride
@@ -637,7 +637,7 @@ def make_reader(folder: str, variant: Variant, rank: int) -> Reader:
 
 
 def language_weight(predicted: Tensor) -> Tensor:
-    """Eq. 4: lambda = 2 sigmoid(ReLU(Â)) - 1, in [0, 1); 0 where language is not expected to help."""
+    """Eq. 4: lambda = 2 sigmoid(ReLU(Â)) - 1, in [0, 1); 0 where language is of no use."""
     return 2 * torch.sigmoid(torch.relu(predicted)) - 1
 
 

@@ -50,9 +50,17 @@ class Disentangled(nn.Module):
     bf16 = True
 
     def __init__(
-        self, trunk: EZCLIP, fine: list[str], parent: Tensor, branches: bool = True, fine_weight: float = 0.5, decorrelate: float = 0.0,
-        consistent: float = 0.0, gate: bool = False, stream: str = "rgb",
-    ):  # fmt: skip
+        self,
+        trunk: EZCLIP,
+        fine: list[str],
+        parent: Tensor,
+        branches: bool = True,
+        fine_weight: float = 0.5,
+        decorrelate: float = 0.0,
+        consistent: float = 0.0,
+        gate: bool = False,
+        stream: str = "rgb",
+    ):
         super().__init__()
         if stream not in STREAMS:
             raise ValueError(f"stream must be one of {STREAMS}; got {stream!r}")
@@ -85,7 +93,9 @@ class Disentangled(nn.Module):
             self.trunk.frozen_features(clips if self.stream == "rgb" else dynamic(clips))
         )
         other = (
-            self.trunk.frame_embeddings(self.trunk.frozen_features(clips)) if self.stream == "two" else frames
+            self.trunk.frame_embeddings(self.trunk.frozen_features(clips))
+            if self.stream == "two"
+            else frames
         )
         if not self.branches:
             z = normalize(frames.mean(1), dim=-1)

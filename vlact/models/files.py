@@ -161,7 +161,7 @@ def inside(place: str, path: str | Path, what: str) -> str:
 
 
 def save(path: str | Path, kind: str, note: dict, state: dict[str, Tensor]) -> None:
-    """Write `state` under a header entry `kind` that holds `note` (json-able); whole or not at all."""
+    """Write `state` under a header entry `kind` that holds `note` (json-able), whole or not."""
     state = {k: v.contiguous() for k, v in state.items()}
     write_whole(
         Path(path),

@@ -49,7 +49,7 @@ def split(x: Tensor, heads: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention on tokens (B, N, D); queries and keys are normalised over all heads together."""
+    """Self-attention on tokens (B, N, D); queries and keys are normed over all heads together."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()

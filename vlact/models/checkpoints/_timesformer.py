@@ -59,9 +59,7 @@ def timesformer(path: str | Path, encoder: DualEncoder, rules: Rules = TIMESFORM
     if (times := "embeddings.time_embeddings") in state:
         state[times] = stretch(state[times], encoder.config.num_frames)
     if (patch := "embeddings.patch_embeddings.projection") + ".weight" in state:
-        state[f"{patch}.weight"], more = own_pixels(
-            state[f"{patch}.weight"], MEAN, STD
-        )
+        state[f"{patch}.weight"], more = own_pixels(state[f"{patch}.weight"], MEAN, STD)
         state[f"{patch}.bias"] = state[f"{patch}.bias"] + more
     load(encoder.trunk, state, path)
     encoder.eval()

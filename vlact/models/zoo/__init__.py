@@ -75,4 +75,5 @@ def every(module: nn.Module, scale: float = 1.0) -> list[tuple[nn.Parameter, flo
     """All parameters of a module with one factor, set to train."""
     return [(p.requires_grad_(), scale) for p in module.parameters()]
 
+
 __getattr__ = names_of(__name__)

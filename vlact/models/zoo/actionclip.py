@@ -16,10 +16,23 @@ from vlact.models.zoo import Kept, Recognizer, every
 from vlact.models.zoo.text4vis import Temporal
 
 TEMPLATES = (
-    "{}", "a video of {}", "a clip that shows {}", "{} on film", "something is {}", "things are {}", "this is {}", "the motion is {}",
-    "a short recording of {}", "an example of {}", "here we see {}", "{}, seen from a camera", "a scene with {}", "what happens: {}",
-    "the kind of motion is {}", "an animation of {}",
-)  # fmt: skip
+    "{}",
+    "a video of {}",
+    "a clip that shows {}",
+    "{} on film",
+    "something is {}",
+    "things are {}",
+    "this is {}",
+    "the motion is {}",
+    "a short recording of {}",
+    "an example of {}",
+    "here we see {}",
+    "{}, seen from a camera",
+    "a scene with {}",
+    "what happens: {}",
+    "the kind of motion is {}",
+    "an animation of {}",
+)
 
 
 def divergence(scores: Tensor, same: Tensor) -> Tensor:

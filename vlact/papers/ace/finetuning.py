@@ -23,8 +23,10 @@ def frozen_features(method: Recognizer, clips: Tensor, batch_size: int = 64) -> 
     """`Recognizer.frozen_features` of many clips (N, T, H, W, 3), activations in bf16."""
     with autocast():
         parts = [
-            {k: x.to("cpu", torch.bfloat16) for k, x in method.frozen_features(beside(method, part)).items()}
-            for part in clips.split(batch_size)
+            {k: x.to("cpu", torch.bfloat16) for k, x in kept.items()}
+            for kept in (
+                method.frozen_features(beside(method, part)) for part in clips.split(batch_size)
+            )
         ]
     return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
@@ -114,5 +116,6 @@ def wise_ft(method: Recognizer, start: list[Tensor]) -> Recognizer:
     for (parameter, _), before in zip(mean.trained(), start, strict=True):
         parameter.lerp_(before, 0.5)
     return mean
+
 
 __getattr__ = names_of(__name__)

@@ -17,8 +17,8 @@ def predict(
     Args:
         method: Compares what it saw with names.
         task: Names of the classes.
-        seen: From `vlact.papers.ace.finetuning.encode`, all views of a clip after each other; their scores
-            are averaged.
+        seen: From `vlact.papers.ace.finetuning.encode`, all views of a clip after each other; their
+            scores are averaged.
         views: Per clip.
         mode: "base" (one run) or "novel" (all SRT runs, the first with root labels).
         leaf: Leaf augmentation at test.

@@ -394,14 +394,12 @@ class VisionLanguageLocalizer(Localizer):
         return model.detect(x, mask, said, weight)
 
     def save(self, path: str | Path) -> None:
-        """Weights, prompt and everything else as one safetensors file; of `weight` a number only."""
+        """Weights, prompt and all else as one safetensors file; of `weight` a number only."""
         model, adapters = self.model, getattr(self.model.reader.branch.lm, "peft_config", None)
         parts = {
             LOCALIZER: model.localizer.state_dict(),
             "reader": {
-                k: v
-                for k, v in model.reader.state_dict().items()
-                if not model.reader.elsewhere(k)
+                k: v for k, v in model.reader.state_dict().items() if not model.reader.elsewhere(k)
             },
             "prompt": vars(self.prompt),
             "standard": {"mean": self.mean, "std": self.std},
@@ -579,15 +577,27 @@ def prepare(
 
 
 def vision_language_job(
-    variant: Variant, features: str, durations: dict[str, dict[str, float]], truth: str, classes: dict[str, str], clock: dict, config: dict,
-    recipe: dict, aligned: str, conditions: dict[str, list[int] | float | None], seed: int, out: str, checkpoint: str, weights: str = "",
-) -> list[dict]:  # fmt: skip
+    variant: Variant,
+    features: str,
+    durations: dict[str, dict[str, float]],
+    truth: str,
+    classes: dict[str, str],
+    clock: dict,
+    config: dict,
+    recipe: dict,
+    aligned: str,
+    conditions: dict[str, list[int] | float | None],
+    seed: int,
+    out: str,
+    checkpoint: str,
+    weights: str = "",
+) -> list[dict]:
     """Train one variant and test it under several conditions.
 
     Args:
-        variant: What to train. features, durations, truth, clock, config, recipe, seed, checkpoint:
-        See `vlact.papers.actionvlm.localizing.localize_job`; the
-            recipe has the reader's, too.
+        variant: What to train.
+        features, durations, truth, clock, config, recipe, seed, checkpoint: See
+            `vlact.papers.actionvlm.localizing.localize_job`; the recipe has the reader's, too.
         classes: Name to description.
         aligned: Folder of the alignment stage.
         conditions: Name to what language reads: a list, which class's description stands with each
@@ -656,17 +666,28 @@ def vision_language_job(
 
 
 def answer_job(
-    features: str, durations: dict[str, dict[str, float]], truth: str, classes: dict[str, str], clock: dict, config: dict, recipe: dict,
-    aligned: str, orders: dict[str, list[int]], seed: int, out: str, checkpoint: str,
-) -> list[dict]:  # fmt: skip
+    features: str,
+    durations: dict[str, dict[str, float]],
+    truth: str,
+    classes: dict[str, str],
+    clock: dict,
+    config: dict,
+    recipe: dict,
+    aligned: str,
+    orders: dict[str, list[int]],
+    seed: int,
+    out: str,
+    checkpoint: str,
+) -> list[dict]:
     """Localization as question answering (VTimeLLM, TimeMarker): the whole reader learns to write
     the actions of a window.
 
     Args:
         orders: Name to which class's description stands with each name; "own" is always tested.
         out: Answers go to `out`.parquet: `video, start` (first step of the window), `condition,
-        text, ended`. features, durations, truth, classes, clock, config, recipe, aligned, seed,
-        checkpoint: See `vision_language_job`.
+            text, ended`.
+        features, durations, truth, classes, clock, config, recipe, aligned, seed, checkpoint: See
+            `vision_language_job`.
 
     Returns:
         The curve.

@@ -1,4 +1,4 @@
-"""Numbers as the papers print them (percent), one csv a table: facts, not results of this project."""
+"""Numbers as the papers print them (percent), one csv a table: facts, no results of ours."""
 
 from pathlib import Path
 
