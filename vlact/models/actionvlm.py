@@ -46,6 +46,10 @@ ATTENTION = ("prefix", "descriptions first", "causal")
 TOKENS = ("vis", "cls", "loc", "adv")
 TENTHS = 11  # numbers that a generated lambda is read from, 0 to 10
 TEXT_WEIGHT = 0.1  # lambda_tg of Eq. 9
+POINTER_SCALE = 4  # by which the pointer's products of queries and keys are divided
+ALPHA = 2  # of LoRA, in ranks
+NO_TOKEN = -100  # a target that does not count
+MOST_WORDS, MOST_PIECES = 48, 384  # tokens of an answer, of own and of published tokenizers
 # lambda in the first vision-language epochs; without it F_lang never gets a gradient
 WARMUP = 0.4
 
@@ -250,7 +254,7 @@ class LanguageBranch(nn.Module):
         if target is not None:
             logits = lm.lm_head(found.last_hidden_state[:, -target.shape[1] :]).float()
             out["text_loss"] = nn.functional.cross_entropy(
-                logits.flatten(0, 1), target.flatten(), ignore_index=-100
+                logits.flatten(0, 1), target.flatten(), ignore_index=NO_TOKEN
             )
         return out
 
@@ -460,7 +464,7 @@ class Reader(nn.Module):
         """Tokens of an answer: over twice the longest one in the stadium; a published tokenizer
         cuts names and numbers into pieces.
         """
-        return 384 if self.config.lm else 48
+        return MOST_PIECES if self.config.lm else MOST_WORDS
 
     def elsewhere(self, name: str) -> bool:
         """Whether a weight is not in this reader's files: it is another one's, or stays in the
@@ -501,7 +505,11 @@ class Reader(nn.Module):
             out["prompt"], 1, prompt.at[..., None].expand(-1, -1, out["prompt"].shape[-1])
         )
         keys = torch.cat([self.key(states), self.none.expand(len(states), 1, -1)], 1)
-        pointer = self.query(out["middle"][:, :, TOKENS.index("cls")]) @ keys.transpose(1, 2) / 4
+        pointer = (
+            self.query(out["middle"][:, :, TOKENS.index("cls")])
+            @ keys.transpose(1, 2)
+            / POINTER_SCALE
+        )
         known = (prompt.names >= 0)[..., None]
         names = self.branch.causal_lm().get_input_embeddings()(prompt.names.clamp(min=0)) * known
         names = self.value((names.sum(2) / known.sum(2)).to(states.dtype))
@@ -576,7 +584,8 @@ def lora(reader: Reader, rank: int) -> Reader:
         # peft reads a name that transformers has renamed
         warnings.simplefilter("ignore", FutureWarning)
         reader.branch.lm = get_peft_model(
-            reader.branch.lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+            reader.branch.lm,
+            LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules="all-linear"),
         )
     reader.branch.give_out.requires_grad_(True)
     reader.branch.advantage.requires_grad_(True)

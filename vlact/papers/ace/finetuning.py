@@ -12,6 +12,9 @@ from vlact.models.zoo import Kept, Recognizer
 from vlact.runtime.device import beside
 from vlact.training.loop import autocast
 
+MOST_GRADIENT = 5.0  # norm that a gradient is clipped to
+HALFWAY = 0.5  # share of the weights before fine-tuning, WiSE-FT's default
+
 
 def take(kept: Kept, rows) -> Kept:
     """Some clips of what was kept."""
@@ -69,6 +72,7 @@ def finetune(
         seed: Order and mirroring.
         on_epoch: Called with the epoch number, the method in evaluation mode.
     """
+    # what the method names is trained, each group at its own rate
     method.requires_grad_(False)
     groups: dict[float, list] = {}
     for parameter, factor in method.trained():
@@ -83,6 +87,7 @@ def finetune(
     stacked = {k: torch.stack([v[k] for v in views]) for k in views[0]}
     for epoch in range(1, max(epochs) + 1):
         for rows in torch.randperm(len(labels), generator=generator).split(ace["batch_size"]):
+            # each clip is seen in one of its views
             view = torch.randint(len(views), (len(rows),), generator=generator)
             with autocast():
                 loss = method.loss(
@@ -90,7 +95,7 @@ def finetune(
                 )
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+            torch.nn.utils.clip_grad_norm_(parameters, MOST_GRADIENT)
             optimizer.step()
         if epoch in epochs:
             on_epoch(epoch)
@@ -114,7 +119,7 @@ def wise_ft(method: Recognizer, start: list[Tensor]) -> Recognizer:
     """
     mean = clone(method)
     for (parameter, _), before in zip(mean.trained(), start, strict=True):
-        parameter.lerp_(before, 0.5)
+        parameter.lerp_(before, HALFWAY)
     return mean
 
 

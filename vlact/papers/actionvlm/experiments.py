@@ -64,6 +64,11 @@ from vlact.runtime.jobs import write_whole
 from vlact.training.loop import fit
 
 ADVANTAGE_WEIGHT = 0.1  # lambda_adv of Eq. 9
+RUNNING = 0.1  # share of a batch in the running number of positive points, as in ActionFormer
+LEAST_STD = 1e-3  # of a feature that never changes
+SHARPNESS = 3  # of a selector: standard deviations of advantage count so many times
+ANSWER_DECAY = 0.01  # weight decay of readers that answer in text
+ASKED = 32  # windows that are answered at once
 # how files call a trained ActionVLM and its localizer, since the first version
 KIND, LOCALIZER = "reasoner", "localiser"
 NOTE = {  # what the header of such a file holds
@@ -171,6 +176,8 @@ def train(
         epoch = step // epoch_steps
         if step % epoch_steps == 0:
             means.close()
+
+        # windows of videos, and what every point of theirs is to find
         cut = draw(setting.train, recipe["batch_size"], recipe["window"], generator)
         x, mask = stack(cut)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
@@ -179,6 +186,8 @@ def train(
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
         x, mask, wanted = beside(model, (x, mask, wanted))
         target, offset = torch.stack([w[2] for w in wanted]), torch.stack([w[3] for w in wanted])
+
+        # language takes part in odd epochs (Alg. 1), without vision in all
         language = variant.reads and (epoch % 2 == 1 or not variant.vision)
         said = weight = None
         if language:
@@ -189,12 +198,16 @@ def train(
             )
             said = model.read(x, mask, prompt, beside(model, text))
             weight = model.weight(said, warm=epoch < 2 * recipe["warm_epochs"])
+
+        # the detection loss, L_det of Eq. 9
         logits, distances, valid = model.detect(x, mask, said, weight)
-        localizer.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
+        localizer.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), RUNNING)
         found = detection_loss(
             logits, distances, target, offset, valid, localizer.positives.clamp(min=1)
         )
         loss = found["cls"] + recipe["reg_weight"] * found["reg"]
+
+        # L_adv: vision epochs measure the mean of each class, language epochs compare with it
         if measured:
             each, label = frame_losses(
                 logits.detach(), distances.detach(), wanted, over, config.classes, recipe["window"]
@@ -215,6 +228,8 @@ def train(
                         )
                     gain = without - each
                 loss = loss + ADVANTAGE_WEIGHT * advantage_loss(said["advantage"], gain, mask)
+
+        # L_tg, the text
         if language and variant.text_weight:
             loss = loss + variant.text_weight * said["text_loss"]
         return loss
@@ -291,7 +306,7 @@ class Selector:
         mean, std, slope, offset, scale = moved(
             (self.mean, self.std, self.slope, self.offset, self.scale), x.device
         )
-        return language_weight(3 * ((x - mean) / std @ slope + offset) / scale)
+        return language_weight(SHARPNESS * ((x - mean) / std @ slope + offset) / scale)
 
 
 @torch.inference_mode()
@@ -545,7 +560,7 @@ def prepare(
     """
     table = pd.read_parquet(truth)
     seen = torch.cat([found[v] for v in durations["train"]]).float()
-    mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
+    mean, std = seen.mean(0), seen.std(0).clamp(min=LEAST_STD)
 
     def standard(part: str) -> list[Sequence]:
         names, mine = durations[part], table[table["video"].isin(durations[part])]
@@ -636,6 +651,7 @@ def vision_language_job(
             )
         else:
             tested[name] = replace(plain, weight=given)
+    # a weight that is chosen by cross-fitting stands beside a constant one and the oracle's
     if variant.folds:
         chosen = replace(plain, weight=cross_fit(setting, variant, aligned, seed, checkpoint))
         tested |= {"λ = 0.4": replace(plain, weight=0.4), "selective": chosen}
@@ -650,6 +666,8 @@ def vision_language_job(
             for k, x in tested.items()
             if k.startswith("deranged")
         }
+
+    # every condition finds its own detections, with the same weights
     detections = [
         x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()
     ]
@@ -717,7 +735,14 @@ def answer_job(
 
     steps = steps_of(setting.train, recipe, recipe["epochs"])
     curve = fit(
-        {"reader": reader}, loss_of, steps, recipe["lr"], 0.01, generator, "answers", checkpoint
+        {"reader": reader},
+        loss_of,
+        steps,
+        recipe["lr"],
+        ANSWER_DECAY,
+        generator,
+        "answers",
+        checkpoint,
     )
     reader.eval()
     texts, rows = list(classes.values()), []
@@ -730,8 +755,8 @@ def answer_job(
         prompt = beside(
             reader, prompt_of(setting.words, list(classes), [texts[i] for i in order], said)
         )
-        for k in range(0, len(where), 32):
-            part = where[k : k + 32]
+        for k in range(0, len(where), ASKED):
+            part = where[k : k + ASKED]
             x, mask = beside(
                 reader, (torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part]))
             )
