@@ -16,7 +16,7 @@ import test_checkpoints as published
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 
 from vlact import hub, video
 from vlact.language.descriptions import WORDS, describe
@@ -122,9 +122,23 @@ def put(note, at, value):
     return note
 
 
+def with_tensor(draw, data: bytes) -> bytes:
+    """A safetensors file's bytes with one tensor left out or another one."""
+    note, state = header_of(data)[0]["__metadata__"], load(data)
+    key = draw(st.sampled_from(sorted(state)))
+    like, number = state.pop(key), draw(st.sampled_from([-1, 0, 1, 10**7, float("nan")]))
+    match draw(st.sampled_from(["none", "shape", "values"])):
+        case "shape":
+            state[key] = torch.ones(draw(st.lists(st.integers(0, 4), max_size=3)))
+        case "values":
+            whole = not like.is_floating_point() and number != number
+            state[key] = torch.full_like(like, 0 if whole else number)
+    return save(state, metadata=note)
+
+
 def spoilt(draw, data: bytes, name: str) -> bytes:
     """A file's bytes with something wrong with them."""
-    how = draw(st.sampled_from(["note", "note", "note", "cut", "flip", "other"]))
+    how = draw(st.sampled_from(["note", "note", "tensor", "cut", "flip", "other"]))
     if how == "cut":
         return data[: draw(st.integers(0, len(data) - 1))]
     if how == "flip":
@@ -132,6 +146,8 @@ def spoilt(draw, data: bytes, name: str) -> bytes:
         return data[:i] + bytes([draw(st.integers(0, 255))]) + data[i + 1 :]
     if how == "other":
         return draw(st.binary(max_size=64))
+    if how == "tensor" and not name.endswith(".json"):
+        return with_tensor(draw, data)
     value = draw(anything)
     if name.endswith(".json"):
         note = json.loads(data)
@@ -189,7 +205,7 @@ LOADERS = {
 @pytest.mark.parametrize("family", LOADERS)
 def test_a_checkpoint_loads_or_says_what_is_wrong(family, tmp_path_factory):
     folder = tmp_path_factory.mktemp(family)
-    make, load = LOADERS[family]
+    make, loader = LOADERS[family]
     if make is None:
         published.published_clip(folder / "whole.safetensors")
         state = checkpoints.read(folder / "whole.safetensors")
@@ -218,7 +234,7 @@ def test_a_checkpoint_loads_or_says_what_is_wrong(family, tmp_path_factory):
             whole = path.read_bytes()
             path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
         try:
-            load(path)
+            loader(path)
         except ValueError as error:
             assert str(path) in str(error)
 
