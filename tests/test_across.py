@@ -133,7 +133,7 @@ def test_a_localiser_under_other_words(tmp_path):
     mean, std = torch.zeros(8), torch.ones(8)
     whole = vl.ActionVLM(localiser, reader, mean, std, vl.Variant("row", 1.0), 16).eval()
     prompt = prompt_of(words, list(poses), [describe(p) for p in poses.values()], said)
-    model = vl.VisionLanguageLocaliser(whole, list(poses), Clock(0.25), recipe, mean, std, prompt)
+    model = vl.VisionLanguageLocalizer(whole, list(poses), Clock(0.25), recipe, mean, std, prompt)
     model.save(tmp_path / "r.safetensors")
     features = {"a": torch.randn(40, 8)}
     save_file(features, tmp_path / "features.safetensors")

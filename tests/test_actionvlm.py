@@ -10,7 +10,14 @@ import torch
 
 from vlact.losses import actionvlm as losses
 from vlact.losses.localization import assign, diou, focal, points
-from vlact.models.actionvlm import ATTENTION, LanguageBranch, LanguageConfig, visible
+from vlact.models.actionvlm import (
+    ATTENTION,
+    LanguageBranch,
+    LanguageConfig,
+    aggregate,
+    language_weight,
+    visible,
+)
 
 
 def qwen(attention="sdpa", vocabulary=50):
@@ -128,7 +135,7 @@ def test_both_kernels_see_the_same_and_others_are_refused(attention):
     "options, message",
     [
         ({"attention": "full"}, "attention must be one of"),
-        ({"lm_stride": 0}, "lm_stride must be at least 1"),
+        ({"lm_stride": 0}, "lm_stride must be a whole number in 1"),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -140,7 +147,7 @@ def test_wrong_options_are_named(options, message):
 def test_language_starts_with_a_quarter_of_the_weight():
     found = read(branch(), *example())
     assert torch.allclose(
-        losses.language_weight(found["advantage"]), torch.tensor(math.tanh(0.25)), atol=1e-6
+        language_weight(found["advantage"]), torch.tensor(math.tanh(0.25)), atol=1e-6
     )
 
 
@@ -267,10 +274,10 @@ def test_the_advantage_is_the_class_mean_minus_the_loss_and_learns_without_reach
 
 
 def test_the_weight_is_zero_where_language_is_not_expected_to_help():
-    found = losses.language_weight(torch.tensor([-3.0, 0.0, 1.0, 50.0]))
+    found = language_weight(torch.tensor([-3.0, 0.0, 1.0, 50.0]))
     assert found.tolist() == pytest.approx([0, 0, 2 / (1 + math.exp(-1)) - 1, 1.0])
     vision, language = torch.randn(1, 4, 3), torch.randn(1, 4, 3)
-    mixed = losses.aggregate(vision, language, found[None])
+    mixed = aggregate(vision, language, found[None])
     assert torch.equal(mixed[:, :2], vision[:, :2]) and torch.allclose(
         mixed[:, 3], (vision + language)[:, 3]
     )

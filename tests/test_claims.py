@@ -76,7 +76,7 @@ def test_a_planted_effect_is_found(gap, wanted, monkeypatch):
     (part,) = claims.v4(Planted(gap))  # vision above language alone
     monkeypatch.setattr(claims, "Results", lambda p: None)
     monkeypatch.setattr(claims.published, "read", lambda name: ROWS[ROWS["id"] == "V4"])
-    monkeypatch.setattr(claims, "v4", lambda r: iter([part]))
+    monkeypatch.setitem(claims.CLAIMS, "V4", lambda r: iter([part]))
     found = claims.measure(None)
     assert found["mean"].iloc[0] == pytest.approx(gap, abs=1.5) and found["n"].iloc[0] == 5
     assert claims.ledger(found)["verdict"].iloc[0] == wanted
@@ -90,7 +90,7 @@ def test_seeds_that_only_one_side_has_do_not_count_and_one_decides_nothing(monke
         (both, 1, "x: +4.00, 1 seed"),
         (both * np.nan, 0, "x: nothing to compare"),
     ):
-        monkeypatch.setattr(claims, "v4", lambda r, values=values: iter([Part("x", values)]))
+        monkeypatch.setitem(claims.CLAIMS, "V4", lambda r, values=values: iter([Part("x", values)]))
         found = claims.measure(None)
         assert found["n"].iloc[0] == n and claims.ledger(found).iloc[0][
             ["verdict", "ours"]

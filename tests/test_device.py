@@ -22,7 +22,7 @@ from torch import nn
 
 from vlact.language.descriptions import WORDS
 from vlact.models.poses import PoseEncoder
-from vlact.papers.ace.finetuning import finetune, keep, look
+from vlact.papers.ace.finetuning import encode, finetune, frozen_features
 from vlact.papers.actionvlm import alignment as aligning
 from vlact.papers.actionvlm import experiments as vl
 from vlact.papers.actionvlm import localizing
@@ -178,11 +178,11 @@ def test_methods_that_go_by_name(method, words, tmp_path):  # noqa: F811
 
     def run(folder):
         one = device.put(test_zoo.make(method, device.put(words)))
-        kept = keep(one, clips)
+        kept = frozen_features(one, clips)
         assert all(x.device == device.CPU for x in kept.values())
         finetune(one, [kept] * 2, labels, test_zoo.AMOUNTS, 0.02, [1], 0, lambda _: None)
-        seen = look(one, kept)
-        return one.match(seen, [[b] for b in test_zoo.BASE]).detach().cpu(), [
+        seen = encode(one, kept)
+        return one.similarity(seen, [[b] for b in test_zoo.BASE]).detach().cpu(), [
             p.detach().cpu() for p, _ in one.trained()
         ]
 
@@ -278,7 +278,7 @@ def test_localisers(kind, tmp_path):
             shape,
             recipe,
         )
-        return localizing.localise_job(*given, 0, str(folder / "o"), str(folder / "o.pt"))
+        return localizing.localize_job(*given, 0, str(folder / "o"), str(folder / "o.pt"))
 
     here, there = both(run, tmp_path)
     assert here == there
@@ -308,7 +308,7 @@ def test_action_vlm(variant, reader, tmp_path):  # noqa: F811
             str(folder / "o.pt"),
             str(folder / "w"),
         )
-        loaded = vl.VisionLanguageLocaliser.load(folder / "w")
+        loaded = vl.VisionLanguageLocalizer.load(folder / "w")
         assert device.of(loaded.model) == device.CPU
         loaded.detect(load_file(given[0]), given[1]["test"])
         return curve

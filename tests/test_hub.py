@@ -3,13 +3,15 @@ fit says so.
 """
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from vlact import video
-from vlact.hub import Finder, Mover, Namer, Reasoner
+from vlact import ROOT, video
+from vlact.hub import ActionLocalizer, ActionRecognizer, MotionRecognizer, VisionLanguageLocalizer
 from vlact.language.descriptions import WORDS, describe
 from vlact.language.prompts import encode_clauses, prompt_of, tokenizer
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
@@ -17,7 +19,7 @@ from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
 from vlact.papers.actionvlm import experiments as vl
-from vlact.papers.actionvlm.localizing import Clock, Localiser
+from vlact.papers.actionvlm.localizing import Clock, Localizer
 
 SMALL = DualConfig(32, 16, 4, 32, 1, 2, 16, 384, "mean")
 
@@ -32,15 +34,16 @@ def film(tmp_path):
 @pytest.mark.parametrize("kind", [DualEncoder, FrameEncoder])
 def test_a_namer_comes_back_and_names_alike(kind, film, tmp_path):
     torch.manual_seed(0)
-    model = Namer(kind(SMALL), tau=0.1)
+    model = ActionRecognizer(kind(SMALL), tau=0.1)
     found = model.predict(film, ["drop", "spin", "push"])
     assert found["score"].sum() == pytest.approx(1) and found["score"].is_monotonic_decreasing
     model.save_pretrained(tmp_path / "model")
-    again = Namer.from_pretrained(tmp_path / "model").predict(film, ["drop", "spin", "push"])
+    loaded = ActionRecognizer.from_pretrained(tmp_path / "model")
+    again = loaded.predict(film, ["drop", "spin", "push"])
     assert found.equals(again)
     files = {p.name for p in (tmp_path / "model").iterdir()}
     assert files == {"encoder.safetensors", "vlact.json", "config.json", "README.md"}
-    assert "Namer.from_pretrained" in (tmp_path / "model" / "README.md").read_text()
+    assert "ActionRecognizer.from_pretrained" in (tmp_path / "model" / "README.md").read_text()
     part = model.predict(film, ["drop", "spin"], 1.0, 2.0)
     assert set(part["name"]) == {"drop", "spin"}
     with pytest.raises(ValueError, match="names must be two or more"):
@@ -59,7 +62,7 @@ def test_a_finder_comes_back_and_finds_alike(film, tmp_path):
         "pre_nms_topk": 20,
         "nms": {"method": "gaussian", "sigma": 0.5, "max_seg_num": 5},
     }
-    localiser = Localiser(
+    localizer = Localizer(
         ActionFormer(shape).eval(),
         ["drop", "spin"],
         Clock(0.25),
@@ -67,11 +70,11 @@ def test_a_finder_comes_back_and_finds_alike(film, tmp_path):
         torch.zeros(32),
         torch.ones(32),
     )
-    model = Finder(DualEncoder(SMALL), localiser, fps=8.0, stride=2)
+    model = ActionLocalizer(DualEncoder(SMALL), localizer, fps=8.0, stride=2)
     found = model.predict(film)
     assert len(found) and found["end_s"].max() <= 5.0 + 1e-6 and set(found["video"]) == {"film.mp4"}
     model.save_pretrained(tmp_path / "model")
-    assert Finder.from_pretrained(tmp_path / "model").predict(film).equals(found)
+    assert ActionLocalizer.from_pretrained(tmp_path / "model").predict(film).equals(found)
 
 
 @pytest.mark.parametrize("stream", ["rgb", "two"])
@@ -81,14 +84,15 @@ def test_a_mover_comes_back_and_names_alike(stream, film, tmp_path):
     trunk, names = {"tau": 0.05, "frames": 4}, ["rising", "falling"]
     fine = ["rising quickly", "rising slowly", "falling down"]
     options = {"decorrelate": 0.1, "consistent": 0.5, "gate": True, "stream": stream}
-    model = Mover.build(tmp_path / "clip.safetensors", names, fine, [0, 0, 1], trunk, options)
+    clip = tmp_path / "clip.safetensors"
+    model = MotionRecognizer.build(clip, names, fine, [0, 0, 1], trunk, options)
     with torch.no_grad():
         for parameter in model.model.parameters():  # as if trained
             parameter.add_(0.05 * torch.randn_like(parameter))
     found = model.predict(film)
     assert sorted(found["name"]) == sorted(names) and found["score"].sum() == pytest.approx(1)
     model.save_pretrained(tmp_path / "model")
-    again = Mover.from_pretrained(tmp_path / "model")
+    again = MotionRecognizer.from_pretrained(tmp_path / "model")
     assert again.predict(film).equals(found) and again.model.parent.tolist() == [0, 0, 1]
     assert {p.name for p in (tmp_path / "model").iterdir()} == {
         "encoder.safetensors",
@@ -108,8 +112,8 @@ def test_models_take_their_text_tower_along(film, tmp_path):
     clip, _ = checkpoints.openai_clip(path, 4)
     clip.config = vl.replace(clip.config, text=str(path))
     clip.save(tmp_path / "clip.safetensors")
-    namer = Namer(clip)
-    mover = Mover.build(
+    namer = ActionRecognizer(clip)
+    mover = MotionRecognizer.build(
         tmp_path / "clip.safetensors",
         ["rising", "falling"],
         ["rising fast", "falling"],
@@ -124,15 +128,15 @@ def test_models_take_their_text_tower_along(film, tmp_path):
     path.unlink()
     sentence_encoder.cache_clear()
     again = (
-        Namer.from_pretrained(tmp_path / "namer").predict(film, ["drop", "spin"]),
-        Mover.from_pretrained(tmp_path / "mover").predict(film),
+        ActionRecognizer.from_pretrained(tmp_path / "namer").predict(film, ["drop", "spin"]),
+        MotionRecognizer.from_pretrained(tmp_path / "mover").predict(film),
     )
     assert all(a.equals(b) for a, b in zip(found, again, strict=True))
     (tmp_path / "namer" / "text.safetensors").unlink()
     with pytest.raises(
         FileNotFoundError, match="text.safetensors: expected a file that `save_pretrained` wrote"
     ):
-        Namer.from_pretrained(tmp_path / "namer")
+        ActionRecognizer.from_pretrained(tmp_path / "namer")
 
 
 @pytest.mark.parametrize("weight", [0.7, "eq1"])
@@ -151,7 +155,7 @@ def test_a_reasoner_comes_back_and_finds_alike(weight, film, tmp_path):
         for name, parameter in reader.named_parameters():  # LoRA starts as nothing
             if "lora" in name or "give_out" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-    localiser = ActionFormer(
+    localizer = ActionFormer(
         LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
     )
     recipe = {
@@ -160,32 +164,40 @@ def test_a_reasoner_comes_back_and_finds_alike(weight, film, tmp_path):
         "nms": {"method": "gaussian", "sigma": 0.5, "max_seg_num": 5},
     }
     mean, std = torch.full((32,), 0.1), torch.full((32,), 0.9)
-    whole = vl.ActionVLM(localiser, reader, mean, std, variant, 16).eval()
+    whole = vl.ActionVLM(localizer, reader, mean, std, variant, 16).eval()
     prompt = prompt_of(words, list(classes), list(classes.values()), said)
-    model = Reasoner(
+    model = VisionLanguageLocalizer(
         DualEncoder(SMALL),
-        vl.VisionLanguageLocaliser(whole, list(classes), Clock(0.25), recipe, mean, std, prompt),
+        vl.VisionLanguageLocalizer(whole, list(classes), Clock(0.25), recipe, mean, std, prompt),
         8.0,
         2,
     )
     found = model.predict(film)
     model.save_pretrained(tmp_path / "model")
-    again = Reasoner.from_pretrained(tmp_path / "model").predict(film)
+    again = VisionLanguageLocalizer.from_pretrained(tmp_path / "model").predict(film)
     assert len(found) and again.equals(found)
-    deaf = vl.replace(model.localiser, prompt=None, heard={})
-    assert not np.allclose(
-        Reasoner(model.encoder, deaf, 8.0, 2).predict(film)["score"], found["score"], atol=1e-4
-    )
+    deaf = vl.replace(model.localizer, prompt=None, heard={})
+    alone = VisionLanguageLocalizer(model.encoder, deaf, 8.0, 2).predict(film)
+    assert not np.allclose(alone["score"], found["score"], atol=1e-4)
 
 
 def test_a_folder_of_another_kind_says_so(film, tmp_path):
-    Namer(DualEncoder(SMALL)).save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match="vlact.json: expected a Finder"):
-        Finder.from_pretrained(tmp_path / "model")
+    ActionRecognizer(DualEncoder(SMALL)).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="vlact.json: expected a ActionLocalizer"):
+        ActionLocalizer.from_pretrained(tmp_path / "model")
     note = tmp_path / "model" / "vlact.json"
-    note.write_text(json.dumps({"kind": "Namer", "encoder": "os.system"}))
+    note.write_text(json.dumps({"kind": "ActionRecognizer", "encoder": "os.system"}))
     with pytest.raises(ValueError, match="with an encoder of"):
-        Namer.from_pretrained(tmp_path / "model")
+        ActionRecognizer.from_pretrained(tmp_path / "model")
     note.unlink()
     with pytest.raises(FileNotFoundError, match="expected a file that `save_pretrained` wrote"):
-        Namer.from_pretrained(tmp_path / "model")
+        ActionRecognizer.from_pretrained(tmp_path / "model")
+
+
+def test_importing_the_hub_waits_for_large_libraries():
+    large = ("open_clip", "transformers", "peft", "numba", "sklearn", "matplotlib")
+    code = f"import sys, vlact.hub; print([m for m in {large} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"

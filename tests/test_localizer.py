@@ -379,9 +379,9 @@ def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(
     features, durations, truth = bumps(24, 0)
     parts = localizing.sequences(features, durations, truth, ["a", "b"], CLOCK)
     model, curve = localizing.train(parts[:16], former(config), RECIPE, seed=0)
-    found = localizing.Localiser(model, ["a", "b"], CLOCK, RECIPE, torch.zeros(4), torch.ones(4))
+    found = localizing.Localizer(model, ["a", "b"], CLOCK, RECIPE, torch.zeros(4), torch.ones(4))
     found.save(tmp_path / "localiser.safetensors")
-    loaded = localizing.Localiser.load(tmp_path / "localiser.safetensors")
+    loaded = localizing.Localizer.load(tmp_path / "localiser.safetensors")
     table = loaded.detect(features, {s.name: s.duration_s for s in parts[16:]})
     pd.testing.assert_frame_equal(
         table, found.detect(features, {s.name: s.duration_s for s in parts[16:]})
@@ -459,7 +459,7 @@ def test_strangers_files_are_refused(tmp_path):
 
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="x.safetensors: expected a 'localiser' entry"):
-        localizing.Localiser.load(tmp_path / "x.safetensors")
+        localizing.Localizer.load(tmp_path / "x.safetensors")
 
 
 def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):

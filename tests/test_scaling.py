@@ -211,7 +211,7 @@ LOCALISING += "--workers 0 --lr 5e-3 --ema 0.9".split()
 
 def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp_path):
     """Its loss is divided by a count over all processes."""
-    from vlact.papers.actionvlm.localizing import Localiser
+    from vlact.papers.actionvlm.localizing import Localizer
 
     curves, (*given, features) = [], recordings
     for count in (1, 2):
@@ -225,7 +225,7 @@ def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp
         curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
-    localiser = Localiser.load(tmp_path / "2" / "localiser.safetensors")
+    localiser = Localizer.load(tmp_path / "2" / "localiser.safetensors")
     found = localiser.detect(features, {v: 0.5 * len(x) for v, x in features.items()})
     assert set(found["label"]) <= {"jump", "run"} and len(found)
 
@@ -271,7 +271,7 @@ def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, align
     """Class means, advantages and words are counted over all processes; every other epoch language
     rests.
     """
-    from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
+    from vlact.papers.actionvlm.experiments import VisionLanguageLocalizer
 
     curves, (*given, features) = [], recordings
     for count in (1, 2):
@@ -285,7 +285,7 @@ def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, align
         curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
-    trained = VisionLanguageLocaliser.load(tmp_path / "2" / "reasoner.safetensors")
+    trained = VisionLanguageLocalizer.load(tmp_path / "2" / "reasoner.safetensors")
     moved = trained.model.reader.branch.advantage.weight
     assert moved.abs().sum() > 0  # it starts from zero, and L_adv is all that moves it
     found = trained.detect(features, {v: 0.5 * len(x) for v, x in features.items()})
@@ -315,7 +315,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     from test_vision_language import publish
 
     from vlact.models.actionvlm import Reader
-    from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
+    from vlact.papers.actionvlm.experiments import VisionLanguageLocalizer
 
     *given, features = recordings
     folder = tmp_path / "aligned"
@@ -327,7 +327,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     assert not [k for k in load_file(path) if "base_layer" in k] and any(
         "lora_B" in k for k in load_file(path)
     )
-    found = VisionLanguageLocaliser.load(path).detect(
+    found = VisionLanguageLocalizer.load(path).detect(
         features, {v: 0.5 * len(x) for v, x in features.items()}
     )
     assert set(found["label"]) <= {"jump", "run"} and len(found)

@@ -141,6 +141,115 @@ def test_text_of_results_cannot_become_markup(tmp_path, monkeypatch):
     )
 
 
+EVIL = """# A title
+<img src=x onerror=alert(1)> <svg onload=alert(1)><circle/></svg> [link](javascript:alert(1))
+<a href=" java&#10;script:alert(1)">x</a> <a href="data:text/html,<script>alert(1)</script>">y</a>
+<iframe src="https://elsewhere/"></iframe> <form action="https://elsewhere/"><input></form>
+<style>@import "https://elsewhere/x.css"</style> <link rel=stylesheet href="https://elsewhere/y">
+<base href="https://elsewhere/"> <img src="https://elsewhere/x.png"> <b onmouseover=alert(1)>z</b>
+
+| a | b |
+|---|---|
+| 1 | 2 |
+"""
+
+
+def test_a_notebook_s_page_keeps_what_is_read_and_nothing_that_acts(tmp_path, monkeypatch):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+    outputs = [
+        {"text/html": "<table><tr><td onclick='alert(1)'>7</td></tr></table><script>f()</script>"},
+        {"image/svg+xml": "<svg onload='alert(1)'><circle r='3'/></svg>"},
+        {"image/png": 'iVBORw0KGgo="><script>alert(2)</script>'},
+        {"text/latex": "$x$ <img src=q onerror=alert(5)>"},
+        {"application/javascript": "alert(4)"},
+    ]
+    cells = [new_markdown_cell(EVIL)]
+    cells.append(new_code_cell("x = 1", outputs=[new_output("display_data", o) for o in outputs]))
+    cells[0].metadata["tags"] = ['"><script>alert(7)</script>']
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "01_evil.ipynb")
+    monkeypatch.setattr(site, "ROOT", tmp_path)
+    pages = {}
+
+    def write(name, template, body, **given):
+        pages[name] = str(body)
+
+    site.notebooks(params.load("smoke", "smoke"), tmp_path, write)
+    page = pages["notebooks/01_evil.html"]
+    tags = re.findall(r"<(\w+)([^>]*)>", page)
+    assert {t for t, _ in tags} <= {*site.TAGS}
+    for _, attributes in tags:
+        names = set(re.findall(r"\s([\w-]+)=", re.sub(r'"[^"]*"', '""', attributes)))
+        assert names <= {*site.ATTRIBUTES, "href", "src"}, attributes
+    for place in re.findall(r'(?:src|href)="([^"]*)"', page):
+        assert place.startswith(("#", "data:image/")), place
+    # what a reader came for is there
+    assert re.search(r"<h1[^>]*>A title", page)
+    assert "<td>7</td>" in page and "<td>2</td>" in page and "data:image/svg+xml;base64," in page
+
+
+def test_every_page_lets_only_the_site_s_own_script_run(built):
+    for path in built[1].rglob("*.html"):
+        page = path.read_text()
+        policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', page)[
+            1
+        ]
+        rules = {r.split()[0]: r.split()[1:] for r in policy.split(";")}
+        assert rules["default-src"] == ["'none'"] and "unsafe" not in policy
+        assert rules["script-src"] == ["'self'", "file:"]
+        # before anything that it is to rule
+        assert page.index("Content-Security-Policy") < page.index("<link")
+        assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=", page.split("<main")[0])
+
+
+@pytest.mark.parametrize("name", ["../../secret.txt", "/etc/passwd", "a/b.csv"])
+def test_the_results_map_names_files_of_its_folder_only(name, tmp_path):
+    row = dict.fromkeys(site.RESULTS, "x") | {"files": f"fine.csv {name}"}
+    pd.DataFrame([row]).to_csv(tmp_path / "index.csv", index=False)
+    with pytest.raises(ValueError, match=r"index.csv: files: expected names in its folder; got"):
+        site.results(tmp_path / "index.csv")
+    pd.DataFrame({"paper": ["ace"]}).to_csv(tmp_path / "index.csv", index=False)
+    with pytest.raises(ValueError, match=r"index.csv: expected the columns .* missing \['item'"):
+        site.results(tmp_path / "index.csv")
+
+
+def test_a_table_of_videos_names_files_of_its_folder_only(tmp_path):
+    p = params.load("smoke", "smoke")
+
+    class Here(type(p)):
+        data = tmp_path / "data"
+
+    here = Here(**{f: getattr(p, f) for f in p.__dataclass_fields__})
+    (folder := here.data / "worlds" / "ata").mkdir(parents=True)
+    (tmp_path / "data" / "secret.txt").write_text("x")
+    pd.DataFrame({"video": ["../../secret.txt"]}).to_csv(folder / "annotations.csv", index=False)
+    with pytest.raises(ValueError, match=r"annotations.csv: expected a video in its folder"):
+        site.videos(here, tmp_path / "site")
+
+
+def test_a_table_s_text_is_no_markup():
+    table = pd.DataFrame(
+        {
+            "a|b": ["<img src=x onerror=f()>", "[x](javascript:f())", "two\nlines | and"],
+            "n": "1 < 2",
+        }
+    )
+    found = tables.markdown(table)
+    assert "<img" not in found and "](" not in found and "1 < 2" in found
+    assert len(found.splitlines()) == 5
+    assert all(len(re.findall(r"(?<!\\)\|", x)) == 3 for x in found.splitlines())
+    said = tables.latex(pd.DataFrame({"a": [r"\input{/etc/passwd} $x^2$ ~"]}))
+    assert r"\textbackslash{}input\{/etc/passwd\} \$x\textasciicircum{}2\$" in said
+
+
+def test_a_caption_stays_in_its_comment(tmp_path):
+    tables.save(pd.DataFrame({"a": ["1"]}), tmp_path, "t", caption="one\n\\input{x}")
+    last = (tmp_path / "t.tex").read_text().split("\\end{tabular}\n")[1]
+    assert all(line.startswith("%") for line in last.splitlines())
+
+
 def test_an_earlier_site_is_replaced_and_nothing_else(built, tmp_path, monkeypatch):
     monkeypatch.setattr(site, "notebooks", lambda *_: [])
     p, folder = built

@@ -26,16 +26,25 @@ from vlact.losses.localization import assign, diou, focal, points
 from vlact.models.actionformer import LocalizerConfig
 from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.papers.actionvlm import experiments as vl
-from vlact.papers.actionvlm.experiments import Selector, Setting, Variant, VisionLanguageLocaliser
+from vlact.papers.actionvlm.experiments import Selector, Setting, Variant, VisionLanguageLocalizer
 from vlact.papers.actionvlm.localizing import Clock, Sequence, window
 
 CLASSES = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
 LENGTH = 16
 RECIPE = {
-    "window": LENGTH, "batch_size": 4, "epochs": 4, "noise": 0.1, "reg_weight": 1.0, "ema": 0.5,
-    "lr": 2e-3, "weight_decay": 0.05, "rank": 4, "warm_epochs": 1, "pre_nms_topk": 2000,
+    "window": LENGTH,
+    "batch_size": 4,
+    "epochs": 4,
+    "noise": 0.1,
+    "reg_weight": 1.0,
+    "ema": 0.5,
+    "lr": 2e-3,
+    "weight_decay": 0.05,
+    "rank": 4,
+    "warm_epochs": 1,
+    "pre_nms_topk": 2000,
     "nms": {"sigma": 0.5, "max_seg_num": 20},
-}  # fmt: skip
+}
 CONFIG = LocalizerConfig(feature_dim=6, classes=2, dim=8, heads=2, embeds=1, stems=1, levels=2)
 
 
@@ -145,13 +154,13 @@ def test_only_lora_and_what_speaks_of_frames_learn(reader):
 def test_vision_epochs_are_the_same_steps_whatever_language_does(reader):
     """One epoch of any row is vision-only: until then all rows are one model."""
     found = [
-        trained(reader, v, epochs=0.25)[0].localiser.state_dict()
+        trained(reader, v, epochs=0.25)[0].localizer.state_dict()
         for v in (Variant("v"), Variant("f", 1.0), Variant("e", "eq1"))
     ]
     for k in found[0]:
         assert torch.equal(found[0][k], found[1][k]) and torch.equal(found[0][k], found[2][k]), k
     later = [
-        trained(reader, v, epochs=0.5)[0].localiser.state_dict()
+        trained(reader, v, epochs=0.5)[0].localizer.state_dict()
         for v in (Variant("v"), Variant("f", 1.0))
     ]
     assert any(not torch.equal(later[0][k], later[1][k]) for k in later[0])
@@ -239,8 +248,8 @@ def test_answers_number_the_frames_of_each_part():
 
 
 # Conditions at test
-def localiser(model, **more):
-    return VisionLanguageLocaliser(
+def localizer(model, **more):
+    return VisionLanguageLocalizer(
         model, list(CLASSES), Clock(0.25), RECIPE, torch.zeros(6), torch.ones(6), **more
     )
 
@@ -252,14 +261,14 @@ def test_conditions_change_what_they_say_and_nothing_else(reader):
         {v.name: v.duration_s for v in test},
         setting().prompt,
     )
-    own = localiser(model, prompt=prompt).detect(x, times)
-    off = localiser(model).detect(x, times)
-    assert localiser(model, prompt=prompt, weight=1.0).detect(x, times).equals(own)
-    assert localiser(model, prompt=prompt, weight=0.0).detect(x, times).equals(
+    own = localizer(model, prompt=prompt).detect(x, times)
+    off = localizer(model).detect(x, times)
+    assert localizer(model, prompt=prompt, weight=1.0).detect(x, times).equals(own)
+    assert localizer(model, prompt=prompt, weight=0.0).detect(x, times).equals(
         off
     ) and not own.equals(off)
     swapped = prompt_of(TOKENS, list(CLASSES), list(CLASSES.values())[::-1], SAID)
-    assert not localiser(model, prompt=swapped).detect(x, times).equals(own)
+    assert not localizer(model, prompt=swapped).detect(x, times).equals(own)
 
 
 def test_the_oracle_never_has_a_greater_loss_than_either_path_at_its_own_frames(reader):
@@ -268,7 +277,7 @@ def test_the_oracle_never_has_a_greater_loss_than_either_path_at_its_own_frames(
         videos(2, seed=5),
         points(LENGTH, 2),
     )
-    oracle = localiser(
+    oracle = localizer(
         model, prompt=setting().prompt, weight="oracle", known={v.name: v for v in test}
     )
     segments, labels = oracle.actions("v1")
@@ -426,24 +435,28 @@ def test_one_step_under_the_paper_s_shapes():
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from vlact.losses.actionvlm import aggregate
     from vlact.models.actionformer import ActionFormer
-    from vlact.models.actionvlm import LanguageBranch, LanguageConfig
+    from vlact.models.actionvlm import LanguageBranch, LanguageConfig, aggregate
     from vlact.models.cost import QWEN25_1B5, sequence_length
 
     q, frames, dim, rank = QWEN25_1B5, 768, 384, 128
     shape = Qwen2Config(
-        vocab_size=q.vocabulary, hidden_size=q.hidden, intermediate_size=q.intermediate,
-        num_hidden_layers=1, num_attention_heads=q.heads, num_key_value_heads=q.kv_heads,
-        max_position_embeddings=32768, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=q.vocabulary,
+        hidden_size=q.hidden,
+        intermediate_size=q.intermediate,
+        num_hidden_layers=1,
+        num_attention_heads=q.heads,
+        num_key_value_heads=q.kv_heads,
+        max_position_embeddings=32768,
+        tie_word_embeddings=True,
+    )
     torch.manual_seed(0)
     lm = Qwen2ForCausalLM._from_config(shape, attn_implementation="sdpa", dtype=torch.bfloat16)
     lm = get_peft_model(lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
     trained = sum(p.numel() for p in lm.parameters() if p.requires_grad)
     assert trained == q.lora_weights(rank) // 28
     branch = LanguageBranch(lm, LanguageConfig(dim)).bfloat16()
-    localiser = ActionFormer(
+    localizer = ActionFormer(
         LocalizerConfig(
             feature_dim=dim, classes=20, dim=64, heads=4, embeds=2, stems=2, levels=6, window=19
         )
@@ -459,7 +472,7 @@ def test_one_step_under_the_paper_s_shapes():
     )
     said = branch(x.bfloat16(), mask, prompt, torch.ones_like(prompt, dtype=torch.bool), target)
     weight = torch.full((1, frames), 0.245)
-    found = localiser(
+    found = localizer(
         aggregate(x, said["cls"].float(), weight), mask, aggregate(x, said["loc"].float(), weight)
     )
     at, segments, labels = (
@@ -475,7 +488,7 @@ def test_one_step_under_the_paper_s_shapes():
     ).backward()
     # start of text, and all of it but the last
     assert seen["n"] == sequence_length(frames) + 1 + 59
-    learnt = [p for p in (*lm.parameters(), *localiser.parameters()) if p.requires_grad]
+    learnt = [p for p in (*lm.parameters(), *localizer.parameters()) if p.requires_grad]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt)
 
 
@@ -573,7 +586,7 @@ def setting_of(folder):
     "variant", [v for v in VARIANTS if v.reads and v.lm != "biased"], ids=lambda v: v.name
 )
 def test_every_row_trains_over_a_published_model(published, variant):
-    """LoRA and all that is new learn; the model's own weights stay as and where they are."""
+    """LoRA and all that is new learn; the model's own weights stay as they are, in their folder."""
     from safetensors.torch import load_file
 
     own = load_file(published / "lm" / "model.safetensors")
@@ -598,10 +611,10 @@ def test_every_row_trains_over_a_published_model(published, variant):
 def test_a_published_model_is_not_in_the_files_of_what_was_trained_over_it(published):
     assert (published / "reader.safetensors").stat().st_size < 120_000
     model, _ = vl.train(setting_of(published), Variant("fixed", 0.7), str(published), 0)
-    whole = localiser(model, prompt=setting_of(published).prompt)
+    whole = localizer(model, prompt=setting_of(published).prompt)
     whole.save(published / "r.safetensors")
     found, features = (
-        VisionLanguageLocaliser.load(published / "r.safetensors"),
+        VisionLanguageLocalizer.load(published / "r.safetensors"),
         {v.name: v.features for v in videos(2, 9)},
     )
     from safetensors.torch import load_file
@@ -636,7 +649,7 @@ def test_what_a_published_model_must_be(tmp_path):
 
 def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     """`paper`'s stages on the layouts of THUMOS14, ActivityNet and EPIC-Kitchens: features by
-    VideoMAE, a reader over a language model, localisers, every row of ActionVLM."""
+    VideoMAE, a reader over a language model, localizers, every row of ActionVLM."""
     from test_checkpoints import published_videomae
 
     from vlact import params, video
@@ -647,6 +660,7 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     from vlact.stages.localisers import localisers
 
     monkeypatch.setattr(params, "ROOT", tmp_path)
+    monkeypatch.setattr("vlact.models.files.ROOT", tmp_path)
     small, p = params.load("smoke"), params.load("paper", "films")
     p = replace(
         p,
@@ -699,8 +713,8 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     activitynet.write_ground_truth(pd.DataFrame(long), source / "sessions.json")
     with pytest.raises(
         ValueError,
-        match="descriptions.json: no description of 'Walking the dog', "
-        "one of 1 classes of sessions.json",
+        match="descriptions.json: no description of 'Walking the dog', one of 1 classes of "
+        "sessions.json",
     ):
         descriptions(p, "sessions")
     (source / "descriptions.json").unlink()

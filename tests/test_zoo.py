@@ -12,7 +12,7 @@ from vlact.language.trees import ActionTexts
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder, inflate
 from vlact.models.text import TextTower, sentence_encoder
-from vlact.models.zoo import Recogniser
+from vlact.models.zoo import Recognizer
 from vlact.models.zoo.ace import ACE, LITERAL, SLOW
 from vlact.models.zoo.bike import BIKE, SHARPNESS
 from vlact.models.zoo.lavila import LaViLa
@@ -20,7 +20,7 @@ from vlact.models.zoo.procvlr import ProcVLR
 from vlact.models.zoo.text4vis import Text4Vis
 from vlact.models.zoo.vifi import ViFi
 from vlact.models.zoo.vifi_prompts import PROMPTS, TEXT_BLOCKS, ViFiPrompts
-from vlact.papers.ace.finetuning import finetune, halfway, keep, look, take
+from vlact.papers.ace.finetuning import encode, finetune, frozen_features, take, wise_ft
 from vlact.training.loop import autocast
 
 BASE = ["fasten screw", "take block"]
@@ -70,7 +70,7 @@ def make(method, words):
             frames,
             blocks=1,
             lexicon=["red", "blue", "bright"] * 2,
-            encode=sentence_encoder(),
+            encode_text=sentence_encoder(),
             **common,
         ),
     }[method]()
@@ -130,14 +130,16 @@ def problem(shuffled=False):
 
 
 def accuracy(method, kept, labels):
-    return float((method.match(look(method, kept), method.base).argmax(1) == labels).float().mean())
+    return float(
+        (method.similarity(encode(method, kept), method.base).argmax(1) == labels).float().mean()
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_learns_and_changes_only_what_it_trains(name, words):
     method, (clips, labels) = make(name, words), problem()
     before = {k: v.clone() for k, v in method.state_dict().items()}
-    kept, seen = keep(method, clips), []
+    kept, seen = frozen_features(method, clips), []
     finetune(
         method,
         [take(kept, slice(0, 24))] * 2,
@@ -158,9 +160,11 @@ def test_halfway_is_the_mean_of_before_and_after_and_a_copy(words):
     method, (clips, labels) = make("ace", words), problem()
     start = [p.detach().clone() for p, _ in method.trained()]
     untouched = {k: v.clone() for k, v in method.state_dict().items()}
-    finetune(method, [keep(method, clips)], labels, AMOUNTS, 0.05, [2], 0, lambda _: None)
+    finetune(
+        method, [frozen_features(method, clips)], labels, AMOUNTS, 0.05, [2], 0, lambda _: None
+    )
     after = [p.detach().clone() for p, _ in method.trained()]
-    mean = halfway(method, start)
+    mean = wise_ft(method, start)
     for (parameter, _), a, b in zip(mean.trained(), start, after, strict=True):
         assert torch.allclose(parameter, (a + b) / 2)
     assert all(torch.equal(p, b) for (p, _), b in zip(method.trained(), after, strict=True))
@@ -171,7 +175,7 @@ def test_halfway_is_the_mean_of_before_and_after_and_a_copy(words):
 
 def test_shuffled_labels_teach_nothing(words):
     method, (clips, labels) = make("ace", words), problem(shuffled=True)
-    kept = keep(method, clips)
+    kept = frozen_features(method, clips)
     finetune(method, [take(kept, slice(0, 24))], labels[:24], AMOUNTS, 0.05, [6], 0, lambda _: None)
     assert accuracy(method, take(kept, slice(24, 32)), labels[24:]) < 0.9
 
@@ -180,7 +184,9 @@ def test_shuffled_labels_teach_nothing(words):
 def test_the_same_seed_gives_the_same_weights(name, words):
     def train():
         method, (clips, labels) = make(name, words), problem()
-        finetune(method, [keep(method, clips)], labels, AMOUNTS, 0.02, [1], 0, lambda _: None)
+        finetune(
+            method, [frozen_features(method, clips)], labels, AMOUNTS, 0.02, [1], 0, lambda _: None
+        )
         return method.state_dict()
 
     one, two = train(), train()
@@ -191,7 +197,7 @@ def test_the_same_seed_gives_the_same_weights(name, words):
 def test_what_is_kept_gives_the_scores_of_the_whole_model(name, words):
     method, (clips, _) = make(name, words), problem()
     with torch.no_grad():
-        kept = method.keep(clips[:3])
+        kept = method.frozen_features(clips[:3])
         encoder = method.encoder if name == "procvlr" else method.clip
         whole = {
             "procvlr": lambda: encoder(clips[:3]),
@@ -215,7 +221,7 @@ def test_what_is_kept_gives_the_scores_of_the_whole_model(name, words):
 def test_bike_weighs_frames_by_the_concept_like_a_loop(words):
     method, (clips, _) = make("bike", words), problem()
     with torch.no_grad():
-        kept = {k: v.float() for k, v in method.keep(clips[:3]).items()}
+        kept = {k: v.float() for k, v in method.frozen_features(clips[:3]).items()}
         names = [[b] for b in BASE]
         got, frames, actions = (
             method.scores(kept, names),
@@ -266,16 +272,16 @@ def test_a_text_tower_of_any_depth_starts_as_the_sentence_encoder():
 def test_autocast_changes_attention_by_rounding_only(words):
     method, (clips, _) = make("vifi", words), problem()
     with torch.no_grad():
-        exact = method.embed(method.keep(clips[:2]))
+        exact = method.embed(method.frozen_features(clips[:2]))
         with autocast():
-            fast = method.embed(method.keep(clips[:2]))
+            fast = method.embed(method.frozen_features(clips[:2]))
     assert torch.allclose(exact, fast, atol=0.03) and not torch.equal(exact, fast)
 
 
 def test_the_interface_says_what_is_missing():
-    method = Recogniser({}, ["take block"], 0.02)
+    method = Recognizer({}, ["take block"], 0.02)
     for call in (
-        lambda: method.keep(None),
+        lambda: method.frozen_features(None),
         method.trained,
         lambda: method.embed({}),
         lambda: method.embed_texts([]),
@@ -293,7 +299,7 @@ def test_ace_without_anything_is_procvlr(words):
     ace = ACE(dual, words, BASE, 0.05, 1, plan, seed=0, **off)
     plain = ProcVLR(dual, words, BASE, 0.05, 1)
     clips, labels = problem()
-    kept = take(keep(ace, clips), slice(0, 6))
+    kept = take(frozen_features(ace, clips), slice(0, 6))
     kept = {k: v.float() for k, v in kept.items()}
     assert ace.loss(kept, labels[:6]).item() == pytest.approx(
         plain.loss(kept, labels[:6]).item(), rel=1e-5

@@ -7,5 +7,7 @@ Data walks one way, and a module imports only from what stands to its left:
 
 from pathlib import Path
 
+from vlact import _renamed  # noqa: F401  (old names of modules)
+
 __version__ = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent

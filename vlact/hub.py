@@ -1,26 +1,33 @@
 """Trained models as citizens of the Hugging Face hub: a folder of safetensors, config and card,
 prediction from a video's path.
 
-    from vlact.hub import Namer
-    model = Namer.from_pretrained("folder or hub id")
+    from vlact.hub import ActionRecognizer
+    model = ActionRecognizer.from_pretrained("folder or hub id")
     print(model.predict("clip.mp4", ["drop item", "spin block"]))
 
 `save_pretrained(folder)` writes, `push_to_hub(id)` publishes, see `huggingface_hub.ModelHubMixin`.
-Nothing that is loaded can run code.
+A folder of somebody else's is not trusted: nothing in it can run code, no path in it leads out of
+it, and what does not fit is a ValueError that names the file.
 """
 
 import json
+import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from vlact import ROOT, video
+from vlact._renamed import names_of
 from vlact.models import files
+from vlact.models.clip_text import openai_text
 from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
 from vlact.models.frames import FrameEncoder
@@ -28,15 +35,35 @@ from vlact.models.moving import MovingFrames
 from vlact.models.poses import PoseEncoder
 from vlact.models.text import sentence_encoder
 from vlact.models.zoo.ezclip import EZCLIP
-from vlact.papers.actionvlm.experiments import VisionLanguageLocaliser
-from vlact.papers.actionvlm.localizing import Localiser
+from vlact.papers.actionvlm import experiments
+from vlact.papers.actionvlm.localizing import Localizer
+from vlact.runtime.device import autocast
 from vlact.runtime.jobs import write_whole
 from vlact.training.features import extract
-from vlact.training.loop import autocast
 from vlact.video.clips import fit
 
 ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
-CONFIG = "vlact.json"
+CONFIG, NUMBERS = "vlact.json", "config.json"  # what a model is; the numbers that it is made with
+ENCODER, MOTION, LOCALIZER = "encoder.safetensors", "mover.safetensors", "localiser.safetensors"
+KINDS = {  # what the first version called them
+    "ActionLocalizer": "Finder",
+    "ActionRecognizer": "Namer",
+    "MotionRecognizer": "Mover",
+    "VisionLanguageLocalizer": "Reasoner",
+}
+READABLE = 0o644  # mode of a saved file: anybody may read it, as is the use of a folder to share
+TAU = (1e-4, 1e4)  # least and greatest temperature
+FPS = (1e-3, 1e4)  # least and greatest frame rate that features are taken at
+MOST_NAMES = 10_000  # of motions that a file may list
+OPTIONS = {  # of `Disentangled`
+    "branches": bool,
+    "fine_weight": float,
+    "decorrelate": float,
+    "consistent": float,
+    "gate": bool,
+    "stream": str,
+}
+TRUNK = {"tau": float, "motion": bool, "frames": int | None}
 CARD = """
 ---
 {{ card_data }}
@@ -49,6 +76,10 @@ CARD = """
 ```python
 {{ code }}
 ```
+
+Licence of the weights: {{ licence }}. The code that loads them is MIT.
+
+{{ scores }}
 """
 
 
@@ -65,19 +96,27 @@ def _file(model_id: str, name: str, **given) -> Path:
     return Path(hf_hub_download(model_id, name, **given))
 
 
+def _json(path: Path) -> dict:
+    """A dict out of a file, or a ValueError that names it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON; {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a dict; got {found!r:.80}")
+    return found
+
+
 def _text_file(text: str) -> str:
     """What a text tower, `DualConfig.text`, is called in a folder that was saved."""
     return "text" + Path(text).suffix
 
 
-def _config(model_id: str, kind: str, **given) -> dict:
-    path = _file(model_id, CONFIG, **given)
-    config = json.loads(path.read_text())
-    if config.get("kind") != kind or config.get("encoder") not in ENCODERS:
-        raise ValueError(
-            f"{path}: expected a {kind} with an encoder of {sorted(ENCODERS)}; got {config}"
-        )
-    return config
+def _within(name: str, value: float, bounds: tuple[float, float]) -> float:
+    """The number, if it is in its bounds; nan is in none."""
+    if not bounds[0] <= value <= bounds[1]:
+        raise ValueError(f"{name} must be in {bounds[0]:g}..{bounds[1]:g}; got {value}")
+    return value
 
 
 class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
@@ -85,41 +124,94 @@ class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
     of its kind.
     """
 
+    numbers: ClassVar[dict[str, type]] = {}  # arguments that are numbers, which config.json holds
+    call: ClassVar[str] = '"clip.mp4"'  # of `predict` in the card
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        self.encoder.save(save_directory / "encoder.safetensors")
-        if text := getattr(self.encoder.config, "text", ""):
-            shutil.copy(ROOT / text, save_directory / _text_file(text))
-        note = {"kind": type(self).__name__, "encoder": type(self.encoder).__name__}
+        """Write the model's own files and no others; a subclass writes its own before."""
+        encoder, config = self.encoder, self.encoder.config
+        if text := getattr(config, "text", ""):
+            # the path may be a stranger's: it must lead to a text tower
+            source, name = ROOT / text, _text_file(text)
+            openai_text(source)
+            if not (save_directory / name).exists() or not source.samefile(save_directory / name):
+                shutil.copyfile(source, save_directory / name)
+            # nor does the folder that it lies in on this machine go into the file
+            encoder.config = replace(config, text=name)
+        try:
+            encoder.save(save_directory / ENCODER)
+        finally:
+            encoder.config = config
+        note = {"kind": type(self).__name__, "encoder": type(encoder).__name__}
         write_whole(
             save_directory / CONFIG,
             lambda text, f: f.write_text(text),
             json.dumps(note, indent=1) + "\n",
         )
+        for name in (ENCODER, MOTION, LOCALIZER, CONFIG, _text_file(text)):
+            if (path := save_directory / name).is_file():
+                path.chmod(READABLE)
 
     @classmethod
     def _is_jsonable(cls, value) -> bool:
         """What goes into config.json; models have files of their own."""
         return isinstance(value, int | float)
 
-    def generate_model_card(self, *args, **kwargs):
-        name = type(self).__name__
-        call = '"clip.mp4", ["drop item", "spin block"]' if name == "Namer" else '"clip.mp4"'
-        code = f'from vlact.hub import {name}\n\nmodel = {name}.from_pretrained("this folder or id")\nprint(model.predict({call}))'
-        return super().generate_model_card(
-            *args,
+    def generate_model_card(
+        self, license: str = "", metrics: dict[str, float] | None = None, **given
+    ) -> ModelCard:
+        """The card of the folder.
+
+        Args:
+            license: Of the weights, as the hub spells it, such as "mit"; not stated if empty.
+            metrics: What was measured, by name.
+            given: See `huggingface_hub.ModelHubMixin`, which passes `model_card_kwargs` here.
+        """
+        name, scores = type(self).__name__, metrics or {}
+        data = self._hub_mixin_info.model_card_data.to_dict()
+        data |= {"license": license} if license else {}
+        data |= {"metrics": list(scores)} if scores else {}
+        rows = [f"| {k} | {v:g} |" for k, v in scores.items()]
+        return ModelCard.from_template(
+            card_data=ModelCardData(**data),
+            template_str=CARD,
             title=f"vlact {name}",
             text=self.__doc__.strip().split("\n")[0],
-            code=code,
-            **kwargs,
+            code=f"from vlact.hub import {name}\n\n"
+            f'model = {name}.from_pretrained("this folder or id")\n'
+            f"print(model.predict({self.call}))",
+            licence=license or "not stated",
+            scores="\n".join(["| metric | value |", "|---|---|", *rows])
+            if rows
+            else "No scores were stated.",
+            **given,
         )
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **given):
+        """A model from a folder that `save_pretrained` wrote, or from the hub.
+
+        Raises:
+            FileNotFoundError: A folder without one of the files.
+            ValueError: A file that is damaged, or of another kind of model; names file and entry.
+        """
+        where = {k: v for k, v in given.items() if k not in cls.numbers}
+        try:
+            path = _file(str(pretrained_model_name_or_path), NUMBERS, **where)
+        except (FileNotFoundError, EntryNotFoundError):
+            pass  # of a model without numbers
+        else:
+            wanted = {k: v for k, v in _json(path).items() if k in cls.numbers}
+            files.checked(wanted, cls.numbers, path, cls.__name__, free=cls.numbers)
+        return super().from_pretrained(pretrained_model_name_or_path, **given)
+
+    @classmethod
     def _load(cls, model_id: str, config: dict, **given) -> dict:
-        encoder = ENCODERS[config["encoder"]].load(_file(model_id, "encoder.safetensors", **given))
+        path = _file(model_id, ENCODER, **given)
+        encoder = ENCODERS[config["encoder"]].load(path)
         if text := getattr(encoder.config, "text", ""):
-            encoder.config = replace(
-                encoder.config, text=str(_file(model_id, _text_file(text), **given).resolve())
-            )
+            own = _file(model_id, _text_file(text), **given)
+            encoder.config = replace(encoder.config, text=str(own.absolute()))
         return {"encoder": encoder}
 
     @classmethod
@@ -128,22 +220,51 @@ class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
     ):
         given = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download}
         given |= {"local_files_only": local_files_only, "token": token}
-        config = _config(model_id, cls.__name__, **given)
+        path = _file(model_id, CONFIG, **given)
+        config, known = _json(path), (cls.__name__, KINDS[cls.__name__])
+        if config.get("kind") not in known or config.get("encoder") not in list(ENCODERS):
+            raise ValueError(
+                f"{path}: expected a {cls.__name__} with an encoder of {sorted(ENCODERS)}; got "
+                f"{config!r:.200}"
+            )
         # numbers come from config.json
-        return cls(**(kwargs | cls._load(model_id, config, **given)))
+        made = {k: v for k, v in kwargs.items() if k in cls.numbers}
+        if missing := sorted(set(cls.needed()) - set(made)):
+            raise ValueError(f"{path.with_name(NUMBERS)}: missing {missing}")
+        try:
+            return cls(**made, **cls._load(model_id, config, **given))
+        except ValueError as error:
+            if str(model_id) in str(error) or str(path.parent) in str(error):
+                raise
+            raise ValueError(f"{path.parent}: {error}") from error
+
+    @classmethod
+    def needed(cls) -> tuple[str, ...]:
+        """Numbers without a default."""
+        return ()
 
 
-class Namer(_Citizen):
+class ActionRecognizer(_Citizen):
     """Says which of some names fits a clip: ProcVLR, ACE, or CLIP on frames.
 
     Args:
         encoder: Its text side goes by all-MiniLM-L6-v2, or by the tower that its configuration
             names.
-        tau: Temperature of the scores.
+        tau: Temperature of the scores, in 1e-4..1e4.
+
+    Raises:
+        ValueError: Another temperature.
     """
 
+    numbers = {"tau": float}
+    call = '"clip.mp4", ["drop item", "spin block"]'
+
     def __init__(self, encoder: DualEncoder | FrameEncoder, tau: float = 0.02):
-        self.encoder, self.tau = encoder.eval(), tau
+        if not isinstance(encoder, DualEncoder | FrameEncoder):
+            raise ValueError(
+                f"encoder must be a DualEncoder or a FrameEncoder; got {type(encoder).__name__}"
+            )
+        self.encoder, self.tau = encoder.eval(), _within("tau", tau, TAU)
 
     @torch.inference_mode()
     def predict(
@@ -162,17 +283,12 @@ class Namer(_Citizen):
         """
         if len(names) < 2:
             raise ValueError(f"names must be two or more, to tell apart; got {names}")
-        clip = _clip(
-            path, start_s, end_s, self.encoder.config.num_frames, self.encoder.config.image_size
-        )
+        config = self.encoder.config
+        clip = _clip(path, start_s, end_s, config.num_frames, config.image_size)
         with autocast():
             seen = self.encoder(clip)[0].float()
-        return _ranked(
-            names,
-            self.encoder.embed_text(sentence_encoder(self.encoder.config.text)(names))
-            @ seen
-            / self.tau,
-        )
+        said = self.encoder.embed_text(sentence_encoder(config.text)(names))
+        return _ranked(names, said @ seen / self.tau)
 
 
 def _clip(
@@ -181,18 +297,17 @@ def _clip(
     """Evenly spaced frames of part of a video: uint8 (1, T, H, W, 3)."""
     info = video.probe(Path(path))
     end_s = info.duration_s if end_s is None else end_s
+    # the last frame is shown for a while; half of that may be asked for
     if not 0 <= start_s < end_s <= info.duration_s + 0.5 / info.fps:
         raise ValueError(
             f"{path}: expected 0 <= start_s < end_s <= {info.duration_s:.3f}; got {start_s} and "
             f"{end_s}"
         )
-    wanted = video.nearest_frames(
-        info, video.clip_times(start_s, min(end_s, info.duration_s), num_frames, None, 1)
-    )[0]
+    times = video.clip_times(start_s, min(end_s, info.duration_s), num_frames, None, 1)
+    wanted = video.nearest_frames(info, times)[0]
     needed = np.unique(wanted)
-    return torch.from_numpy(
-        fit(video.read(info.path, needed, info), size)[np.searchsorted(needed, wanted)]
-    )[None]
+    frames = fit(video.read(info.path, needed, info), size)
+    return torch.from_numpy(frames[np.searchsorted(needed, wanted)])[None]
 
 
 def _ranked(names: list[str], logits: torch.Tensor) -> pd.DataFrame:
@@ -201,23 +316,19 @@ def _ranked(names: list[str], logits: torch.Tensor) -> pd.DataFrame:
     return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
-class Mover(_Citizen):
+class MotionRecognizer(_Citizen):
     """Names the coarse motion of a clip: EZ-CLIP with a coarse and a fine branch.
 
     Args:
         encoder: CLIP on frames, which the model was built on.
         model: Trained, see `vlact.models.disentangled`.
-        trunk: Options of the trunk: `tau`, `motion`, `frames`, and others of `EZCLIP`.
+        trunk: Options of the trunk: `tau`, `motion` (frames with differences) and `frames` (T).
         options: Options of `Disentangled`.
     """
 
     def __init__(self, encoder: FrameEncoder, model: Disentangled, trunk: dict, options: dict):
-        self.encoder, self.model, self.trunk, self.options = (
-            encoder.eval(),
-            model.eval(),
-            trunk,
-            options,
-        )
+        self.encoder, self.model = encoder.eval(), model.eval()
+        self.trunk, self.options = trunk, options
 
     @classmethod
     def build(
@@ -229,11 +340,25 @@ class Mover(_Citizen):
         trunk: dict,
         options: dict,
         text: str = "",
-    ) -> "Mover":
-        """Before its weights: the encoder's file, coarse and fine names, the coarse class of each
-        fine one, both options, and the text tower's file, if it is not where the encoder's file
-        says.
+    ) -> "MotionRecognizer":
+        """Before its weights.
+
+        Args:
+            path: The encoder's file.
+            names, fine: Coarse and fine motions.
+            parent: The coarse motion of each fine one.
+            trunk, options: See the class.
+            text: The text tower's file, if it is not where the encoder's file says.
+
+        Raises:
+            ValueError: Motions or options that make no model.
         """
+        _within("tau", trunk.get("tau", math.nan), TAU)
+        if len(parent) != len(fine) or not all(0 <= k < len(names) for k in parent):
+            raise ValueError(
+                f"parent must hold a number in 0..{len(names) - 1} for each of {len(fine)} fine "
+                f"motions; got {parent!r:.80}"
+            )
         own = {k: v for k, v in trunk.items() if k not in ("motion", "frames")}
         clip = MovingFrames.start(path, trunk.get("motion", False), trunk.get("frames"))
         texts = [*names, *fine]
@@ -249,41 +374,43 @@ class Mover(_Citizen):
         return [n for (n,) in self.model.trunk.base]
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        super()._save_pretrained(save_directory)
         note = {
             "names": self.names,
             "fine": [n for (n,) in self.model.fine],
             "parent": self.model.parent.tolist(),
+            "trunk": self.trunk,
+            "options": self.options,
         }
-        files.save(
-            save_directory / "mover.safetensors",
-            "mover",
-            note | {"trunk": self.trunk, "options": self.options},
-            self.model.state_dict(),
-        )
+        files.save(save_directory / MOTION, "mover", note, self.model.state_dict())
+        super()._save_pretrained(save_directory)
 
     @classmethod
     def _load(cls, model_id: str, config: dict, **given) -> dict:
-        path = _file(model_id, "mover.safetensors", **given)
+        path = _file(model_id, MOTION, **given)
         note, state = files.read(path, "mover")
+        names, parts = list[str], {"trunk": TRUNK, "options": OPTIONS}
+        wanted = {"names": names, "fine": names, "parent": list[int], "trunk": dict}
+        note = files.checked(note, wanted | {"options": dict}, path, "mover")
+        for part, entries in parts.items():
+            files.checked(note[part], entries, path, part, free=entries)
+        if not 1 <= len(note["names"]) + len(note["fine"]) <= MOST_NAMES:
+            raise ValueError(f"{path}: expected 1..{MOST_NAMES} names of motions")
+        if not 1 <= (note["trunk"].get("frames") or 1) <= files.FRAMES:
+            raise ValueError(f"{path}: trunk: frames must be in 1..{files.FRAMES}")
         encoder = super()._load(model_id, config, **given)["encoder"]
-        made = cls.build(
-            _file(model_id, "encoder.safetensors", **given), **note, text=encoder.config.text
-        )
+        if not isinstance(encoder, FrameEncoder):
+            raise ValueError(f"{path}: expected a FrameEncoder beside it")
+        place = _file(model_id, ENCODER, **given)
+        made = cls.build(place, **note, text=encoder.config.text)
         files.fill(made.model, state, path)
-        return {
-            "encoder": encoder,
-            "model": made.model,
-            "trunk": made.trunk,
-            "options": made.options,
-        }
+        return {"encoder": encoder} | {k: getattr(made, k) for k in ("model", "trunk", "options")}
 
     @torch.inference_mode()
     def predict(
         self, path: str | Path, start_s: float = 0.0, end_s: float | None = None
     ) -> pd.DataFrame:
         """Coarse motions with scores that sum to one, best first; arguments and errors as
-        `Namer.predict`.
+        `ActionRecognizer.predict`.
         """
         clip = _clip(path, start_s, end_s, self.model.frames, self.encoder.config.image_size)
         with autocast():
@@ -291,33 +418,45 @@ class Mover(_Citizen):
         return _ranked(self.names, logits)
 
 
-class Finder(_Citizen):
-    """Finds actions in an untrimmed video: a localiser with the encoder whose features it was
+class ActionLocalizer(_Citizen):
+    """Finds actions in an untrimmed video: a localizer with the encoder whose features it was
     trained on.
 
     Args:
         encoder: Of the features.
-        localiser: ActionFormer, TriDet or DyFADet.
+        localizer: ActionFormer, TriDet or DyFADet.
         fps, stride: See `vlact.training.features.extract`.
+
+    Raises:
+        ValueError: A frame rate or stride that is none.
     """
+
+    numbers = {"fps": float, "stride": int}
+    read: ClassVar[Callable] = Localizer.load  # of the localizer's file
 
     def __init__(
         self,
         encoder: DualEncoder | FrameEncoder | PoseEncoder,
-        localiser: Localiser,
+        localizer: Localizer,
         fps: float,
         stride: int,
     ):
-        self.encoder, self.localiser, self.fps, self.stride = encoder.eval(), localiser, fps, stride
+        self.encoder, self.localizer = encoder.eval(), localizer
+        self.fps, self.stride = _within("fps", fps, FPS), stride
+        _within("stride", stride, (1, files.FRAMES))
+
+    @classmethod
+    def needed(cls) -> tuple[str, ...]:
+        return tuple(cls.numbers)
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        self.localizer.save(save_directory / LOCALIZER)
         super()._save_pretrained(save_directory)
-        self.localiser.save(save_directory / "localiser.safetensors")
 
     @classmethod
     def _load(cls, model_id: str, config: dict, **given) -> dict:
-        localiser = Localiser.load(_file(model_id, "localiser.safetensors", **given))
-        return super()._load(model_id, config, **given) | {"localiser": localiser}
+        localizer = cls.read(_file(model_id, LOCALIZER, **given))
+        return super()._load(model_id, config, **given) | {"localizer": localizer}
 
     @torch.inference_mode()
     def predict(self, path: str | Path) -> pd.DataFrame:
@@ -328,20 +467,20 @@ class Finder(_Citizen):
         """
         name = Path(path).name
         found = extract(self.encoder, Path(path), self.fps, self.stride)
-        table = self.localiser.detect({name: found}, {name: video.probe(Path(path)).duration_s})
+        table = self.localizer.detect({name: found}, {name: video.probe(Path(path)).duration_s})
         return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
-class Reasoner(Finder):
+class VisionLanguageLocalizer(ActionLocalizer):
     """Finds actions in an untrimmed video with ActionVLM: a language model adds what it read of the
     classes' descriptions.
 
     Args:
-        encoder, fps, stride: See `Finder`.
-        localiser: From `vlact.papers.actionvlm.experiments`, with the prompt that it reads.
+        encoder, fps, stride: See `ActionLocalizer`.
+        localizer: From `vlact.papers.actionvlm.experiments`, with the prompt that it reads.
     """
 
-    @classmethod
-    def _load(cls, model_id: str, config: dict, **given) -> dict:
-        localiser = VisionLanguageLocaliser.load(_file(model_id, "localiser.safetensors", **given))
-        return super(Finder, cls)._load(model_id, config, **given) | {"localiser": localiser}
+    read = experiments.VisionLanguageLocalizer.load
+
+
+__getattr__ = names_of(__name__)

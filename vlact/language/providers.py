@@ -45,6 +45,8 @@ class Endpoint:
     """
 
     def __init__(self, url: str | None, model: str, folder: Path, key: str | None = None):
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError(f"the endpoint must be an http or https URL; got {url!r}")
         self.url, self.model, self.folder, self.key = url, model, Path(folder), key
 
     def __call__(self, prompt: str) -> str:
@@ -75,7 +77,7 @@ class Endpoint:
             f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
         )
         try:
-            with urllib.request.urlopen(request, timeout=120) as reply:
+            with urllib.request.urlopen(request, timeout=120) as reply:  # nosec B310
                 answer = json.load(reply)["choices"][0]["message"]["content"]
             if not isinstance(answer, str):
                 raise TypeError(f"content is {type(answer).__name__}")

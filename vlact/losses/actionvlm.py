@@ -1,4 +1,5 @@
-"""Losses of ActionVLM: language must earn its weight (Eq. 1-5, 9).
+"""Losses of ActionVLM: language must earn its weight (Eq. 1, 3 and 9). How it is weighed, Eq. 2, 4
+and 5, is `vlact.models.actionvlm`.
 
 Symbols: L_v and L_vl are the detection losses of a frame without and with language, A = L_v - L_vl
 its advantage, Â the predicted one, lambda its weight. Frames are steps of the features; background
@@ -8,6 +9,7 @@ counts as a class of its own, number C, because language has a weight there, too
 import torch
 from torch import Tensor, nn
 
+from vlact._renamed import names_of
 from vlact.losses.localization import Points
 
 
@@ -114,21 +116,8 @@ def advantage(class_mean: Tensor, label: Tensor, loss: Tensor) -> Tensor:
 
 
 def advantage_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Eq.
-
-    3: mean squared error of Â over valid frames; the target is a measurement and gets no gradient.
-    """
+    """Eq. 3: mean squared error of Â over valid frames; the target gets no gradient."""
     return ((predicted - target.detach()) ** 2)[mask].mean()
 
 
-def language_weight(predicted: Tensor) -> Tensor:
-    """Eq.
-
-    4: lambda = 2 sigmoid(ReLU(Â)) - 1, in [0, 1); 0 where language is not expected to help.
-    """
-    return 2 * torch.sigmoid(torch.relu(predicted)) - 1
-
-
-def aggregate(vision: Tensor, language: Tensor, weight: Tensor) -> Tensor:
-    """Eq. 5: F = F_vis + lambda F_lang, (B, T, D), (B, T, D) and (B, T)."""
-    return vision + weight[..., None] * language
+__getattr__ = names_of(__name__)

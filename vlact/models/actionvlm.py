@@ -1,5 +1,16 @@
-"""ActionVLM's language branch: a causal language model reads frames and descriptions and says
-something of every frame.
+"""ActionVLM, from top to bottom: what language reads, what it says, and how much of it counts.
+
+    LanguageBranch   a causal language model reads frames and descriptions and says something of
+                     every frame: F_lang,cls, F_lang,loc and the advantage that it predicts, Eq. 2
+    Reader           the branch with a pointer to descriptions and the grounding readout
+    lora             what of a reader is trained with the localizer
+    Variant          one row of the tables
+    language_weight  lambda, Eq. 4
+    aggregate        F = F_vis + lambda F_lang, Eq. 5
+    ActionVLM        localizer and reader together
+
+Its losses (Eq. 1, 3 and 9) are `vlact.losses.actionvlm`, its training (Alg. 1) is
+`vlact.papers.actionvlm.experiments`.
 
 Tokens: for each frame [vis][cls][loc][adv], then the instruction with the descriptions of the
 candidates, then the text to be generated. The last hidden states at [cls], [loc] and [adv] become
@@ -16,7 +27,10 @@ names pointed at as part of F_lang. Its language model is a small one of its own
 whose weights stay where they are.
 """
 
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,9 +39,19 @@ from torch import Tensor, nn
 from vlact import ROOT
 from vlact.language.prompts import Prompt, published_tokenizer
 from vlact.models import files
+from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.runtime.device import autocast, of
 
 ATTENTION = ("prefix", "descriptions first", "causal")
 TOKENS = ("vis", "cls", "loc", "adv")
+TENTHS = 11  # numbers that a generated lambda is read from, 0 to 10
+TEXT_WEIGHT = 0.1  # lambda_tg of Eq. 9
+POINTER_SCALE = 4  # by which the pointer's products of queries and keys are divided
+ALPHA = 2  # of LoRA, in ranks
+NO_TOKEN = -100  # a target that does not count
+MOST_WORDS, MOST_PIECES = 48, 384  # tokens of an answer, of own and of published tokenizers
+# lambda in the first vision-language epochs; without it F_lang never gets a gradient
+WARMUP = 0.4
 
 
 @dataclass(frozen=True)
@@ -58,10 +82,10 @@ class LanguageConfig:
     read_from: tuple[str, str, str] = ("cls", "loc", "adv")
 
     def __post_init__(self):
+        files.bounded(self, feature_dim=files.WIDTH, lm_stride=files.FRAMES)
+        files.bounded(self, -1, numbers=files.WORDS)
         if self.attention not in ATTENTION:
             raise ValueError(f"attention must be one of {ATTENTION}; got {self.attention!r}")
-        if self.lm_stride < 1:
-            raise ValueError(f"lm_stride must be at least 1; got {self.lm_stride}")
         if len(self.read_from) != 3 or set(self.read_from) - set(TOKENS):
             raise ValueError(f"read_from must be three of {TOKENS}; got {self.read_from}")
 
@@ -230,7 +254,7 @@ class LanguageBranch(nn.Module):
         if target is not None:
             logits = lm.lm_head(found.last_hidden_state[:, -target.shape[1] :]).float()
             out["text_loss"] = nn.functional.cross_entropy(
-                logits.flatten(0, 1), target.flatten(), ignore_index=-100
+                logits.flatten(0, 1), target.flatten(), ignore_index=NO_TOKEN
             )
         return out
 
@@ -265,7 +289,7 @@ class LanguageBranch(nn.Module):
         return out | self.speak(out["hidden"], features.shape[1])
 
     def _spread(self, x: Tensor, length: int) -> Tensor:
-        """From every `lm_stride`-th frame (B, T', K) to all (B, T, K), linearly, the last one held."""
+        """From every `lm_stride`-th frame (B, T', K) to all (B, T, K), linearly; the last holds."""
         if self.config.lm_stride == 1:
             return x
         at = torch.arange(length, device=x.device) / self.config.lm_stride
@@ -343,6 +367,15 @@ class ReaderConfig:
     pointer_dim: int = 32
     language: dict | None = None
     lm: str = ""
+
+    def __post_init__(self):
+        files.bounded(self, vocabulary=files.WORDS, hidden=files.WIDTH, pointer_dim=files.WIDTH)
+        files.bounded(self, layers=files.BLOCKS, heads=files.HEADS)
+        files.bounded(self, 0, poses=files.WIDTH, clause_dim=files.WIDTH)
+        if self.hidden % self.heads:
+            raise ValueError(
+                f"hidden must be a multiple of heads; got {self.hidden} and {self.heads}"
+            )
 
 
 class Reader(nn.Module):
@@ -431,15 +464,13 @@ class Reader(nn.Module):
         """Tokens of an answer: over twice the longest one in the stadium; a published tokenizer
         cuts names and numbers into pieces.
         """
-        return 384 if self.config.lm else 48
+        return MOST_PIECES if self.config.lm else MOST_WORDS
 
     def elsewhere(self, name: str) -> bool:
         """Whether a weight is not in this reader's files: it is another one's, or stays in the
         published model's folder.
         """
-        return tied(name) or (
-            bool(self.config.lm) and name.startswith("branch.lm.") and "lora_" not in name
-        )
+        return elsewhere(name, self.config.lm)
 
     def embed(self, prompt: Prompt) -> Tensor:
         """Embeddings of a prompt (B, N, H)."""
@@ -474,7 +505,11 @@ class Reader(nn.Module):
             out["prompt"], 1, prompt.at[..., None].expand(-1, -1, out["prompt"].shape[-1])
         )
         keys = torch.cat([self.key(states), self.none.expand(len(states), 1, -1)], 1)
-        pointer = self.query(out["middle"][:, :, TOKENS.index("cls")]) @ keys.transpose(1, 2) / 4
+        pointer = (
+            self.query(out["middle"][:, :, TOKENS.index("cls")])
+            @ keys.transpose(1, 2)
+            / POINTER_SCALE
+        )
         known = (prompt.names >= 0)[..., None]
         names = self.branch.causal_lm().get_input_embeddings()(prompt.names.clamp(min=0)) * known
         names = self.value((names.sum(2) / known.sum(2)).to(states.dtype))
@@ -508,10 +543,207 @@ class Reader(nn.Module):
             ValueError: Another file, or one whose weights do not fit its shape.
         """
         note, state = files.read(path, "reader")
-        self = cls(ReaderConfig(**note))
-        return files.fill(self, state, path, self.elsewhere)
+        config = files.config_of(ReaderConfig, note, path)
+        files.inside(config.lm, path, "lm")
+        return refilled(lambda: cls(config), config.lm, state, path)
 
 
 def tied(name: str) -> bool:
     """Whether a weight is another one's: the head of the language model is its embedding."""
     return name.endswith("lm_head.weight")
+
+
+def elsewhere(name: str, lm: str) -> bool:
+    """Whether a weight is not in a reader's files: it is another one's, or stays in the folder `lm`
+    of the published language model.
+    """
+    return tied(name) or (bool(lm) and name.startswith("branch.lm.") and "lora_" not in name)
+
+
+def refilled(make: Callable[[], Reader], lm: str, state: dict[str, Tensor], path) -> Reader:
+    """A reader made anew, with the weights of its file; see `vlact.models.files.built`."""
+    if not lm:
+        return files.built(make, state, path, lambda name: elsewhere(name, lm))
+    # most of it is a folder's, which is on this machine already
+    return files.fill(make(), state, path, lambda name: elsewhere(name, lm))
+
+
+def lora(reader: Reader, rank: int) -> Reader:
+    """The reader with LoRA in its language model; what speaks of frames is trained whole, all else
+    is frozen.
+
+    Over a published language model, which nothing was aligned with, all else is trained, too.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    reader.requires_grad_(bool(reader.config.lm))
+    reader.branch.lm.requires_grad_(False)
+    if reader.config.lm:
+        reader.branch.lm.gradient_checkpointing_enable({"use_reentrant": False})
+    with warnings.catch_warnings():
+        # peft reads a name that transformers has renamed
+        warnings.simplefilter("ignore", FutureWarning)
+        reader.branch.lm = get_peft_model(
+            reader.branch.lm,
+            LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules="all-linear"),
+        )
+    reader.branch.give_out.requires_grad_(True)
+    reader.branch.advantage.requires_grad_(True)
+    return reader
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the tables.
+
+    Attributes:
+        name: As in the tables.
+        weight: lambda: a number, "eq1" (the full method), "paired" (the target is measured on the
+            same frame with and without language), "learned" (Eq. 2 and 4 without L_adv),
+            "generated" (read off the language model's numbers at [adv]); None is vision only.
+        vision: Without it F = F_lang, and every epoch has language.
+        described: Whether candidates have descriptions, or names only.
+        text_weight: lambda_tg.
+        read_from: See `LanguageConfig`.
+        ground: See `Reader.forward`.
+        lm: "aligned", "biased" (aligned on captions that name the usual order) or "random" (never
+            trained).
+        epochs: Factor on the number of epochs.
+        folds: Of the cross-fitted advantage, which then selects at test ("selective"); 0 for none.
+    """
+
+    name: str
+    weight: float | str | None = None
+    vision: bool = True
+    described: bool = True
+    text_weight: float = TEXT_WEIGHT
+    read_from: tuple[str, str, str] = ("cls", "loc", "adv")
+    ground: bool | str = True
+    lm: str = "aligned"
+    epochs: float = 1.0
+    folds: int = 0
+
+    @property
+    def reads(self) -> bool:
+        return self.weight is not None
+
+    def watched(self, conditions: dict) -> bool:
+        """Whether its test frames are written down: where lambda is no constant, or language is
+        tested by itself.
+        """
+        return self.reads and (isinstance(self.weight, str) or bool(conditions))
+
+
+def make_reader(folder: str, variant: Variant, rank: int) -> Reader:
+    """The language model of a variant, from the folder of the alignment stage."""
+    reader = Reader.load(
+        f"{folder}/{'biased_reader' if variant.lm == 'biased' else 'reader'}.safetensors"
+    )
+    if variant.lm == "random":
+        reader = Reader(ReaderConfig(**vars(reader.config)), taught=False)
+    reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
+    return lora(reader, rank)
+
+
+def language_weight(predicted: Tensor) -> Tensor:
+    """Eq. 4: lambda = 2 sigmoid(ReLU(Â)) - 1, in [0, 1); 0 where language is of no use."""
+    return 2 * torch.sigmoid(torch.relu(predicted)) - 1
+
+
+def aggregate(vision: Tensor, language: Tensor, weight: Tensor) -> Tensor:
+    """Eq. 5: F = F_vis + lambda F_lang, (B, T, D), of (B, T, D), (B, T, D) and (B, T)."""
+    return vision + weight[..., None] * language
+
+
+def in_half(reader: Reader):
+    """bf16; what a published language model reads is too long for attention spelled out."""
+    kind = of(reader).type
+    return torch.autocast(kind, torch.bfloat16) if reader.config.lm else autocast(kind)
+
+
+class ActionVLM(nn.Module):
+    """Localizer and reader: Eq. 2 to 5 in one module.
+
+    Args:
+        localizer: Sees standardised features.
+        reader: None for vision only; has a standardisation of its own.
+        mean, std: Of the localizer's standardisation (D,), undone for the reader.
+        variant: How the two come together.
+        reach: Steps that the language model reads at once; of a longer window it reads one part
+            after the other.
+
+    Attributes:
+        half: Whether it reads in bf16; otherwise as whoever calls it does.
+    """
+
+    half = True
+
+    def __init__(
+        self,
+        localizer: ActionFormer,
+        reader: Reader | None,
+        mean: Tensor,
+        std: Tensor,
+        variant: Variant,
+        reach: int,
+    ):
+        super().__init__()
+        self.localizer, self.reader, self.variant, self.reach = localizer, reader, variant, reach
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    @property
+    def config(self) -> LocalizerConfig:
+        return self.localizer.config
+
+    def read(
+        self, x: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What language says of standardised features (B, T, D), T a multiple of `reach`; one row
+        of `target` a part.
+        """
+        parts = x.shape[1] // self.reach
+        raw = ((x * self.std + self.mean) * mask[..., None]).unflatten(1, (parts, -1)).flatten(0, 1)
+        mask = mask.unflatten(1, (parts, -1)).flatten(0, 1)
+        with in_half(self.reader) if self.half else nullcontext():
+            said = self.reader(raw, mask, prompt.expand(len(raw)), target, self.variant.ground)
+        whole = {
+            k: said[k].float().unflatten(0, (-1, parts)).flatten(1, 2)
+            for k in ("hidden", "pointer", "cls", "loc", "advantage")
+        }
+        return whole | ({} if target is None else {"text_loss": said["text_loss"]})
+
+    def weight(self, said: dict[str, Tensor], warm: bool = False) -> Tensor:
+        """lambda of every frame (B, T)."""
+        like, kind = said["advantage"], self.variant.weight
+        if not isinstance(kind, str):
+            return torch.full_like(like, kind)
+        if warm:
+            return torch.full_like(like, WARMUP)
+        if kind == "generated":
+            return self._generated(said, like.shape[1])
+        return language_weight(like if kind == "learned" else like.detach())
+
+    @torch.no_grad()
+    def _generated(self, said: dict[str, Tensor], length: int) -> Tensor:
+        branch = self.reader.branch
+        head, numbers = (
+            branch.causal_lm().lm_head,
+            branch.config.tenths or tuple(branch.config.numbers + i for i in range(TENTHS)),
+        )
+        logits = head(said["hidden"][:, :, TOKENS.index("adv")].to(head.weight.dtype))
+        likely = logits[..., torch.tensor(numbers, device=logits.device)].float().softmax(-1)
+        worth = torch.arange(len(numbers), device=logits.device, dtype=torch.float32)
+        return branch._spread((likely @ worth / (len(numbers) - 1))[..., None], length)[..., 0]
+
+    def detect(
+        self, x: Tensor, mask: Tensor, said: dict[str, Tensor] | None, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The localizer on Eq. 5's features; without `said` on vision alone."""
+        if said is None:
+            return self.localizer(x, mask)
+        if not self.variant.vision:
+            return self.localizer(said["cls"], mask, said["loc"])
+        return self.localizer(
+            aggregate(x, said["cls"], weight), mask, aggregate(x, said["loc"], weight)
+        )

@@ -90,10 +90,12 @@ class Disentangled(nn.Module):
         branch (B, T, D).
         """
         frames = self.trunk.frame_embeddings(
-            self.trunk.keep(clips if self.stream == "rgb" else dynamic(clips))
+            self.trunk.frozen_features(clips if self.stream == "rgb" else dynamic(clips))
         )
         other = (
-            self.trunk.frame_embeddings(self.trunk.keep(clips)) if self.stream == "two" else frames
+            self.trunk.frame_embeddings(self.trunk.frozen_features(clips))
+            if self.stream == "two"
+            else frames
         )
         if not self.branches:
             z = normalize(frames.mean(1), dim=-1)

@@ -44,8 +44,13 @@ class DualConfig:
     text: str = ""  # whose features of texts it takes, see `vlact.models.text.sentence_encoder`
 
     def __post_init__(self):
+        files.bounded(self, image_size=files.PIXELS, patch_size=files.PIXELS)
+        files.bounded(self, num_frames=files.FRAMES, depth=files.BLOCKS, heads=files.HEADS)
+        files.bounded(self, dim=files.WIDTH, embed_dim=files.WIDTH, text_dim=files.WIDTH)
         if self.pool not in ("cls", "mean"):
             raise ValueError(f"pool must be 'cls' or 'mean'; got {self.pool!r}")
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads; got {self.dim} and {self.heads}")
 
 
 def conv_stem(channels: int, dim: int, patch_size: int) -> nn.Sequential:
@@ -135,7 +140,16 @@ class DualEncoder(nn.Module):
         """Read what `save` wrote.
 
         Raises:
-            ValueError: Another file, or one whose weights do not fit its shape.
+            ValueError: Another file, one whose weights do not fit its shape, or one whose text
+                tower lies elsewhere, see `vlact.models.files.inside`.
         """
-        note, state = files.read(path, "config")
-        return files.fill(cls(DualConfig(**note)), state, path)
+        config, state = read_config(path)
+        return files.built(lambda: cls(config), state, path)
+
+
+def read_config(path) -> tuple[DualConfig, dict[str, Tensor]]:
+    """Shape and weights of an encoder's file; raises like `DualEncoder.load`."""
+    note, state = files.read(path, "config")
+    config = files.config_of(DualConfig, note, path)
+    files.inside(config.text, path, "text")
+    return config, state

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vlact.models import files
-from vlact.models.dual import DualConfig, conv_stem
+from vlact.models.dual import DualConfig, conv_stem, read_config
 
 
 class FrameEncoder(nn.Module):
@@ -76,8 +76,8 @@ class FrameEncoder(nn.Module):
     @classmethod
     def load(cls, path) -> "FrameEncoder":
         """Read what `save` wrote; raises like `DualEncoder.load`."""
-        note, state = files.read(path, "config")
-        return files.fill(cls(DualConfig(**note)), state, path)
+        config, state = read_config(path)
+        return files.built(lambda: cls(config), state, path)
 
 
 @torch.no_grad()

@@ -27,6 +27,12 @@ class PoseConfig:
     dim: int = 96
     poses: int = 0
 
+    def __post_init__(self):
+        files.bounded(self, image_size=files.PIXELS, dim=files.WIDTH)
+        files.bounded(self, 0, poses=files.WIDTH)
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels must be one number or more, from 1; got {self.channels}")
+
 
 class PoseEncoder(nn.Module):
     """Frames to features; `head` names the pose that the body is on its way to."""
@@ -77,6 +83,5 @@ class PoseEncoder(nn.Module):
             ValueError: Another file, or one whose weights do not fit its shape.
         """
         note, state = files.read(path, "poses")
-        return files.fill(
-            cls(PoseConfig(**note | {"channels": tuple(note["channels"])})), state, path
-        )
+        config = files.config_of(PoseConfig, note, path)
+        return files.built(lambda: cls(config), state, path)

@@ -268,6 +268,6 @@ def sentence_encoder(source: str = "") -> TextEncoder:
     """
     if not source:
         return SentenceEncoder()
-    from vlact.models.checkpoints import openai_clip
+    from vlact.models.clip_text import openai_text
 
-    return openai_clip(ROOT / source)[1]
+    return ClipText(openai_text(ROOT / source))

@@ -17,14 +17,14 @@ from torch.nn.functional import cross_entropy
 
 from vlact.language.descriptions import WORDS, describe
 from vlact.language.prompts import clauses, language_of, prompt_of, tokenizer
-from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss, language_weight
+from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss
 from vlact.models import files
-from vlact.models.actionvlm import Reader, ReaderConfig
+from vlact.models.actionvlm import Reader, ReaderConfig, language_weight
 from vlact.models.convnet3d import spread
 from vlact.models.dual import DualEncoder
 from vlact.models.text import sentence_encoder
 from vlact.papers.actionvlm.alignment import Drills, alignment_loss, reading_gate
-from vlact.papers.actionvlm.experiments import Selector, VisionLanguageLocaliser
+from vlact.papers.actionvlm.experiments import Selector, VisionLanguageLocalizer
 from vlact.papers.transfer.benchmark import TransferBenchmark, build, precision
 from vlact.runtime.device import beside, put
 from vlact.runtime.jobs import write_whole
@@ -158,15 +158,15 @@ def rename_localiser(
     otherwise.
 
     Args:
-        path: What `VisionLanguageLocaliser.save` wrote, of a reader that was aligned on `WORDS`.
-        features, durations: See `vlact.papers.actionvlm.localizing.Localiser.detect`.
+        path: What `VisionLanguageLocalizer.save` wrote, of a reader that was aligned on `WORDS`.
+        features, durations: See `vlact.papers.actionvlm.localizing.Localizer.detect`.
         poses: Of each class, in order.
         runs: One wording of every pose a run.
 
     Returns:
         Detections with the column `run`; -1 is language switched off.
     """
-    localiser, given = VisionLanguageLocaliser.load(path), load_file(features)
+    localiser, given = VisionLanguageLocalizer.load(path), load_file(features)
     words, *_ = language_of(Path(features).parent)
     said, found = clause_features([WORDS, *runs]), []
     for i, run in enumerate([None, *runs], -1):
@@ -306,11 +306,11 @@ def weigh_job(
         parts = []
         for k in range(0, len(rows), 64):
             with precision(model):
-                kept = model.method.keep(
+                kept = model.method.frozen_features(
                     beside(model, spread(bench.clips(rows[k : k + 64]), model.frames))
                 )
-                found = model.method.look(kept)
-                said = model.method.logit_scale * model.method.match(found, [[n] for n in names])
+                found = model.method.encode(kept)
+                said = model.method.logit_scale * model.method.similarity(found, [[n] for n in names])
                 parts.append((found["video"].float().cpu(), said.float().cpu()))
         return *(torch.cat(x) for x in zip(*parts, strict=True)), label[rows]
 

@@ -8,7 +8,7 @@ holds if all its parts lie above zero, does not if one lies below, and is not de
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ UNTESTABLE = {
     "T6": "clips of Kinetics and Something-Something cannot be rendered",
     "T8": "clips of Kinetics cannot be rendered",
 }
+CLAIMS: dict[str, Callable] = {}  # from a claim's number, such as "A1", to its parts
 HOLDS, FAILS, OPEN, NOT_HERE = "holds", "does not hold", "not decided", "not testable here"
 
 
@@ -314,30 +315,40 @@ class Results:
         return runs[runs["model"] == name].groupby("seed")["hm"].mean()
 
 
+def claim(parts: Callable) -> Callable:
+    """Decorator: the function yields the parts of the claim that it is named after."""
+    return CLAIMS.setdefault(parts.__name__.upper(), parts)
+
+
 def highest(r: Results, dataset: str) -> Iterator[Part]:
     for key, name in (("srt_acc_mean", "accuracy"), ("srt_f1_mean", "F1")):
         rival, found = r.best_rival(dataset, key)
         yield Part(f"SRT {name} over {rival}", r.ace(dataset, "ACE", key) - found)
 
 
+@claim
 def a1(r):
     return highest(r, "ata")
 
 
+@claim
 def a2(r):
     return highest(r, "ikea")
 
 
+@claim
 def a3(r):
     return highest(r, "gtea")
 
 
+@claim
 def a4(r):
     for d in NAMES:
         rival, found = r.best_rival(d, "hm_acc")
         yield Part(f"{NAMES[d]}: harmonic mean over {rival}", r.ace(d, "ACE", "hm_acc") - found)
 
 
+@claim
 def a5(r):
     for d in NAMES:
         rival, found = r.best_rival(d, "seen_acc")
@@ -347,6 +358,7 @@ def a5(r):
         )
 
 
+@claim
 def a6(r):
     for d in NAMES:
         for key, name in (("seen_acc", "seen"), ("srt_acc_mean", "SRT")):
@@ -356,6 +368,7 @@ def a6(r):
             )
 
 
+@claim
 def a7(r):
     for d in ("ata", "ikea"):
         calmer = {
@@ -371,6 +384,7 @@ def lost(r: Results, dataset: str, part: str) -> pd.Series:
     return r.ace(dataset) - r.ace(dataset, f"w/o {part}")
 
 
+@claim
 def a8(r):
     for d in ("ata", "ikea"):
         yield Part(f"{NAMES[d]}: SRT accuracy with over without them", lost(r, d, PARTS[1]))
@@ -379,6 +393,7 @@ def a8(r):
     )
 
 
+@claim
 def a9(r):
     for d in ("ata", "ikea"):
         yield Part(
@@ -387,16 +402,19 @@ def a9(r):
         )
 
 
+@claim
 def a10(r):
     for d in ("ata", "ikea"):
         yield Part(f"{NAMES[d]}: SRT accuracy with over without L_rand", lost(r, d, "L_rand"))
 
 
+@claim
 def a11(r):
     for d in ("ata", "ikea"):
         yield Part(f"{NAMES[d]}: SRT accuracy with over without L_fixed", lost(r, d, "L_fixed"))
 
 
+@claim
 def a12(r):
     for key, name in (("srt_acc_mean", "accuracy"), ("srt_f1_mean", "F1")):
         manual, shipped = (
@@ -406,6 +424,7 @@ def a12(r):
         yield Part(f"SRT {name}, manual over shipped trees", manual - shipped)
 
 
+@claim
 def a13(r):
     manual, shipped = (
         r.swept("gtea", "manual tree", test="shipped"),
@@ -416,6 +435,7 @@ def a13(r):
     )
 
 
+@claim
 def a14(r):
     sizes = [
         m
@@ -433,6 +453,7 @@ def a14(r):
         yield Part(f"of the best number ({best}) over all", found[best] - found[whole])
 
 
+@claim
 def a15(r):
     base = r.ace("ata", "ACE", "seen_f1") - r.swept("ata", "2 text blocks", "seen_f1")
     yield Part(f"ATA: {CLOSE:g} over the change of base F1, 2 blocks", CLOSE - base.abs())
@@ -442,6 +463,7 @@ def a15(r):
     )
 
 
+@claim
 def a16(r):
     deepest = max(
         (m for m in r.sweeps["model"].unique() if m.endswith("video blocks")),
@@ -454,6 +476,7 @@ def a16(r):
         )
 
 
+@claim
 def a17(r):
     yield Part(
         f"ATA: {CLOSE:g} over the distance from chance",
@@ -465,6 +488,7 @@ def a17(r):
     )
 
 
+@claim
 def a18(r):
     for d in ("ata", "ikea"):
         yield Part(
@@ -473,6 +497,7 @@ def a18(r):
         )
 
 
+@claim
 def a19(r):
     for d in NAMES:
         nodes = pd.read_parquet(r.p.data / "ace" / d / "concepts.parquet")
@@ -489,6 +514,7 @@ def a19(r):
             )
 
 
+@claim
 def a20(r):
     yield Part(
         "default labels, LaViLa over ACE",
@@ -497,10 +523,12 @@ def a20(r):
     yield Part("SRT, ACE over LaViLa", r.ace("gtea") - r.ace("gtea", "LaViLa"))
 
 
+@claim
 def v1(r):
     yield Part("mAP of the full method over vision only", r.map(FULL) - r.map(VISION))
 
 
+@claim
 def v3(r):
     alone = {m: r.map(m) for m in ("ActionFormer", "TriDet", "DyFADet")}
     best = max(alone, key=lambda m: alone[m].mean())
@@ -509,10 +537,12 @@ def v3(r):
     )
 
 
+@claim
 def v4(r):
     yield Part("mAP of vision over language alone", r.map(VISION) - r.map("language only"))
 
 
+@claim
 def v5(r):
     rows = {}
     for seed, part in r.answers[r.answers["condition"] == "own"].groupby("seed"):
@@ -526,6 +556,7 @@ def v5(r):
         yield Part(f"share of {kind} answers over none", found[kind])
 
 
+@claim
 def v6(r):
     yield Part(
         "LAP, answers over language only", r.lap("question answering") - r.lap("language only")
@@ -533,6 +564,7 @@ def v6(r):
     yield Part("LAP, language only over the full method", r.lap("language only") - r.lap(FULL))
 
 
+@claim
 def v7(r):
     yield Part(
         "gain of the full method, hard over easy classes",
@@ -540,6 +572,7 @@ def v7(r):
     )
 
 
+@claim
 def v8(r):
     own = r.frames[(r.frames["model"] == FULL) & (r.frames["label"] < len(r.classes))]
     own = own.assign(label=own["label"].map(dict(enumerate(r.classes))))
@@ -549,22 +582,26 @@ def v8(r):
     )
 
 
+@claim
 def v9(r):
     yield Part("mAP with over without it", r.map(FULL) - r.map("learnable λ w/o L_adv"))
 
 
+@claim
 def v10(r):
     for other in (VISION, FIXED):
         yield Part(f"mAP at λ = 0.4 over {other}", r.map("fixed λ = 0.4") - r.map(other))
     yield Part("adaptive over λ = 0.4", r.map(FULL) - r.map("fixed λ = 0.4"))
 
 
+@claim
 def v11(r):
     vision, full = r.ambiguous(VISION), r.ambiguous(FULL)
     yield Part("confidence, vision only over adaptive", vision["confidence"] - full["confidence"])
     yield Part("length, vision only over adaptive", vision["length"] - full["length"])
 
 
+@claim
 def v14(r):
     gain = {
         task: r.kitchens[task, FULL] - r.kitchens[task, "ActionFormer"] for task in ("verb", "noun")
@@ -573,6 +610,7 @@ def v14(r):
     yield Part("gain on verbs over gain on nouns", gain["verb"] - gain["noun"])
 
 
+@claim
 def v15(r):
     images = r.map("ActionFormer, CLIP on frames")
     yield Part(
@@ -581,12 +619,14 @@ def v15(r):
     )
 
 
+@claim
 def v16(r):
     yield Part(
         "mAP with over without descriptions, λ = 1", r.map(FIXED) - r.map(f"{FIXED}, w/o T_desc")
     )
 
 
+@claim
 def v17(r):
     for kind in ("[loc]", "special tokens"):
         yield Part(
@@ -594,10 +634,12 @@ def v17(r):
         )
 
 
+@claim
 def v18(r):
     yield Part("mAP with over without it, λ = 1", r.map(FIXED) - r.map(f"{FIXED}, w/o L_tg"))
 
 
+@claim
 def v19(r):
     real = (r.truth[["start_s", "end_s"]].to_numpy() / r.step_s % r.p.tal.window).round()
     shares = {}
@@ -621,6 +663,7 @@ def thirteen(found: pd.Series) -> pd.Series:
     )
 
 
+@claim
 def t1(r):
     known = thirteen(r.by_model("coarse", "known"))
     drop = thirteen(r.by_model("coarse", "d_abs"))[known >= LEARNT]
@@ -628,6 +671,7 @@ def t1(r):
     yield Part(f"the same less {LOSS:g}", drop - LOSS, "models")
 
 
+@claim
 def t2(r):
     for column in ("known", "unknown"):
         fine = r.by_model("fine", column)
@@ -639,6 +683,7 @@ def t2(r):
         )
 
 
+@claim
 def t4(r):
     plain = r.by_model("coarse", "hm", "plain")
     yield Part(
@@ -648,6 +693,7 @@ def t4(r):
     )
 
 
+@claim
 def t7(r):
     yield Part("HM, disentangled over EZ-CLIP", r.arm("disentangled") - r.arm("EZ-CLIP"))
     yield Part(
@@ -674,7 +720,7 @@ def measure(p: Params) -> pd.DataFrame:
     for name in published.read("claims")["id"]:
         if name in UNTESTABLE:
             continue
-        for part in globals()[name.lower()](r):
+        for part in CLAIMS[name](r):
             values = part.values.dropna().to_numpy(dtype=float)
             one = {"mean": values.mean() if len(values) else np.nan, "low": np.nan, "high": np.nan}
             one |= {"wins": int((values > 0).sum()), "n": len(values)}

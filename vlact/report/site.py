@@ -4,6 +4,9 @@ work offline.
 Nothing is computed here: the pages show what `make repro` left under `figures/<profile>`, videos of
 `data/<profile>` where they are on this machine, and the notebooks as the pipeline executed them
 (else as they are committed).
+
+None of it is trusted. Results are text and are escaped; of a notebook only the tags below are kept;
+no path leaves its folder; and the pages' policy lets a browser run no script but the site's own.
 """
 
 import os
@@ -26,11 +29,20 @@ PAPERS = {
     ),
     "actionvlm": (
         "ActionVLM",
-        "Temporal action localisation in which language is a residual that must earn its weight.",
+        "Temporal action localization in which language is a residual that must earn its weight.",
     ),
     "transfer": ("Motion transfer", "Does a motion learnt in one context transfer to another?"),
     "beyond": ("Beyond the papers", "Worlds, controls, diagnostics, and your own videos."),
 }
+RESULTS = ("paper", "item", "title", "files", "notebook", "stage")  # columns of the results map
+TAGS = (  # that a notebook's page may have
+    "a b blockquote br code dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 hr i "
+    "img li ol p pre s span strong sub summary sup table tbody td tfoot th thead tr ul"
+).split()
+ATTRIBUTES = {"alt", "class", "colspan", "id", "rowspan", "title"}
+LINK = re.compile(r"https?://\S+|mailto:\S+|(?!//)[\w./-]*(#\S*)?")
+PICTURE = re.compile(r"data:image/(png|jpeg|gif|svg\+xml);base64,[A-Za-z0-9+/=\s]+")
+FIRST = 3  # recordings shown of each world
 NAV = [
     ("index.html", "Home"),
     *((f"{k}.html", v[0]) for k, v in PAPERS.items()),
@@ -62,7 +74,7 @@ def build(p: Params, out: Path) -> Path:
     fresh = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        pages(p, pd.read_csv(index), fresh)
+        pages(p, results(index), fresh)
         shutil.rmtree(out, ignore_errors=True)
         fresh.rename(out)
     finally:
@@ -70,7 +82,36 @@ def build(p: Params, out: Path) -> Path:
     return out / "index.html"
 
 
+def results(index: Path) -> pd.DataFrame:
+    """The results map.
+
+    Raises:
+        ValueError: A column that is not there, or a file that is not in the map's folder.
+    """
+    table = pd.read_csv(index, dtype=str, keep_default_na=False)
+    if missing := [c for c in RESULTS if c not in table]:
+        raise ValueError(f"{index}: expected the columns {RESULTS}; missing {missing}")
+    for files in table["files"]:
+        for name in files.split():
+            if Path(name).name != name:
+                raise ValueError(f"{index}: files: expected names in its folder; got {name!r}")
+    return table
+
+
+def inside(folder: Path, name: str, path: Path) -> Path:
+    """A file of a folder, which a table names.
+
+    Raises:
+        ValueError: The name leads out of the folder; says which table has it.
+    """
+    found = Path(os.path.normpath(folder / name))
+    if not found.is_relative_to(os.path.normpath(folder)):
+        raise ValueError(f"{path}: expected a video in its folder; got {name!r}")
+    return found
+
+
 def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
+    """Write every page of the site."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = Path(__file__).parent / "pages"
@@ -104,18 +145,9 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
     names, verdicts, total = {k: v[0] for k, v in PAPERS.items()}, None, 0
     if (p.figures / "claims.csv").is_file():
         ledger = pd.read_csv(p.figures / "claims.csv", keep_default_na=False)
-        total, verdicts = (
-            len(ledger),
-            ledger.groupby(["paper", "verdict"], sort=False).size().unstack(fill_value=0),
-        )
-        rows = [
-            {
-                "id": r["id"], "paper": r["paper"], "place": r["place"], "claim": r["claim"], "published": r["published effect"],
-                "verdict": r["verdict"], "ours": re.split(r"; (?=[^\[\]]*:)", r["ours"]), "section": r["section"],
-                "notebook": f"notebooks/{Path(r['notebook']).stem}.html" if r["notebook"] else "", "notebook_name": r["notebook"],
-            }
-            for r in ledger.to_dict("records")
-        ]  # fmt: skip
+        counted = ledger.groupby(["paper", "verdict"], sort=False).size()
+        total, verdicts = len(ledger), counted.unstack(fill_value=0)
+        rows = [claim(r) for r in ledger.to_dict("records")]
         counts = list(ledger["verdict"].value_counts().items())
         write(
             "claims.html",
@@ -148,6 +180,18 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
         "notebooks": books,
     }
     write("index.html", "home.html", title="Results", **given)
+
+
+def claim(row: dict) -> dict:
+    """A row of the ledger, as the template wants it."""
+    name = row["notebook"]
+    return {k: row[k] for k in ("id", "paper", "place", "claim", "verdict", "section")} | {
+        "published": row["published effect"],
+        # parts are set apart by semicolons, but not those inside an interval
+        "ours": re.split(r"; (?=[^\[\]]*:)", row["ours"]),
+        "notebook": f"notebooks/{Path(name).stem}.html" if name else "",
+        "notebook_name": name,
+    }
 
 
 def caption(folder: Path, stem: str) -> str:
@@ -233,12 +277,30 @@ def notebooks(p: Params, out: Path, write) -> list[tuple[str, str]]:
             path.stem,
         )
         body, _ = exporter.from_notebook_node(book)
-        body = re.sub(r"<(script|link)\b[^>]*>(.*?</script>)?", "", body, flags=re.DOTALL)
-        body = re.sub(r'href="(\w+)\.ipynb', r'href="\1.html', body)
+        body = re.sub(r'href="(\w+)\.ipynb', r'href="\1.html', harmless(body))
         link = f"notebooks/{path.stem}.html"
-        write(link, "page.html", title=title, body=Markup(f'<div class="notebook">{body}</div>'))
+        # `harmless` has left nothing that acts
+        body = Markup(f'<div class="notebook">{body}</div>')  # nosec B704
+        write(link, "page.html", title=title, body=body)
         found.append((link, title))
     return found
+
+
+def harmless(body: str) -> str:
+    """HTML with `TAGS` alone, links that go somewhere and pictures that are in it."""
+    import bleach
+
+    def kept(tag: str, name: str, value: str) -> bool:
+        if tag == "a" and name == "href":
+            return bool(LINK.fullmatch(value))
+        if tag == "img" and name == "src":
+            return bool(PICTURE.fullmatch(value))
+        return name in ATTRIBUTES
+
+    # what a script or a style says is nothing to read
+    body = re.sub(r"<(script|style)\b.*?</\1\s*>", "", body, flags=re.DOTALL | re.IGNORECASE)
+    protocols = ("http", "https", "mailto", "data")
+    return bleach.clean(body, tags=TAGS, attributes=kept, protocols=protocols, strip=True)
 
 
 def videos(p: Params, out: Path) -> list[tuple[str, list[dict]]]:
@@ -249,9 +311,9 @@ def videos(p: Params, out: Path) -> list[tuple[str, list[dict]]]:
     for name in ("ata", "ikea", "gtea"):
         path = p.data / "worlds" / name / "annotations.csv"
         if path.is_file():
-            first = pd.read_csv(path)["video"].drop_duplicates().head(3)
+            first = pd.read_csv(path)["video"].drop_duplicates().head(FIRST)
             wanted[f"{name.upper()} in miniature"] = [
-                (path.parent / v, f"recording {v}") for v in first
+                (inside(path.parent, v, path), f"recording {v}") for v in first
             ]
     if (truth := p.data / "stadium" / "ground_truth.json").is_file():
         from vlact.datasets import activitynet
@@ -261,20 +323,23 @@ def videos(p: Params, out: Path) -> list[tuple[str, list[dict]]]:
             .drop_duplicates("label")
             .sort_values("label", kind="stable")
         )
-        wanted["Stadium"] = [(truth.parent / r.video, r.label) for r in first.itertuples()]
+        wanted["Stadium"] = [
+            (inside(truth.parent, r.video, truth), r.label) for r in first.itertuples()
+        ]
     if (p.data / "synta" / "realistic").is_dir():
         from vlact.datasets import transfer as lists
         from vlact.language.motions import taxonomy
 
         classes = taxonomy("Syn-TA")
-        clips = lists.clips(p.data / "synta", classes, p.data / "synta" / "realistic")
+        folder = p.data / "synta" / "realistic"
+        clips = lists.clips(p.data / "synta", classes, folder)
         clips = clips[clips["part"] == "val"].merge(
             classes[["set", "fine_id", "coarse", "fine"]], on=["set", "fine_id"]
         )
         for which, part in clips.groupby("set"):
             first = part.drop_duplicates("coarse").sort_values("coarse", kind="stable")
             wanted[f"Syn-TA, set {which}"] = [
-                (p.data / "synta" / "realistic" / r.video, f"{r.coarse}: {r.fine}")
+                (inside(folder, r.video, p.data / "synta"), f"{r.coarse}: {r.fine}")
                 for r in first.itertuples()
             ]
     groups = []

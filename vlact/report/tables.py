@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -27,14 +28,21 @@ def spread(values, scale: float = 100, digits: int = 1) -> str:
     )
 
 
+def plain(text: str) -> str:
+    """Text for markdown, in which what would begin a tag or a link is a character."""
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text).replace("](", "]\\(")
+
+
 def markdown(table: pd.DataFrame) -> str:
-    """A GitHub table of the columns, cells as they print."""
-    rows = [
-        list(map(str, table.columns)),
-        ["---"] * table.shape[1],
-        *table.astype(str).to_numpy().tolist(),
-    ]
-    return "".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |\n" for row in rows)
+    """A GitHub table of the columns, cells as they print, and none of them markup."""
+
+    def line(cells) -> str:
+        # a line break would end the table
+        cells = [" ".join(plain(c).replace("|", "\\|").splitlines()) for c in cells]
+        return "| " + " | ".join(cells) + " |\n"
+
+    rows = table.astype(str).to_numpy().tolist()
+    return "".join(map(line, [map(str, table.columns), ["---"] * table.shape[1], *rows]))
 
 
 def latex(table: pd.DataFrame) -> str:
@@ -47,10 +55,17 @@ def latex(table: pd.DataFrame) -> str:
         "#": r"\#",
         "→": r"$\to$",
         "−": "$-$",
+        # what would be a command
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
     }
 
     def cell(value) -> str:
-        return "".join(special.get(c, c) for c in str(value))
+        return "".join(special.get(c, c) for c in " ".join(str(value).splitlines()))
 
     lines = [
         " & ".join(map(cell, row)) + r" \\"
@@ -111,8 +126,11 @@ def save(
             shown[column] = shown[column].map(lambda x: "–" if pd.isna(x) else f"{x:.{digits}f}")
     shown = shown.fillna("–")
     write_text(folder / f"{stem}.csv", shown.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / f"{stem}.md", markdown(shown) + (f"\n{caption}\n" if caption else ""))
-    write_text(folder / f"{stem}.tex", latex(shown) + (f"% {caption}\n" if caption else ""))
+    write_text(
+        folder / f"{stem}.md", markdown(shown) + (f"\n{plain(caption)}\n" if caption else "")
+    )
+    comment = "\n% ".join(caption.splitlines())
+    write_text(folder / f"{stem}.tex", latex(shown) + (f"% {comment}\n" if caption else ""))
     return [f"{stem}.{kind}" for kind in ("csv", "md", "tex")]
 
 

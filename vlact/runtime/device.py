@@ -6,6 +6,7 @@ chance is drawn on the CPU, so that order, windows and colours are the same ever
 last digits are not.
 """
 
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 
 import torch
@@ -44,6 +45,25 @@ def chosen() -> torch.device:
 def put(given):
     """`moved` to the chosen place."""
     return moved(given, _place)
+
+
+@contextmanager
+def autocast(kind: str | None = None):
+    """bf16 autocast on a kind of device, the chosen one if not given: on CPUs with
+    bf16 instructions twice as fast, on others correct and slower.
+
+    On CPUs attention over a few dozen tokens is also twice as fast spelled out as in the fused
+    kernel.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    kind = kind or chosen().type
+    with torch.autocast(kind, torch.bfloat16):
+        if kind != "cpu":
+            yield
+        else:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
 
 
 def of(module: nn.Module) -> torch.device:

@@ -222,7 +222,8 @@ def run(arguments: list[str]) -> None:
     kind, what, *rest = arguments
     if kind == "-c":
         sys.argv = ["-c", *rest]
-        exec(what, {"__name__": "__main__", "__builtins__": __builtins__})
+        # what `python -c` would run
+        exec(what, {"__name__": "__main__", "__builtins__": __builtins__})  # nosec B102
     else:
         sys.argv = [what, *rest]
         runpy.run_module(what, run_name="__main__", alter_sys=True)

@@ -58,13 +58,13 @@ def grid_trials() -> list[Trial]:
             Trial(d, "BIKE", "bike", "clip"),
             Trial(d, "Text4Vis", "text4vis", "clip"),
             Trial(d, "zero-shot", "zero_shot", leaf=BOTH),
-            Trial(d, "ProcVLR", "procvlr", leaf=BOTH, halfway=BOTH),
+            Trial(d, "ProcVLR", "procvlr", leaf=BOTH, wise_ft=BOTH),
             Trial(d, "ProcVLR + text proj.", "procvlr", leaf=BOTH, options={"train_text": 1.0}),
             Trial(
                 d, "ProcVLR + slow text proj.", "procvlr", leaf=BOTH, options={"train_text": 0.1}
             ),
-            Trial(d, "ACE", "ace", leaf=(True,), halfway=BOTH, options=LITERAL),
-            Trial(d, "ACE slow", "ace", leaf=(True,), halfway=BOTH, options=SLOW),
+            Trial(d, "ACE", "ace", leaf=(True,), wise_ft=BOTH, options=LITERAL),
+            Trial(d, "ACE slow", "ace", leaf=(True,), wise_ft=BOTH, options=SLOW),
         ]
     out.append(Trial("gtea", "LaViLa", "lavila", "vlog", options={"train_text": 1.0}))
     for d in ("ata", "ikea"):
@@ -84,13 +84,13 @@ def grid_trials() -> list[Trial]:
                 )
             )
         out += [
-            Trial(d, "ProcVLR, verbs only", "procvlr", leaf=BOTH, halfway=BOTH, verb_only=True),
+            Trial(d, "ProcVLR, verbs only", "procvlr", leaf=BOTH, wise_ft=BOTH, verb_only=True),
             Trial(
                 d,
                 "ACE, verbs only",
                 "ace",
                 leaf=(True,),
-                halfway=BOTH,
+                wise_ft=BOTH,
                 options=LITERAL,
                 verb_only=True,
             ),
@@ -116,8 +116,8 @@ def sweep_trials(m: int, depth: int, usual: int) -> list[Trial]:
             tests=("shipped", "context-free"),
         )
         out += [
-            replace(free, halfway=BOTH),
-            replace(free, name="context-free tree, slow", halfway=BOTH, options=SLOW),
+            replace(free, wise_ft=BOTH),
+            replace(free, name="context-free tree, slow", wise_ft=BOTH, options=SLOW),
         ]
     sizes = sorted({1, 3, (m + 1) // 2, m})
     out += [
@@ -383,7 +383,7 @@ def ace(p: Params, must_exist: bool = False) -> None:
         models, keep = {}, []
         for name in ("ProcVLR", "ACE", "ACE, halfway"):
             trial = bench.trials[bench.id(Trial(d, name.removesuffix(", halfway"), ""))]
-            trial = replace(trial, halfway=("halfway" in name,))
+            trial = replace(trial, wise_ft=("halfway" in name,))
             cell = chosen[
                 (chosen["dataset"] == d)
                 & (chosen["model"] == name)

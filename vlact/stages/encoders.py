@@ -35,7 +35,7 @@ def encoders(p: Params, must_exist: bool = False) -> None:
         return
     from vlact.models.dual import DualEncoder
     from vlact.models.frames import FrameEncoder
-    from vlact.papers.actionvlm.localizing import end_to_end_job, localise_job
+    from vlact.papers.actionvlm.localizing import end_to_end_job, localize_job
     from vlact.worlds.stadium import ACTIONS
 
     localisers(p, must_exist=True)
@@ -92,7 +92,7 @@ def encoders(p: Params, must_exist: bool = False) -> None:
         )
         rows.append({"encoder": "TimeSformer on tutorials, end to end", "dim": p.model.dim})
     # what lasts longest first
-    every = [(end_to_end_job, *job) for job in whole] + [(localise_job, *job) for job in todo]
+    every = [(end_to_end_job, *job) for job in whole] + [(localize_job, *job) for job in todo]
     jobs.run(jobs.call, every, p.workers, "localisers on other encoders")
     found = [
         pd.read_parquet(f"{job[-2]}.parquet").assign(**row)

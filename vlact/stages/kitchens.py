@@ -219,7 +219,7 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
     if not KITCHENS.must_run(p, folder, must_exist):
         return
     from vlact.papers.actionvlm.experiments import vision_language_job
-    from vlact.papers.actionvlm.localizing import localise_job
+    from vlact.papers.actionvlm.localizing import localize_job
 
     work = KITCHENS.work(p)
     tasks, features, step_s = (
@@ -272,7 +272,7 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
                         f"{out}.pt",
                     )
                 )
-    jobs.run(localise_job, alone, p.workers, "localisers in kitchens")
+    jobs.run(localize_job, alone, p.workers, "localisers in kitchens")
     jobs.run(vision_language_job, told, p.workers, "ActionVLM in kitchens")
     found = [
         pd.read_parquet(f"{job[-2]}.parquet").assign(task=Path(job[3]).stem) for job in alone + told

@@ -64,7 +64,7 @@ def localisers(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "localisers"
     if not LOCALISERS.must_run(p, folder, must_exist):
         return
-    from vlact.papers.actionvlm.localizing import KINDS, localise_job
+    from vlact.papers.actionvlm.localizing import KINDS, localize_job
     from vlact.worlds.stadium import ACTIONS
 
     alignment(p, must_exist=True)
@@ -89,7 +89,7 @@ def localisers(p: Params, must_exist: bool = False) -> None:
                     f"{out}.pt",
                 )
             )
-    curves = jobs.run(localise_job, todo, p.workers, "localisers")
+    curves = jobs.run(localize_job, todo, p.workers, "localisers")
     detections = pd.concat(
         [pd.read_parquet(f"{job[-2]}.parquet") for job in todo], ignore_index=True
     )

@@ -93,7 +93,7 @@ def own_clips(
             Trial("own", "zero-shot", "zero_shot", leaf=BOTH),
             Trial("own", "ProcVLR", "procvlr", leaf=BOTH),
             Trial("own", "ACE", "ace", leaf=(True,), options=LITERAL),
-            Trial("own", "ACE slow", "ace", leaf=(True,), halfway=(True,), options=SLOW),
+            Trial("own", "ACE slow", "ace", leaf=(True,), wise_ft=(True,), options=SLOW),
         ):
             keep_job(trial, files, task, model, ace, s)
             out = work / f"{trial.name}-{s}.parquet"

@@ -22,9 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlact.losses.actionvlm import aggregate
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
-from vlact.models.actionvlm import LanguageBranch, LanguageConfig
+from vlact.models.actionvlm import LanguageBranch, LanguageConfig, aggregate
 from vlact.models.adatad import Adapter
 from vlact.models.cost import QWEN25_1B5, QWEN25_3B, Decoder
 from vlact.models.dual import DualConfig, DualEncoder
@@ -227,7 +226,7 @@ def ace(config: DualConfig, batch: int, blocks: int, device: str, repeats: int) 
     for parameter, _ in method.trained():
         parameter.requires_grad_()
     with torch.no_grad(), torch.autocast(device.split(":")[0], torch.bfloat16):
-        kept = method.keep(clips)
+        kept = method.frozen_features(clips)
 
     def step(given: Callable) -> Callable:
         def run() -> None:
@@ -238,7 +237,7 @@ def ace(config: DualConfig, batch: int, blocks: int, device: str, repeats: int) 
         return run
 
     naive, cached = (
-        clock(step(lambda: method.keep(clips)), device, repeats),
+        clock(step(lambda: method.frozen_features(clips)), device, repeats),
         clock(step(lambda: kept), device, repeats),
     )
     return {

@@ -1,0 +1,3 @@
+from vlact._renamed import names_of
+
+__getattr__ = names_of(__name__)

@@ -7,36 +7,16 @@ checkpoint to the same bytes. On a GPU it is neither, to the last digits.
 
 import math
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlact.runtime import device
+from vlact.runtime.device import autocast  # noqa: F401  (long imported from here)
 from vlact.runtime.jobs import Checkpoint, track
 
 CHECKPOINT_EVERY = 100  # steps
-
-
-@contextmanager
-def autocast(kind: str | None = None):
-    """bf16 autocast on a kind of device, that of `vlact.runtime.device` if not given: on CPUs with
-    bf16 instructions twice as fast, on others correct and slower.
-
-    On CPUs attention over a few dozen tokens is also twice as fast spelled out as in the fused
-    kernel.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    kind = kind or device.chosen().type
-    with torch.autocast(kind, torch.bfloat16):
-        if kind != "cpu":
-            yield
-        else:
-            with sdpa_kernel(SDPBackend.MATH):
-                yield
 
 
 def augment(clips: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,17 +1,21 @@
 """Methods that recognise actions by name, one short file each, behind one interface.
 
-`vlact.training.loop.finetune` and the Synonym Robustness Test need of a method what `Recogniser`
+`vlact.training.loop.finetune` and the Synonym Robustness Test need of a method what `Recognizer`
 lists. A method starts from a pretrained encoder, holds the frozen features of the words it may
 meet, and says itself what of a clip never changes while it trains, so that this is computed once.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
+
+from vlact._renamed import names_of
 
 Kept = dict[str, Tensor]  # first dimension: clips
 
 
-class Recogniser(nn.Module):
+class Recognizer(nn.Module):
     """Interface of a method. Text comes as `names`: for each action the strings whose mean it goes
     by.
 
@@ -22,9 +26,11 @@ class Recogniser(nn.Module):
 
     def __init__(self, words: dict[str, Tensor], base: list[str], tau: float):
         super().__init__()
+        if not 0 < tau < math.inf:
+            raise ValueError(f"tau must be above 0 and finite; got {tau}")
         self.words, self.logit_scale, self.base = words, 1 / tau, [[b] for b in base]
 
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         """What of uint8 clips (B, T, H, W, 3) stays the same during training."""
         raise NotImplementedError
 
@@ -48,17 +54,17 @@ class Recogniser(nn.Module):
         row, embedded = {t: i for i, t in enumerate(texts)}, self.embed_texts(texts)
         return torch.stack([embedded[[row[t] for t in ts]].mean(0) for ts in names])
 
-    def look(self, kept: Kept) -> Kept:
+    def encode(self, kept: Kept) -> Kept:
         """What clips show, whatever names they are compared with."""
         return {"video": self.embed(kept)}
 
-    def match(self, seen: Kept, names: list[list[str]]) -> Tensor:
-        """Similarity (B, C) of what `look` saw and actions, in -1..1."""
+    def similarity(self, seen: Kept, names: list[list[str]]) -> Tensor:
+        """Similarity (B, C) of what `encode` saw and actions, in -1..1."""
         return seen["video"] @ self.actions(names).T
 
     def scores(self, kept: Kept, names: list[list[str]]) -> Tensor:
-        """`match` of `look`."""
-        return self.match(self.look(kept), names)
+        """`similarity` of `encode`."""
+        return self.similarity(self.encode(kept), names)
 
     def loss(self, kept: Kept, labels: Tensor) -> Tensor:
         """Softmax over the base labels; a scalar."""
@@ -68,3 +74,6 @@ class Recogniser(nn.Module):
 def every(module: nn.Module, scale: float = 1.0) -> list[tuple[nn.Parameter, float]]:
     """All parameters of a module with one factor, set to train."""
     return [(p.requires_grad_(), scale) for p in module.parameters()]
+
+
+__getattr__ = names_of(__name__)

@@ -3,7 +3,7 @@
 The literal method is `LITERAL`. Against its forgetting on long schedules stand beside it in the
 tables: `SLOW`, what a prototype suggested (the text projection learns ten times slower than the
 video side, and no drawn synonym of L_rand ever serves as a label), and either with its weights
-halfway back to the pretrained ones at test (`vlact.papers.ace.finetuning.halfway`). "ACE slow,
+halfway back to the pretrained ones at test (`vlact.papers.ace.finetuning.wise_ft`). "ACE slow,
 halfway" is the recipe for schedules and trees that nobody could tune: chosen on one rendered world
 (seed 2), judged on another (seed 3, the committed figures).
 """

@@ -12,14 +12,27 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
 from vlact.models.frames import FrameEncoder
-from vlact.models.zoo import Kept, Recogniser, every
+from vlact.models.zoo import Kept, Recognizer, every
 from vlact.models.zoo.text4vis import Temporal
 
 TEMPLATES = (
-    "{}", "a video of {}", "a clip that shows {}", "{} on film", "something is {}", "things are {}", "this is {}", "the motion is {}",
-    "a short recording of {}", "an example of {}", "here we see {}", "{}, seen from a camera", "a scene with {}", "what happens: {}",
-    "the kind of motion is {}", "an animation of {}",
-)  # fmt: skip
+    "{}",
+    "a video of {}",
+    "a clip that shows {}",
+    "{} on film",
+    "something is {}",
+    "things are {}",
+    "this is {}",
+    "the motion is {}",
+    "a short recording of {}",
+    "an example of {}",
+    "here we see {}",
+    "{}, seen from a camera",
+    "a scene with {}",
+    "what happens: {}",
+    "the kind of motion is {}",
+    "an animation of {}",
+)
 
 
 def divergence(scores: Tensor, same: Tensor) -> Tensor:
@@ -28,12 +41,12 @@ def divergence(scores: Tensor, same: Tensor) -> Tensor:
     return (torch.xlogy(share, share) - share * log_softmax(scores, 1)).sum(1).mean()
 
 
-class ActionCLIP(Recogniser):
+class ActionCLIP(Recognizer):
     """168.5 M parameters at full size (ViT-B/16, CLIP's text tower included).
 
     Args:
         clip: Pretrained frame encoder; fine-tuned in place, but for its patch embedding.
-        words, base, tau: See `Recogniser`; `words` must hold every name in all `TEMPLATES`.
+        words, base, tau: See `Recognizer`; `words` must hold every name in all `TEMPLATES`.
         blocks: Of the temporal transformer.
     """
 
@@ -51,7 +64,7 @@ class ActionCLIP(Recogniser):
         self.clip = clip
         self.temporal = Temporal(clip.config.embed_dim, clip.config.num_frames, blocks)
 
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         return {"tokens": self.clip.first(clips, 0)}
 
     def trained(self):

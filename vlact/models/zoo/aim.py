@@ -41,7 +41,7 @@ class OverCLIP(nn.Module):
         self.clip, self.frames = clip, clip.config.num_frames
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """Tokens after the last block to the mean of the frames (B, D), before CLIP's projection."""
+        """Tokens after the last block to the mean of the frames (B, D), before the projection."""
         return (
             self.clip.visual._pool(tokens.flatten(0, 1))[0].unflatten(0, tokens.shape[:2]).mean(1)
         )

@@ -28,7 +28,7 @@ class BIKE(Text4Vis):
 
     Args:
         lexicon: Attribute words; their features must be in `words`.
-        encode: Sentences to trunk features (N, text_dim), for the attribute sentences.
+        encode_text: Sentences to trunk features (N, text_dim), for the attribute sentences.
         clip, words, base, tau, blocks: See `Text4Vis`.
     """
 
@@ -40,13 +40,13 @@ class BIKE(Text4Vis):
         tau,
         blocks,
         lexicon: list[str],
-        encode,
+        encode_text,
     ):
         super().__init__(clip, words, base, tau, blocks)
-        self.lexicon, self.encode = lexicon, encode
+        self.lexicon, self.encode_text = lexicon, encode_text
 
     @torch.no_grad()
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         tokens = self.clip.first(clips, self.frozen)
         video = normalize(
             normalize(self.clip.last(tokens, self.frozen).float(), dim=-1).mean(1), dim=-1
@@ -55,15 +55,15 @@ class BIKE(Text4Vis):
         sentences = [
             f"This is a video about {', '.join(self.lexicon[i] for i in row)}" for row in near
         ]
-        return {"tokens": tokens, "attributes": self.encode(sentences).to(tokens.device)}
+        return {"tokens": tokens, "attributes": self.encode_text(sentences).to(tokens.device)}
 
-    def look(self, kept: Kept) -> Kept:
+    def encode(self, kept: Kept) -> Kept:
         return {
             "frames": self.frames(kept),
             "attributes": self.clip.embed_text(kept["attributes"].float()),
         }
 
-    def match(self, seen: Kept, names: list[list[str]]) -> Tensor:
+    def similarity(self, seen: Kept, names: list[list[str]]) -> Tensor:
         frames, actions = seen["frames"], self.actions(names)
         each = frames @ actions.T  # (B, T, C)
         spotted = torch.einsum("btc,btd->bcd", (SHARPNESS * each).softmax(1), frames)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vlact.models.frames import FrameEncoder
-from vlact.models.zoo import Kept, Recogniser, every
+from vlact.models.zoo import Kept, Recognizer, every
 from vlact.models.zoo.actionclip import divergence
 from vlact.models.zoo.aim import Adapter
 
@@ -24,13 +24,13 @@ def motion_loss(frames: Tensor) -> Tensor:
     return (1 / (central + frames.var(1, correction=0).mean(1) + 1)).mean()
 
 
-class EZCLIP(Recogniser):
+class EZCLIP(Recognizer):
     """5.2 M trained parameters at full size (ViT-B/16, adapters in all blocks of CLIP's text
     tower).
 
     Args:
         clip: Pretrained frame encoder; frozen.
-        words, base, tau: See `Recogniser`.
+        words, base, tau: See `Recognizer`.
         motion: Weight of the motion loss.
     """
 
@@ -52,7 +52,7 @@ class EZCLIP(Recogniser):
             Adapter(config.text_dim),
         )
 
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         return {"tokens": self.clip.first(clips, 0)}
 
     def trained(self):

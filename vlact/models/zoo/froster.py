@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from vlact.models.frames import FrameEncoder
-from vlact.models.zoo import Kept, Recogniser, every
+from vlact.models.zoo import Kept, Recognizer, every
 
 NARROW, RESIDUAL = 2, 0.1
 
@@ -47,12 +47,12 @@ class Residual(nn.Module):
         return x + RESIDUAL * self.out(nn.functional.gelu(self.inside(x)))
 
 
-class FROSTER(Recogniser):
+class FROSTER(Recognizer):
     """CLIP with ST-Adapters and its frozen self beside it.
 
     Args:
         clip: Pretrained frame encoder; its image tower is frozen, the text projection is trained.
-        words, base, tau: See `Recogniser`.
+        words, base, tau: See `Recognizer`.
         distill: Weight of both cosine losses.
     """
 
@@ -73,7 +73,7 @@ class FROSTER(Recogniser):
             Residual(clip.config.embed_dim),
         )
 
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         tokens = {"tokens": self.clip.first(clips, 0)}
         if not self.training:  # the teacher serves training only
             return tokens

@@ -147,9 +147,15 @@ class MViTv2(nn.Module):
     """
 
     def __init__(
-        self, classes: int, width: float = 1.0, depth: float = 1.0, frames: int = 16, size: int = 224, dropout: float = 0.5,
+        self,
+        classes: int,
+        width: float = 1.0,
+        depth: float = 1.0,
+        frames: int = 16,
+        size: int = 224,
+        dropout: float = 0.5,
         motion: bool = False,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.frames, self.size, self.motion, dim = frames, size, motion, thinner(96, width)
         self.patch = nn.Conv3d(6 if motion else 3, dim, PATCH, STRIDE, tuple(k // 2 for k in PATCH))

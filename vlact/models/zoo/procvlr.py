@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from vlact.models.dual import DualEncoder
-from vlact.models.zoo import Kept, Recogniser, every
+from vlact.models.zoo import Kept, Recognizer, every
 
 
-class ProcVLR(Recogniser):
+class ProcVLR(Recognizer):
     """Cross entropy over the base labels.
 
     Args:
         encoder: Pretrained; changed in place.
-        words, base, tau: See `Recogniser`.
+        words, base, tau: See `Recognizer`.
         blocks: Last blocks of the TimeSformer to train.
         train_text: Factor on the text projection's learning rate; 0 freezes it.
     """
@@ -34,7 +34,7 @@ class ProcVLR(Recogniser):
         self.encoder, self.train_text = encoder.requires_grad_(False), train_text
         self.frozen = encoder.config.depth - blocks
 
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         return {"tokens": self.encoder.first(clips, self.frozen)}
 
     def trained(self):

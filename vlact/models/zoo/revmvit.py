@@ -109,7 +109,7 @@ class Reversible(torch.autograd.Function):
 
 
 class Between(nn.Module):
-    """An ordinary block from one stage to the next: half the height and width, twice the channels."""
+    """An ordinary block between two stages: half the height and width, twice the channels."""
 
     def __init__(self, dim: int, heads: int, kv_stride: int):
         super().__init__()
@@ -141,9 +141,16 @@ class RevMViT(nn.Module):
     """
 
     def __init__(
-        self, classes: int, width: float = 1.0, depth: float = 1.0, frames: int = 16, size: int = 224, dropout: float = 0.5,
-        motion: bool = False, reversible: bool = True,
-    ):  # fmt: skip
+        self,
+        classes: int,
+        width: float = 1.0,
+        depth: float = 1.0,
+        frames: int = 16,
+        size: int = 224,
+        dropout: float = 0.5,
+        motion: bool = False,
+        reversible: bool = True,
+    ):
         super().__init__()
         self.frames, self.size, self.motion, self.reversible, dim = (
             frames,

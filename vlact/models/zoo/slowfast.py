@@ -25,9 +25,17 @@ class SlowFast(nn.Module):
     """
 
     def __init__(
-        self, classes: int, width: float = 1.0, depth: float = 1.0, frames: int = 32, alpha: int = 4, beta: int = 8, fusion: int = 7,
-        dropout: float = 0.5, motion: bool = False,
-    ):  # fmt: skip
+        self,
+        classes: int,
+        width: float = 1.0,
+        depth: float = 1.0,
+        frames: int = 32,
+        alpha: int = 4,
+        beta: int = 8,
+        fusion: int = 7,
+        dropout: float = 0.5,
+        motion: bool = False,
+    ):
         super().__init__()
         wide, depths = thinner(64, width), shallower(DEPTHS, depth)
         self.motion, self.frames, self.alpha, thin = motion, frames, alpha, max(2, wide // beta)

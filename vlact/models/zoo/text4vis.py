@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vlact.models.frames import FrameEncoder
-from vlact.models.zoo import Kept, Recogniser, every
+from vlact.models.zoo import Kept, Recognizer, every
 
 
 class Temporal(nn.Module):
@@ -35,12 +35,12 @@ class Temporal(nn.Module):
         return frames + (self.blocks(frames + self.position) - frames - self.position)
 
 
-class Text4Vis(Recogniser):
+class Text4Vis(Recognizer):
     """Mean over time of the transformed frame embeddings against frozen text.
 
     Args:
         clip: Pretrained frame encoder; changed in place.
-        words, base, tau: See `Recogniser`.
+        words, base, tau: See `Recognizer`.
         blocks: Last blocks of the image tower to train.
     """
 
@@ -51,7 +51,7 @@ class Text4Vis(Recogniser):
         self.clip, self.frozen = clip.requires_grad_(False), clip.config.depth - blocks
         self.temporal = Temporal(clip.config.embed_dim, clip.config.num_frames)
 
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         return {"tokens": self.clip.first(clips, self.frozen)}
 
     def trained(self):

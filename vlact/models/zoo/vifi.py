@@ -11,16 +11,16 @@ from torch.nn.functional import normalize
 
 from vlact.models.frames import FrameEncoder
 from vlact.models.text import TextTower
-from vlact.models.zoo import Kept, Recogniser, every
+from vlact.models.zoo import Kept, Recognizer, every
 
 
-class ViFi(Recogniser):
+class ViFi(Recognizer):
     """Cosine of the mean frame embedding and the label.
 
     Args:
         clip: Pretrained frame encoder; changed in place.
         text: The last blocks of the text trunk, trainable.
-        words, base, tau: See `Recogniser`.
+        words, base, tau: See `Recognizer`.
         blocks: Last blocks of the image tower to train.
     """
 
@@ -40,7 +40,7 @@ class ViFi(Recogniser):
             clip.config.depth - blocks,
         )
 
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         return {"tokens": self.clip.first(clips, self.frozen)}
 
     def trained(self):

@@ -14,12 +14,12 @@ from torch.nn.functional import normalize
 
 from vlact.models.frames import FrameEncoder
 from vlact.models.text import TextTower
-from vlact.models.zoo import Kept, Recogniser
+from vlact.models.zoo import Kept, Recognizer
 
 PROMPTS, TEXT_BLOCKS = 4, 3
 
 
-class ViFiPrompts(Recogniser):
+class ViFiPrompts(Recognizer):
     """As `ViFi`, with prompts in place of fine-tuning; `text` must have been made with `PROMPTS`
     prompts.
     """
@@ -36,7 +36,7 @@ class ViFiPrompts(Recogniser):
         self.clip, self.text = clip.requires_grad_(False), text
         self.prompts = nn.Parameter(0.02 * torch.randn(clip.config.depth, PROMPTS, clip.config.dim))
 
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         return {"tokens": self.clip.first(clips, 0)}
 
     def trained(self):

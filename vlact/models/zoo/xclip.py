@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vlact.models.frames import FrameEncoder
-from vlact.models.zoo import Kept, Recogniser, every
+from vlact.models.zoo import Kept, Recognizer, every
 
 READERS, SCALE = 2, 1e-4  # layers of the prompt generator; weight of a prompt at first
 
@@ -63,12 +63,12 @@ class Reads(nn.Module):
         return names + self.mlp(self.norm_mlp(names))
 
 
-class XCLIP(Recogniser):
+class XCLIP(Recognizer):
     """131.5 M parameters at full size (ViT-B/16, CLIP's text tower without its token table).
 
     Args:
         clip: Pretrained frame encoder; fine-tuned in place, but for its patch embedding.
-        words, base, tau: See `Recogniser`.
+        words, base, tau: See `Recognizer`.
     """
 
     def __init__(self, clip: FrameEncoder, words: dict[str, Tensor], base: list[str], tau: float):
@@ -88,7 +88,7 @@ class XCLIP(Recogniser):
         )
         self.scale = nn.Parameter(torch.full((config.embed_dim,), SCALE))
 
-    def keep(self, clips: Tensor) -> Kept:
+    def frozen_features(self, clips: Tensor) -> Kept:
         return {"tokens": self.clip.first(clips, 0)}
 
     def trained(self):
@@ -107,7 +107,7 @@ class XCLIP(Recogniser):
             (p.requires_grad_(), 1.0) for p in (visual.proj, self.scale)
         ]
 
-    def look(self, kept: Kept) -> Kept:
+    def encode(self, kept: Kept) -> Kept:
         x, shape = kept["tokens"], kept["tokens"].shape[:2]
         for block, messages in zip(
             self.clip.visual.transformer.resblocks, self.messages, strict=True
@@ -119,13 +119,13 @@ class XCLIP(Recogniser):
         return {"video": normalize(video, dim=-1), "patches": self.patches(x[:, :, 1:]).mean(1)}
 
     def embed(self, kept: Kept) -> Tensor:
-        return self.look(kept)["video"]
+        return self.encode(kept)["video"]
 
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Not of unit length before a clip has added to them."""
         return self.clip.text_projection(torch.stack([self.words[t] for t in texts]))
 
-    def match(self, seen: Kept, names: list[list[str]]) -> Tensor:
+    def similarity(self, seen: Kept, names: list[list[str]]) -> Tensor:
         text = self.actions(names).expand(len(seen["video"]), -1, -1)
         read, patches = text, self.seen(seen["patches"])
         for reader in self.readers:

@@ -7,9 +7,13 @@ import copy
 import torch
 from torch import Tensor
 
-from vlact.models.zoo import Kept, Recogniser
+from vlact._renamed import names_of
+from vlact.models.zoo import Kept, Recognizer
 from vlact.runtime.device import beside
 from vlact.training.loop import autocast
+
+MOST_GRADIENT = 5.0  # norm that a gradient is clipped to
+HALFWAY = 0.5  # share of the weights before fine-tuning, WiSE-FT's default
 
 
 def take(kept: Kept, rows) -> Kept:
@@ -18,30 +22,32 @@ def take(kept: Kept, rows) -> Kept:
 
 
 @torch.no_grad()
-def keep(method: Recogniser, clips: Tensor, batch_size: int = 64) -> Kept:
-    """`Recogniser.keep` of many clips (N, T, H, W, 3), activations in bf16."""
+def frozen_features(method: Recognizer, clips: Tensor, batch_size: int = 64) -> Kept:
+    """`Recognizer.frozen_features` of many clips (N, T, H, W, 3), activations in bf16."""
     with autocast():
         parts = [
-            {k: x.to("cpu", torch.bfloat16) for k, x in method.keep(beside(method, part)).items()}
-            for part in clips.split(batch_size)
+            {k: x.to("cpu", torch.bfloat16) for k, x in kept.items()}
+            for kept in (
+                method.frozen_features(beside(method, part)) for part in clips.split(batch_size)
+            )
         ]
     return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
 
 @torch.no_grad()
-def look(method: Recogniser, kept: Kept, batch_size: int = 64) -> Kept:
-    """`Recogniser.look` at many clips, batch by batch; what it saw lies where the method does."""
+def encode(method: Recognizer, kept: Kept, batch_size: int = 64) -> Kept:
+    """`Recognizer.encode` at many clips, batch by batch; what it saw lies where the method does."""
     n = len(next(iter(kept.values())))
     with autocast():
         parts = [
-            method.look(beside(method, take(kept, slice(i, i + batch_size))))
+            method.encode(beside(method, take(kept, slice(i, i + batch_size))))
             for i in range(0, n, batch_size)
         ]
     return {k: torch.cat([p[k].float() for p in parts]) for k in parts[0]}
 
 
 def finetune(
-    method: Recogniser,
+    method: Recognizer,
     views: list[Kept],
     labels: Tensor,
     ace: dict,
@@ -66,6 +72,7 @@ def finetune(
         seed: Order and mirroring.
         on_epoch: Called with the epoch number, the method in evaluation mode.
     """
+    # what the method names is trained, each group at its own rate
     method.requires_grad_(False)
     groups: dict[float, list] = {}
     for parameter, factor in method.trained():
@@ -80,6 +87,7 @@ def finetune(
     stacked = {k: torch.stack([v[k] for v in views]) for k in views[0]}
     for epoch in range(1, max(epochs) + 1):
         for rows in torch.randperm(len(labels), generator=generator).split(ace["batch_size"]):
+            # each clip is seen in one of its views
             view = torch.randint(len(views), (len(rows),), generator=generator)
             with autocast():
                 loss = method.loss(
@@ -87,19 +95,19 @@ def finetune(
                 )
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+            torch.nn.utils.clip_grad_norm_(parameters, MOST_GRADIENT)
             optimizer.step()
         if epoch in epochs:
             on_epoch(epoch)
 
 
-def clone(method: Recogniser) -> Recogniser:
+def clone(method: Recognizer) -> Recognizer:
     """A copy of a method's weights; the words it knows are shared."""
     return copy.deepcopy(method, {id(method.words): method.words})
 
 
 @torch.no_grad()
-def halfway(method: Recogniser, start: list[Tensor]) -> Recogniser:
+def wise_ft(method: Recognizer, start: list[Tensor]) -> Recognizer:
     """A copy whose trained parameters lie halfway back to where they started.
 
     WiSE-FT (Wortsman et al., CVPR 2022) with its default of 0.5: the mean of both weights often
@@ -111,5 +119,8 @@ def halfway(method: Recogniser, start: list[Tensor]) -> Recogniser:
     """
     mean = clone(method)
     for (parameter, _), before in zip(mean.trained(), start, strict=True):
-        parameter.lerp_(before, 0.5)
+        parameter.lerp_(before, HALFWAY)
     return mean
+
+
+__getattr__ = names_of(__name__)

@@ -5,20 +5,20 @@ import pandas as pd
 import torch
 
 from vlact.language.tasks import Task
-from vlact.models.zoo import Kept, Recogniser
+from vlact.models.zoo import Kept, Recognizer
 
 
 @torch.inference_mode()
 def predict(
-    method: Recogniser, task: Task, seen: Kept, views: int, mode: str, leaf: bool
+    method: Recognizer, task: Task, seen: Kept, views: int, mode: str, leaf: bool
 ) -> np.ndarray:
     """Predicted class of every clip in every run of the task.
 
     Args:
         method: Compares what it saw with names.
         task: Names of the classes.
-        seen: From `vlact.training.loop.look`, all views of a clip after each other; their scores
-            are averaged.
+        seen: From `vlact.papers.ace.finetuning.encode`, all views of a clip after each other; their
+            scores are averaged.
         views: Per clip.
         mode: "base" (one run) or "novel" (all SRT runs, the first with root labels).
         leaf: Leaf augmentation at test.
@@ -28,7 +28,7 @@ def predict(
     """
     out = []
     for run in range(1 if mode == "base" else len(task.srt)):
-        scores = method.match(seen, task.names(mode, run, leaf))
+        scores = method.similarity(seen, task.names(mode, run, leaf))
         out.append(
             scores.unflatten(0, (-1, views)).mean(1).argmax(-1).cpu().numpy().astype(np.int8)
         )

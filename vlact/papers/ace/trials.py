@@ -20,8 +20,8 @@ from vlact.metrics.selection import score_grid
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
 from vlact.models.text import TextTower, sentence_encoder
-from vlact.models.zoo import Kept, Recogniser
-from vlact.papers.ace.finetuning import clone, finetune, halfway, keep, look, take
+from vlact.models.zoo import Kept, Recognizer
+from vlact.papers.ace.finetuning import clone, encode, finetune, frozen_features, take, wise_ft
 from vlact.papers.ace.prediction import predict, rows
 from vlact.runtime.device import put
 from vlact.runtime.jobs import write_whole
@@ -43,8 +43,8 @@ class Trial:
         leaf: Inference variants, with and without leaf augmentation.
         blocks: Last blocks trained of the video or image tower; None takes the profile's.
         text_blocks: Last blocks trained of the text trunk.
-        halfway: Inference variants, with the tuned weights and with those halfway back, see
-            `vlact.papers.ace.finetuning.halfway`; the latter are called "<name>, halfway".
+        wise_ft: Inference variants, with the tuned weights and with those halfway back, see
+            `vlact.papers.ace.finetuning.wise_ft`; the latter are called "<name>, halfway".
         options: Further arguments of the method.
         verb_only: Objects and classes merged, see `vlact.language.tasks.verb_only`.
     """
@@ -58,7 +58,7 @@ class Trial:
     leaf: tuple[bool, ...] = (False,)
     blocks: int | None = None
     text_blocks: int = 0
-    halfway: tuple[bool, ...] = (False,)
+    wise_ft: tuple[bool, ...] = (False,)
     options: dict = field(default_factory=dict)
     verb_only: bool = False
 
@@ -97,7 +97,7 @@ def encoder_of(trial: Trial, files: Files, model: dict, seed: int):
     )
 
 
-def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) -> Recogniser:
+def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) -> Recognizer:
     """A method, ready to train.
 
     Raises:
@@ -140,7 +140,8 @@ def build(trial: Trial, encoder, task: Task, words: dict, ace: dict, seed: int) 
         case "text4vis":
             return Text4Vis(encoder, blocks=blocks, **common)
         case "bike":
-            return BIKE(encoder, blocks=blocks, lexicon=ace["lexicon"], encode=say, **common)
+            lexicon = ace["lexicon"]
+            return BIKE(encoder, blocks=blocks, lexicon=lexicon, encode_text=say, **common)
     raise ValueError(f"method must be a file of vlact/models/zoo; got {trial.method!r}")
 
 
@@ -181,9 +182,9 @@ def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, see
     )
     centre = clips[train][:, clips.shape[1] // 2]
     found = {
-        "plain": keep(method, centre),
-        "mirrored": keep(method, centre.flip(3)),
-        "test": keep(method, clips[test].flatten(0, 1)),
+        "plain": frozen_features(method, centre),
+        "mirrored": frozen_features(method, centre.flip(3)),
+        "test": frozen_features(method, clips[test].flatten(0, 1)),
     }
     write_whole(
         path, save_file, {f"{part}.{k}": v for part, kept in found.items() for k, v in kept.items()}
@@ -247,11 +248,11 @@ def tune_job(
     source, found, more = kept_file(trial, files, ace), [], []
     kept = kept_of(source, "test")
 
-    def fresh() -> Recogniser:
+    def fresh() -> Recognizer:
         return put(build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed))
 
-    def note_epoch(method: Recogniser, name: str, lr: float, epoch: int) -> Kept:
-        seen = look(method, kept)
+    def note_epoch(method: Recognizer, name: str, lr: float, epoch: int) -> Kept:
+        seen = encode(method, kept)
         for split, mode, part, clips in parts:
             for test, asked in tests.items():
                 for leaf in trial.leaf:
@@ -286,12 +287,12 @@ def tune_job(
         method = fresh()
         weights = [p.detach().clone() for p, _ in method.trained()]
         if diagnosed and before is None:
-            before = clone(method), look(method, kept)
+            before = clone(method), encode(method, kept)
 
         def on_epoch(epoch: int, method=method, weights=weights, before=before, lr=lr) -> None:
-            for back in trial.halfway:
+            for back in trial.wise_ft:
                 name = trial.name + ", halfway" * back
-                tested = halfway(method, weights) if back else method
+                tested = wise_ft(method, weights) if back else method
                 seen = note_epoch(tested, name, lr, epoch)
                 if diagnosed:
                     sides = {"before": before, "after": (tested, seen)}
@@ -302,7 +303,7 @@ def tune_job(
 
         finetune(method, start, labels, ace, lr, epochs, seed, on_epoch)
         if model_out and lr == lrs[-1]:
-            (halfway(method, weights) if trial.halfway[-1] else method).encoder.save(model_out)
+            (wise_ft(method, weights) if trial.wise_ft[-1] else method).encoder.save(model_out)
     predictions = pd.concat(found, ignore_index=True)
     scores = score_grid(predictions)
     if more:
@@ -321,7 +322,7 @@ def _views_of(part: pd.DataFrame, views: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def diagnose(
-    sides: dict[str, tuple[Recogniser, Kept]],
+    sides: dict[str, tuple[Recognizer, Kept]],
     task: Task,
     test: pd.DataFrame,
     views: int,
@@ -402,7 +403,7 @@ def concept_job(
         )
         with torch.inference_mode():
             embedded = method.embed_texts([t for *_, t in nodes]).cpu().numpy()
-            video = look(method, kept)["video"].unflatten(0, (-1, views)).mean(1)
+            video = encode(method, kept)["video"].unflatten(0, (-1, views)).mean(1)
         about = pd.DataFrame(nodes, columns=["mode", "concept", "order", "text"])
         about.insert(0, "model", name)
         concepts.append(pd.concat([about, pd.DataFrame(embedded).add_prefix("e")], axis=1))

@@ -1,4 +1,4 @@
-"""Training and testing of ActionVLM: a localiser and a language model that take turns (Alg. 1), and
+"""Training and testing of ActionVLM: a localizer and a language model that take turns (Alg. 1), and
 its variants.
 
 Even epochs are vision-only, odd ones let language in; what differs between the rows of the tables
@@ -6,8 +6,6 @@ is a `Variant`. The weights of a variant can be tested under other conditions th
 in: with language switched off, with the descriptions of other classes, with a weight of one's own.
 """
 
-import warnings
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -15,26 +13,35 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from vlact._renamed import names_of
 from vlact.language.descriptions import NOTHING, SEPARATOR
 from vlact.language.prompts import Prompt, language_of, prompt_of, targets
 from vlact.losses.actionvlm import (
     ClassMeans,
     advantage,
     advantage_loss,
-    aggregate,
     frame_classes,
     frame_loss,
-    language_weight,
 )
 from vlact.losses.localization import assign, detection_loss, diou, focal, points
 from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
-from vlact.models.actionvlm import TOKENS, Reader, ReaderConfig
+from vlact.models.actionvlm import (
+    ActionVLM,
+    Reader,
+    ReaderConfig,
+    Variant,
+    in_half,
+    language_weight,
+    lora,
+    make_reader,
+    refilled,
+)
 from vlact.papers.actionvlm.localizing import (
     Clock,
-    Localiser,
+    Localizer,
     Sequence,
     draw,
     sequences,
@@ -44,150 +51,37 @@ from vlact.papers.actionvlm.localizing import (
     steps_of,
     window,
 )
-from vlact.runtime.device import beside, moved, of, put
+from vlact.papers.actionvlm.saved import (
+    classes_of,
+    clock_of,
+    prompt_in,
+    recipe_of,
+    shape_of,
+    standard_of,
+)
+from vlact.runtime.device import beside, moved, put
 from vlact.runtime.jobs import write_whole
-from vlact.training.loop import autocast, fit
+from vlact.training.loop import fit
 
-TEXT_WEIGHT, ADVANTAGE_WEIGHT = 0.1, 0.1  # lambda_tg and lambda_adv of Eq. 9
-# weight of language in the first vision-language epochs; without it F_lang never gets a gradient
-WARMUP = 0.4
-TENTHS = 11  # numbers that "generated" reads, 0 to 10
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of the tables.
-
-    Attributes:
-        name: As in the tables.
-        weight: lambda: a number, "eq1" (the full method), "paired" (the target is measured on the
-            same frame with and without language), "learned" (Eq. 2 and 4 without L_adv),
-            "generated" (read off the language model's numbers at [adv]); None is vision only.
-        vision: Without it F = F_lang, and every epoch has language.
-        described: Whether candidates have descriptions, or names only.
-        text_weight: lambda_tg.
-        read_from: See `LanguageConfig`.
-        ground: See `Reader.forward`.
-        lm: "aligned", "biased" (aligned on captions that name the usual order) or "random" (never
-            trained).
-        epochs: Factor on the number of epochs.
-        folds: Of the cross-fitted advantage, which then selects at test ("selective"); 0 for none.
-    """
-
-    name: str
-    weight: float | str | None = None
-    vision: bool = True
-    described: bool = True
-    text_weight: float = TEXT_WEIGHT
-    read_from: tuple[str, str, str] = ("cls", "loc", "adv")
-    ground: bool | str = True
-    lm: str = "aligned"
-    epochs: float = 1.0
-    folds: int = 0
-
-    @property
-    def reads(self) -> bool:
-        return self.weight is not None
-
-    def watched(self, conditions: dict) -> bool:
-        """Whether its test frames are written down: where lambda is no constant, or language is
-        tested by itself.
-        """
-        return self.reads and (isinstance(self.weight, str) or bool(conditions))
-
-
-def in_half(reader: Reader):
-    """bf16; what a published language model reads is too long for attention spelled out."""
-    kind = of(reader).type
-    return torch.autocast(kind, torch.bfloat16) if reader.config.lm else autocast(kind)
-
-
-class ActionVLM(nn.Module):
-    """Localiser and reader.
-
-    Args:
-        localiser: Sees standardised features.
-        reader: None for vision only; has a standardisation of its own.
-        mean, std: Of the localiser's standardisation (D,), undone for the reader.
-        variant: How the two come together.
-        reach: Steps that the language model reads at once; of a longer window it reads one part
-            after the other.
-
-    Attributes:
-        half: Whether it reads in bf16; otherwise as whoever calls it does.
-    """
-
-    half = True
-
-    def __init__(
-        self,
-        localiser: ActionFormer,
-        reader: Reader | None,
-        mean: Tensor,
-        std: Tensor,
-        variant: Variant,
-        reach: int,
-    ):
-        super().__init__()
-        self.localiser, self.reader, self.variant, self.reach = localiser, reader, variant, reach
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-
-    @property
-    def config(self) -> LocalizerConfig:
-        return self.localiser.config
-
-    def read(
-        self, x: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """What language says of standardised features (B, T, D), T a multiple of `reach`; one row
-        of `target` a part.
-        """
-        parts = x.shape[1] // self.reach
-        raw = ((x * self.std + self.mean) * mask[..., None]).unflatten(1, (parts, -1)).flatten(0, 1)
-        mask = mask.unflatten(1, (parts, -1)).flatten(0, 1)
-        with in_half(self.reader) if self.half else nullcontext():
-            said = self.reader(raw, mask, prompt.expand(len(raw)), target, self.variant.ground)
-        whole = {
-            k: said[k].float().unflatten(0, (-1, parts)).flatten(1, 2)
-            for k in ("hidden", "pointer", "cls", "loc", "advantage")
-        }
-        return whole | ({} if target is None else {"text_loss": said["text_loss"]})
-
-    def weight(self, said: dict[str, Tensor], warm: bool = False) -> Tensor:
-        """lambda of every frame (B, T)."""
-        like, kind = said["advantage"], self.variant.weight
-        if not isinstance(kind, str):
-            return torch.full_like(like, kind)
-        if warm:
-            return torch.full_like(like, WARMUP)
-        if kind == "generated":
-            return self._generated(said, like.shape[1])
-        return language_weight(like if kind == "learned" else like.detach())
-
-    @torch.no_grad()
-    def _generated(self, said: dict[str, Tensor], length: int) -> Tensor:
-        branch = self.reader.branch
-        head, numbers = (
-            branch.causal_lm().lm_head,
-            branch.config.tenths or tuple(branch.config.numbers + i for i in range(TENTHS)),
-        )
-        logits = head(said["hidden"][:, :, TOKENS.index("adv")].to(head.weight.dtype))
-        likely = logits[..., torch.tensor(numbers, device=logits.device)].float().softmax(-1)
-        worth = torch.arange(len(numbers), device=logits.device, dtype=torch.float32)
-        return branch._spread((likely @ worth / (len(numbers) - 1))[..., None], length)[..., 0]
-
-    def detect(
-        self, x: Tensor, mask: Tensor, said: dict[str, Tensor] | None, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The localiser on Eq. 5's features; without `said` on vision alone."""
-        if said is None:
-            return self.localiser(x, mask)
-        if not self.variant.vision:
-            return self.localiser(said["cls"], mask, said["loc"])
-        return self.localiser(
-            aggregate(x, said["cls"], weight), mask, aggregate(x, said["loc"], weight)
-        )
+ADVANTAGE_WEIGHT = 0.1  # lambda_adv of Eq. 9
+RUNNING = 0.1  # share of a batch in the running number of positive points, as in ActionFormer
+LEAST_STD = 1e-3  # of a feature that never changes
+SHARPNESS = 3  # of a selector: standard deviations of advantage count so many times
+ANSWER_DECAY = 0.01  # weight decay of readers that answer in text
+ASKED = 32  # windows that are answered at once
+# how files call a trained ActionVLM and its localizer, since the first version
+KIND, LOCALIZER = "reasoner", "localiser"
+NOTE = {  # what the header of such a file holds
+    LOCALIZER: dict,
+    "reader": dict,
+    "variant": dict,
+    "reach": int,
+    "classes": list[str],
+    "clock": dict,
+    "recipe": dict,
+    "weight": float | None,
+    "rank": int,
+}
 
 
 def frame_losses(
@@ -236,7 +130,7 @@ class Setting:
         prompt: Of all classes, one row; `bare` the same without descriptions.
         words: Tokenizer.
         classes: Names.
-        config: Of the localiser.
+        config: Of the localizer.
         recipe: `Tal` and `Vlm` as one dict.
         reach: See `ActionVLM`.
         mean, std: Of the standardisation.
@@ -254,40 +148,6 @@ class Setting:
     std: Tensor
 
 
-def lora(reader: Reader, rank: int) -> Reader:
-    """The reader with LoRA in its language model; what speaks of frames is trained whole, all else
-    is frozen.
-
-    Over a published language model, which nothing was aligned with, all else is trained, too.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    reader.requires_grad_(bool(reader.config.lm))
-    reader.branch.lm.requires_grad_(False)
-    if reader.config.lm:
-        reader.branch.lm.gradient_checkpointing_enable({"use_reentrant": False})
-    with warnings.catch_warnings():
-        # peft reads a name that transformers has renamed
-        warnings.simplefilter("ignore", FutureWarning)
-        reader.branch.lm = get_peft_model(
-            reader.branch.lm, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-        )
-    reader.branch.give_out.requires_grad_(True)
-    reader.branch.advantage.requires_grad_(True)
-    return reader
-
-
-def make_reader(folder: str, variant: Variant, rank: int) -> Reader:
-    """The language model of a variant, from the folder of the alignment stage."""
-    reader = Reader.load(
-        f"{folder}/{'biased_reader' if variant.lm == 'biased' else 'reader'}.safetensors"
-    )
-    if variant.lm == "random":
-        reader = Reader(ReaderConfig(**vars(reader.config)), taught=False)
-    reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
-    return lora(reader, rank)
-
-
 def train(
     setting: Setting, variant: Variant, aligned: str, seed: int, checkpoint: str | None = None
 ) -> tuple[ActionVLM, list[dict]]:
@@ -299,10 +159,10 @@ def train(
     recipe, config = setting.recipe, setting.config
     torch.manual_seed(seed)
     generator, at = torch.Generator().manual_seed(seed), points(recipe["window"], config.levels)
-    localiser = ActionFormer(config)
+    localizer = ActionFormer(config)
     torch.manual_seed(seed)
     language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
-    model = put(ActionVLM(localiser, language, setting.mean, setting.std, variant, setting.reach))
+    model = put(ActionVLM(localizer, language, setting.mean, setting.std, variant, setting.reach))
     epoch_steps = steps_of(setting.train, recipe, 1)
     steps = epoch_steps * max(1, round(variant.epochs * recipe["epochs"]))
     means, prompt = (
@@ -316,6 +176,8 @@ def train(
         epoch = step // epoch_steps
         if step % epoch_steps == 0:
             means.close()
+
+        # windows of videos, and what every point of theirs is to find
         cut = draw(setting.train, recipe["batch_size"], recipe["window"], generator)
         x, mask = stack(cut)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
@@ -324,6 +186,8 @@ def train(
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
         x, mask, wanted = beside(model, (x, mask, wanted))
         target, offset = torch.stack([w[2] for w in wanted]), torch.stack([w[3] for w in wanted])
+
+        # language takes part in odd epochs (Alg. 1), without vision in all
         language = variant.reads and (epoch % 2 == 1 or not variant.vision)
         said = weight = None
         if language:
@@ -334,12 +198,16 @@ def train(
             )
             said = model.read(x, mask, prompt, beside(model, text))
             weight = model.weight(said, warm=epoch < 2 * recipe["warm_epochs"])
+
+        # the detection loss, L_det of Eq. 9
         logits, distances, valid = model.detect(x, mask, said, weight)
-        localiser.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
+        localizer.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), RUNNING)
         found = detection_loss(
-            logits, distances, target, offset, valid, localiser.positives.clamp(min=1)
+            logits, distances, target, offset, valid, localizer.positives.clamp(min=1)
         )
         loss = found["cls"] + recipe["reg_weight"] * found["reg"]
+
+        # L_adv: vision epochs measure the mean of each class, language epochs compare with it
         if measured:
             each, label = frame_losses(
                 logits.detach(), distances.detach(), wanted, over, config.classes, recipe["window"]
@@ -360,6 +228,8 @@ def train(
                         )
                     gain = without - each
                 loss = loss + ADVANTAGE_WEIGHT * advantage_loss(said["advantage"], gain, mask)
+
+        # L_tg, the text
         if language and variant.text_weight:
             loss = loss + variant.text_weight * said["text_loss"]
         return loss
@@ -436,7 +306,7 @@ class Selector:
         mean, std, slope, offset, scale = moved(
             (self.mean, self.std, self.slope, self.offset, self.scale), x.device
         )
-        return language_weight(3 * ((x - mean) / std @ slope + offset) / scale)
+        return language_weight(SHARPNESS * ((x - mean) / std @ slope + offset) / scale)
 
 
 @torch.inference_mode()
@@ -487,7 +357,7 @@ def cross_fit(
 
 
 @dataclass
-class VisionLanguageLocaliser(Localiser):
+class VisionLanguageLocalizer(Localizer):
     """A trained ActionVLM under given conditions.
 
     Attributes:
@@ -539,67 +409,82 @@ class VisionLanguageLocaliser(Localiser):
         return model.detect(x, mask, said, weight)
 
     def save(self, path: str | Path) -> None:
-        """Weights, prompt and everything else as one safetensors file; of `weight` a number only."""
+        """Weights, prompt and all else as one safetensors file; of `weight` a number only."""
         model, adapters = self.model, getattr(self.model.reader.branch.lm, "peft_config", None)
-        state = {f"localiser.{k}": v for k, v in model.localiser.state_dict().items()}
-        state |= {
-            f"reader.{k}": v
-            for k, v in model.reader.state_dict().items()
-            if not model.reader.elsewhere(k)
+        parts = {
+            LOCALIZER: model.localizer.state_dict(),
+            "reader": {
+                k: v for k, v in model.reader.state_dict().items() if not model.reader.elsewhere(k)
+            },
+            "prompt": vars(self.prompt),
+            "standard": {"mean": self.mean, "std": self.std},
         }
-        state |= {f"prompt.{k}": v for k, v in vars(self.prompt).items()}
-        state |= {"standard.mean": self.mean, "standard.std": self.std}
         note = {
-            "localiser": asdict(model.config),
+            LOCALIZER: asdict(model.config),
             "reader": asdict(model.reader.config),
             "variant": asdict(model.variant),
-        }
-        note |= {
             "reach": model.reach,
             "classes": self.classes,
             "clock": asdict(self.clock),
             "recipe": self.recipe,
             "weight": self.weight,
+            "rank": adapters["default"].r if adapters else 0,  # of LoRA
         }
-        note["rank"] = adapters["default"].r if adapters else 0  # of LoRA
-        files.save(path, "reasoner", note, state)
+        state = {f"{part}.{k}": v for part, found in parts.items() for k, v in found.items()}
+        files.save(path, KIND, note, state)
 
     @classmethod
-    def load(cls, path: str | Path) -> "VisionLanguageLocaliser":
+    def load(cls, path: str | Path) -> "VisionLanguageLocalizer":
         """Read what `save` wrote.
 
         Raises:
-            ValueError: Another file, or one whose weights do not fit its shape.
+            ValueError: Another file, one whose weights do not fit its shape, or one whose language
+                model lies elsewhere, see `vlact.models.files.inside`.
         """
-        note, state = files.read(path, "reasoner")
+        note, state = files.read(path, KIND)
+        note = files.checked(note, NOTE, path, KIND)
+        parts = {k: {} for k in (LOCALIZER, "reader", "prompt", "standard")}
+        for key, value in state.items():
+            part, _, name = key.partition(".")
+            if part not in parts:
+                raise ValueError(f"{path}: expected weights of {sorted(parts)}; got {key!r}")
+            parts[part][name] = value
 
-        def part(name: str) -> dict[str, Tensor]:
-            return {
-                k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")
-            }
-
-        variant = Variant(**note["variant"] | {"read_from": tuple(note["variant"]["read_from"])})
-        reader = Reader(ReaderConfig(**note["reader"]))
-        reader = files.fill(
-            lora(reader, note["rank"]) if note["rank"] else reader,
-            part("reader"),
+        # the reader, with LoRA where it was trained with it
+        variant = files.config_of(Variant, note["variant"], path)
+        shape = files.config_of(ReaderConfig, note["reader"], path)
+        files.inside(shape.lm, path, "lm")
+        rank = note["rank"]
+        if not 0 <= rank <= files.WIDTH:
+            raise ValueError(f"{path}: rank must be in 0..{files.WIDTH}; got {rank}")
+        reader = refilled(
+            lambda: lora(Reader(shape), rank) if rank else Reader(shape),
+            shape.lm,
+            parts["reader"],
             path,
-            reader.elsewhere,
         )
         reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
-        localiser = files.fill(
-            ActionFormer(LocalizerConfig(**note["localiser"])), part("localiser"), path
-        )
-        mean, std = state["standard.mean"], state["standard.std"]
-        model = ActionVLM(localiser, reader, mean, std, variant, note["reach"]).eval()
+
+        # the localizer, and both together
+        config = shape_of(LocalizerConfig, note[LOCALIZER], path)
+        localizer = files.built(lambda: ActionFormer(config), parts[LOCALIZER], path)
+        mean, std = standard_of(parts["standard"], config.feature_dim, path)
+        recipe = recipe_of(note["recipe"], path)
+        if not 1 <= note["reach"] <= recipe["window"] or recipe["window"] % note["reach"]:
+            raise ValueError(
+                f"{path}: reach must divide the window of {recipe['window']} steps; got "
+                f"{note['reach']}"
+            )
+        model = ActionVLM(localizer, reader, mean, std, variant, note["reach"]).eval()
+
         return cls(
             model,
-            note["classes"],
-            Clock(**note["clock"]),
-            note["recipe"],
+            classes_of(note["classes"], config.classes, path),
+            clock_of(Clock, note["clock"], path),
+            recipe,
             mean,
             std,
-            Prompt(**part("prompt")),
+            prompt_in(parts["prompt"], shape.vocabulary, shape.clause_dim, path),
             note["weight"],
         )
 
@@ -675,7 +560,7 @@ def prepare(
     """
     table = pd.read_parquet(truth)
     seen = torch.cat([found[v] for v in durations["train"]]).float()
-    mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
+    mean, std = seen.mean(0), seen.std(0).clamp(min=LEAST_STD)
 
     def standard(part: str) -> list[Sequence]:
         names, mine = durations[part], table[table["video"].isin(durations[part])]
@@ -707,15 +592,27 @@ def prepare(
 
 
 def vision_language_job(
-    variant: Variant, features: str, durations: dict[str, dict[str, float]], truth: str, classes: dict[str, str], clock: dict, config: dict,
-    recipe: dict, aligned: str, conditions: dict[str, list[int] | float | None], seed: int, out: str, checkpoint: str, weights: str = "",
-) -> list[dict]:  # fmt: skip
+    variant: Variant,
+    features: str,
+    durations: dict[str, dict[str, float]],
+    truth: str,
+    classes: dict[str, str],
+    clock: dict,
+    config: dict,
+    recipe: dict,
+    aligned: str,
+    conditions: dict[str, list[int] | float | None],
+    seed: int,
+    out: str,
+    checkpoint: str,
+    weights: str = "",
+) -> list[dict]:
     """Train one variant and test it under several conditions.
 
     Args:
-        variant: What to train. features, durations, truth, clock, config, recipe, seed, checkpoint:
-        See `vlact.papers.actionvlm.localizing.localise_job`; the
-            recipe has the reader's, too.
+        variant: What to train.
+        features, durations, truth, clock, config, recipe, seed, checkpoint: See
+            `vlact.papers.actionvlm.localizing.localize_job`; the recipe has the reader's, too.
         classes: Name to description.
         aligned: Folder of the alignment stage.
         conditions: Name to what language reads: a list, which class's description stands with each
@@ -723,7 +620,7 @@ def vision_language_job(
             "own" is always tested.
         out: Detections go to `out`.parquet with the column `condition`, what `frames_of` returns to
             `out`-frames.parquet, see `Variant.watched`.
-        weights: Where to leave the trained model, if anywhere; see `VisionLanguageLocaliser.save`.
+        weights: Where to leave the trained model, if anywhere; see `VisionLanguageLocalizer.save`.
 
     Returns:
         The curve.
@@ -739,7 +636,7 @@ def vision_language_job(
     )
     model, curve = train(setting, variant, aligned, seed, checkpoint)
     own = (prompt if variant.described else bare) if variant.reads else None
-    plain = VisionLanguageLocaliser(model, list(classes), time, recipe, mean, std, own)
+    plain = VisionLanguageLocalizer(model, list(classes), time, recipe, mean, std, own)
     if weights:
         plain.save(weights)
     tested = {"own": plain}
@@ -754,6 +651,7 @@ def vision_language_job(
             )
         else:
             tested[name] = replace(plain, weight=given)
+    # a weight that is chosen by cross-fitting stands beside a constant one and the oracle's
     if variant.folds:
         chosen = replace(plain, weight=cross_fit(setting, variant, aligned, seed, checkpoint))
         tested |= {"λ = 0.4": replace(plain, weight=0.4), "selective": chosen}
@@ -768,6 +666,8 @@ def vision_language_job(
             for k, x in tested.items()
             if k.startswith("deranged")
         }
+
+    # every condition finds its own detections, with the same weights
     detections = [
         x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()
     ]
@@ -784,17 +684,28 @@ def vision_language_job(
 
 
 def answer_job(
-    features: str, durations: dict[str, dict[str, float]], truth: str, classes: dict[str, str], clock: dict, config: dict, recipe: dict,
-    aligned: str, orders: dict[str, list[int]], seed: int, out: str, checkpoint: str,
-) -> list[dict]:  # fmt: skip
-    """Localisation as question answering (VTimeLLM, TimeMarker): the whole reader learns to write
+    features: str,
+    durations: dict[str, dict[str, float]],
+    truth: str,
+    classes: dict[str, str],
+    clock: dict,
+    config: dict,
+    recipe: dict,
+    aligned: str,
+    orders: dict[str, list[int]],
+    seed: int,
+    out: str,
+    checkpoint: str,
+) -> list[dict]:
+    """Localization as question answering (VTimeLLM, TimeMarker): the whole reader learns to write
     the actions of a window.
 
     Args:
         orders: Name to which class's description stands with each name; "own" is always tested.
         out: Answers go to `out`.parquet: `video, start` (first step of the window), `condition,
-        text, ended`. features, durations, truth, classes, clock, config, recipe, aligned, seed,
-        checkpoint: See `vision_language_job`.
+            text, ended`.
+        features, durations, truth, classes, clock, config, recipe, aligned, seed, checkpoint: See
+            `vision_language_job`.
 
     Returns:
         The curve.
@@ -824,7 +735,14 @@ def answer_job(
 
     steps = steps_of(setting.train, recipe, recipe["epochs"])
     curve = fit(
-        {"reader": reader}, loss_of, steps, recipe["lr"], 0.01, generator, "answers", checkpoint
+        {"reader": reader},
+        loss_of,
+        steps,
+        recipe["lr"],
+        ANSWER_DECAY,
+        generator,
+        "answers",
+        checkpoint,
     )
     reader.eval()
     texts, rows = list(classes.values()), []
@@ -837,8 +755,8 @@ def answer_job(
         prompt = beside(
             reader, prompt_of(setting.words, list(classes), [texts[i] for i in order], said)
         )
-        for k in range(0, len(where), 32):
-            part = where[k : k + 32]
+        for k in range(0, len(where), ASKED):
+            part = where[k : k + ASKED]
             x, mask = beside(
                 reader, (torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part]))
             )
@@ -867,3 +785,5 @@ def answer_job(
 
 
 vision_language_job.tracked = answer_job.tracked = True
+
+__getattr__ = names_of(__name__)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vlact._renamed import names_of
 from vlact.losses.localization import assign, detection_loss, points
 from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
@@ -19,8 +20,8 @@ from vlact.models.adatad import EndToEnd
 from vlact.models.detection import candidates
 from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
-from vlact.models.nms import suppress
 from vlact.models.tridet import TriDet, TriDetConfig
+from vlact.papers.actionvlm import saved
 from vlact.runtime.device import beside, put
 from vlact.runtime.jobs import write_whole
 from vlact.training.features import frames
@@ -217,7 +218,7 @@ def train(
 
 
 @dataclass
-class Localiser:
+class Localizer:
     """A trained model with everything needed to use it on a video's features.
 
     Attributes:
@@ -288,6 +289,8 @@ class Localiser:
 
     def detect(self, features: dict[str, Tensor], durations: dict[str, float]) -> pd.DataFrame:
         """Detections in every video of `durations`, after NMS: `video, start_s, end_s, label, score`."""
+        from vlact.models.nms import suppress  # numba, a second of its own
+
         return suppress(self.candidates(features, durations), **self.recipe["nms"])
 
     def save(self, path: str | Path) -> None:
@@ -303,24 +306,32 @@ class Localiser:
         )
 
     @classmethod
-    def load(cls, path: str | Path) -> "Localiser":
+    def load(cls, path: str | Path) -> "Localizer":
         """Read what `save` wrote.
 
         Raises:
             ValueError: Another file, or one whose weights do not fit its shape.
         """
         note, state = files.read(path, "localiser")
-        mean, std = state.pop("standard.mean"), state.pop("standard.std")
+        wanted = {"kind": str, "config": dict, "classes": list[str], "clock": dict, "recipe": dict}
+        note = files.checked(note, wanted, path, "localiser")
         if note["kind"] not in KINDS:
             raise ValueError(
                 f"{path}: expected a localiser of {sorted(KINDS)}, got {note['kind']!r}"
             )
         kind, shape = KINDS[note["kind"]]
-        model = files.fill(kind(shape(**note["config"])), state, path)
-        return cls(model, note["classes"], Clock(**note["clock"]), note["recipe"], mean, std)
+        config = saved.shape_of(shape, note["config"], path)
+        standard = {k: state.pop(f"standard.{k}") for k in ("mean", "std") if f"standard.{k}" in state}
+        return cls(
+            files.built(lambda: kind(config), state, path),
+            saved.classes_of(note["classes"], config.classes, path),
+            saved.clock_of(Clock, note["clock"], path),
+            saved.recipe_of(note["recipe"], path),
+            *saved.standard_of(standard, config.feature_dim, path),
+        )
 
 
-def localise_job(
+def localize_job(
     kind: str, features: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict, config: dict,
     recipe: dict, seed: int, out: str, checkpoint: str,
 ) -> list[dict]:  # fmt: skip
@@ -347,7 +358,7 @@ def localise_job(
     )
     torch.manual_seed(seed)
     model, curve = train(mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint)
-    localiser = Localiser(model, classes, time, recipe, mean, std)
+    localiser = Localizer(model, classes, time, recipe, mean, std)
     detections = localiser.detect(found, durations["test"])
     localiser.save(f"{out}.safetensors")
     write_whole(
@@ -367,7 +378,7 @@ def end_to_end_job(
     Args:
         folder, fps: Of the videos; their frames all lie in memory.
         encoder: A `DualEncoder`'s file.
-        durations, truth, classes, clock, config, recipe, seed, out, checkpoint: See `localise_job`.
+        durations, truth, classes, clock, config, recipe, seed, out, checkpoint: See `localize_job`.
 
     Returns:
         The curve.
@@ -400,7 +411,7 @@ def end_to_end_job(
             v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu()
             for v in durations["test"]
         }
-    localiser = Localiser(
+    localiser = Localizer(
         model.localiser,
         classes,
         time,
@@ -413,4 +424,6 @@ def end_to_end_job(
     return curve
 
 
-localise_job.tracked = end_to_end_job.tracked = True
+localize_job.tracked = end_to_end_job.tracked = True
+
+__getattr__ = names_of(__name__)

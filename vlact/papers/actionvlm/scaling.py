@@ -8,7 +8,7 @@ take turns by epochs (Alg. 1).
 
 Shape, window and numbers of training are those of a profile (`--profile paper`: ActionFormer on THUMOS14). An epoch shows each
 video once, a random window of it; which one follows from seed, step and video. The run's localiser.safetensors is
-what `vlact.papers.actionvlm.localizing.Localiser` loads and `vlact.hub.Finder` takes, its reasoner.safetensors what `vlact.hub.Reasoner` takes.
+what `vlact.papers.actionvlm.localizing.Localizer` loads and `vlact.hub.ActionLocalizer` takes, its reasoner.safetensors what `vlact.hub.VisionLanguageLocalizer` takes.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from vlact.papers.actionvlm.experiments import (
     ADVANTAGE_WEIGHT,
     ActionVLM,
     Variant,
-    VisionLanguageLocaliser,
+    VisionLanguageLocalizer,
     answers,
     frame_losses,
     make_reader,
 )
-from vlact.papers.actionvlm.localizing import KINDS, Clock, Localiser, Sequence, sequences, window
+from vlact.papers.actionvlm.localizing import KINDS, Clock, Localizer, Sequence, sequences, window
 from vlact.papers.scaling import Recipe, options_of, train
 
 SUFFIXES = (".npy", ".pt", ".pth", ".h5", ".hdf5", ".csv")
@@ -203,7 +203,7 @@ class Reasoned(Located):
     Class means, advantages and text are summed over all processes before they are divided.
 
     Args:
-        model: Localiser and reader.
+        model: Localizer and reader.
         prompt: One row, of all classes.
         warm_epochs: See `vlact.papers.actionvlm.experiments.train`.
         length: Steps of a window.
@@ -240,7 +240,7 @@ class Reasoned(Located):
             )
             weight = model.weight(said, warm=epoch < 2 * self.warm_epochs)
         logits, distances, valid = model.detect(x, mask, said, weight)
-        loss = self.detection(model.localiser, logits, distances, valid, target, offset)
+        loss = self.detection(model.localizer, logits, distances, valid, target, offset)
         if variant.weight in ("eq1", "paired"):
             rows = [
                 (s[k >= 0], k[k >= 0], t, o, w)
@@ -480,11 +480,11 @@ def main(arguments: list[str]) -> int:
             weights = {k: v for k, v in load_file(whole).items() if not k.startswith("means.")}
             model = files.fill(model.cpu(), weights, whole, tied)
             if given.kind == "ActionVLM":
-                VisionLanguageLocaliser(model, classes, clock, numbers, mean, std, prompt).save(
+                VisionLanguageLocalizer(model, classes, clock, numbers, mean, std, prompt).save(
                     given.out / "reasoner.safetensors"
                 )
             else:
-                Localiser(model, classes, clock, numbers, mean, std).save(
+                Localizer(model, classes, clock, numbers, mean, std).save(
                     given.out / "localiser.safetensors"
                 )
         print(f"{len(curve)} steps, loss {curve['loss'].iloc[-1]:.4f}; {given.out}")

@@ -24,7 +24,7 @@ from vlact.models.convnet3d import spread
 from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
 from vlact.models.moving import MovingFrames
-from vlact.models.zoo import Recogniser
+from vlact.models.zoo import Recognizer
 from vlact.models.zoo.ace import ACE, LITERAL
 from vlact.models.zoo.actionclip import ActionCLIP
 from vlact.models.zoo.aim import AIM
@@ -104,7 +104,7 @@ class ByName(nn.Module):
 
     bf16 = True
 
-    def __init__(self, method: Recogniser, names: list[str]):
+    def __init__(self, method: Recognizer, names: list[str]):
         super().__init__()
         self.method, self.names = method, names
         for parameter, _ in method.trained():
@@ -124,7 +124,7 @@ class ByName(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C) over `names`."""
         return self.method.logit_scale * self.method.scores(
-            self.method.keep(clips), [[n] for n in self.names]
+            self.method.frozen_features(clips), [[n] for n in self.names]
         )
 
     def loss(self, clips: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -132,7 +132,7 @@ class ByName(nn.Module):
         # what it draws follows the training loop's chance, so that a killed run resumes
         if isinstance(self.method, ACE):
             self.method.rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        return self.method.loss(self.method.keep(clips), labels)
+        return self.method.loss(self.method.frozen_features(clips), labels)
 
 
 def build(
@@ -315,11 +315,11 @@ class TransferBenchmark:
         for k in range(0, len(rows), batch_size):
             with precision(model):
                 seen = beside(model, spread(self.clips(rows[k : k + batch_size]), model.frames))
-                seen = model.method.look(model.method.keep(seen))
+                seen = model.method.encode(model.method.frozen_features(seen))
                 found.append(
                     torch.stack(
                         [
-                            model.method.match(seen, [[n] for n in names]).float().argmax(1).cpu()
+                            model.method.similarity(seen, [[n] for n in names]).float().argmax(1).cpu()
                             for names in runs
                         ]
                     )
