@@ -30,7 +30,7 @@ def names(path: str | Path) -> dict[str, str]:
     Raises:
         ValueError: Missing columns, or a number or a name that occurs twice.
     """
-    table = csv(path, ("id", "key"), "EPIC-Kitchens-100's list of classes", dtype=str)
+    table = csv(path, ("id", "key"), "EPIC-Kitchens-100's list of classes")
     for column in ("id", "key"):
         if (twice := table[column].duplicated()).any():
             raise ValueError(f"{path}, line {int(twice.idxmax()) + 2}: {column} {table[column][twice.idxmax()]!r} occurs twice")
@@ -49,7 +49,7 @@ def ground_truth(path: str | Path, task: str = "verb") -> pd.DataFrame:
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {sorted(TASKS)}; got {task!r}")
-    table = csv(path, (*COLUMNS, *TASKS[task]), "EPIC-Kitchens-100's action csv", dtype=str)
+    table = csv(path, (*COLUMNS, *TASKS[task]), "EPIC-Kitchens-100's action csv")
     times = {}
     for name, column in (("start_s", "start_timestamp"), ("end_s", "stop_timestamp")):
         values = []
