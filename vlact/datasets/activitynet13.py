@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlact.datasets.activitynet import pair
 from vlact.schema import csv, json_object, sound
 
 COLUMNS = ["video", "start_s", "end_s", "label", "split", "duration_s"]
@@ -41,10 +42,14 @@ def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) 
             raise ValueError(f'{annotations}: {r.video}: expected {{"duration_second", "annotations": [..]}}; got {entry!r}')
         for i, note in enumerate(entry["annotations"]):
             try:
-                start, end = map(float, note["segment"])
-                rows.append((name, start, end, note["label"], r.subset, float(entry["duration_second"])))
+                segment = pair(note["segment"], "")
+                duration = float(entry["duration_second"])
+                rows.append((name, *segment, note["label"], r.subset, duration))
             except (KeyError, TypeError, ValueError, OverflowError):
-                raise ValueError(f'{annotations}: {r.video}, annotation {i}: expected "label" and "segment"; got {note!r}') from None
+                raise ValueError(
+                    f'{annotations}: {r.video}, annotation {i}: expected "label" and "segment"; '
+                    f"got {note!r}"
+                ) from None
     table = sound(pd.DataFrame(rows, columns=COLUMNS), annotations, "annotation {}", 0)
     table.attrs["videos"] = listed
     return table

@@ -15,17 +15,23 @@ COLUMNS = ("path", "start_s", "end_s", "label", "split")
 SPLITS = ("train", "val", "test")
 
 
-def read(csv: str | Path) -> pd.DataFrame:
+def read(csv: str | Path, outside: bool = False) -> pd.DataFrame:
     """The csv as an annotation table (`video` = path, `group` = the video).
 
+    Args:
+        csv: The file.
+        outside: Paths may lead out of the folder, see `vlact.schema.stay_inside`.
+
     Raises:
-        ValueError: Unknown or missing columns, times that are no numbers or out of order, an unknown
-            split, an empty label, no train or no test row; names the file and the line.
+        ValueError: Unknown or missing columns, times that are no numbers or out of order, an
+            unknown split, an empty label or one in two spellings, a path that leads out of the
+            folder, seconds of a video that are in two splits, no train or no test row; names the
+            file and the line.
     """
     wanted = f"a csv with columns {', '.join(COLUMNS)}"
     if not Path(csv).is_file():
         raise ValueError(f"{csv}: expected {wanted}, found no file")
-    table = schema.csv(csv, COLUMNS, f"{wanted}; a label with a comma in quotes", dtype=str, keep_default_na=False)
+    table = schema.csv(csv, COLUMNS, f"{wanted}; a label with a comma in quotes")
     if unknown := [c for c in table if c not in COLUMNS]:
         raise ValueError(f"{csv}, line 1: unknown columns {unknown}; expected {wanted}")
 
@@ -34,16 +40,24 @@ def read(csv: str | Path) -> pd.DataFrame:
             row = int(bad.idxmax())
             raise ValueError(f"{csv}, line {row + 2}: {what(table.loc[row])}")
 
-    table = schema.spans(table, csv)
+    fail(table["path"].str.strip() == "", lambda r: f"path must not be empty; got {r['path']!r}")
+    table = schema.spans(table, csv, outside)
     fail(
         table["label"].str.strip() == "",
-        lambda r: f"label must be a verb and what it is done to, such as 'pick up cup'; got {r['label']!r}",
+        lambda r: "label must be a verb and what it is done to, such as 'pick up cup'; "
+        f"got {r['label']!r}",
     )
-    fail(~table["split"].isin(SPLITS), lambda r: f"split must be one of {SPLITS}; got {r['split']!r}")
+    fail(
+        ~table["split"].isin(SPLITS),
+        lambda r: f"split must be one of {SPLITS}; got {r['split']!r}",
+    )
     for split in ("train", "test"):
         if split not in set(table["split"]):
-            raise ValueError(f"{csv}: split {split!r} is empty; found {table['split'].value_counts().to_dict()}")
-    return table.rename(columns={"path": "video"}).assign(group=lambda t: t["video"])
+            found = table["split"].value_counts().to_dict()
+            raise ValueError(f"{csv}: split {split!r} is empty; found {found}")
+    table = table.rename(columns={"path": "video"}).assign(group=lambda t: t["video"])
+    schema.disjoint(table, csv)
+    return table
 
 
 def split_label(label: str, verbs: list[str]) -> tuple[str, str]:

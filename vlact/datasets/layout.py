@@ -39,8 +39,10 @@ class FrameTimes:
         """
         info = self.probe(name, where)
         try:
-            first, last = int(first), int(last)
-        except ValueError:
+            if not (float(first).is_integer() and float(last).is_integer()):
+                raise ValueError
+            first, last = int(float(first)), int(float(last))
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{where}: frames must be whole numbers; got {first!r} and {last!r}") from None
         if not 0 <= first <= last:
             raise ValueError(f"{where}: expected 0 <= start_frame <= end_frame; got {first} and {last}")
