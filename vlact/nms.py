@@ -6,15 +6,11 @@ where nothing can be written there: as fast as the C++ that detectors bring, wit
 """
 
 import math
-import os
-import stat
-import tempfile
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
+
+from vlact.compiling import compiled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,48 +18,6 @@ if TYPE_CHECKING:
 EPS = np.float32(1e-6)  # ActionFormer's length is end - start + 1e-6, in NMS but not in voting
 BLOCK = 32  # candidates that are looked at together; 16 to 64 are as fast
 METHODS = ("gaussian", "linear", "hard")
-
-
-def _temporary() -> str | None:
-    """A folder of this user alone below the temporary folder; None if there is none.
-
-    What numba reads back from a cache is run, so a folder that others may write is not taken.
-    """
-    me = getattr(os, "getuid", int)()
-    folder = Path(tempfile.gettempdir()) / f"vlact-numba-{me}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError:
-        return None
-    mine = stat.S_ISDIR(found.st_mode) and found.st_uid == me and not found.st_mode & 0o077
-    return str(folder) if mine and os.access(folder, os.W_OK) else None
-
-
-def compiled(function):
-    """The function, compiled by numba when it is first called and kept for the next process.
-
-    numba keeps it in the package's folder or in the user's cache; where neither can be written, it
-    is kept in a temporary folder, and a warning says so.
-    """
-    options = {"error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither folder can be written
-        before, folder = numba.config.CACHE_DIR, _temporary()
-    where = folder or "memory only: every process compiles anew, some seconds each"
-    warnings.warn(
-        f"{Path(__file__).parent} and the user's cache folder cannot be written: compiled code is"
-        f" kept in {where}; set NUMBA_CACHE_DIR to a folder that can be written",
-        stacklevel=2,
-    )
-    if folder is None:
-        return numba.njit(**options)(function)
-    try:
-        numba.config.CACHE_DIR = folder
-        return numba.njit(cache=True, **options)(function)
-    finally:
-        numba.config.CACHE_DIR = before
 
 
 @compiled

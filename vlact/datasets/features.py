@@ -36,7 +36,7 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
     elif path.suffix == ".csv":
         table = csv(path, (), "a csv of numbers with a header line")
         table = table.apply(pd.to_numeric, errors="coerce")
-        found = torch.from_numpy(table.to_numpy(dtype=np.float32))
+        found = torch.from_numpy(np.array(table, dtype=np.float32))
     elif path.suffix in (".h5", ".hdf5"):
         import h5py
 
