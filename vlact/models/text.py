@@ -95,6 +95,16 @@ class TextEncoder:
         return torch.stack([self._known[t] for t in texts])
 
 
+def _fits(text: str, count: int, limit: int, tower: str) -> None:
+    """A text is never cut silently: what follows the limit would mean nothing."""
+    if count > limit:
+        shown = text if len(text) <= 60 else f"{text[:30]} .. {text[-20:]}"
+        raise ValueError(
+            f"{shown!r}: {count} tokens, but {tower} reads at most {limit} (its two marks "
+            "included); shorten the text, or split it and average the parts"
+        )
+
+
 class SentenceEncoder(TextEncoder):
     """all-MiniLM-L6-v2: a bidirectional transformer, the mean over its words."""
 
@@ -107,11 +117,19 @@ class SentenceEncoder(TextEncoder):
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32).eval().requires_grad_(False)
         self.dim, self.layers = self.model.config.hidden_size, self.model.encoder.layer
+        self.limit = self.model.config.max_position_embeddings  # tokens, its two marks among them
 
     def tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Token ids (N, L) and which of them are no padding."""
-        found = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        return found["input_ids"], found["attention_mask"]
+        """Token ids (N, L) and which of them are no padding.
+
+        Raises:
+            ValueError: A text that is longer than the tower reads.
+        """
+        found = self.tokenizer(texts, padding=True, verbose=False, return_tensors="pt")
+        keep = found["attention_mask"]
+        for text, count in zip(texts, keep.sum(1).tolist(), strict=True):
+            _fits(text, count, self.limit, "all-MiniLM-L6-v2")
+        return found["input_ids"], keep
 
     def embed(self, ids: Tensor) -> Tensor:
         """What the first block takes (N, L, width)."""
@@ -154,8 +172,20 @@ class ClipText(TextEncoder):
         self.tower, self.dim, self.unit = tower.eval().requires_grad_(False), tower.text_projection.shape[1], unit
         self.layers, self.tokenize = tower.transformer.resblocks, open_clip.get_tokenizer("ViT-B-16")
 
-    def tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+    def ids(self, texts: list[str]) -> Tensor:
+        """Token ids (N, context), padded with 0.
+
+        Raises:
+            ValueError: A text that is longer than the tower reads.
+        """
         ids = self.tokenize(texts)
+        for i in torch.nonzero(ids[:, -1]).flatten().tolist():  # full, or cut
+            count = len(self.tokenize.encode(texts[i])) + 2
+            _fits(texts[i], count, ids.shape[1], "CLIP's text tower")
+        return ids
+
+    def tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        ids = self.ids(texts)
         end = ids.argmax(1)  # the end of a text has the highest number
         ids = ids[:, : int(end.max()) + 1]
         return ids, torch.arange(ids.shape[1]) <= end[:, None]
@@ -177,7 +207,7 @@ class ClipText(TextEncoder):
 
     @torch.no_grad()
     def encode(self, texts: list[str], batch_size: int = 256) -> Tensor:
-        found = torch.cat([self.tower(self.tokenize(texts[i : i + batch_size])) for i in range(0, len(texts), batch_size)])
+        found = torch.cat([self.tower(self.ids(texts[i : i + batch_size])) for i in range(0, len(texts), batch_size)])
         return normalize(found, dim=-1) if self.unit else found
 
 
