@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlact.datasets.activitynet import pair
 from vlact.schema import csv, json_object, sound
 
 COLUMNS = ["video", "start_s", "end_s", "label", "split", "duration_s"]
@@ -28,36 +29,26 @@ def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) 
     """
     info = csv(videos, ("video", "subset"), "BMN's video_info_new.csv")
     if subset is not None and subset not in set(info["subset"]):
-        raise ValueError(
-            f"{videos}: no video of subset {subset!r}; expected one of {sorted(info['subset'].unique())}"
-        )
+        raise ValueError(f"{videos}: no video of subset {subset!r}; expected one of {sorted(info['subset'].unique())}")
     content, rows, listed = json_object(annotations), [], []
     for r in info.itertuples():
         if subset is not None and r.subset != subset:
             continue
         if r.video not in content:
-            raise ValueError(
-                f"{annotations}: lacks {r.video!r}, which {Path(videos).name}, line {r.Index + 2}, has"
-            )
+            raise ValueError(f"{annotations}: lacks {r.video!r}, which {Path(videos).name}, line {r.Index + 2}, has")
         name, entry = r.video.removeprefix("v_"), content[r.video]
         listed.append(name)
-        if (
-            not isinstance(entry, dict)
-            or not isinstance(entry.get("annotations"), list)
-            or "duration_second" not in entry
-        ):
-            raise ValueError(
-                f'{annotations}: {r.video}: expected {{"duration_second", "annotations": [..]}}; got {entry!r}'
-            )
+        if not isinstance(entry, dict) or not isinstance(entry.get("annotations"), list) or "duration_second" not in entry:
+            raise ValueError(f'{annotations}: {r.video}: expected {{"duration_second", "annotations": [..]}}; got {entry!r}')
         for i, note in enumerate(entry["annotations"]):
             try:
-                start, end = map(float, note["segment"])
-                rows.append(
-                    (name, start, end, note["label"], r.subset, float(entry["duration_second"]))
-                )
+                segment = pair(note["segment"], "")
+                duration = float(entry["duration_second"])
+                rows.append((name, *segment, note["label"], r.subset, duration))
             except (KeyError, TypeError, ValueError, OverflowError):
                 raise ValueError(
-                    f'{annotations}: {r.video}, annotation {i}: expected "label" and "segment"; got {note!r}'
+                    f'{annotations}: {r.video}, annotation {i}: expected "label" and "segment"; '
+                    f"got {note!r}"
                 ) from None
     table = sound(pd.DataFrame(rows, columns=COLUMNS), annotations, "annotation {}", 0)
     table.attrs["videos"] = listed
@@ -74,21 +65,11 @@ def tsp(path: str | Path, split: str = "") -> pd.DataFrame:
     Raises:
         ValueError: Missing columns, or no row that is an action.
     """
-    wanted = {
-        "video-name": "video",
-        "t-start": "start_s",
-        "t-end": "end_s",
-        "action-label": "label",
-        "video-duration": "duration_s",
-    }
+    wanted = {"video-name": "video", "t-start": "start_s", "t-end": "end_s", "action-label": "label", "video-duration": "duration_s"}
     table = csv(path, (*wanted, "temporal-region-label"), "TSP's groundtruth csv")
     found = table[table["temporal-region-label"] == "Action"]
     if found.empty:
         raise ValueError(
             f"{path}: no row with temporal-region-label 'Action'; got {sorted(map(str, table['temporal-region-label'].unique()))[:5]}"
         )
-    return (
-        sound(found.rename(columns=wanted), path)
-        .assign(split=split)[COLUMNS]
-        .reset_index(drop=True)
-    )
+    return sound(found.rename(columns=wanted), path).assign(split=split)[COLUMNS].reset_index(drop=True)

@@ -9,17 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlact import schema
 from vlact.datasets.layout import FrameTimes, require
 from vlact.language.tasks import ATA_BASE, ATA_NOVEL
 from vlact.language.trees import phrase
 from vlact.schema import ANNOTATION
 
 COLUMNS = ("video", "start_frame", "end_frame", "label", "participant", "split")
-RENAMED = {
-    "drop": "drop item",
-    "pickup": "pick up item",
-    "SIL": "idle",
-}  # the dataset's names where words differ
+RENAMED = {"drop": "drop item", "pickup": "pick up item", "SIL": "idle"}  # the dataset's names where words differ
 VIEWS = ("front", "side", "overhead", "global")
 
 
@@ -35,37 +32,21 @@ def read(folder: str | Path, idle: bool = True) -> pd.DataFrame:
             video's end; names file and line.
     """
     folder = Path(folder)
-    csv = require(folder / "actions.csv", "ATA", f"a csv with columns {', '.join(COLUMNS)}")
-    table = pd.read_csv(
-        csv,
-        dtype={"video": str, "label": str, "participant": str, "split": str},
-        keep_default_na=False,
-    )
-    if missing := [c for c in COLUMNS if c not in table]:
-        raise ValueError(f"{csv}, line 1: missing columns {missing}; expected {', '.join(COLUMNS)}")
+    wanted = f"a csv with columns {', '.join(COLUMNS)}"
+    csv = require(folder / "actions.csv", "ATA", wanted)
+    table = schema.csv(csv, COLUMNS, wanted)
+    schema.stay_inside(table["video"], lambda i: f"{csv}, line {table.index[i] + 2}")
     known = {phrase(*a) for a in ATA_BASE + ATA_NOVEL}
     times, rows = FrameTimes(folder), []
-    for i, row in enumerate(table.itertuples(index=False)):
-        where = f"{csv}, line {i + 2}"
+    for row in table.itertuples():
+        where = f"{csv}, line {row.Index + 2}"
         label = RENAMED.get(row.label, row.label.replace("_", " "))
         if label not in known:
-            raise ValueError(
-                f"{where}: unknown label {row.label!r}; expected one of {sorted(known)} or the dataset's own names"
-            )
+            raise ValueError(f"{where}: unknown label {row.label!r}; expected one of {sorted(known)} or the dataset's own names")
         if row.split not in ("train", "val", "test"):
             raise ValueError(f"{where}: split must be train, val or test; got {row.split!r}")
         if label == "idle" and not idle:
             continue
         start_s, end_s = times.seconds(row.video, row.start_frame, row.end_frame, where)
-        rows.append(
-            (
-                row.video,
-                start_s,
-                end_s,
-                label,
-                row.split,
-                row.participant,
-                next((v for v in VIEWS if v in row.video.lower()), ""),
-            )
-        )
+        rows.append((row.video, start_s, end_s, label, row.split, row.participant, next((v for v in VIEWS if v in row.video.lower()), "")))
     return pd.DataFrame(rows, columns=[*ANNOTATION, "view"])

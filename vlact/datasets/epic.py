@@ -30,52 +30,46 @@ def names(path: str | Path) -> dict[str, str]:
     Raises:
         ValueError: Missing columns, or a number or a name that occurs twice.
     """
-    table = csv(path, ("id", "key"), "EPIC-Kitchens-100's list of classes", dtype=str)
+    table = csv(path, ("id", "key"), "EPIC-Kitchens-100's list of classes")
     for column in ("id", "key"):
         if (twice := table[column].duplicated()).any():
-            raise ValueError(
-                f"{path}, line {int(twice.idxmax()) + 2}: {column} {table[column][twice.idxmax()]!r} occurs twice"
-            )
+            i = int(twice.idxmax())
+            raise ValueError(f"{path}, line {i + 2}: {column} {table[column][i]!r} occurs twice")
     return dict(zip(table["id"], table["key"], strict=True))
 
 
 def ground_truth(path: str | Path, task: str = "verb") -> pd.DataFrame:
-    """Actions as `video, start_s, end_s, label, group`, in file order; `group` is the participant.
+    """Actions `video, start_s, end_s, label, group`, in file order; `group` is the participant.
 
     Args:
         path: `EPIC_100_train.csv` or `EPIC_100_validation.csv`.
         task: "verb", "noun" or "action"; labels are class numbers as text, "verb,noun" for actions.
 
     Raises:
-        ValueError: Unknown task, missing columns, or a timestamp that is none; names the line (the header is 1).
+        ValueError: Unknown task, missing columns, or a timestamp that is none; names the line (the
+            header is 1).
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {sorted(TASKS)}; got {task!r}")
-    table = csv(path, (*COLUMNS, *TASKS[task]), "EPIC-Kitchens-100's action csv", dtype=str)
+    table = csv(path, (*COLUMNS, *TASKS[task]), "EPIC-Kitchens-100's action csv")
     times = {}
     for name, column in (("start_s", "start_timestamp"), ("end_s", "stop_timestamp")):
         values = []
-        for i, stamp in enumerate(table[column]):
+        for i, stamp in table[column].items():
             try:
                 values.append(seconds(stamp))
-            except (ValueError, TypeError):
+            except ValueError:
                 raise ValueError(
                     f"{path}, line {i + 2}: {column} must be HH:MM:SS.ss; got {stamp!r}"
                 ) from None
         times[name] = values
     for column in TASKS[task]:
-        if (bad := ~table[column].fillna("").str.fullmatch(r"[0-9]+")).any():
+        if (bad := ~table[column].str.fullmatch(r"[0-9]+")).any():
             i = int(bad.idxmax())
             raise ValueError(
                 f"{path}, line {i + 2}: {column} must be a class number; got {table[column][i]!r}"
             )
     label = table[TASKS[task]].agg(",".join, axis=1)
-    found = pd.DataFrame(
-        {
-            "video": table["video_id"],
-            **times,
-            "label": label,
-            "group": table["video_id"].str.split("_").str[0],
-        }
-    )
-    return sound(found, path)
+    group = table["video_id"].str.split("_").str[0]
+    columns = {"video": table["video_id"], **times, "label": label, "group": group}
+    return sound(pd.DataFrame(columns), path)

@@ -34,10 +34,9 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
         if isinstance(found, dict):
             found = found[_key(found, key, path)]
     elif path.suffix == ".csv":
-        table = csv(path, (), "a csv of numbers with a header line").apply(
-            pd.to_numeric, errors="coerce"
-        )
-        found = torch.from_numpy(table.to_numpy(dtype=np.float32))
+        table = csv(path, (), "a csv of numbers with a header line")
+        table = table.apply(pd.to_numeric, errors="coerce")
+        found = torch.from_numpy(np.array(table, dtype=np.float32))
     elif path.suffix in (".h5", ".hdf5"):
         import h5py
 
@@ -45,22 +44,16 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
             with h5py.File(path) as file:
                 found = torch.from_numpy(file[_key(file, key, path)][()])
         except (OSError, TypeError) as error:
-            raise ValueError(
-                f"{path}: expected an h5 file with one array an entry; {error}"
-            ) from None
+            raise ValueError(f"{path}: expected an h5 file with one array an entry; {error}") from None
     else:
-        raise ValueError(
-            f"{path}: expected .npy, .pt, .pth, .csv, .h5 or .hdf5, got {path.suffix!r}"
-        )
+        raise ValueError(f"{path}: expected .npy, .pt, .pth, .csv, .h5 or .hdf5, got {path.suffix!r}")
     found = torch.as_tensor(found).float()
     while found.ndim > 2 and len(found) == 1:
         found = found[0]
     if found.ndim != 2:
         raise ValueError(f"{path}: expected features (T, D), got shape {tuple(found.shape)}")
     if not found.isfinite().all():
-        raise ValueError(
-            f"{path}: {int((~found.isfinite()).any(1).sum())} of {len(found)} steps have numbers that are not finite"
-        )
+        raise ValueError(f"{path}: {int((~found.isfinite()).any(1).sum())} of {len(found)} steps have numbers that are not finite")
     return found.T.contiguous() if transpose else found
 
 
@@ -76,15 +69,11 @@ def _key(entries, key: str | None, path: Path) -> str:
     if key is None and len(entries) == 1:
         return next(iter(entries))
     if key not in list(entries):
-        raise ValueError(
-            f"{path}: no entry {key!r}; expected one of {sorted(map(str, entries))[:5]}"
-        )
+        raise ValueError(f"{path}: no entry {key!r}; expected one of {sorted(map(str, entries))[:5]}")
     return key
 
 
-def grid(
-    feat_stride: float, fps: float, num_frames: float = 0.0, offset_frames: float = 0.0
-) -> tuple[float, float]:
+def grid(feat_stride: float, fps: float, num_frames: float = 0.0, offset_frames: float = 0.0) -> tuple[float, float]:
     """Seconds from one step to the next, and those that step 0 stands for: `Clock(*grid(..))` of `vlact.papers.actionvlm.localizing`.
 
     Args:
@@ -97,9 +86,7 @@ def grid(
         ValueError: A stride or rate that is not positive, or negative frames.
     """
     if not (feat_stride > 0 and fps > 0 and num_frames >= 0):
-        raise ValueError(
-            f"expected feat_stride > 0, fps > 0, num_frames >= 0; got {feat_stride}, {fps}, {num_frames}"
-        )
+        raise ValueError(f"expected feat_stride > 0, fps > 0, num_frames >= 0; got {feat_stride}, {fps}, {num_frames}")
     return feat_stride / fps, (0.5 * num_frames + offset_frames) / fps
 
 
@@ -123,18 +110,14 @@ def cuhk_scores(path: str | Path) -> pd.DataFrame:
     for video, scores in content["results"].items():
         if not isinstance(scores, list) or len(scores) != len(content["class"]):
             number = len(scores) if isinstance(scores, list) else repr(scores)
-            raise ValueError(
-                f"{path}: {video!r} has {number} scores for {len(content['class'])} classes"
-            )
+            raise ValueError(f"{path}: {video!r} has {number} scores for {len(content['class'])} classes")
         if not all(isinstance(s, int | float) and math.isfinite(s) for s in scores):
             raise ValueError(f"{path}: {video!r} has a score that is no number: {scores}")
     found = {v.removeprefix("v_"): s for v, s in content["results"].items()}
     return pd.DataFrame.from_dict(found, orient="index", columns=content["class"])
 
 
-def untrimmednet_scores(
-    path: str | Path, classes: dict[int, str], prefix: str = "video_test_"
-) -> pd.DataFrame:
+def untrimmednet_scores(path: str | Path, classes: dict[int, str], prefix: str = "video_test_") -> pd.DataFrame:
     """Scores of THUMOS14's test videos by class, from UntrimmedNet's `uNet_test.npy`.
 
     Args:
@@ -147,13 +130,9 @@ def untrimmednet_scores(
     """
     scores = _array(path).numpy()
     if scores.ndim != 2 or scores.shape[1] < max(classes):
-        raise ValueError(
-            f"{path}: expected (videos, {max(classes)} or more classes), got shape {scores.shape}"
-        )
+        raise ValueError(f"{path}: expected (videos, {max(classes)} or more classes), got shape {scores.shape}")
     names = [f"{prefix}{i + 1:07d}" for i in range(len(scores))]
-    return pd.DataFrame(
-        {name: scores[:, number - 1] for number, name in classes.items()}, index=names
-    )
+    return pd.DataFrame({name: scores[:, number - 1] for number, name in classes.items()}, index=names)
 
 
 def fuse(proposals: pd.DataFrame, scores: pd.DataFrame, top_k: int = 2) -> pd.DataFrame:
@@ -171,9 +150,7 @@ def fuse(proposals: pd.DataFrame, scores: pd.DataFrame, top_k: int = 2) -> pd.Da
         ValueError: A video without scores, or more classes wanted than there are.
     """
     if missing := sorted(set(proposals["video"]) - set(scores.index)):
-        raise ValueError(
-            f"scores: no row for {missing[0]!r} ({len(missing)} videos of the proposals are missing)"
-        )
+        raise ValueError(f"scores: no row for {missing[0]!r} ({len(missing)} videos of the proposals are missing)")
     if not 1 <= top_k <= scores.shape[1]:
         raise ValueError(f"top_k must be 1..{scores.shape[1]}, got {top_k}")
     table = scores.loc[proposals["video"]].to_numpy()

@@ -15,19 +15,23 @@ COLUMNS = ("path", "start_s", "end_s", "label", "split")
 SPLITS = ("train", "val", "test")
 
 
-def read(csv: str | Path) -> pd.DataFrame:
+def read(csv: str | Path, outside: bool = False) -> pd.DataFrame:
     """The csv as an annotation table (`video` = path, `group` = the video).
 
+    Args:
+        csv: The file.
+        outside: Paths may lead out of the folder, see `vlact.schema.stay_inside`.
+
     Raises:
-        ValueError: Unknown or missing columns, times that are no numbers or out of order, an unknown
-            split, an empty label, no train or no test row; names the file and the line.
+        ValueError: Unknown or missing columns, times that are no numbers or out of order, an
+            unknown split, an empty label or one in two spellings, a path that leads out of the
+            folder, seconds of a video that are in two splits, no train or no test row; names the
+            file and the line.
     """
     wanted = f"a csv with columns {', '.join(COLUMNS)}"
     if not Path(csv).is_file():
         raise ValueError(f"{csv}: expected {wanted}, found no file")
-    table = schema.csv(
-        csv, COLUMNS, f"{wanted}; a label with a comma in quotes", dtype=str, keep_default_na=False
-    )
+    table = schema.csv(csv, COLUMNS, f"{wanted}; a label with a comma in quotes")
     if unknown := [c for c in table if c not in COLUMNS]:
         raise ValueError(f"{csv}, line 1: unknown columns {unknown}; expected {wanted}")
 
@@ -36,22 +40,24 @@ def read(csv: str | Path) -> pd.DataFrame:
             row = int(bad.idxmax())
             raise ValueError(f"{csv}, line {row + 2}: {what(table.loc[row])}")
 
-    table = schema.spans(table, csv)
+    fail(table["path"].str.strip() == "", lambda r: f"path must not be empty; got {r['path']!r}")
+    table = schema.spans(table, csv, outside)
     fail(
         table["label"].str.strip() == "",
-        lambda r: (
-            f"label must be a verb and what it is done to, such as 'pick up cup'; got {r['label']!r}"
-        ),
+        lambda r: "label must be a verb and what it is done to, such as 'pick up cup'; "
+        f"got {r['label']!r}",
     )
     fail(
-        ~table["split"].isin(SPLITS), lambda r: f"split must be one of {SPLITS}; got {r['split']!r}"
+        ~table["split"].isin(SPLITS),
+        lambda r: f"split must be one of {SPLITS}; got {r['split']!r}",
     )
     for split in ("train", "test"):
         if split not in set(table["split"]):
-            raise ValueError(
-                f"{csv}: split {split!r} is empty; found {table['split'].value_counts().to_dict()}"
-            )
-    return table.rename(columns={"path": "video"}).assign(group=lambda t: t["video"])
+            found = table["split"].value_counts().to_dict()
+            raise ValueError(f"{csv}: split {split!r} is empty; found {found}")
+    table = table.rename(columns={"path": "video"}).assign(group=lambda t: t["video"])
+    schema.disjoint(table, csv)
+    return table
 
 
 def split_label(label: str, verbs: list[str]) -> tuple[str, str]:
@@ -87,19 +93,9 @@ def task(table: pd.DataFrame, encode, trees: str | Path | None = None, m: int = 
                     f"{trees}: no tree for label {label!r} (line {row + 2} of the csv); "
                     f"expected it to start with one of {sorted(given.words)}, or add one"
                 )
-    chosen = given or nearest_trees(
-        "nearest words", dict.fromkeys(v for v, _ in pairs.values()), lexicon, encode, m
-    )
+    chosen = given or nearest_trees("nearest words", dict.fromkeys(v for v, _ in pairs.values()), lexicon, encode, m)
     seen = dict.fromkeys(table.loc[table["split"] == "train", "label"])
     base = tuple(pairs[x] for x in seen)
-    novel = tuple(
-        pairs[x]
-        for x in dict.fromkeys(table.loc[table["split"] == "test", "label"])
-        if x not in seen
-    )
-    runs = (
-        tuple(tuple(chosen.children(v)[r] for v, _ in novel) for r in range(min(10, chosen.m)))
-        if novel
-        else ()
-    )
+    novel = tuple(pairs[x] for x in dict.fromkeys(table.loc[table["split"] == "test", "label"]) if x not in seen)
+    runs = tuple(tuple(chosen.children(v)[r] for v, _ in novel) for r in range(min(10, chosen.m))) if novel else ()
     return Task("own clips", base, novel, runs, chosen, classes_of(base, novel))

@@ -12,9 +12,7 @@ def require(path: Path, dataset: str, what: str) -> Path:
         ValueError: It is not; says what was expected.
     """
     if not path.exists():
-        raise ValueError(
-            f"{path}: {dataset} expects {what} there, found nothing; `make doctor PROFILE=paper` says where to get it"
-        )
+        raise ValueError(f"{path}: {dataset} expects {what} there, found nothing; `make doctor PROFILE=paper` says where to get it")
     return path
 
 
@@ -41,18 +39,14 @@ class FrameTimes:
         """
         info = self.probe(name, where)
         try:
-            first, last = int(first), int(last)
-        except ValueError:
-            raise ValueError(
-                f"{where}: frames must be whole numbers; got {first!r} and {last!r}"
-            ) from None
+            if not (float(first).is_integer() and float(last).is_integer()):
+                raise ValueError
+            first, last = int(float(first)), int(float(last))
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{where}: frames must be whole numbers; got {first!r} and {last!r}") from None
         if not 0 <= first <= last:
-            raise ValueError(
-                f"{where}: expected 0 <= start_frame <= end_frame; got {first} and {last}"
-            )
+            raise ValueError(f"{where}: expected 0 <= start_frame <= end_frame; got {first} and {last}")
         if first >= len(info.times):
-            raise ValueError(
-                f"{where}: frames {first}..{last} start after {self.folder / name} ends ({len(info.times)} frames)"
-            )
+            raise ValueError(f"{where}: frames {first}..{last} start after {self.folder / name} ends ({len(info.times)} frames)")
         end = float(info.times[last + 1]) if last + 1 < len(info.times) else info.duration_s
         return float(info.times[first]), end

