@@ -6,11 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vlact.runtime.extras import needs
 from vlact.runtime.jobs import write_whole
+
+with needs("vlact.models.files"):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
 
 
 def save(path: str | Path, kind: str, note: dict, state: dict[str, Tensor]) -> None:

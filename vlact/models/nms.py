@@ -8,7 +8,19 @@ import math
 
 import numpy as np
 import pandas as pd
-from numba import njit
+
+from vlact.runtime.extras import lacking
+
+try:
+    from numba import njit
+except ModuleNotFoundError:  # the module is read without it; a call says what is missing
+
+    def njit(**options):
+        def absent(*given):
+            raise ModuleNotFoundError(lacking("numba", "vlact.models.nms"), name="numba")
+
+        return lambda function: absent
+
 
 EPS = np.float32(1e-6)  # ActionFormer's length is end - start + 1e-6, in NMS but not in voting
 METHODS = ("gaussian", "linear", "hard")

@@ -28,6 +28,7 @@ from vlact import ROOT
 from vlact.report.tables import markdown, write_text
 from vlact.runtime import warm
 from vlact.runtime.code import file_hash, library
+from vlact.tools.environment import environment
 
 NOTEBOOKS = ROOT / "notebooks"
 PAPERS = ("ace", "actionvlm", "transfer", "beyond")
@@ -215,43 +216,6 @@ def costed(text: str, minutes: dict[str, float]) -> str:
 
 
 # Environment
-def environment() -> str:
-    """environment.yml: conda for python, pip with the locked versions of the direct dependencies."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    entries = re.findall(
-        r"(?m)^([A-Za-z0-9._-]+)==(\S+)(.*)", (ROOT / "requirements.lock").read_text()
-    )
-    # forks for later pythons
-    pins = {name: version for name, version, marker in entries if ">= '3.12'" not in marker}
-    normal = {re.sub(r"[-_.]+", "-", k).lower(): v for k, v in pins.items()}
-    lines = []
-    for dependency in project["dependencies"]:
-        name, _, marker = dependency.partition(";")
-        name = re.match(r"[A-Za-z0-9._-]+", name)[0]
-        pinned = f"{name}=={normal[re.sub(r'[-_.]+', '-', name).lower()]}"
-        lines.append(f'      - "{pinned} ; {marker.strip()}"' if marker else f"      - {pinned}")
-    head = [
-        "# Generated from pyproject.toml and requirements.lock by `make lock`.",
-        f"name: {project['name']}",
-        "channels:",
-        "  - conda-forge",
-    ]
-    return "\n".join(
-        [
-            *head,
-            "dependencies:",
-            "  - python=3.11",
-            "  - pip",
-            "  - pip:",
-            *lines,
-            "      - -e .",
-            "",
-        ]
-    )
-
-
 def docs() -> None:
     write_text(ROOT / "environment.yml", environment())
     write_text(ROOT / "README.md", readme((ROOT / "README.md").read_text()))
