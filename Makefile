@@ -51,5 +51,5 @@ lint: .venv/.ok           ## ruff
 	ruff check . && ruff format --check .
 
 lock: .venv/.ok           ## after a change of pyproject.toml or of stage_minutes
-	uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	uv pip compile -q pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 	python -m vlact.tools.pipeline docs

@@ -10,4 +10,6 @@ from pathlib import Path
 from vlact import _renamed  # noqa: F401  (old names of modules)
 
 __version__ = "0.1.0"
-ROOT = Path(__file__).resolve().parent.parent
+_ABOVE = Path(__file__).resolve().parent.parent
+CHECKOUT = (_ABOVE / "dvc.yaml").is_file()  # else an installed wheel
+ROOT = _ABOVE if CHECKOUT else Path.cwd()  # where data and results are

@@ -7,7 +7,10 @@ from typing import get_args, get_origin
 
 import yaml
 
-from vlact import ROOT
+from vlact import CHECKOUT, ROOT
+
+# the checkout's own, else the copy that a wheel has
+FILE = ROOT / "params.yaml" if CHECKOUT else Path(__file__).with_name("params.yaml")
 
 
 @dataclass(frozen=True)
@@ -308,7 +311,7 @@ PROFILES = ("smoke", "mini", "study", "paper")
 def load(
     profile: str = "smoke",
     workspace: str | None = None,
-    path: Path = ROOT / "params.yaml",
+    path: Path = FILE,
     **changes,
 ) -> Params:
     """Read one profile.

@@ -5,7 +5,8 @@ All fractions 0..1. Conventions are those of ACE, section 4.1.
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
+
+from vlact.runtime.extras import needs
 
 
 def top1(labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -89,6 +90,9 @@ def paired_interval(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> dict[s
     Raises:
         ValueError: Fewer than two pairs or different lengths.
     """
+    with needs("paired_interval"):
+        from scipy.special import stdtr, stdtrit
+
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape or a.size < 2:
         raise ValueError(

@@ -6,7 +6,7 @@ numba takes longer to import than a small table to score.
 
 import numpy as np
 
-from vlact.compiling import compiled
+from vlact.runtime.compiling import compiled
 
 
 @compiled

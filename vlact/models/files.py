@@ -13,12 +13,15 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlact import ROOT
+from vlact.runtime.extras import needs
 from vlact.runtime.jobs import write_whole
+
+with needs("vlact.models.files"):
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
 
 # What a shape may ask for at most: beyond any published model, short of what hangs.
 PIXELS, FRAMES, BLOCKS, HEADS, WIDTH, WORDS = 4096, 4096, 512, 512, 2**17, 2**22

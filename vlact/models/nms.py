@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlact.compiling import compiled
+from vlact.runtime.compiling import compiled
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,9 +5,13 @@ reproducible.
 import os
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
+
+from vlact.runtime.extras import needs
+
+with needs("vlact.report.figures"):
+    import matplotlib
 
 matplotlib.rcParams.update(
     {

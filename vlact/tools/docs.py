@@ -8,6 +8,7 @@ import pandas as pd
 from vlact import ROOT
 from vlact.report.tables import markdown, write_text
 from vlact.tools import notebooks
+from vlact.tools.environment import environment
 
 PUBLISHED = ("study",)  # runs whose results are committed
 PAPERS = {
@@ -17,44 +18,6 @@ PAPERS = {
     "beyond": "beyond the papers",
 }
 SHOWN = (".png", ".md")
-
-
-def environment() -> str:
-    """environment.yml: conda for python, pip with the locked direct dependencies."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    entries = re.findall(
-        r"(?m)^([A-Za-z0-9._-]+)==(\S+)(.*)",
-        (ROOT / "requirements.lock").read_text(encoding="utf-8"),
-    )
-    # forks for later pythons
-    pins = {name: version for name, version, marker in entries if ">= '3.12'" not in marker}
-    normal = {re.sub(r"[-_.]+", "-", k).lower(): v for k, v in pins.items()}
-    lines = []
-    for dependency in project["dependencies"]:
-        name, _, marker = dependency.partition(";")
-        name = re.match(r"[A-Za-z0-9._-]+", name)[0]
-        pinned = f"{name}=={normal[re.sub(r'[-_.]+', '-', name).lower()]}"
-        lines.append(f'      - "{pinned} ; {marker.strip()}"' if marker else f"      - {pinned}")
-    head = [
-        "# Generated from pyproject.toml and requirements.lock by `make lock`.",
-        f"name: {project['name']}",
-        "channels:",
-        "  - conda-forge",
-    ]
-    return "\n".join(
-        [
-            *head,
-            "dependencies:",
-            "  - python=3.11",
-            "  - pip",
-            "  - pip:",
-            *lines,
-            "      - -e .",
-            "",
-        ]
-    )
 
 
 def results_page(profile: str) -> str:

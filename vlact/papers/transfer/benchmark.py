@@ -65,7 +65,7 @@ BY_NAME = {
 }
 TIMESFORMER = {"ProcVLR": ProcVLR, "ACE": ACE}
 DOMAINS = {"VideoDG": VideoDG, "STDN": STDN, "CIR": CIR}
-MOTION_TREES = ROOT / "vlact" / "language" / "motion_trees.yaml"
+MOTION_TREES = Path(__file__).parents[2] / "language" / "motion_trees.yaml"
 JITTER = 0.15  # of colours; clips are never mirrored: some fine classes differ by nothing else
 
 

