@@ -1,4 +1,6 @@
-"""Readers of the real datasets on files made on the spot, `make doctor`, and synonym providers against a local server."""
+"""Readers of the real datasets on files made on the spot, `make doctor`, and synonym providers
+against a local server.
+"""
 
 import hashlib
 import json
@@ -456,7 +458,8 @@ def test_doctor_compares_hashes_and_licences_with_what_the_hub_states(
         "hidden": f"{none} (seen first; noted in SHA256SUMS)",
         "two": f"m1.safetensors {sha} (as published, revision rev2); "
         f"m2.safetensors {sha} (DIFFERS from the published {other}: get it again)",
-        "far": f"m1.safetensors {sha} (published); m2.safetensors {other} (published); old/m3.safetensors {sha} (published)",
+        "far": f"m1.safetensors {sha} (published); m2.safetensors {other} (published); "
+        f"old/m3.safetensors {sha} (published)",
         "near": f"model.safetensors {sha} (published)",
         "bare": "no *.safetensors on its page, but no large file",
         "by hand": "none stated; noted when first seen",
@@ -536,8 +539,8 @@ def test_doctor_knows_hashes_by_name_from_the_hub_and_from_what_it_saw_first(
     assert doctor.examine("paper").set_index("name")["sha256"].to_dict() == known | first
     sums = folder / "SHA256SUMS"
     assert (
-        sums.read_text()
-        == f"{sha}  drive.pyth\n{sha}  whole/m-00001.safetensors\n{sha}  whole/m-00002.safetensors\n"
+        sums.read_text() == f"{sha}  drive.pyth\n{sha}  whole/m-00001.safetensors\n{sha}  "
+        "whole/m-00002.safetensors\n"
     )
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     (folder / "drive.pyth").write_bytes(b"other thing")
@@ -601,8 +604,8 @@ def test_doctor_lists_every_need_and_compares_counts(tmp_path, monkeypatch, caps
     activitynet.write_ground_truth(truth, tmp_path / "data/paper/stadium/ground_truth.json")
     said = doctor.examine("paper").set_index("name").loc["THUMOS14", "counts"]
     assert (
-        "training segments 1 (published 3007, DIFFERS), test segments 1 (published 3358, DIFFERS), classes 1 (published 20"
-        in said
+        "training segments 1 (published 3007, DIFFERS), test segments 1 (published 3358, "
+        "DIFFERS), classes 1 (published 20" in said
     )
     assert (
         "clips 24 (published 525, DIFFERS)" in table.loc["GTEA", "counts"]
@@ -683,7 +686,10 @@ def test_answers_that_are_no_chat_and_servers_that_are_gone(server, tmp_path):
 
 
 def test_every_line_of_an_answer_is_judged():
-    answer = "let fall item\n2. lower item\nRelease item\ndeposit block\ndrop item\nlet fall item\nset down item.\nplace item\n\nitem"
+    answer = (
+        "let fall item\n2. lower item\nRelease item\ndeposit block\ndrop item\nlet fall item\n"
+        "set down item.\nplace item\n\nitem"
+    )
     verbs, problems = providers.check_answer(answer, ("drop", "item"), 4)
     assert verbs == ["let fall", "place"]
     reasons = (
@@ -816,7 +822,10 @@ def test_activitynet_reads_alike_from_bmn_and_tsp(tmp_path):
     notes["v_b"] = {"duration_second": 5.0, "annotations": []}
     (tmp_path / "n.json").write_text(json.dumps(notes))
     (tmp_path / "v.csv").write_text("video,numFrame,subset\nv_a,1,validation\nv_b,1,testing\n")
-    head = "video-name,t-start,t-end,action-label,video-duration,filename,fps,video-frames,temporal-region-label\n"
+    head = (
+        "video-name,t-start,t-end,action-label,video-duration,filename,fps,video-frames,"
+        "temporal-region-label\n"
+    )
     rows = [
         "a,1.0,2.5,Kayaking,10.0,v_a.mp4,30,300,Action",
         "a,0,1,Kayaking,10.0,v_a.mp4,30,300,No action",
@@ -872,8 +881,13 @@ def test_features_of_others_in_every_format(tmp_path):
     torch.save(torch.from_numpy(x), tmp_path / "c.pt")
     torch.save({"rgb": torch.from_numpy(x), "flow": torch.zeros(2, 2)}, tmp_path / "d.pth")
     pd.DataFrame(x, columns=["f0", "f1", "f2"]).to_csv(tmp_path / "e.csv", index=False)
-    for found in (features.read(tmp_path / "a.npy"), features.read(tmp_path / "b.npy", transpose=True), features.read(tmp_path / "c.pt"),
-                  features.read(tmp_path / "d.pth", "rgb"), features.read(tmp_path / "e.csv")):  # fmt: skip
+    for found in (
+        features.read(tmp_path / "a.npy"),
+        features.read(tmp_path / "b.npy", transpose=True),
+        features.read(tmp_path / "c.pt"),
+        features.read(tmp_path / "d.pth", "rgb"),
+        features.read(tmp_path / "e.csv"),
+    ):
         np.testing.assert_allclose(found.numpy(), x, atol=1e-6)
     with pytest.raises(
         ValueError, match=r"d.pth: no entry None; expected one of \['flow', 'rgb'\]"

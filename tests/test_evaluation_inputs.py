@@ -1,4 +1,6 @@
-"""What people hand to the evaluator and to the readers: labels, empty tables, repeated keys, csv of every kind, long texts."""
+"""What people hand to the evaluator and to the readers: labels, empty tables, repeated keys, csv of
+every kind, long texts.
+"""
 
 import json
 import os
@@ -146,19 +148,27 @@ def test_costs_are_judged_at_each_threshold_and_never_negative():
         for tiou in tious:
             judged = detad.kinds(gt, pred, tiou)
             scores = [
-                np.mean([
-                    slow.activitynet_ap(
-                        list(gt[gt["label"] == x][GT[:3]].itertuples(index=False, name=None)),
-                        list(t[t["label"] == x][[*GT[:3], "score"]].itertuples(index=False, name=None)),
-                        tiou,
-                    )
-                    for x in "ab"
-                ])
+                np.mean(
+                    [
+                        slow.activitynet_ap(
+                            list(gt[gt["label"] == x][GT[:3]].itertuples(index=False, name=None)),
+                            list(
+                                t[t["label"] == x][[*GT[:3], "score"]].itertuples(
+                                    index=False, name=None
+                                )
+                            ),
+                            tiou,
+                        )
+                        for x in "ab"
+                    ]
+                )
                 for t in (judged[judged["kind"] != kind], judged)
-            ]  # fmt: skip
+            ]
             gains.append(scores[0] - scores[1])
         assert costs[kind] == pytest.approx(np.mean(gains), abs=1e-12)
-    even = detad.impact(gt, top, tious, normalized=True)  # classes of equal size: nothing to normalise
+    even = detad.impact(
+        gt, top, tious, normalized=True
+    )  # classes of equal size: nothing to normalise
     assert np.allclose(even, costs)
 
 
@@ -179,16 +189,25 @@ def test_buckets_come_with_their_ends():
     [
         ('{"results": {"a": [], "a": []}}', "'a' stands twice"),
         ('{"results": {"a" : [], "b": [], "a" : []}}', "'a' stands twice"),
-        ('{"results": {"a": [{"segment": [0, 1], "label": "x", "label": "y", "score": 1}]}}', "twice"),
+        (
+            '{"results": {"a": [{"segment": [0, 1], "label": "x", "label": "y", "score": 1}]}}',
+            "twice",
+        ),
         ('{"results": {"a": [], "a": []}, "note": ": b"}', "'a' stands twice"),
         ('{"results": ' + "[" * 200 + "]" * 200 + "}", "nested at most 64 levels"),
         ('{"results": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested at most 64 levels"),
-        ('{"results": {"a": [{"segment": "12", "label": "x", "score": 1}]}}', "must be .start, end."),
-        ('{"results": {"a": [{"segment": [0, NaN], "label": "x", "score": 1}]}}', "must be .start, end."),
+        (
+            '{"results": {"a": [{"segment": "12", "label": "x", "score": 1}]}}',
+            "must be .start, end.",
+        ),
+        (
+            '{"results": {"a": [{"segment": [0, NaN], "label": "x", "score": 1}]}}',
+            "must be .start, end.",
+        ),
         ('{"results": {"../a": []}}', "leads out of the folder"),
         ('{"results": {"/etc/passwd": []}}', "leads out of the folder"),
     ],
-)  # fmt: skip
+)
 def test_json_that_would_lose_something_is_refused(tmp_path, text, message):
     (path := tmp_path / "r.json").write_text(text)
     with pytest.raises(ValueError, match=message) as error:
@@ -200,8 +219,14 @@ def test_numbers_of_a_json_are_those_of_the_standard_library(tmp_path):
     rng = np.random.default_rng(0)
     entries = [
         {"segment": [float(a), float(a + b)], "label": f": {c}", "score": float(s)}
-        for a, b, c, s in zip(rng.random(500) * 1e3, rng.random(500), rng.integers(0, 9, 500), rng.random(500))
-    ]  # fmt: skip
+        for a, b, c, s in zip(
+            rng.random(500) * 1e3,
+            rng.random(500),
+            rng.integers(0, 9, 500),
+            rng.random(500),
+            strict=True,
+        )
+    ]
     (path := tmp_path / "r.json").write_text(json.dumps({"results": {"v_a": entries, "b": []}}))
     found, wanted = activitynet.results(path), json.loads(path.read_text())["results"]["v_a"]
     assert found[["start_s", "end_s"]].to_numpy().tolist() == [x["segment"] for x in wanted]
@@ -292,7 +317,9 @@ scores = st.one_of(st.floats(0, 1), st.just(0.5), st.floats())
 truths = st.lists(st.tuples(names, times, times, classes), max_size=12)
 founds = st.lists(st.tuples(names, times, times, classes, scores), max_size=20)
 tidy_class, tidy = st.sampled_from(["x", "y"]), st.integers(0, 20)
-tidy_truths = st.lists(st.tuples(st.sampled_from("ab"), tidy, tidy, tidy_class), min_size=1, max_size=12)
+tidy_truths = st.lists(
+    st.tuples(st.sampled_from("ab"), tidy, tidy, tidy_class), min_size=1, max_size=12
+)
 tidy_founds = st.lists(
     st.tuples(st.sampled_from("ab"), tidy, tidy, tidy_class, st.sampled_from([0.1, 0.5, 0.9])),
     max_size=25,
@@ -331,12 +358,16 @@ def test_random_tables_score_as_the_loop_says(many, truth, found):
         patch.setattr(localization, "MANY_PAIRS", many)
         options = {"tious": (0.3, 0.5, 1.0), "invalid": "false_positive"}
         here = evaluate(gt, pred, **options).set_index(["label", "tiou"])["ap"]
-        there = evaluate(gt, pred, **options, protocol="thumos14").set_index(["label", "tiou"])["ap"]
+        there = evaluate(gt, pred, **options, protocol="thumos14").set_index(["label", "tiou"])[
+            "ap"
+        ]
     for label, tiou in here.index:
         mine = [t[:3] for t in truth if t[3] == label]
         said = [(*f[:3], f[4]) for f in found if f[3] == label]
         assert here[label, tiou] == pytest.approx(slow.activitynet_ap(mine, said, tiou), abs=1e-12)
-        assert there[label, tiou] == pytest.approx(slow.thumos14_ap(mine, said, [], tiou), abs=1e-12)
+        assert there[label, tiou] == pytest.approx(
+            slow.thumos14_ap(mine, said, [], tiou), abs=1e-12
+        )
 
 
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)

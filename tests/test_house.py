@@ -1,5 +1,5 @@
-"""The shape of the house: rooms, who may import whom, names in prose that must exist, lines that fit
-a page.
+"""The shape of the house: rooms, who may import whom, names in prose that must exist, lines that
+fit a page.
 """
 
 import ast

@@ -17,8 +17,15 @@ from vlact.models.nms import soft_nms, suppress, vote
 def clustered(n, seed, actions=15, seconds=200):
     """Candidates round a few actions, as a detector emits them."""
     rng = np.random.default_rng(seed)
-    centre, length, which = rng.uniform(5, seconds - 5, actions), rng.uniform(2, 10, actions), rng.integers(0, actions, n)
-    middle, long = centre[which] + rng.normal(0, 0.25, n) * length[which], length[which] * np.exp(rng.normal(0, 0.3, n))
+    centre, length, which = (
+        rng.uniform(5, seconds - 5, actions),
+        rng.uniform(2, 10, actions),
+        rng.integers(0, actions, n),
+    )
+    middle, long = (
+        centre[which] + rng.normal(0, 0.25, n) * length[which],
+        length[which] * np.exp(rng.normal(0, 0.3, n)),
+    )
     return np.stack([middle - long / 2, middle + long / 2], 1), rng.beta(1, 3, n).astype(np.float32)
 
 
@@ -26,7 +33,9 @@ def thin(n, seed):
     """Candidates that hardly overlap."""
     rng = np.random.default_rng(seed)
     middle, long = rng.uniform(0, 3 * n, n), rng.uniform(1, 8, n)
-    return np.stack([middle - long / 2, middle + long / 2], 1), rng.uniform(0.05, 1, n).astype(np.float32)
+    return np.stack([middle - long / 2, middle + long / 2], 1), rng.uniform(0.05, 1, n).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("method", nms_slow.METHODS)
@@ -61,7 +70,9 @@ def test_nothing_in_nothing_out_and_equal_scores_as_listed():
     assert [len(x) for x in soft_nms(np.zeros((0, 2)), np.zeros(0))] == [0, 0]
     segments = np.array([[0, 1], [10, 11], [20, 21]])
     assert soft_nms(segments, np.array([0.5, 0.5, 0.5]))[0].tolist() == [0, 1, 2]
-    assert soft_nms(np.repeat(segments[:1], 3, 0), np.array([0.5] * 3), method="hard", min_score=0.0)[0].tolist() == [0]
+    assert soft_nms(
+        np.repeat(segments[:1], 3, 0), np.array([0.5] * 3), method="hard", min_score=0.0
+    )[0].tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -86,31 +97,46 @@ def test_voting_equals_the_dense_matrix(weight_by_iou, threshold):
     segments, scores = clustered(400, seed=8)
     picks = segments[soft_nms(segments, scores)[0]]
     assert np.allclose(
-        vote(picks, segments, scores, threshold, weight_by_iou), nms_slow.vote(picks, segments, scores, threshold, weight_by_iou)
+        vote(picks, segments, scores, threshold, weight_by_iou),
+        nms_slow.vote(picks, segments, scores, threshold, weight_by_iou),
     )
 
 
 def test_a_pick_without_voters_stays():
-    assert vote(np.array([[3.0, 3.0]]), np.array([[0.0, 9.0]]), np.ones(1), 0.5).tolist() == [[3.0, 3.0]]
+    assert vote(np.array([[3.0, 3.0]]), np.array([[0.0, 9.0]]), np.ones(1), 0.5).tolist() == [
+        [3.0, 3.0]
+    ]
 
 
 def test_suppress_keeps_the_best_of_each_video():
     segments, scores = clustered(300, seed=5)
     rng = np.random.default_rng(1)
-    table = pd.DataFrame({"video": rng.choice(["b", "a"], 300), "start_s": segments[:, 0], "end_s": segments[:, 1]})
+    table = pd.DataFrame(
+        {"video": rng.choice(["b", "a"], 300), "start_s": segments[:, 0], "end_s": segments[:, 1]}
+    )
     table = table.assign(label=rng.choice(["x", "y"], 300), score=scores)
     found = suppress(table, max_seg_num=10)
-    assert found.groupby("video").size().to_dict() == {"a": 10, "b": 10} and found["video"].iloc[0] == table["video"].iloc[0]
+    assert (
+        found.groupby("video").size().to_dict() == {"a": 10, "b": 10}
+        and found["video"].iloc[0] == table["video"].iloc[0]
+    )
     one = table[(table["video"] == "a") & (table["label"] == "x")]
     best = nms_slow.soft_nms(one[["start_s", "end_s"]].to_numpy(), one["score"].to_numpy())
     mine = suppress(table, max_seg_num=999).query("video == 'a' and label == 'x'")
-    assert np.allclose(mine["start_s"], one["start_s"].iloc[best[0]]) and np.allclose(mine["score"], best[1], atol=1e-6)
+    assert np.allclose(mine["start_s"], one["start_s"].iloc[best[0]]) and np.allclose(
+        mine["score"], best[1], atol=1e-6
+    )
     moved = suppress(table, multiclass=False, voting_threshold=0.7)
     still = suppress(table, multiclass=False)
-    assert (moved["score"] == still["score"]).all() and not np.allclose(moved["start_s"], still["start_s"])
+    assert (moved["score"] == still["score"]).all() and not np.allclose(
+        moved["start_s"], still["start_s"]
+    )
     own = table[table["video"] == "a"]
     wanted = vote(
-        still.query("video == 'a'")[["start_s", "end_s"]].to_numpy(), own[["start_s", "end_s"]].to_numpy(), own["score"].to_numpy(), 0.7
+        still.query("video == 'a'")[["start_s", "end_s"]].to_numpy(),
+        own[["start_s", "end_s"]].to_numpy(),
+        own["score"].to_numpy(),
+        0.7,
     )
     assert np.allclose(moved.query("video == 'a'")[["start_s", "end_s"]], wanted)
     with pytest.raises(ValueError, match="voting needs multiclass=False"):
@@ -195,7 +221,11 @@ def test_compiled_code_has_a_place_where_no_cache_can_be_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"sigma": 0.0}, "sigma must be above 0"), ({"iou_threshold": 1.5}, r"iou_threshold in \(0, 1\]")]
+    "options, message",
+    [
+        ({"sigma": 0.0}, "sigma must be above 0"),
+        ({"iou_threshold": 1.5}, r"iou_threshold in \(0, 1\]"),
+    ],
 )
 def test_parameters_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):

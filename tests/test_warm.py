@@ -37,7 +37,10 @@ def run(environment, *arguments, **more):
 
 
 def test_a_program_has_its_arguments_folder_environment_and_files(environment, tmp_path):
-    code = "import os, sys; print(sys.argv, os.getcwd(), os.environ['WHO'], sys.stdin.read()); print('said', file=sys.stderr); sys.exit(7)"
+    code = (
+        "import os, sys; print(sys.argv, os.getcwd(), os.environ['WHO'], sys.stdin.read()); "
+        "print('said', file=sys.stderr); sys.exit(7)"
+    )
     done = run(environment | {"WHO": "me"}, "-c", code, "a", "b c", cwd=tmp_path, input="given")
     assert (
         done.stdout == f"['-c', 'a', 'b c'] {tmp_path} me given\n"
@@ -130,7 +133,10 @@ def test_a_kill_of_the_whole_group_reaches_programs_in_sessions_of_their_own(cod
     """As `timeout`, a batch system or a terminal that closes does; who hands it on is killed with
     the rest, and must not die first.
     """
-    listening = f"import os, signal, sys; signal.signal({int(code)}, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    listening = (
+        f"import os, signal, sys; signal.signal({int(code)}, signal.SIG_DFL); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
     # whoever runs this may ignore it
     command = [sys.executable, "-c", listening, *PYTHON, "serve", *PYTHON, "-c", SLEEPS]
     child = subprocess.Popen(
@@ -143,7 +149,10 @@ def test_a_kill_of_the_whole_group_reaches_programs_in_sessions_of_their_own(cod
 
 
 def test_under_nohup_a_closed_terminal_ends_nothing(served):
-    ignoring = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", ignoring, *PYTHON, "-c", SLEEPS],
         env=served,
@@ -163,7 +172,10 @@ def test_an_interrupt_reaches_the_program_once(environment):
         "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except "
         "KeyboardInterrupt:\n        print('caught', flush=True)"
     )
-    heard = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); print(os.getpid(), flush=True)"
+    heard = (
+        "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "print(os.getpid(), flush=True)"
+    )
     child, pid = begin(environment, f"{heard}\n{caught}")  # whoever runs this may ignore it
     for _ in range(2):
         time.sleep(0.2)  # it sleeps again
@@ -251,7 +263,10 @@ def test_workers_are_forked_and_their_errors_come_back(served, tmp_path):
 def test_its_kernel_is_found_under_the_usual_name(served):
     from jupyter_client.kernelspec import KernelSpecManager
 
-    code = "from jupyter_client.kernelspec import get_kernel_spec; print(get_kernel_spec('python3').argv)"
+    code = (
+        "from jupyter_client.kernelspec import get_kernel_spec; "
+        "print(get_kernel_spec('python3').argv)"
+    )
     argv = [
         "python",
         "-m",

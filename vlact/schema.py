@@ -23,8 +23,12 @@ from itertools import chain, compress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-import orjson
 import pandas as pd
+
+try:
+    import orjson
+except ModuleNotFoundError:  # of an extra; the standard library reads the same, slower
+    orjson = json
 
 from vlact.runtime.jobs import write_whole
 
@@ -198,7 +202,7 @@ def json_object(path: str | Path, keys: Callable[[dict], int] | None = None) -> 
             with uncollected():
                 content = orjson.loads(data)
                 whole = (keys or count_keys)(content) == _colons(data)
-        except orjson.JSONDecodeError:  # or NaN, a mark of byte order, a number out of range
+        except json.JSONDecodeError:  # or NaN, a mark of byte order, a number out of range
             whole = False
         if not whole:
             content = json.loads(text(path), object_pairs_hook=_once)
@@ -248,9 +252,7 @@ def csv(path: str | Path, columns: tuple[str, ...], what: str) -> pd.DataFrame:
                 rows.append(row)
                 lines.append(reader.line_num)
     except csv_module.Error as error:
-        raise ValueError(
-            f"{path}, line {reader.line_num}: expected {what}; {error}"
-        ) from None
+        raise ValueError(f"{path}, line {reader.line_num}: expected {what}; {error}") from None
     names, first = (rows[0], lines[0]) if rows else ([], 1)
     if missing := [c for c in columns if c not in names]:
         raise ValueError(

@@ -1,1 +1,3 @@
-"""Readers of real datasets: each file turns one dataset's own layout into the annotation table of `vlact.schema`."""
+"""Readers of real datasets: each file turns one dataset's own layout into the annotation table of
+`vlact.schema`.
+"""

@@ -1,10 +1,11 @@
 """From a dataset's own layout to what is read here.
 
 `python -m vlact.datasets ata|ikea|gtea FOLDER` writes FOLDER/annotations.csv.
-`python -m vlact.datasets thumos14|activitynet13|epic FOLDER OUT` writes ground truth in ActivityNet's layout, subsets "train" and "test":
-THUMOS14's validation and test sets, ActivityNet-1.3's training and validation sets, EPIC-Kitchens-100's training and
-validation csv, by name where its EPIC_100_<task>_classes.csv is there. THUMOS14's ambiguous intervals go into events.json
-beside it.
+`python -m vlact.datasets thumos14|activitynet13|epic FOLDER OUT` writes ground truth in
+ActivityNet's layout, subsets "train" and "test": THUMOS14's validation and test sets,
+ActivityNet-1.3's training and validation sets, EPIC-Kitchens-100's training and validation csv, by
+name where its EPIC_100_<task>_classes.csv is there. THUMOS14's ambiguous intervals go into
+events.json beside it.
 """
 
 import argparse
@@ -22,8 +23,8 @@ CLIPS = {"ata": ata.read, "ikea": ikea.read, "gtea": gtea.read}
 
 
 def thumos(folder: Path) -> tuple[pd.DataFrame, dict[str, dict]]:
-    """Both sets: `video, start_s, end_s, label, split`, and events, see `vlact.stages.stadium.events_of`; their text files lie in the
-    folder or below it.
+    """Both sets: `video, start_s, end_s, label, split`, and events, see
+    `vlact.stages.stadium.events_of`; their text files lie in the folder or below it.
     """
     parts, events = [], {}
     for name, split in (("val", "train"), ("test", "test")):
@@ -65,7 +66,8 @@ def kitchens(folder: Path, task: str) -> pd.DataFrame:
 
 
 def activities(folder: Path) -> pd.DataFrame:
-    """Both sets, of the official JSON or TSP's two csv: `video, start_s, end_s, label, split, duration_s`.
+    """Both sets, of the official JSON or TSP's two csv: `video, start_s, end_s, label, split,
+    duration_s`.
 
     Raises:
         FileNotFoundError: Neither is in the folder.
@@ -76,7 +78,8 @@ def activities(folder: Path) -> pd.DataFrame:
         paths = [folder / f"activitynet_v1-3_{s}_tsp_groundtruth.csv" for s in ("train", "valid")]
         if missing := [f for f in paths if not f.is_file()]:
             raise FileNotFoundError(
-                f"{missing[0]}: expected TSP's csv or ActivityNet's activity_net.v1-3.min.json, found neither"
+                f"{missing[0]}: expected TSP's csv or ActivityNet's activity_net.v1-3.min.json, "
+                "found neither"
             )
         parts = [activitynet13.tsp(f) for f in paths]
     return pd.concat(
@@ -86,7 +89,8 @@ def activities(folder: Path) -> pd.DataFrame:
 
 
 def lasting(table: pd.DataFrame, videos: Path | None) -> pd.DataFrame:
-    """With `duration_s`, of the video files in a folder; without one as it is, or as long as the last action needs.
+    """With `duration_s`, of the video files in a folder; without one as it is, or as long as the
+    last action needs.
 
     Raises:
         FileNotFoundError: A video that is not in the folder.
@@ -115,14 +119,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--videos",
         type=Path,
-        help="of the last three: whose durations are taken; else ActivityNet's own, or up to the last action's end",
+        help="of the last three: whose durations are taken; else ActivityNet's own, or up to "
+        "the last action's end",
     )
     parser.add_argument("--task", default="verb", choices=sorted(epic.TASKS), help="of epic")
     parser.add_argument("--no-idle", action="store_true", help="leave ATA's idle class out")
     given = parser.parse_args(arguments)
     if (given.out is None) != (given.dataset in CLIPS):
         parser.error(
-            f"{given.dataset}: expected {'FOLDER alone' if given.dataset in CLIPS else 'FOLDER and OUT'}"
+            f"{given.dataset}: expected "
+            f"{'FOLDER alone' if given.dataset in CLIPS else 'FOLDER and OUT'}"
         )
     try:
         if given.dataset in CLIPS:

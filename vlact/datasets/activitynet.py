@@ -226,9 +226,7 @@ def _action(note, where: str) -> tuple[float, float, str]:
     """Start, end and label of an annotation or a result."""
     label = note.get("label") if isinstance(note, dict) else None
     if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
-        raise ValueError(
-            f'{where}: expected an object with "segment" and "label"; got {note!r}'
-        )
+        raise ValueError(f'{where}: expected an object with "segment" and "label"; got {note!r}')
     return *pair(note.get("segment"), where), label
 
 

@@ -1,4 +1,5 @@
-"""ActivityNet-1.3 in the layouts of BMN (one JSON and a csv of videos) and of TSP (one csv); ids without "v_".
+"""ActivityNet-1.3 in the layouts of BMN (one JSON and a csv of videos) and of TSP (one csv); ids
+without "v_".
 
 The official JSON is read by `vlact.datasets.activitynet`.
 """
@@ -14,7 +15,8 @@ COLUMNS = ["video", "start_s", "end_s", "label", "split", "duration_s"]
 
 
 def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) -> pd.DataFrame:
-    """Annotations of BMN's `anno_action.json`, with subset and duration as in its `video_info_new.csv`.
+    """Annotations of BMN's `anno_action.json`, with subset and duration as in its
+    `video_info_new.csv`.
 
     Args:
         annotations: `{"v_<id>": {"duration_second", "annotations": [{"segment", "label"}]}}`.
@@ -25,21 +27,35 @@ def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) 
         `COLUMNS`; `attrs["videos"]` lists all videos of the subset, annotated or not.
 
     Raises:
-        ValueError: Missing columns, an unknown subset, a video of the csv that the JSON lacks, or a broken annotation.
+        ValueError: Missing columns, an unknown subset, a video of the csv that the JSON lacks, or a
+            broken annotation.
     """
     info = csv(videos, ("video", "subset"), "BMN's video_info_new.csv")
     if subset is not None and subset not in set(info["subset"]):
-        raise ValueError(f"{videos}: no video of subset {subset!r}; expected one of {sorted(info['subset'].unique())}")
+        raise ValueError(
+            f"{videos}: no video of subset {subset!r}; expected one of "
+            f"{sorted(info['subset'].unique())}"
+        )
     content, rows, listed = json_object(annotations), [], []
     for r in info.itertuples():
         if subset is not None and r.subset != subset:
             continue
         if r.video not in content:
-            raise ValueError(f"{annotations}: lacks {r.video!r}, which {Path(videos).name}, line {r.Index + 2}, has")
+            raise ValueError(
+                f"{annotations}: lacks {r.video!r}, which {Path(videos).name}, line "
+                f"{r.Index + 2}, has"
+            )
         name, entry = r.video.removeprefix("v_"), content[r.video]
         listed.append(name)
-        if not isinstance(entry, dict) or not isinstance(entry.get("annotations"), list) or "duration_second" not in entry:
-            raise ValueError(f'{annotations}: {r.video}: expected {{"duration_second", "annotations": [..]}}; got {entry!r}')
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("annotations"), list)
+            or "duration_second" not in entry
+        ):
+            raise ValueError(
+                f"{annotations}: {r.video}: expected "
+                f'{{"duration_second", "annotations": [..]}}; got {entry!r}'
+            )
         for i, note in enumerate(entry["annotations"]):
             try:
                 segment = pair(note["segment"], "")
@@ -56,7 +72,8 @@ def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) 
 
 
 def tsp(path: str | Path, split: str = "") -> pd.DataFrame:
-    """Actions of TSP's `activitynet_v1-3_{train,valid}_tsp_groundtruth.csv`, whose other rows are background.
+    """Actions of TSP's `activitynet_v1-3_{train,valid}_tsp_groundtruth.csv`, whose other rows are
+    background.
 
     Args:
         path: The csv.
@@ -65,11 +82,22 @@ def tsp(path: str | Path, split: str = "") -> pd.DataFrame:
     Raises:
         ValueError: Missing columns, or no row that is an action.
     """
-    wanted = {"video-name": "video", "t-start": "start_s", "t-end": "end_s", "action-label": "label", "video-duration": "duration_s"}
+    wanted = {
+        "video-name": "video",
+        "t-start": "start_s",
+        "t-end": "end_s",
+        "action-label": "label",
+        "video-duration": "duration_s",
+    }
     table = csv(path, (*wanted, "temporal-region-label"), "TSP's groundtruth csv")
     found = table[table["temporal-region-label"] == "Action"]
     if found.empty:
         raise ValueError(
-            f"{path}: no row with temporal-region-label 'Action'; got {sorted(map(str, table['temporal-region-label'].unique()))[:5]}"
+            f"{path}: no row with temporal-region-label 'Action'; got "
+            f"{sorted(map(str, table['temporal-region-label'].unique()))[:5]}"
         )
-    return sound(found.rename(columns=wanted), path).assign(split=split)[COLUMNS].reset_index(drop=True)
+    return (
+        sound(found.rename(columns=wanted), path)
+        .assign(split=split)[COLUMNS]
+        .reset_index(drop=True)
+    )

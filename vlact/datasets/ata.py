@@ -1,8 +1,9 @@
 """ATA (Ghoddoosian et al., ICCV 2023): 1,152 videos of toy assembly, four cameras, 32 participants.
 
-The data is handed out by its owner on request and its annotation format is not published, so the reader takes
-one csv, `actions.csv`, with the columns `video, start_frame, end_frame, label, participant, split` (frames
-inclusive, from 0; split train, val or test), labels by the dataset's names (`fasten_screw`, `SIL`, ..) or ACE's.
+The data is handed out by its owner on request and its annotation format is not published, so the
+reader takes one csv, `actions.csv`, with the columns `video, start_frame, end_frame, label,
+participant, split` (frames inclusive, from 0; split train, val or test), labels by the dataset's
+names (`fasten_screw`, `SIL`, ..) or ACE's.
 """
 
 from pathlib import Path
@@ -16,7 +17,11 @@ from vlact.language.trees import phrase
 from vlact.schema import ANNOTATION
 
 COLUMNS = ("video", "start_frame", "end_frame", "label", "participant", "split")
-RENAMED = {"drop": "drop item", "pickup": "pick up item", "SIL": "idle"}  # the dataset's names where words differ
+RENAMED = {
+    "drop": "drop item",
+    "pickup": "pick up item",
+    "SIL": "idle",
+}  # the dataset's names where words differ
 VIEWS = ("front", "side", "overhead", "global")
 
 
@@ -28,8 +33,8 @@ def read(folder: str | Path, idle: bool = True) -> pd.DataFrame:
         idle: Keep the idle class (`SIL`): ACE's 10 base classes only add up with it.
 
     Raises:
-        ValueError: A missing file or column, an unknown label or split, frames out of order or past the
-            video's end; names file and line.
+        ValueError: A missing file or column, an unknown label or split, frames out of order or past
+            the video's end; names file and line.
     """
     folder = Path(folder)
     wanted = f"a csv with columns {', '.join(COLUMNS)}"
@@ -42,11 +47,24 @@ def read(folder: str | Path, idle: bool = True) -> pd.DataFrame:
         where = f"{csv}, line {row.Index + 2}"
         label = RENAMED.get(row.label, row.label.replace("_", " "))
         if label not in known:
-            raise ValueError(f"{where}: unknown label {row.label!r}; expected one of {sorted(known)} or the dataset's own names")
+            raise ValueError(
+                f"{where}: unknown label {row.label!r}; expected one of {sorted(known)} or the "
+                "dataset's own names"
+            )
         if row.split not in ("train", "val", "test"):
             raise ValueError(f"{where}: split must be train, val or test; got {row.split!r}")
         if label == "idle" and not idle:
             continue
         start_s, end_s = times.seconds(row.video, row.start_frame, row.end_frame, where)
-        rows.append((row.video, start_s, end_s, label, row.split, row.participant, next((v for v in VIEWS if v in row.video.lower()), "")))
+        rows.append(
+            (
+                row.video,
+                start_s,
+                end_s,
+                label,
+                row.split,
+                row.participant,
+                next((v for v in VIEWS if v in row.video.lower()), ""),
+            )
+        )
     return pd.DataFrame(rows, columns=[*ANNOTATION, "view"])

@@ -1,7 +1,9 @@
-"""Pre-extracted features as others publish them, when their steps are, and scores of an external video classifier.
+"""Pre-extracted features as others publish them, when their steps are, and scores of an external
+video classifier.
 
-A step of ActionFormer's features stands for `num_frames` frames from `i * feat_stride` on; OpenTAD counts from
-`offset_frames`; features rescaled to a fixed length, as for ActivityNet, divide the video evenly.
+A step of ActionFormer's features stands for `num_frames` frames from `i * feat_stride` on; OpenTAD
+counts from `offset_frames`; features rescaled to a fixed length, as for ActivityNet, divide the
+video evenly.
 """
 
 import math
@@ -18,13 +20,14 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
     """Features (T, D) of one video, float32.
 
     Args:
-        path: .npy, .pt or .pth (tensors only), .csv (a header line, as mmaction2's TSN features), .h5 or .hdf5.
+        path: .npy, .pt or .pth (tensors only), .csv (a header line, as mmaction2's TSN features),
+            .h5 or .hdf5.
         key: Of a .pt that is a dict, or of an h5; not needed where there is one entry only.
         transpose: The file has (D, T).
 
     Raises:
-        ValueError: Another ending, an array that is not two-dimensional (leading axes of one are dropped), numbers that
-            are not finite, or a key that is not there.
+        ValueError: Another ending, an array that is not two-dimensional (leading axes of one are
+            dropped), numbers that are not finite, or a key that is not there.
     """
     path = Path(path)
     if path.suffix == ".npy":
@@ -44,16 +47,23 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
             with h5py.File(path) as file:
                 found = torch.from_numpy(file[_key(file, key, path)][()])
         except (OSError, TypeError) as error:
-            raise ValueError(f"{path}: expected an h5 file with one array an entry; {error}") from None
+            raise ValueError(
+                f"{path}: expected an h5 file with one array an entry; {error}"
+            ) from None
     else:
-        raise ValueError(f"{path}: expected .npy, .pt, .pth, .csv, .h5 or .hdf5, got {path.suffix!r}")
+        raise ValueError(
+            f"{path}: expected .npy, .pt, .pth, .csv, .h5 or .hdf5, got {path.suffix!r}"
+        )
     found = torch.as_tensor(found).float()
     while found.ndim > 2 and len(found) == 1:
         found = found[0]
     if found.ndim != 2:
         raise ValueError(f"{path}: expected features (T, D), got shape {tuple(found.shape)}")
     if not found.isfinite().all():
-        raise ValueError(f"{path}: {int((~found.isfinite()).any(1).sum())} of {len(found)} steps have numbers that are not finite")
+        raise ValueError(
+            f"{path}: {int((~found.isfinite()).any(1).sum())} of {len(found)} steps have "
+            "numbers that are not finite"
+        )
     return found.T.contiguous() if transpose else found
 
 
@@ -69,34 +79,46 @@ def _key(entries, key: str | None, path: Path) -> str:
     if key is None and len(entries) == 1:
         return next(iter(entries))
     if key not in list(entries):
-        raise ValueError(f"{path}: no entry {key!r}; expected one of {sorted(map(str, entries))[:5]}")
+        raise ValueError(
+            f"{path}: no entry {key!r}; expected one of {sorted(map(str, entries))[:5]}"
+        )
     return key
 
 
-def grid(feat_stride: float, fps: float, num_frames: float = 0.0, offset_frames: float = 0.0) -> tuple[float, float]:
-    """Seconds from one step to the next, and those that step 0 stands for: `Clock(*grid(..))` of `vlact.papers.actionvlm.localizing`.
+def grid(
+    feat_stride: float, fps: float, num_frames: float = 0.0, offset_frames: float = 0.0
+) -> tuple[float, float]:
+    """Seconds from one step to the next, and those that step 0 stands for: `Clock(*grid(..))` of
+    `vlact.papers.actionvlm.localizing`.
 
     Args:
         feat_stride: Frames from one step to the next.
         fps: Of the frames.
-        num_frames: That a step has seen; it stands for their middle (ActionFormer: 4, 30, 16 on THUMOS14 with I3D).
+        num_frames: That a step has seen; it stands for their middle (ActionFormer: 4, 30, 16 on
+            THUMOS14 with I3D).
         offset_frames: Of the first step (OpenTAD), with `num_frames` 0.
 
     Raises:
         ValueError: A stride or rate that is not positive, or negative frames.
     """
     if not (feat_stride > 0 and fps > 0 and num_frames >= 0):
-        raise ValueError(f"expected feat_stride > 0, fps > 0, num_frames >= 0; got {feat_stride}, {fps}, {num_frames}")
+        raise ValueError(
+            f"expected feat_stride > 0, fps > 0, num_frames >= 0; got {feat_stride}, {fps}, "
+            f"{num_frames}"
+        )
     return feat_stride / fps, (0.5 * num_frames + offset_frames) / fps
 
 
 def rescaled(length: int, duration_s: float) -> tuple[float, float]:
-    """`grid` of features stretched to `length` steps, whatever the video's own length (ActivityNet)."""
+    """`grid` of features stretched to `length` steps, whatever the video's own length
+    (ActivityNet).
+    """
     return grid(1.0, length / duration_s)
 
 
 def cuhk_scores(path: str | Path) -> pd.DataFrame:
-    """Scores of videos by class, from a JSON `{"results": {id: [..]}, "class": [..]}` as CUHK's for ActivityNet.
+    """Scores of videos by class, from a JSON `{"results": {id: [..]}, "class": [..]}` as CUHK's for
+    ActivityNet.
 
     Returns:
         A row a video (ids without "v_"), a column a class.
@@ -110,14 +132,18 @@ def cuhk_scores(path: str | Path) -> pd.DataFrame:
     for video, scores in content["results"].items():
         if not isinstance(scores, list) or len(scores) != len(content["class"]):
             number = len(scores) if isinstance(scores, list) else repr(scores)
-            raise ValueError(f"{path}: {video!r} has {number} scores for {len(content['class'])} classes")
+            raise ValueError(
+                f"{path}: {video!r} has {number} scores for {len(content['class'])} classes"
+            )
         if not all(isinstance(s, int | float) and math.isfinite(s) for s in scores):
             raise ValueError(f"{path}: {video!r} has a score that is no number: {scores}")
     found = {v.removeprefix("v_"): s for v, s in content["results"].items()}
     return pd.DataFrame.from_dict(found, orient="index", columns=content["class"])
 
 
-def untrimmednet_scores(path: str | Path, classes: dict[int, str], prefix: str = "video_test_") -> pd.DataFrame:
+def untrimmednet_scores(
+    path: str | Path, classes: dict[int, str], prefix: str = "video_test_"
+) -> pd.DataFrame:
     """Scores of THUMOS14's test videos by class, from UntrimmedNet's `uNet_test.npy`.
 
     Args:
@@ -130,13 +156,18 @@ def untrimmednet_scores(path: str | Path, classes: dict[int, str], prefix: str =
     """
     scores = _array(path).numpy()
     if scores.ndim != 2 or scores.shape[1] < max(classes):
-        raise ValueError(f"{path}: expected (videos, {max(classes)} or more classes), got shape {scores.shape}")
+        raise ValueError(
+            f"{path}: expected (videos, {max(classes)} or more classes), got shape {scores.shape}"
+        )
     names = [f"{prefix}{i + 1:07d}" for i in range(len(scores))]
-    return pd.DataFrame({name: scores[:, number - 1] for number, name in classes.items()}, index=names)
+    return pd.DataFrame(
+        {name: scores[:, number - 1] for number, name in classes.items()}, index=names
+    )
 
 
 def fuse(proposals: pd.DataFrame, scores: pd.DataFrame, top_k: int = 2) -> pd.DataFrame:
-    """Class-agnostic proposals times the best classes of a video classifier, as BMN, G-TAD and ActionFormer on ActivityNet.
+    """Class-agnostic proposals times the best classes of a video classifier, as BMN, G-TAD and
+    ActionFormer on ActivityNet.
 
     Args:
         proposals: `video, start_s, end_s, score`; further columns are kept, `label` is replaced.
@@ -144,13 +175,17 @@ def fuse(proposals: pd.DataFrame, scores: pd.DataFrame, top_k: int = 2) -> pd.Da
         top_k: Classes a video.
 
     Returns:
-        `top_k` rows a proposal with `label` and `score` = its own times the class's; best class first.
+        `top_k` rows a proposal with `label` and `score` = its own times the class's; best class
+        first.
 
     Raises:
         ValueError: A video without scores, or more classes wanted than there are.
     """
     if missing := sorted(set(proposals["video"]) - set(scores.index)):
-        raise ValueError(f"scores: no row for {missing[0]!r} ({len(missing)} videos of the proposals are missing)")
+        raise ValueError(
+            f"scores: no row for {missing[0]!r} ({len(missing)} videos of the proposals are "
+            "missing)"
+        )
     if not 1 <= top_k <= scores.shape[1]:
         raise ValueError(f"top_k must be 1..{scores.shape[1]}, got {top_k}")
     table = scores.loc[proposals["video"]].to_numpy()

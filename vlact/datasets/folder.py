@@ -1,6 +1,7 @@
 """A user's own clips: a folder of videos and a csv `path,start_s,end_s,label,split`.
 
-`train` rows make the base classes, `test` rows the test; a label that occurs only in `test` is novel.
+`train` rows make the base classes, `test` rows the test; a label that occurs only in `test` is
+novel.
 """
 
 from pathlib import Path
@@ -44,8 +45,10 @@ def read(csv: str | Path, outside: bool = False) -> pd.DataFrame:
     table = schema.spans(table, csv, outside)
     fail(
         table["label"].str.strip() == "",
-        lambda r: "label must be a verb and what it is done to, such as 'pick up cup'; "
-        f"got {r['label']!r}",
+        lambda r: (
+            "label must be a verb and what it is done to, such as 'pick up cup'; "
+            f"got {r['label']!r}"
+        ),
     )
     fail(
         ~table["split"].isin(SPLITS),
@@ -74,8 +77,8 @@ def task(table: pd.DataFrame, encode, trees: str | Path | None = None, m: int = 
     Args:
         table: From `read`.
         encode: Strings to unit features; used to make trees where no file is given.
-        trees: A tree file with every verb of the labels; None makes trees of the nearest words of the
-            shipped lexicon, which know nothing of the sense and are fit for a first look only.
+        trees: A tree file with every verb of the labels; None makes trees of the nearest words of
+            the shipped lexicon, which know nothing of the sense and are fit for a first look only.
         m: Children per node of trees made here.
 
     Raises:
@@ -93,9 +96,19 @@ def task(table: pd.DataFrame, encode, trees: str | Path | None = None, m: int = 
                     f"{trees}: no tree for label {label!r} (line {row + 2} of the csv); "
                     f"expected it to start with one of {sorted(given.words)}, or add one"
                 )
-    chosen = given or nearest_trees("nearest words", dict.fromkeys(v for v, _ in pairs.values()), lexicon, encode, m)
+    chosen = given or nearest_trees(
+        "nearest words", dict.fromkeys(v for v, _ in pairs.values()), lexicon, encode, m
+    )
     seen = dict.fromkeys(table.loc[table["split"] == "train", "label"])
     base = tuple(pairs[x] for x in seen)
-    novel = tuple(pairs[x] for x in dict.fromkeys(table.loc[table["split"] == "test", "label"]) if x not in seen)
-    runs = tuple(tuple(chosen.children(v)[r] for v, _ in novel) for r in range(min(10, chosen.m))) if novel else ()
+    novel = tuple(
+        pairs[x]
+        for x in dict.fromkeys(table.loc[table["split"] == "test", "label"])
+        if x not in seen
+    )
+    runs = (
+        tuple(tuple(chosen.children(v)[r] for v, _ in novel) for r in range(min(10, chosen.m)))
+        if novel
+        else ()
+    )
     return Task("own clips", base, novel, runs, chosen, classes_of(base, novel))

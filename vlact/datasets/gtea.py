@@ -1,8 +1,8 @@
 """GTEA (Fathi et al., CVPR 2011) in the ms-tcn layout: 28 egocentric videos, 4 subjects.
 
-`groundTruth/<video>.txt` has one label a frame (15 fps), `splits/test.split{1..4}.bundle` the folds, `videos/`
-the files. Runs of one label are the segments; "background" is left out. As in ACE the label is the verb and
-the word "ingredient".
+`groundTruth/<video>.txt` has one label a frame (15 fps), `splits/test.split{1..4}.bundle` the
+folds, `videos/` the files. Runs of one label are the segments; "background" is left out. As in ACE
+the label is the verb and the word "ingredient".
 """
 
 from itertools import groupby
@@ -20,13 +20,15 @@ ENDINGS = (".mp4", ".avi", ".mov", ".mkv")
 
 
 def read(folder: str | Path) -> pd.DataFrame:
-    """Annotation table; `group` is the subject, whom a fold leaves out; one dish of each other subject is for validation.
+    """Annotation table; `group` is the subject, whom a fold leaves out; one dish of each other
+    subject is for validation.
 
-    Times are those of the labels stretched over the file: its probed duration by the number of labels.
+    Times are those of the labels stretched over the file: its probed duration by the number of
+        labels.
 
     Raises:
-        ValueError: A missing file, an unknown label, a fold that is not one subject, or labels whose rate over
-            the file is not within a tenth of 15 a second; names file and line.
+        ValueError: A missing file, an unknown label, a fold that is not one subject, or labels
+            whose rate over the file is not within a tenth of 15 a second; names file and line.
     """
     folder = Path(folder)
     known = {v for v, _ in GTEA_BASE + GTEA_NOVEL}
@@ -58,12 +60,14 @@ def read(folder: str | Path) -> pd.DataFrame:
             )
             if found is None:
                 raise ValueError(
-                    f"{folder / 'videos' / name}: GTEA expects the video there with one of {ENDINGS}, found none"
+                    f"{folder / 'videos' / name}: GTEA expects the video there with one of "
+                    f"{ENDINGS}, found none"
                 )
             duration_s = video.probe(found).duration_s
             if not 0.9 * FPS < len(labels) / duration_s < 1.1 * FPS:
                 raise ValueError(
-                    f"{truth}: expected about {FPS:g} labels a second; found {len(labels)} for {duration_s:.1f} s of {found.name}"
+                    f"{truth}: expected about {FPS:g} labels a second; found {len(labels)} for "
+                    f"{duration_s:.1f} s of {found.name}"
                 )
             step, at = duration_s / len(labels), 0
             for verb, run in groupby(labels):
@@ -71,7 +75,8 @@ def read(folder: str | Path) -> pd.DataFrame:
                 if verb != "background":
                     if verb not in known:
                         raise ValueError(
-                            f"{truth}, line {at + 1}: unknown label {verb!r}; expected one of {sorted(known)} or background"
+                            f"{truth}, line {at + 1}: unknown label {verb!r}; expected one of "
+                            f"{sorted(known)} or background"
                         )
                     split = "val" if k == len(names) - 1 else "train"
                     rows.append(

@@ -1,9 +1,11 @@
-"""IKEA ASM (Ben-Shabat et al., WACV 2021): 371 furniture assemblies, three cameras, five environments.
+"""IKEA ASM (Ben-Shabat et al., WACV 2021): 371 furniture assemblies, three cameras, five
+environments.
 
-Layout: `gt_segments.json` (per scan the inclusive frame segments with their labels) and the videos as
-`<furniture>/<scan>/dev{1,2,3}/images/scan_video.avi`. A scan is called
-`<person>_<colour>_<configuration>_<calibration>_<room>_<date..>`; its calibration tells the environment. Frames
-were labelled on recordings of variable rate, so every file's own frame times count (released files have 25 fps).
+Layout: `gt_segments.json` (per scan the inclusive frame segments with their labels) and the videos
+as `<furniture>/<scan>/dev{1,2,3}/images/scan_video.avi`. A scan is called
+`<person>_<colour>_<configuration>_<calibration>_<room>_<date..>`; its calibration tells the
+environment. Frames were labelled on recordings of variable rate, so every file's own frame times
+count (released files have 25 fps).
 """
 
 import json
@@ -46,20 +48,23 @@ def environment(scan: str) -> str:
     number = int(fields[3]) if len(fields) > 4 and fields[3].isdigit() else None
     if number not in ENVIRONMENTS:
         raise ValueError(
-            f"scan {scan!r}: expected <person>_<colour>_<configuration>_<calibration>_.. with one of {sorted(ENVIRONMENTS)}"
+            f"scan {scan!r}: expected <person>_<colour>_<configuration>_<calibration>_.. with "
+            f"one of {sorted(ENVIRONMENTS)}"
         )
     return ENVIRONMENTS[number]
 
 
 def read(folder: str | Path) -> pd.DataFrame:
-    """Annotation table: one row a segment and view; `group` is the environment, folds leave one out.
+    """Annotation table: one row a segment and view; `group` is the environment, folds leave one
+    out.
 
-    "lay down" stays in base (leg) and novel (everything else), as the paper has it. Every fifth scan of an
-    environment, in the order of their names, is for validation when its environment is not the one left out.
+    "lay down" stays in base (leg) and novel (everything else), as the paper has it. Every fifth
+    scan of an environment, in the order of their names, is for validation when its environment is
+    not the one left out.
 
     Raises:
-        ValueError: A missing file, an unknown label or a scan without environment, frames out of order; names
-            file and segment.
+        ValueError: A missing file, an unknown label or a scan without environment, frames out of
+            order; names file and segment.
     """
     folder = Path(folder)
     path = require(folder / "gt_segments.json", "IKEA ASM", "the published segments")
@@ -67,7 +72,8 @@ def read(folder: str | Path) -> pd.DataFrame:
         scans = json.loads(path.read_text())["database"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: expected json with a 'database' of scans; found {type(error).__name__}: {error}"
+            f"{path}: expected json with a 'database' of scans; found {type(error).__name__}: "
+            f"{error}"
         ) from None
     known = {phrase(*a) for a in IKEA_BASE + IKEA_NOVEL}
     times, rows, seen = FrameTimes(folder), [], {}

@@ -1,4 +1,6 @@
-"""What the readers of real datasets share: folders that are where they should be, and frame numbers to seconds."""
+"""What the readers of real datasets share: folders that are where they should be, and frame numbers
+to seconds.
+"""
 
 from pathlib import Path
 
@@ -12,12 +14,17 @@ def require(path: Path, dataset: str, what: str) -> Path:
         ValueError: It is not; says what was expected.
     """
     if not path.exists():
-        raise ValueError(f"{path}: {dataset} expects {what} there, found nothing; `make doctor PROFILE=paper` says where to get it")
+        raise ValueError(
+            f"{path}: {dataset} expects {what} there, found nothing; `make doctor "
+            "PROFILE=paper` says where to get it"
+        )
     return path
 
 
 class FrameTimes:
-    """Frame numbers to seconds, probing each video once: annotations count frames, and files differ in rate."""
+    """Frame numbers to seconds, probing each video once: annotations count frames, and files differ
+    in rate.
+    """
 
     def __init__(self, folder: Path):
         self.folder, self.known = Path(folder), {}
@@ -34,8 +41,8 @@ class FrameTimes:
         """Start and end of the inclusive frames `first`..`last`.
 
         Raises:
-            ValueError: Not whole numbers in order, or a start after the file's end. An end after it is cut: views
-                of one scene differ by a few frames.
+            ValueError: Not whole numbers in order, or a start after the file's end. An end after it
+                is cut: views of one scene differ by a few frames.
         """
         info = self.probe(name, where)
         try:
@@ -43,10 +50,17 @@ class FrameTimes:
                 raise ValueError
             first, last = int(float(first)), int(float(last))
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"{where}: frames must be whole numbers; got {first!r} and {last!r}") from None
+            raise ValueError(
+                f"{where}: frames must be whole numbers; got {first!r} and {last!r}"
+            ) from None
         if not 0 <= first <= last:
-            raise ValueError(f"{where}: expected 0 <= start_frame <= end_frame; got {first} and {last}")
+            raise ValueError(
+                f"{where}: expected 0 <= start_frame <= end_frame; got {first} and {last}"
+            )
         if first >= len(info.times):
-            raise ValueError(f"{where}: frames {first}..{last} start after {self.folder / name} ends ({len(info.times)} frames)")
+            raise ValueError(
+                f"{where}: frames {first}..{last} start after {self.folder / name} ends "
+                f"({len(info.times)} frames)"
+            )
         end = float(info.times[last + 1]) if last + 1 < len(info.times) else info.duration_s
         return float(info.times[first]), end

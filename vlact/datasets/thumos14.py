@@ -1,8 +1,9 @@
-"""THUMOS14: its own text files (one a class, `video start end` a row, and one of ambiguous intervals), and those of G-TAD and RTD-Net.
+"""THUMOS14: its own text files (one a class, `video start end` a row, and one of ambiguous
+intervals), and those of G-TAD and RTD-Net.
 
-The layout of ActivityNet, which most papers use, is read by `vlact.datasets.activitynet`. Counts of test
-instances differ: 3,358 in the text files and G-TAD's csv, 3,311 in the usual JSON, which lacks three videos; OpenTAD reports 3,325
-without two of these, where the text files leave 3,329.
+The layout of ActivityNet, which most papers use, is read by `vlact.datasets.activitynet`. Counts of
+test instances differ: 3,358 in the text files and G-TAD's csv, 3,311 in the usual JSON, which lacks
+three videos; OpenTAD reports 3,325 without two of these, where the text files leave 3,329.
 """
 
 from pathlib import Path
@@ -17,7 +18,8 @@ COLUMNS = ["video", "start_s", "end_s"]
 
 
 def ground_truth(folder: str | Path, split: str = "test") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Annotations `video, start_s, end_s, label, split` and ambiguous intervals `video, start_s, end_s`, in file order.
+    """Annotations `video, start_s, end_s, label, split` and ambiguous intervals `video, start_s,
+    end_s`, in file order.
 
     Args:
         folder: With `<Class>_<split>.txt` and `Ambiguous_<split>.txt`.
@@ -29,7 +31,10 @@ def ground_truth(folder: str | Path, split: str = "test") -> tuple[pd.DataFrame,
     """
     files = sorted(Path(folder).glob(f"*_{split}.txt"))
     if not files:
-        raise FileNotFoundError(f"{folder}: expected <Class>_{split}.txt, one a class, as in THUMOS14's temporal annotations")
+        raise FileNotFoundError(
+            f"{folder}: expected <Class>_{split}.txt, one a class, as in THUMOS14's temporal "
+            "annotations"
+        )
     found = {file.name.removesuffix(f"_{split}.txt"): _rows(file) for file in files}
     spelled_once(found, str(folder))
     ambiguous = found.pop("Ambiguous", pd.DataFrame(columns=COLUMNS))
@@ -48,13 +53,16 @@ def _rows(file: Path) -> pd.DataFrame:
             if not np.isfinite(rows[-1][1:]).all():
                 raise ValueError
         except ValueError:
-            raise ValueError(f"{file}, line {number}: expected 'video start end'; got {line!r}") from None
+            raise ValueError(
+                f"{file}, line {number}: expected 'video start end'; got {line!r}"
+            ) from None
     stay_inside((row[0] for row in rows), lambda i: f"{file}, row {i + 1}")
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def annotation_csv(path: str | Path) -> pd.DataFrame:
-    """Annotations `video, start_s, end_s, label` from G-TAD's `test_Annotation.csv` or `val_Annotation.csv`, in file order.
+    """Annotations `video, start_s, end_s, label` from G-TAD's `test_Annotation.csv` or
+    `val_Annotation.csv`, in file order.
 
     Raises:
         ValueError: Missing columns.
@@ -65,7 +73,8 @@ def annotation_csv(path: str | Path) -> pd.DataFrame:
 
 
 def groundtruth_csv(path: str | Path, classes: dict[int, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Annotations and ambiguous intervals from G-TAD's `thumos14_test_groundtruth.csv`, where label-idx -1 means ambiguous.
+    """Annotations and ambiguous intervals from G-TAD's `thumos14_test_groundtruth.csv`, where
+    label-idx -1 means ambiguous.
 
     Args:
         path: The csv.
@@ -104,16 +113,20 @@ def class_list(path: str | Path) -> dict[int, str]:
         if line.strip():
             parts = line.split()
             if len(parts) != 2 or not parts[0].isdecimal():
-                raise ValueError(f"{path}, line {number}: expected '<number> <class>'; got {line!r}")
+                raise ValueError(
+                    f"{path}, line {number}: expected '<number> <class>'; got {line!r}"
+                )
             out[int(parts[0])] = parts[1]
     return out
 
 
 def anno_action(path: str | Path) -> pd.DataFrame:
-    """Annotations `video, start_s, end_s, label` from RTD-Net's `thumos14_anno_action.json`, in file order.
+    """Annotations `video, start_s, end_s, label` from RTD-Net's `thumos14_anno_action.json`, in
+    file order.
 
     Raises:
-        ValueError: No JSON object of videos, or an annotation without class and segment; names the video.
+        ValueError: No JSON object of videos, or an annotation without class and segment; names the
+            video.
     """
     content, rows = json_object(path), []
     for video, entry in content.items():

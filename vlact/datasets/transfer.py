@@ -1,4 +1,5 @@
-"""The lists of the motion-transfer benchmark (Syn-TA, K400-TA, SSv2-TA) as its authors publish them.
+"""The lists of the motion-transfer benchmark (Syn-TA, K400-TA, SSv2-TA) as its authors publish
+them.
 
     <folder>/coarse_classes/{train,val}_set{1,2}_coarse.txt    one clip a line: "<path> <coarse id>"
     <folder>/fine_classes/{train,val}_set{1,2}_fine.txt        "<path> <fine id>", ids of that set
@@ -28,8 +29,8 @@ def read_list(path: Path, classes: int) -> pd.DataFrame:
     """One list: `video, id`.
 
     Raises:
-        ValueError: No file, no rows, a line that is not "<path> <id>", an id that is none of the `classes`, or a video
-            named twice; names the line.
+        ValueError: No file, no rows, a line that is not "<path> <id>", an id that is none of the
+            `classes`, or a video named twice; names the line.
     """
     if not path.is_file():
         raise ValueError(f"{path}: expected a list of clips, found no file")
@@ -63,8 +64,8 @@ def clips(folder: Path, taxonomy: pd.DataFrame, videos: Path | None = None) -> p
         `video, set, part, coarse_id, fine_id`.
 
     Raises:
-        ValueError: See `read_list`; lists of the two kinds that name different clips or disagree about the coarse
-            class; a clip in both sets, or in both parts of one.
+        ValueError: See `read_list`; lists of the two kinds that name different clips or disagree
+            about the coarse class; a clip in both sets, or in both parts of one.
         FileNotFoundError: A clip that is not there.
     """
     check(taxonomy, str(folder))
@@ -85,14 +86,16 @@ def clips(folder: Path, taxonomy: pd.DataFrame, videos: Path | None = None) -> p
                     else ("fine", "coarse")
                 )
                 raise ValueError(
-                    f"{path[lack]}: lacks {odd['video'].iloc[0]!r}, which {path[have].name} has ({len(odd)} such)"
+                    f"{path[lack]}: lacks {odd['video'].iloc[0]!r}, which {path[have].name} has "
+                    f"({len(odd)} such)"
                 )
             both = coarse.merge(fine, on="video")
             wrong = both[both["fine_id"].map(mine) != both["coarse_id"]]
             if len(wrong):
                 row = wrong.iloc[0]
                 raise ValueError(
-                    f"{path['fine']}: {row['video']!r} has fine class {row['fine_id']}, of coarse class {mine[row['fine_id']]}, but "
+                    f"{path['fine']}: {row['video']!r} has fine class {row['fine_id']}, of "
+                    f"coarse class {mine[row['fine_id']]}, but "
                     f"{path['coarse'].name} says {row['coarse_id']}"
                 )
             found.append(both.assign(set=which, part=part))
@@ -104,13 +107,15 @@ def clips(folder: Path, taxonomy: pd.DataFrame, videos: Path | None = None) -> p
             for r in again[again["video"] == again["video"].iloc[0]].itertuples()
         )
         raise ValueError(
-            f"{folder}: {again['video'].iloc[0]!r} is in several lists ({where}); sets and parts must not overlap"
+            f"{folder}: {again['video'].iloc[0]!r} is in several lists ({where}); sets and "
+            "parts must not overlap"
         )
     if videos is not None and (
         missing := [v for v in table["video"] if not (Path(videos) / v).is_file()]
     ):
         raise FileNotFoundError(
-            f"{Path(videos) / missing[0]}: named by the lists in {folder}, not there ({len(missing)} of {len(table)} missing)"
+            f"{Path(videos) / missing[0]}: named by the lists in {folder}, not there "
+            f"({len(missing)} of {len(table)} missing)"
         )
     return table[["video", "set", "part", "coarse_id", "fine_id"]]
 

@@ -43,7 +43,8 @@ def harmonic_mean(seen: float, unseen: float) -> float:
 def random_guess(labels: np.ndarray, classes: int) -> dict[str, float]:
     """Expected accuracy and F1 of guessing uniformly among `classes`, from the label shares.
 
-    For a class with share p, precision is p and recall 1/C, so F1 = 2 p / (C p + 1) in the limit of many clips.
+    For a class with share p, precision is p and recall 1/C, so F1 = 2 p / (C p + 1) in the limit of
+    many clips.
 
     >>> random_guess([0, 0, 0, 1], classes=2)
     {'acc': 0.5, 'f1': 0.4666666666666667}
@@ -59,8 +60,8 @@ def srt(predictions: pd.DataFrame) -> dict[str, float]:
         predictions: Rows with `run`, `label`, `predicted`; every run covers the same clips.
 
     Returns:
-        `srt_acc_mean`, `srt_acc_std`, `srt_f1_mean`, `srt_f1_std`; the std is that of the population
-        of runs (ddof 0), as the ten runs are the whole test.
+        `srt_acc_mean`, `srt_acc_std`, `srt_f1_mean`, `srt_f1_std`; the std is that of the
+        population of runs (ddof 0), as the ten runs are the whole test.
 
     Raises:
         ValueError: Fewer than two runs, or runs of different length.
@@ -116,6 +117,7 @@ def _pair(labels, predicted) -> tuple[np.ndarray, np.ndarray]:
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     if labels.shape != predicted.shape or labels.size == 0:
         raise ValueError(
-            f"labels and predicted must have the same non-zero length; got {labels.shape} and {predicted.shape}"
+            f"labels and predicted must have the same non-zero length; got {labels.shape} and "
+            f"{predicted.shape}"
         )
     return labels, predicted

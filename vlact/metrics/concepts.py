@@ -11,10 +11,11 @@ def concept_space(nodes: pd.DataFrame) -> dict[str, float]:
         nodes: Rows with `concept`, `order` (0 root, 1, 2) and the unit embedding in `e0..`.
 
     Returns:
-        `within`: mean cosine distance of a node to its concept's centre; `between`: mean cosine distance
-        of two concepts' centres; `ratio` = within / between; `nearest`: share of all nodes whose nearest
-        centre is their own concept's. A centre is the mean of the root's children (orders 0 and 1), as
-        in Eq. 3. Distances in 0..2.
+        `within`: mean cosine distance of a node to its concept's centre; `between`: mean cosine
+            distance
+        of two concepts' centres; `ratio` = within / between; `nearest`: share of all nodes whose
+        nearest centre is their own concept's. A centre is the mean of the root's children (orders 0
+        and 1), as in Eq. 3. Distances in 0..2.
 
     Raises:
         ValueError: Fewer than two concepts.

@@ -1,7 +1,7 @@
 """Average precision of temporal action localisation, on tables of segments.
 
-Ground truth has the columns `video, start_s, end_s, label`, predictions `video, start_s, end_s, label,
-score`. Two protocols, whose numbers must not be mixed:
+Ground truth has the columns `video, start_s, end_s, label`, predictions `video, start_s, end_s,
+label, score`. Two protocols, whose numbers must not be mixed:
 
 * `activitynet` (also used for THUMOS14 and EPIC-Kitchens by ActionFormer, OpenTAD, MMAction2):
   predictions in order of score take the free ground truth of their video with the highest tIoU, if
@@ -71,8 +71,8 @@ def evaluate(
 
     Args:
         ground_truth: Columns `video, start_s, end_s, label`; numbers may be strings. With
-            `attrs["videos"]`, as `vlact.datasets.activitynet` gives it, videos without an action are
-            known; with `duration_s` times are compared with it.
+            `attrs["videos"]`, as `vlact.datasets.activitynet` gives it, videos without an action
+            are known; with `duration_s` times are compared with it.
         predictions: The same columns and `score`.
         tious: Thresholds in (0, 1].
         protocol: "activitynet" or "thumos14", see above.
@@ -86,8 +86,8 @@ def evaluate(
             official code) or "drop" (OpenTAD, ActionFormer).
         degenerate: Ground truth with end <= start: "keep" (counts, never matches) or "drop".
         unknown: Predictions of classes without ground truth: "ignore" or "error".
-        strict: Share of the rows of a table, 0..1, above which there is no score if so many are left
-            out; 0 stops at the first. Below 1, no label in common is an error, too.
+        strict: Share of the rows of a table, 0..1, above which there is no score if so many are
+            left out; 0 stops at the first. Below 1, no label in common is an error, too.
 
     Returns:
         Rows `label, tiou, ap, num_gt, num_pred`, labels sorted. `attrs["report"]` counts what the
@@ -96,9 +96,9 @@ def evaluate(
         ground truth). `attrs["left_out"]`: see `left_out`.
 
     Raises:
-        ValueError: A missing column, a segment or score that is no finite number, an invalid segment
-            where `invalid="error"`, no ground truth, no video or no label in common, the same id
-            with and without "v_", a label in two spellings, an unknown class where
+        ValueError: A missing column, a segment or score that is no finite number, an invalid
+            segment where `invalid="error"`, no ground truth, no video or no label in common, the
+            same id with and without "v_", a label in two spellings, an unknown class where
             `unknown="error"`, more left out than `strict`, a wrong option or threshold.
     """
     _check(protocol, PROTOCOLS, "protocol")
@@ -260,8 +260,9 @@ def left_out(scores: pd.DataFrame) -> pd.DataFrame:
     """What became of the rows of both tables, of what `evaluate` returned; write it with `to_csv`.
 
     Returns:
-        Rows `table, what, reason, videos, labels, segments`. `what` is "in", "left out" (the reasons
-        exclude each other), "used", and "noted" (used all the same). Segments in = used + left out.
+        Rows `table, what, reason, videos, labels, segments`. `what` is "in", "left out" (the
+        reasons exclude each other), "used", and "noted" (used all the same). Segments in = used +
+        left out.
     """
     columns = ["table", "what", "reason", "videos", "labels", "segments"]
     return pd.DataFrame(scores.attrs["left_out"], columns=columns)
@@ -305,7 +306,8 @@ class _Account:
         """What is left out, in a sentence."""
         out = [r for r in self.rows if r["what"] == "left out"]
         parts = [
-            f"{r['segments']} ({r['reason']}; {r['videos']} videos, {r['labels']} labels)" for r in out
+            f"{r['segments']} ({r['reason']}; {r['videos']} videos, {r['labels']} labels)"
+            for r in out
         ]
         return f"{self.count('left out')} of {self.count('in')} {self.name}: " + ", ".join(parts)
 
@@ -316,7 +318,8 @@ def _say(truths: _Account, found: _Account, respelled: dict, strict: float) -> N
         share = account.count("left out") / max(1, account.count("in"))
         if share > strict:
             raise ValueError(
-                f"left out of the score: {account.words()}; more than strict={strict:g}; repair the "
+                f"left out of the score: {account.words()}; more than strict={strict:g}; repair "
+                "the "
                 "tables, or allow it with a higher strict"
             )
     parts = [a.words() for a in (truths, found) if a.count("left out")]
@@ -396,7 +399,8 @@ def _compare_clocks(ground_truth, gt: dict, pred: dict, met: int, lowest: float)
         late = said[middle] > BEYOND * ends.get(middle, np.inf)
     if late or ratio[middle] < 1 / OTHER_CLOCK:
         warnings.warn(
-            f"predictions meet {met} of {len(gt['video'])} instances at tIoU {lowest:g}, and in most "
+            f"predictions meet {met} of {len(gt['video'])} instances at tIoU {lowest:g}, and in "
+            "most "
             f"videos they end at another time: in {middle!r} at {said[middle]:g}, the ground truth "
             f"at {last[middle]:g} s; are they on another clock (frames, feature steps, "
             "milliseconds)? Times must be seconds",
@@ -481,11 +485,13 @@ def assignments(
 
 
 def match(chooser: np.ndarray, thing: np.ndarray, things: int) -> np.ndarray:
-    """Who ends up with each thing when choosers, in order of number, take the first free one of their list.
+    """Who ends up with each thing when choosers, in order of number, take the first free one of
+    their list.
 
-    The order of choosing is the same for all things, so the sequential pick is the only stable matching, and
-    proposing in rounds finds it: all who have nothing ask for the next thing on their list, and every thing
-    keeps the chooser of lowest number. All lists of all videos go through together.
+    The order of choosing is the same for all things, so the sequential pick is the only stable
+    matching, and proposing in rounds finds it: all who have nothing ask for the next thing on their
+    list, and every thing keeps the chooser of lowest number. All lists of all videos go through
+    together.
 
     Args:
         chooser: Numbers of the choosers of all wanted pairs, ascending.
@@ -504,7 +510,9 @@ def match(chooser: np.ndarray, thing: np.ndarray, things: int) -> np.ndarray:
         before = holder[wanted]
         np.minimum.at(holder, wanted, who[asking])
         lost = asking[holder[wanted] != who[asking]]
-        displaced = np.unique(before[(before != holder[wanted]) & (before < np.iinfo(np.int64).max)])
+        displaced = np.unique(
+            before[(before != holder[wanted]) & (before < np.iinfo(np.int64).max)]
+        )
         asking = np.concatenate([lost, np.searchsorted(who, displaced)])
         at[asking] += 1
         asking = asking[at[asking] < last[asking]]
@@ -512,7 +520,9 @@ def match(chooser: np.ndarray, thing: np.ndarray, things: int) -> np.ndarray:
 
 
 def _ap(hit: np.ndarray, num_gt: int, interpolated: bool) -> float:
-    """Area under precision and recall of ranked predictions; precision at the k-th hit, at place r, is k / r."""
+    """Area under precision and recall of ranked predictions; precision at the k-th hit, at place r,
+    is k / r.
+    """
     place = np.flatnonzero(hit) + 1
     precision = np.arange(1, len(place) + 1) / place
     if interpolated:
@@ -523,9 +533,9 @@ def _ap(hit: np.ndarray, num_gt: int, interpolated: bool) -> float:
 def _windows(chooser_group, chooser, thing_group, thing, lowest: float):
     """Where things can lie that have a tIoU of at least `lowest` with a chooser.
 
-    tIoU >= t of a chooser s..e of length d needs a start in [e - d / t, e - t d]: the thing covers at
-    least t d of it, and both together are at most d / t long. So things sorted by group and start
-    have those of a chooser next to each other.
+    tIoU >= t of a chooser s..e of length d needs a start in [e - d / t, e - t d]: the thing covers
+    at least t d of it, and both together are at most d / t long. So things sorted by group and
+    start have those of a chooser next to each other.
 
     Returns:
         Order of the things, and for each chooser the first and the last but one place in it.
@@ -560,7 +570,9 @@ def _pairs(chooser_group, chooser, thing_group, thing, lowest: float, strict: bo
         stop = max(start + 1, stop)
         n = many[start:stop]
         c = np.repeat(np.arange(start, stop), n)
-        t = order[np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(low[start:stop], n)]
+        t = order[
+            np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(low[start:stop], n)
+        ]
         overlap = tiou(chooser[c], thing[t])
         near = overlap > lowest if strict else overlap >= lowest
         yield c[near], t[near], overlap[near]
@@ -603,7 +615,9 @@ def _touching(pred_video, segment, vague_video, vague_segment) -> np.ndarray:
     """Which predictions overlap an ambiguous interval of their video."""
     out = np.zeros(len(segment), bool)
     for video, (start, end) in zip(vague_video, vague_segment, strict=True):
-        out |= (pred_video == video) & (np.minimum(segment[:, 1], end) > np.maximum(segment[:, 0], start))
+        out |= (pred_video == video) & (
+            np.minimum(segment[:, 1], end) > np.maximum(segment[:, 0], start)
+        )
     return out
 
 

@@ -1,8 +1,9 @@
-"""Localisation as text: what a language model wrote, as segments, and how it fails when it writes from habit.
+"""Localisation as text: what a language model wrote, as segments, and how it fails when it writes
+from habit.
 
-The task formulation that ActionVLM's Table 2 calls question answering (VTimeLLM, TimeMarker). A video's answer
-lists its actions on the frame grid, `Diving 12 18 ; Diving 30 36`, the surest first; the paper defines its two
-hallucination rates only in words, so what counts here is stated below.
+The task formulation that ActionVLM's Table 2 calls question answering (VTimeLLM, TimeMarker). A
+video's answer lists its actions on the frame grid, `Diving 12 18 ; Diving 30 36`, the surest first;
+the paper defines its two hallucination rates only in words, so what counts here is stated below.
 """
 
 import re
@@ -30,8 +31,10 @@ def read(text: str, classes: list[str]) -> tuple[pd.DataFrame, int]:
         classes: Known labels; an item with another one is invalid.
 
     Returns:
-        Rows `start, end, label, score`, and the number of invalid items: not `label start end`, an unknown label,
-        or an end that is not after the start. Text has no scores, so they fall with the place: 1, 1/2, 1/3, ..
+        Rows `start, end, label, score`, and the number of invalid items: not `label start end`, an
+            unknown label,
+        or an end that is not after the start. Text has no scores, so they fall with the place: 1,
+        1/2, 1/3, ..
     """
     rows, invalid = [], 0
     items = [x.strip() for x in text.strip().split(SEPARATOR.strip())]
@@ -63,16 +66,19 @@ def failures(
         common: From how many videos on a list of boundaries counts as learnt by heart.
 
     Returns:
-        One row a video: `fixed`, the same list of boundaries occurs for at least `common` videos, or one segment
-        is the whole window; `infinite`, the text did not end, or says a segment twice; `invalid`, share of items
-        that say nothing; `round`, share of boundaries that are multiples of 10, beside which `boundaries` counts them.
+        One row a video: `fixed`, the same list of boundaries occurs for at least `common` videos,
+            or one segment
+        is the whole window; `infinite`, the text did not end, or says a segment twice; `invalid`,
+        share of items that say nothing; `round`, share of boundaries that are multiples of 10,
+        beside which `boundaries` counts them.
 
     Raises:
         ValueError: `answers` and `ended` are of different videos.
     """
     if answers.keys() != ended.keys():
         raise ValueError(
-            f"answers and ended must be of the same videos; they differ in {sorted(answers.keys() ^ ended.keys())[:3]}"
+            "answers and ended must be of the same videos; they differ in "
+            f"{sorted(answers.keys() ^ ended.keys())[:3]}"
         )
     found = {video: read(text, classes) for video, text in answers.items()}
     lists = {
@@ -105,7 +111,8 @@ def failures(
 
 
 def language_advantage_on_performance(aligned: float, unmatched: list[float]) -> float:
-    """LAP of Table 2: relative drop of mean AP, in percent, when descriptions belong to other classes.
+    """LAP of Table 2: relative drop of mean AP, in percent, when descriptions belong to other
+    classes.
 
     Args:
         aligned: mAP with the right descriptions.
@@ -116,7 +123,8 @@ def language_advantage_on_performance(aligned: float, unmatched: list[float]) ->
     """
     if aligned <= 0 or not unmatched:
         raise ValueError(
-            f"LAP needs an mAP above 0 and at least one derangement; got {aligned} and {len(unmatched)}"
+            f"LAP needs an mAP above 0 and at least one derangement; got {aligned} and "
+            f"{len(unmatched)}"
         )
     return 100 * (aligned - float(np.mean(unmatched))) / aligned
 

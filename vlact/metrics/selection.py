@@ -9,7 +9,8 @@ CASE = ("dataset", "model", "leaf", "test")
 
 
 def score_grid(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, seed, lr and epoch, and per value of `dataset`, `leaf`, `test` where the table has them.
+    """One row per model, seed, lr and epoch, and per value of `dataset`, `leaf`, `test` where the
+    table has them.
 
     Columns (fractions): `val_acc` (base classes of the validation split), `seen_acc`, `seen_f1`,
     `unseen_acc`, `unseen_f1` (root labels), `hm_acc`, `hm_f1`, and those of
@@ -34,8 +35,8 @@ def score_grid(predictions: pd.DataFrame) -> pd.DataFrame:
 def choose(grid: pd.DataFrame) -> pd.DataFrame:
     """For each case the lr and epoch with the best mean validation accuracy on base classes.
 
-    A case is a value of `dataset`, `model`, `leaf`, `test`, as far as the grid has these columns. No novel
-    class and no test clip is looked at. Ties go to the shorter, then the gentler schedule.
+    A case is a value of `dataset`, `model`, `leaf`, `test`, as far as the grid has these columns.
+    No novel class and no test clip is looked at. Ties go to the shorter, then the gentler schedule.
 
     Args:
         grid: From `score_grid`.
@@ -57,7 +58,9 @@ def choose(grid: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_cells(grid: pd.DataFrame, every: bool = False) -> pd.DataFrame:
-    """Rows of the chosen cells (of all cells, if `every`), with the name of each inference variant as `method`."""
+    """Rows of the chosen cells (of all cells, if `every`), with the name of each inference variant
+    as `method`.
+    """
     keys = [k for k in (*CASE, "lr", "epoch") if k in grid]
     rows = grid if every else grid.merge(choose(grid)[keys], on=keys)
     at_test = (

@@ -1,4 +1,6 @@
-"""The Synonym Robustness Test (ACE, section 4.1) for any model, and the leak guards that belong beside it."""
+"""The Synonym Robustness Test (ACE, section 4.1) for any model, and the leak guards that belong
+beside it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +16,11 @@ class SynonymRobustnessTest:
     """Every unseen class goes by ten names, one run each; the names are the same for every model.
 
     Attributes:
-        names: One list a run; in it one list of strings a class, whose mean embedding the class goes by: the
-            name alone, or with leaf augmentation its children too. Run 0 holds the root labels.
-        overlap: Mean Jaccard overlap of the strings of a class between runs, 0..1. Shared strings make runs
-            alike by construction and shrink the std; it is reported beside it.
+        names: One list a run; in it one list of strings a class, whose mean embedding the class
+            goes by: the name alone, or with leaf augmentation its children too. Run 0 holds the
+            root labels.
+        overlap: Mean Jaccard overlap of the strings of a class between runs, 0..1. Shared strings
+            make runs alike by construction and shrink the std; it is reported beside it.
 
     Example: a model with two functions of its own.
 
@@ -34,18 +37,21 @@ class SynonymRobustnessTest:
         sizes = {len(run) for run in self.names}
         if len(self.names) < 2 or len(sizes) != 1 or not min(sizes):
             raise ValueError(
-                f"names must be two or more runs over the same classes; got classes per run {[len(r) for r in self.names]}"
+                "names must be two or more runs over the same classes; got classes per run "
+                f"{[len(r) for r in self.names]}"
             )
         for r, run in enumerate(self.names):
             for c, strings in enumerate(run):
                 if not strings or not all(isinstance(t, str) and t.strip() for t in strings):
                     raise ValueError(
-                        f"names[{r}][{c}] must be a list of strings that are not empty; got {strings!r}"
+                        f"names[{r}][{c}] must be a list of strings that are not empty; got "
+                        f"{strings!r}"
                     )
 
     @classmethod
     def of(cls, dataset: str, leaf: bool = True, trees=None) -> "SynonymRobustnessTest":
-        """The published names of "ata", "ikea" or "gtea", with the shipped trees' children or alone.
+        """The published names of "ata", "ikea" or "gtea", with the shipped trees' children or
+        alone.
 
         Args:
             dataset: Which.
@@ -86,7 +92,8 @@ class SynonymRobustnessTest:
             labels: Class numbers (N,), in the order of `classes`.
 
         Returns:
-            `unseen_acc`, `unseen_f1` (root labels), `srt_acc_mean`, `srt_acc_std`, `srt_f1_mean`, `srt_f1_std`.
+            `unseen_acc`, `unseen_f1` (root labels), `srt_acc_mean`, `srt_acc_std`, `srt_f1_mean`,
+            `srt_f1_std`.
 
         Raises:
             ValueError: Shapes that do not fit, labels out of range, or values that are not finite.
@@ -96,7 +103,8 @@ class SynonymRobustnessTest:
             video = video[:, None]
         if video.ndim != 3 or labels.shape != video.shape[:1] or not len(labels):
             raise ValueError(
-                f"video must be (N, D) or (N, views, D) with N > 0 labels; got {video.shape} and {labels.shape}"
+                f"video must be (N, D) or (N, views, D) with N > 0 labels; got {video.shape} "
+                f"and {labels.shape}"
             )
         texts = list(dict.fromkeys(t for run in self.names for strings in run for t in strings))
         row, embedded = (
@@ -105,7 +113,8 @@ class SynonymRobustnessTest:
         )
         if embedded.shape != (len(texts), video.shape[2]):
             raise ValueError(
-                f"embed_texts must give {(len(texts), video.shape[2])} for {len(texts)} strings; got {embedded.shape}"
+                f"embed_texts must give {(len(texts), video.shape[2])} for {len(texts)} "
+                f"strings; got {embedded.shape}"
             )
         tables = []
         for r, run in enumerate(self.names):
@@ -124,24 +133,28 @@ class SynonymRobustnessTest:
         return self.score_table(pd.concat(tables))
 
     def score_table(self, table: pd.DataFrame) -> dict[str, float]:
-        """Scores of predictions made elsewhere: columns `run`, `label`, `predicted`, and as many clips in every run.
+        """Scores of predictions made elsewhere: columns `run`, `label`, `predicted`, and as many
+        clips in every run.
 
         Raises:
-            ValueError: Missing columns or runs, class numbers out of range, runs of different length.
+            ValueError: Missing columns or runs, class numbers out of range, runs of different
+                length.
         """
         missing = [c for c in ("run", "label", "predicted") if c not in table]
         if missing:
             raise ValueError(f"prediction table: missing columns {missing}; found {list(table)}")
         if set(table["run"]) != set(range(len(self.names))):
             raise ValueError(
-                f"prediction table: expected runs 0..{len(self.names) - 1}; found {sorted(set(table['run']))}"
+                f"prediction table: expected runs 0..{len(self.names) - 1}; found "
+                f"{sorted(set(table['run']))}"
             )
         for column in ("label", "predicted"):
             bad = ~table[column].isin(range(len(self.classes)))
             if bad.any():
                 found = table.loc[bad.to_numpy(), column].iloc[0]
                 raise ValueError(
-                    f"prediction table, column {column}: expected class numbers 0..{len(self.classes) - 1}; found {found}"
+                    f"prediction table, column {column}: expected class numbers "
+                    f"0..{len(self.classes) - 1}; found {found}"
                 )
         root = table[table["run"] == 0]
         out = {

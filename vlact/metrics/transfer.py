@@ -1,4 +1,6 @@
-"""How well motions transfer to contexts that training never showed: drops and harmonic means, as the benchmark's tables have them."""
+"""How well motions transfer to contexts that training never showed: drops and harmonic means, as
+the benchmark's tables have them.
+"""
 
 import numpy as np
 import pandas as pd
@@ -10,8 +12,9 @@ def transfer(known: float, unknown: float) -> dict[str, float]:
     """Drops and harmonic mean of two accuracies, all in the same unit.
 
     Returns:
-        `d_abs` = known - unknown (points); `d_rel` = 100 (known - unknown) / known (percent; nan where known is 0; the
-        paper does not print its definition); `hm` = 2 known unknown / (known + unknown), 0 where both are.
+        `d_abs` = known - unknown (points); `d_rel` = 100 (known - unknown) / known (percent; nan
+        where known is 0; the paper does not print its definition); `hm` = 2 known unknown / (known
+        + unknown), 0 where both are.
 
     Raises:
         ValueError: An accuracy that is negative or no number.
@@ -32,11 +35,12 @@ def accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of each run on known and unknown contexts.
 
     Args:
-        predictions: `model, seed, task` ("coarse" or "fine"), `trained_on` (the set), `set` (of the clip), `label`,
-            `predicted`; validation clips only.
+        predictions: `model, seed, task` ("coarse" or "fine"), `trained_on` (the set), `set` (of the
+            clip), `label`, `predicted`; validation clips only.
 
     Returns:
-        A row for each model, seed, task and `trained_on`: `known` and `unknown` in percent (nan where a model was not
+        A row for each model, seed, task and `trained_on`: `known` and `unknown` in percent (nan
+            where a model was not
         asked, such as fine classes by name of a model without text), and what `transfer` returns.
 
     Raises:
@@ -47,7 +51,8 @@ def accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
         right = (part["label"] == part["predicted"]).groupby(part["set"]).mean() * 100
         if key[3] not in right.index:
             raise ValueError(
-                f"{key[0]}, seed {key[1]}, {key[2]}: no clips of set {key[3]}, which it was trained on; got sets {list(right.index)}"
+                f"{key[0]}, seed {key[1]}, {key[2]}: no clips of set {key[3]}, which it was "
+                f"trained on; got sets {list(right.index)}"
             )
         others = right.drop(key[3])
         row = dict(zip(("model", "seed", "task", "trained_on"), key, strict=True)) | {
@@ -66,9 +71,11 @@ def accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def averaged(runs: pd.DataFrame) -> pd.DataFrame:
-    """Both directions as one row, as the tables print them: the mean over `trained_on` of what `accuracies` returned.
+    """Both directions as one row, as the tables print them: the mean over `trained_on` of what
+    `accuracies` returned.
 
-    HM is the mean of the two harmonic means, so it may lie below the harmonic mean of the printed accuracies.
+    HM is the mean of the two harmonic means, so it may lie below the harmonic mean of the printed
+    accuracies.
 
     Raises:
         ValueError: A run that lacks one direction.
@@ -77,6 +84,7 @@ def averaged(runs: pd.DataFrame) -> pd.DataFrame:
     counts = runs.groupby(key, sort=False)["trained_on"].nunique()
     if (counts != 2).any():
         raise ValueError(
-            f"expected both training sets of every run; {counts[counts != 2].index[0]} has {counts[counts != 2].iloc[0]}"
+            f"expected both training sets of every run; {counts[counts != 2].index[0]} has "
+            f"{counts[counts != 2].iloc[0]}"
         )
     return runs.groupby(key, sort=False)[values].mean().reset_index()

@@ -164,8 +164,7 @@ def soft_nms(
         )
     if not (sigma > 0 and 0 < iou_threshold <= 1):
         raise ValueError(
-            "sigma must be above 0 and iou_threshold in (0, 1]; "
-            f"got {sigma} and {iou_threshold}"
+            f"sigma must be above 0 and iou_threshold in (0, 1]; got {sigma} and {iou_threshold}"
         )
     if max_seg_num is not None and max_seg_num < 1:
         raise ValueError(f"max_seg_num must be at least 1; got {max_seg_num}")

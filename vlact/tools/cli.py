@@ -167,8 +167,14 @@ def score(
     found = inputs.read_results(results, classes)
     options = {"tious": thresholds(tious), "ambiguous": given.ambiguous, "invalid": invalid}
     seconds = given.durations(found)
-    made = own.score(given.table, found, durations=seconds, resamples=resamples,
-                     title=f"{results.name} against {truth.name}", **options)  # fmt: skip
+    made = own.score(
+        given.table,
+        found,
+        durations=seconds,
+        resamples=resamples,
+        title=f"{results.name} against {truth.name}",
+        **options,
+    )
     made.notes[:0] = [f"{truth}: {given.layout}, {len(given.table)} segments.", *given.notes]
     out = folder(out)
     own.write(made, out, films_of(list(made.lanes), videos))
@@ -208,10 +214,14 @@ def check(
     again = set(same["row"])
     over = [r for r in ordered[ordered["start_s"] < before].itertuples() if r.row not in again]
     problems += [("overlaps its own class", r) for r in over]
-    rows = [{"what": what, "video": r.video, "start_s": r.start_s, "end_s": r.end_s, "label": r.label}
-            for what, r in problems]  # fmt: skip
-    plain = {x: "".join(unicodedata.normalize("NFKC", str(x)).casefold().split()).replace("_", "")
-             for x in table["label"].unique()}  # fmt: skip
+    rows = [
+        {"what": what, "video": r.video, "start_s": r.start_s, "end_s": r.end_s, "label": r.label}
+        for what, r in problems
+    ]
+    plain = {
+        x: "".join(unicodedata.normalize("NFKC", str(x)).casefold().split()).replace("_", "")
+        for x in table["label"].unique()
+    }
     for _, names in pd.Series(plain).groupby(plain).groups.items() if plain else ():
         if len(names) > 1:
             rows.append({"what": "spelt differently", "label": " | ".join(map(str, sorted(names)))})
@@ -223,8 +233,14 @@ def check(
     counts.to_csv(out / "classes.csv", index=False)
     kinds = found["what"].value_counts().to_dict()
     parts = table["split"].value_counts().to_dict() if "split" in table else {}
-    result = {"layout": given.layout, "segments": len(table), "videos": table["video"].nunique(),
-              "classes": len(counts), "parts": parts, "problems": kinds}  # fmt: skip
+    result = {
+        "layout": given.layout,
+        "segments": len(table),
+        "videos": table["video"].nunique(),
+        "classes": len(counts),
+        "parts": parts,
+        "problems": kinds,
+    }
     text = "\n".join([", ".join(f"{k} {v}" for k, v in result.items()), found.head(20).to_string()])
     end(result, text, as_json, out, f"open {out / 'problems.csv'}")
     raise typer.Exit(1 if rows else 0)
@@ -242,9 +258,9 @@ def features(
 ):
     """Features in time of whole videos, by a vlact encoder, open_clip, or one of your own.
 
-    Your own is a class in FILE.py with two methods: describe() gives {"num_frames": T, "image_size":
-    pixels}, encode(clips) turns uint8 clips (B, T, H, W, 3) into (B, D) numbers. Its name and
-    --options are written to features.json beside the features.
+    Your own is a class in FILE.py with two methods: describe() gives {"num_frames": T,
+    "image_size": pixels}, encode(clips) turns uint8 clips (B, T, H, W, 3) into (B, D) numbers. Its
+    name and --options are written to features.json beside the features.
     """
     from safetensors.torch import save_file
 
@@ -345,18 +361,32 @@ def train_localizer(
     save_file({k: x.contiguous() for k, x in found.items()}, work / "features.safetensors")
     every.to_parquet(work / "truth.parquet", index=False)
     localise_job(
-        kind=kind, features=str(work / "features.safetensors"), truth=str(work / "truth.parquet"),
-        durations={k: {v: lasts[v] for v in vs} for k, vs in listed.items()}, classes=classes, clock=clock,
-        config={"feature_dim": dim, "classes": len(classes), **shape}, recipe=recipe, seed=seed,
-        out=str(out / "localizer"), checkpoint=str(work / "state.pt"),
-    )  # fmt: skip
+        kind=kind,
+        features=str(work / "features.safetensors"),
+        truth=str(work / "truth.parquet"),
+        durations={k: {v: lasts[v] for v in vs} for k, vs in listed.items()},
+        classes=classes,
+        clock=clock,
+        config={"feature_dim": dim, "classes": len(classes), **shape},
+        recipe=recipe,
+        seed=seed,
+        out=str(out / "localizer"),
+        checkpoint=str(work / "state.pt"),
+    )
     detections = pd.read_parquet(out / "localizer.parquet")[[*inputs.SEGMENT, "score"]]
     (out / "localizer.parquet").unlink()
     shutil.rmtree(work)
     activitynet.write_results(detections, out / "detections.json")
     (out / "features.json").write_text(json.dumps(note | clock, indent=1) + "\n")
-    made = own.score(parts[test], detections, tious=thresholds(tious), durations=lasts,
-                     resamples=resamples, title=f"{kind} on {truth.name}", invalid="drop")  # fmt: skip
+    made = own.score(
+        parts[test],
+        detections,
+        tious=thresholds(tious),
+        durations=lasts,
+        resamples=resamples,
+        title=f"{kind} on {truth.name}",
+        invalid="drop",
+    )
     if unseen:
         made.notes.insert(0, f"Only in the test part, never found: {', '.join(map(str, unseen))}.")
     own.write(made, out, films_of(list(made.lanes), videos))
@@ -549,7 +579,8 @@ def srt(
     there = sorted(p.name for p in clips.iterdir() if p.is_dir())
     if not there or (odd := [n for n in there if n not in classes]):
         raise ValueError(
-            f"{clips}: expected folders named like classes {classes}; got {odd if there else 'none'}"
+            f"{clips}: expected folders named like classes {classes}; got "
+            f"{odd if there else 'none'}"
         )
     todo = [(p, classes.index(n)) for n in there for p in films([clips / n])]
     eye, _ = inputs.read_encoder(f"open_clip:{model}:{weights}")
@@ -629,7 +660,8 @@ def doctor(
 
         raise typer.Exit(every([profile]))
     place = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    here = f"vlact {__version__}, Python {sys.version.split()[0]}, torch {torch.__version__}, {place}, "
+    python = sys.version.split()[0]
+    here = f"vlact {__version__}, Python {python}, torch {torch.__version__}, {place}, "
     here += f"checkout {ROOT}" if CHECKOUT else "no checkout (installed from a wheel)"
     ready, missing = [], {}
     for name, modules in sorted(NEEDS.items()):
@@ -644,13 +676,18 @@ def doctor(
     lines = [here, f"runs now   {', '.join(ready)}"]
     lines += [f"lacking    {name}: {what}" for name, what in missing.items()]
     needed = _data_of(profile, chosen) if importlib.util.find_spec("huggingface_hub") else {}
-    lines += [f"{profile:10} {use}: {n - len(lack)} of {n} there" + (f"; not {', '.join(lack[:3])}" if lack else "")
-              + (" .." if len(lack) > 3 else "") for use, (n, lack) in needed.items()]  # fmt: skip
+    lines += [
+        f"{profile:10} {use}: {n - len(lack)} of {n} there"
+        + (f"; not {', '.join(lack[:3])}" if lack else "")
+        + (" .." if len(lack) > 3 else "")
+        for use, (n, lack) in needed.items()
+    ]
     result = {"here": here, "runs": ready, "lacking": missing, profile: needed}
     print(json.dumps(result, indent=1) if as_json else "\n".join(lines))
     if not as_json:
         print(
-            f"nothing written; vlact doctor --profile {profile} --full says where to get what is not there"
+            f"nothing written; vlact doctor --profile {profile} --full says where to get what "
+            "is not there"
         )
 
 

@@ -321,7 +321,9 @@ class Localizer:
             )
         kind, shape = KINDS[note["kind"]]
         config = saved.shape_of(shape, note["config"], path)
-        standard = {k: state.pop(f"standard.{k}") for k in ("mean", "std") if f"standard.{k}" in state}
+        standard = {
+            k: state.pop(f"standard.{k}") for k in ("mean", "std") if f"standard.{k}" in state
+        }
         return cls(
             files.built(lambda: kind(config), state, path),
             saved.classes_of(note["classes"], config.classes, path),

@@ -319,7 +319,10 @@ class TransferBenchmark:
                 found.append(
                     torch.stack(
                         [
-                            model.method.similarity(seen, [[n] for n in names]).float().argmax(1).cpu()
+                            model.method.similarity(seen, [[n] for n in names])
+                            .float()
+                            .argmax(1)
+                            .cpu()
                             for names in runs
                         ]
                     )
