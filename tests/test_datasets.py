@@ -7,12 +7,12 @@ import json
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import HfApi
+from reference.realdata import REALDATA, needs_realdata
 
 from vlact import schema, video
 from vlact.datasets import __main__ as command
@@ -23,11 +23,6 @@ from vlact.language.trees import Trees
 from vlact.models.text import MINILM_SHA256
 from vlact.stages.ace import clip_table, fold
 from vlact.tools import doctor
-
-REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
-needs_realdata = pytest.mark.skipif(
-    not REALDATA.is_dir(), reason=f"{REALDATA} with real annotations is not here"
-)
 
 
 def film(path, frames, fps):

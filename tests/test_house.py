@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -21,7 +22,9 @@ MAY_IMPORT = {
     "losses": {"runtime"},
     "models": {"runtime", "schema", "language", "losses"},
     "metrics": {"runtime", "schema", "language"},
-    "report": {"params", "runtime", "schema", "language", "worlds", "datasets", "metrics"},
+    "report": {
+        *("params", "runtime", "schema", "video", "language", "worlds", "datasets", "metrics"),
+    },
 }
 WITHOUT_TORCH = ("metrics", "report")
 PYTHON = sorted((ROOT / "vlact").rglob("*.py"))
@@ -124,8 +127,7 @@ def test_the_guards_see_what_they_guard_against():
 
 
 def test_ruff_finds_nothing():
-    import sys
-
-    for arguments in (["check"], ["format", "--check"]):
+    for arguments in (["check", "--output-format", "concise"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *arguments, "--quiet", "."]
-        subprocess.run(command, cwd=ROOT, check=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[:2000]

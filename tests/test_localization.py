@@ -3,21 +3,17 @@ bad input.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from reference import localization_slow as slow
+from reference.realdata import REALDATA, needs_realdata
 
 from vlact.datasets import activitynet, epic, thumos14
 from vlact.metrics import bench
 from vlact.metrics.localization import ACTIVITYNET_TIOUS, THUMOS14_TIOUS, evaluate, match, summary
 
-REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
-needs_realdata = pytest.mark.skipif(
-    not REALDATA.is_dir(), reason=f"{REALDATA} with real annotations and predictions is not here"
-)
 GT = ["video", "start_s", "end_s", "label"]
 PRED = [*GT, "score"]
 

@@ -6,12 +6,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import psutil
 import pytest
 import yaml
+from reference.waiting import LIMIT_S, until
 
 from vlact.runtime import leash
 from vlact.tools import pipeline
@@ -19,7 +19,6 @@ from vlact.tools import pipeline
 WAIT_FOR_ALIGNMENT = (
     "alignment localisers actionvlm encoders own_localisation across claims index speed".split()
 )
-LONG_S = 300  # that a test waits before it gives up
 
 
 def at(stage, profile="smoke"):
@@ -239,12 +238,9 @@ def run_with_family():
 
 
 def all_gone(run):
-    """Wait until no process of a run is left; the limit only ends a test that hangs."""
-    for _ in range(10 * LONG_S):
-        if not leash.carriers(run):
-            return True
-        time.sleep(0.1)
-    return False
+    """Wait until no process of a run is left."""
+    until(lambda: not leash.carriers(run), "the end of all that a run started")
+    return True
 
 
 @pytest.mark.parametrize("how", ["the run", "its group"])
@@ -255,14 +251,14 @@ def test_a_killed_run_leaves_no_orphan(how):
         process.kill()
     else:
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(LONG_S)
+    process.wait(LIMIT_S)
     assert all_gone(run)
 
 
 def test_a_run_that_ends_takes_along_what_it_started():
     process, run = run_with_family()
     process.stdin.close()
-    assert process.wait(LONG_S) == 0 and all_gone(run)
+    assert process.wait(LIMIT_S) == 0 and all_gone(run)
 
 
 def test_a_killed_watcher_is_not_needed_by_a_run_that_ends():
@@ -271,7 +267,7 @@ def test_a_killed_watcher_is_not_needed_by_a_run_that_ends():
         if "vlact.runtime.leash" in " ".join(child.cmdline()):
             child.kill()
     process.stdin.close()
-    assert process.wait(LONG_S) == 0 and all_gone(run)
+    assert process.wait(LIMIT_S) == 0 and all_gone(run)
 
 
 # Stages and the results map

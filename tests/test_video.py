@@ -1,18 +1,18 @@
 """Video files, good and bad, and the tables that point into them."""
 
 import struct
-from pathlib import Path
 
 import av
 import numpy as np
 import pandas as pd
 import pytest
+from reference.realdata import REALDATA
 
 from vlact import schema, video
 from vlact.datasets import folder as own
 from vlact.video import clips
 
-REAL = Path(__file__).parents[2] / "shared/realdata/video_clips"
+REAL = REALDATA / "video_clips"
 
 
 def moving(n=16, height=48, width=64):

@@ -8,9 +8,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
+from pathlib import Path
 
 import pytest
+from reference.waiting import LIMIT_S, until
 
 from vlact.runtime import warm
 
@@ -108,24 +109,26 @@ def begin(environment, code=SLEEPS):
     return child, int(child.stdout.readline())
 
 
+def ended(pid: int) -> bool:
+    """Whether a process is no more, or only waits to be counted."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+
+
 def gone(pid: int) -> bool:
-    """Whether a process has ended, or ends in five seconds."""
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-            if open(f"/proc/{pid}/stat").read().split()[2] == "Z":
-                return True
-        except (ProcessLookupError, FileNotFoundError):
-            return True
-        time.sleep(0.05)
-    return False
+    """Wait until a process has ended."""
+    until(lambda: ended(pid), f"the end of process {pid}")
+    return True
 
 
 @pytest.mark.parametrize("code", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_program_is_gone(environment, code):
     child, pid = begin(environment)
     child.send_signal(code)
-    assert child.wait(10) == -code and gone(pid)
+    assert child.wait(LIMIT_S) == -code and gone(pid)
 
 
 @pytest.mark.parametrize("code", [signal.SIGTERM, signal.SIGHUP])
@@ -145,7 +148,13 @@ def test_a_kill_of_the_whole_group_reaches_programs_in_sessions_of_their_own(cod
     pid = int(child.stdout.readline())
     assert os.getsid(pid) != os.getsid(child.pid)
     os.killpg(child.pid, code)
-    assert child.wait(10) == -code and gone(pid)
+    assert child.wait(LIMIT_S) == -code and gone(pid)
+
+
+SAYS = (
+    "import os, signal; signal.signal(signal.SIGINT, lambda *_: print('caught', flush=True)); "
+    "print(os.getpid(), flush=True)\nwhile True: signal.pause()"
+)
 
 
 def test_under_nohup_a_closed_terminal_ends_nothing(served):
@@ -154,31 +163,23 @@ def test_under_nohup_a_closed_terminal_ends_nothing(served):
         "os.execv(sys.argv[1], sys.argv[1:])"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", ignoring, *PYTHON, "-c", SLEEPS],
+        [sys.executable, "-c", ignoring, *PYTHON, "-c", SAYS],
         env=served,
         stdout=subprocess.PIPE,
         text=True,
     )
     pid = int(child.stdout.readline())
     child.send_signal(signal.SIGHUP)
-    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    assert child.stdout.readline() == "caught\n"
     assert child.poll() is None and os.path.exists(f"/proc/{pid}")
     child.kill()
     assert gone(pid)
 
 
 def test_an_interrupt_reaches_the_program_once(environment):
-    caught = (
-        "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except "
-        "KeyboardInterrupt:\n        print('caught', flush=True)"
-    )
-    heard = (
-        "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "print(os.getpid(), flush=True)"
-    )
-    child, pid = begin(environment, f"{heard}\n{caught}")  # whoever runs this may ignore it
+    child, pid = begin(environment, SAYS)
     for _ in range(2):
-        time.sleep(0.2)  # it sleeps again
         child.send_signal(signal.SIGINT)
         assert child.stdout.readline() == "caught\n"
     child.kill()
@@ -210,13 +211,12 @@ def test_an_interrupt_before_the_program_began_is_not_lost(served):
 
 def test_what_serves_ends_with_whoever_started_it():
     body = "    print(e[warm.ADDRESS], flush=True)\n    os.kill(os.getpid(), 9)"
-    code = f"import os\nfrom vlact import warm\nwith warm.serving(dict(os.environ)) as e:\n{body}"
+    code = "import os\nfrom vlact.runtime import warm\n"
+    code += f"with warm.serving(dict(os.environ)) as e:\n{body}"
     address = subprocess.run(
-        [sys.executable, "-c", code], env=COLD, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], env=COLD, capture_output=True, text=True, timeout=LIMIT_S
     ).stdout.strip()
-    until = time.time() + 60
-    while served_by(address) and time.time() < until:
-        time.sleep(0.1)
+    until(lambda: not served_by(address), "the end of what serves")
     assert os.path.exists(address) and not served_by(address)
 
 
@@ -250,7 +250,7 @@ def test_serve_returns_what_its_command_returned():
 def test_workers_are_forked_and_their_errors_come_back(served, tmp_path):
     script = tmp_path / "many.py"
     script.write_text(
-        "import math, sys\nfrom vlact import jobs\nif __name__ == '__main__':\n"
+        "import math, sys\nfrom vlact.runtime import jobs\nif __name__ == '__main__':\n"
         "    print(jobs.run(math.sqrt, [(4.0,), (9.0,)], 2, 'roots'))\n    jobs.run(math.sqrt, "
         "[(4.0,), (-1.0,)], 2, 'roots')\n"
     )

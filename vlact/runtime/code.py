@@ -87,8 +87,7 @@ def _files_of(module: str) -> tuple[Path, ...]:
 
 @cache
 def _data_files() -> tuple[Path, ...]:
-    files = [f for f in (ROOT / "vlact").rglob("*") if f.suffix in DATA]
-    return (*files, *(ROOT / "tests/reference").glob("*.py"))
+    return tuple(f for f in (ROOT / "vlact").rglob("*") if f.suffix in DATA)
 
 
 def library(text: str) -> list[Path]:

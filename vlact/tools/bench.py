@@ -4,7 +4,8 @@ Each comparison runs both sides in turn, in one process on one thread, several t
 the median ratio and the lowest and the highest. Both sides must agree, or nothing is reported. The
 slow sides lie in `tests/reference` of a checkout, where tests hold them equal, too.
 
-`vlact.metrics.bench`, `vlact.models.bench` and `vlact.video.bench` add tables of their own.
+`vlact.tools.bench_metrics`, `vlact.tools.bench_models` and `vlact.tools.bench_video` add tables of
+their own.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from torch import Tensor
 from vlact import ROOT
 from vlact.runtime.jobs import write_whole
 
-PARTS = ("vlact.metrics.bench", "vlact.models.bench", "vlact.video.bench")
+PARTS = ("vlact.tools.bench_metrics", "vlact.tools.bench_models", "vlact.tools.bench_video")
 LIBRARIES = ("torch", "numpy", "pandas", "transformers")
 REPEATS = 5
 

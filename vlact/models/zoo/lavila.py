@@ -1,7 +1,7 @@
 """LaViLa (CVPR 2023): a dual encoder pretrained on narrated egocentric video, both sides trained.
 
 Its narrations are rephrased by a language model; in the rendered worlds each clip of the vlog
-corpus is narrated by words drawn afresh (`vlact.training.loop.narrate`). Fine-tuning trains the
+corpus is narrated by words drawn afresh (`vlact.training.pretraining.narrate`). Fine-tuning trains the
 video blocks and the text projection with the softmax over the labels, as ACE's Table 6 compares it.
 """
 

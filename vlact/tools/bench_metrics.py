@@ -1,7 +1,7 @@
 """How fast scoring, suppression and reading are: against slow oracles, and as the tables grow.
 
-`python -m vlact.metrics.bench` prints the tables; it needs a checkout, whose tests/reference holds
-the oracles. Processor time, the least of several calls in turn.
+`python -m vlact.tools.bench_metrics` prints the tables; it needs a checkout, whose tests/reference
+holds the oracles. Processor time, the least of several calls in turn.
 """
 
 import json

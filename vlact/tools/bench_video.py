@@ -1,4 +1,6 @@
-"""How fast videos are read: `python -m vlact.video.bench FILE ..`; below 1 this one is faster."""
+"""How fast videos are read: `python -m vlact.tools.bench_video FILE ..`; below 1 this one is
+faster.
+"""
 
 import argparse
 import os
