@@ -33,12 +33,13 @@ def plain(text: str) -> str:
     return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text).replace("](", "]\\(")
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A GitHub table of the columns, cells as they print, and none of them markup."""
+def markdown(table: pd.DataFrame, markup: bool = False) -> str:
+    """A GitHub table of the columns, cells as they print; none is markup unless that is asked for."""
 
     def line(cells) -> str:
         # a line break would end the table
-        cells = [" ".join(plain(c).replace("|", "\\|").splitlines()) for c in cells]
+        shown = [c if markup else plain(c) for c in cells]
+        cells = [" ".join(c.replace("|", "\\|").splitlines()) for c in shown]
         return "| " + " | ".join(cells) + " |\n"
 
     rows = table.astype(str).to_numpy().tolist()

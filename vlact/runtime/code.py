@@ -108,6 +108,8 @@ def library(text: str) -> list[Path]:
         return str(file.relative_to(ROOT).parent).removeprefix("vlact/")
 
     named = {f for f in _data_files() if {f.name, f.stem, folder(f)} & said}
+    # an oracle is run by its file
+    named |= {f for f in (ROOT / "tests/reference").glob("*.py") if f.name in said}
     return sorted(f for f in seen | named if f.relative_to(ROOT).as_posix() not in NO_RESULT)
 
 

@@ -37,7 +37,7 @@ def results_page(profile: str) -> str:
         f"commit each stage was run. `make repro PROFILE={profile}` makes all of it again, into "
         f"data/{profile}/figures.\n\n"
     )
-    return head + markdown(pd.DataFrame(rows))
+    return head + markdown(pd.DataFrame(rows), markup=True)
 
 
 def docs() -> None:
