@@ -17,7 +17,7 @@ except ModuleNotFoundError:  # the module is read without it; a call says what i
 
     def njit(**options):
         def absent(*given):
-            raise ModuleNotFoundError(lacking("numba", "vlact.models.nms"), name="numba")
+            raise ModuleNotFoundError(lacking("vlact.models.nms", "numba"), name="numba")
 
         return lambda function: absent
 

@@ -361,7 +361,7 @@ def _film(path: Path | None, start_s: float, out: Path, room: int) -> tuple[str,
 
 
 def _start(lanes: dict[str, pd.DataFrame], duration_s: float) -> float:
-    """Where a clip of a long video begins: shortly before its first error, else its first action."""
+    """Where a clip of a long video begins: just before its first error, else its first action."""
     rows = pd.concat([*lanes.values(), pd.DataFrame({"start_s": [], "kind": []})])
     wrong = rows[~rows["kind"].isin(["found", "true positive"])]
     first = (wrong if len(wrong) else rows)["start_s"].min()
