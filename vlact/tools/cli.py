@@ -39,7 +39,7 @@ NEEDS = {  # modules that a command imports beyond the core
     "doctor": (),
     "score": (),
     "transfer": (),
-    "features": ("av", "safetensors", "transformers", "open_clip", "matplotlib"),
+    "features": ("av", "safetensors", "transformers", "open_clip"),
     "localize": ("av", "safetensors", "transformers", "numba", "huggingface_hub", "matplotlib"),
     "recognize": ("av", "safetensors", "transformers", "huggingface_hub"),
     "srt": ("av", "open_clip"),
