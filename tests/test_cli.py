@@ -210,6 +210,42 @@ def test_features_train_and_localize_with_an_encoder_of_ones_own(vlact, toy, tmp
     assert "data:video/mp4" in (tmp_path / "l" / "report.html").read_text()
 
 
+def test_models_of_the_hub_recognize_and_localize(vlact, toy, tmp_path):
+    import torch
+
+    from vlact import hub
+    from vlact.models.actionformer import ActionFormer, LocalizerConfig
+    from vlact.models.dual import DualConfig, DualEncoder
+    from vlact.papers.actionvlm.localizing import Clock, Localiser
+
+    torch.manual_seed(0)
+    recognizer, localizer = (
+        next(getattr(hub, name) for name in names if hasattr(hub, name))
+        for names in (("ActionRecognizer", "Namer"), ("ActionLocalizer", "Finder"))
+    )
+    eye = DualEncoder(DualConfig(32, 16, 4, 32, 1, 2, 16, 384, "mean"))
+    model, film = recognizer(eye), toy / "films" / "v0.mp4"
+    model.save_pretrained(tmp_path / "recognizer")
+    given = ["--model", tmp_path / "recognizer", "-o", tmp_path / "r"]
+    code, out, said = vlact("recognize", film, *given, "--names", "drop, spin", "--json")
+    assert code == 0, said
+    rows = pd.DataFrame(json.loads(out))
+    assert rows["score"].tolist() == model.predict(film, ["drop", "spin"])["score"].tolist()
+    assert "names must be two or more" in vlact("recognize", film, *given)[2]
+
+    shape = LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
+    recipe = {"window": 16, "pre_nms_topk": 20, "nms": {"sigma": 0.5, "max_seg_num": 5}}
+    inside = ActionFormer(shape).eval(), ["drop", "spin"], Clock(0.25), recipe
+    model = localizer(eye, Localiser(*inside, torch.zeros(32), torch.ones(32)), fps=8.0, stride=2)
+    model.save_pretrained(tmp_path / "localizer")
+    given = ["--model", tmp_path / "localizer", "-o", tmp_path / "l"]
+    code, out, said = vlact("localize", film, *given, "--threshold", 0, "--json")
+    assert code == 0, said
+    best = max(json.loads(out)["segments"], key=lambda s: s["score"])
+    assert best["score"] == pytest.approx(model.predict(film)["score"].max())
+    assert "expected one of ('ActionRecognizer'" in vlact("recognize", film, *given)[2]
+
+
 def test_captions_are_written_on_the_frames_of_their_segment_only(toy, tmp_path):
     segments = pd.DataFrame({"start_s": [2.0], "end_s": [4.0], "label": "x", "score": 1.0})
     black = np.full((48, 96, 128, 3), 90, np.uint8)
