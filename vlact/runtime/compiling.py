@@ -39,7 +39,7 @@ def compiled(function):
     if numba is None:
 
         def absent(*given):
-            raise ModuleNotFoundError(lacking("numba", function.__name__), name="numba")
+            raise ModuleNotFoundError(lacking("vlact.models.nms", "numba"), name="numba")
 
         return absent
     options = {"error_model": "numpy"}

@@ -45,9 +45,10 @@ def extra_of(module: str | None) -> str:
     return next((extra for extra, modules in EXTRAS.items() if top in modules), "")
 
 
-def lacking(module: str, what: str) -> str:
-    """The line that says what is missing for `what`."""
-    return f"{what} needs {module}: pip install 'vlact[{extra_of(module)}]'"
+def lacking(what: str, *modules: str) -> str:
+    """The line that says which modules are missing for `what`, and which extras bring them."""
+    extras = ",".join(dict.fromkeys(extra_of(m) for m in modules))
+    return f"{what} needs {', '.join(modules)}: pip install 'vlact[{extras}]'"
 
 
 @contextmanager
@@ -66,4 +67,4 @@ def needs(what: str) -> Iterator[None]:
         if not extra_of(error.name) or str(error).startswith(what):
             raise
         top = error.name.split(".")[0]
-        raise ModuleNotFoundError(lacking(top, what), name=top) from None
+        raise ModuleNotFoundError(lacking(what, top), name=top) from None

@@ -39,7 +39,7 @@ NEEDS = {  # modules that a command imports beyond the core
     "doctor": (),
     "score": (),
     "transfer": (),
-    "features": ("av", "safetensors", "transformers", "open_clip", "matplotlib"),
+    "features": ("av", "safetensors", "transformers", "open_clip"),
     "localize": ("av", "safetensors", "transformers", "numba", "huggingface_hub", "matplotlib"),
     "recognize": ("av", "safetensors", "transformers", "huggingface_hub"),
     "srt": ("av", "open_clip"),
@@ -139,6 +139,11 @@ def films_of(names: list[str], where: Path | None) -> dict[str, Path]:
     return out
 
 
+def absent_of(command: str) -> list[str]:
+    """Modules that a command imports and that are not installed."""
+    return [m for m in NEEDS.get(command, ()) if importlib.util.find_spec(m) is None]
+
+
 # One's own data
 @app.command()
 def score(
@@ -214,10 +219,8 @@ def check(
     again = set(same["row"])
     over = [r for r in ordered[ordered["start_s"] < before].itertuples() if r.row not in again]
     problems += [("overlaps its own class", r) for r in over]
-    rows = [
-        {"what": what, "video": r.video, "start_s": r.start_s, "end_s": r.end_s, "label": r.label}
-        for what, r in problems
-    ]
+    columns = ["video", "start_s", "end_s", "label"]
+    rows = [{"what": what, **{c: getattr(r, c) for c in columns}} for what, r in problems]
     plain = {
         x: "".join(unicodedata.normalize("NFKC", str(x)).casefold().split()).replace("_", "")
         for x in table["label"].unique()
@@ -228,7 +231,7 @@ def check(
     counts = table.groupby("label").agg(segments=("video", "size"), videos=("video", "nunique"))
     length = (table["end_s"] - table["start_s"]).groupby(table["label"]).median()
     out, counts = folder(out), counts.assign(median_s=length.round(2)).reset_index()
-    found = pd.DataFrame(rows, columns=["what", "video", "start_s", "end_s", "label"])
+    found = pd.DataFrame(rows, columns=["what", *columns])
     found.to_csv(out / "problems.csv", index=False)
     counts.to_csv(out / "classes.csv", index=False)
     kinds = found["what"].value_counts().to_dict()
@@ -241,7 +244,12 @@ def check(
         "parts": parts,
         "problems": kinds,
     }
-    text = "\n".join([", ".join(f"{k} {v}" for k, v in result.items()), found.head(20).to_string()])
+    text = "\n".join(
+        [
+            ", ".join(f"{k} {v}" for k, v in result.items()),
+            found.head(20).to_string() if rows else "no problem found",
+        ]
+    )
     end(result, text, as_json, out, f"open {out / 'problems.csv'}")
     raise typer.Exit(1 if rows else 0)
 
@@ -259,16 +267,19 @@ def features(
     """Features in time of whole videos, by a vlact encoder, open_clip, or one of your own.
 
     Your own is a class in FILE.py with two methods: describe() gives {"num_frames": T,
-    "image_size": pixels}, encode(clips) turns uint8 clips (B, T, H, W, 3) into (B, D) numbers. Its
-    name and --options are written to features.json beside the features.
+    "image_size": pixels}, encode(clips) turns uint8 clips (B, T, H, W, 3) into (B, D) numbers.
+    Its name and --options are written to features.json beside the features.
     """
     from safetensors.torch import save_file
 
     from vlact.runtime.jobs import track, write_whole
     from vlact.training.features import extract
+    from vlact.video import probe
 
     model, note = inputs.read_encoder(encoder, inputs.read_options(options))
     paths = films(videos)
+    for path in paths:  # a broken one is said before the long work
+        probe(path)
     if len({p.stem for p in paths}) < len(paths):
         raise ValueError("two videos have one name; features are kept by it, rename one")
     found = {
@@ -365,9 +376,9 @@ def train_localizer(
         features=str(work / "features.safetensors"),
         truth=str(work / "truth.parquet"),
         durations={k: {v: lasts[v] for v in vs} for k, vs in listed.items()},
+        config={"feature_dim": dim, "classes": len(classes), **shape},
         classes=classes,
         clock=clock,
-        config={"feature_dim": dim, "classes": len(classes), **shape},
         recipe=recipe,
         seed=seed,
         out=str(out / "localizer"),
@@ -378,15 +389,9 @@ def train_localizer(
     shutil.rmtree(work)
     activitynet.write_results(detections, out / "detections.json")
     (out / "features.json").write_text(json.dumps(note | clock, indent=1) + "\n")
-    made = own.score(
-        parts[test],
-        detections,
-        tious=thresholds(tious),
-        durations=lasts,
-        resamples=resamples,
-        title=f"{kind} on {truth.name}",
-        invalid="drop",
-    )
+    options = {"tious": thresholds(tious), "resamples": resamples, "invalid": "drop"}
+    title = f"{kind} on {truth.name}"
+    made = own.score(parts[test], detections, durations=lasts, title=title, **options)
     if unseen:
         made.notes.insert(0, f"Only in the test part, never found: {', '.join(map(str, unseen))}.")
     own.write(made, out, films_of(list(made.lanes), videos))
@@ -579,8 +584,7 @@ def srt(
     there = sorted(p.name for p in clips.iterdir() if p.is_dir())
     if not there or (odd := [n for n in there if n not in classes]):
         raise ValueError(
-            f"{clips}: expected folders named like classes {classes}; got "
-            f"{odd if there else 'none'}"
+            f"{clips}: expected folders named like {classes}; got {odd if there else 'none'}"
         )
     todo = [(p, classes.index(n)) for n in there for p in films([clips / n])]
     eye, _ = inputs.read_encoder(f"open_clip:{model}:{weights}")
@@ -660,15 +664,13 @@ def doctor(
 
         raise typer.Exit(every([profile]))
     place = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    where = f"checkout {ROOT}" if CHECKOUT else "no checkout (installed from a wheel)"
     python = sys.version.split()[0]
-    here = f"vlact {__version__}, Python {python}, torch {torch.__version__}, {place}, "
-    here += f"checkout {ROOT}" if CHECKOUT else "no checkout (installed from a wheel)"
+    here = f"vlact {__version__}, Python {python}, torch {torch.__version__}, {place}, {where}"
     ready, missing = [], {}
-    for name, modules in sorted(NEEDS.items()):
-        lacks = [m for m in modules if importlib.util.find_spec(m) is None]
-        if lacks:
-            extras = ",".join(dict.fromkeys(extra_of(m) for m in lacks))
-            missing[name] = f"{', '.join(lacks)}: pip install 'vlact[{extras}]'"
+    for name in sorted(NEEDS):
+        if absent := absent_of(name):
+            missing[name] = lacking(name, *absent).removeprefix(f"{name} needs ")
         elif name in ("repro", "verify", "site") and not CHECKOUT:
             missing[name] = "a checkout of the repository"
         else:
@@ -676,19 +678,14 @@ def doctor(
     lines = [here, f"runs now   {', '.join(ready)}"]
     lines += [f"lacking    {name}: {what}" for name, what in missing.items()]
     needed = _data_of(profile, chosen) if importlib.util.find_spec("huggingface_hub") else {}
-    lines += [
-        f"{profile:10} {use}: {n - len(lack)} of {n} there"
-        + (f"; not {', '.join(lack[:3])}" if lack else "")
-        + (" .." if len(lack) > 3 else "")
-        for use, (n, lack) in needed.items()
-    ]
+    for use, (count, lack) in needed.items():
+        some = ", ".join(lack[:3]) + " .." * (len(lack) > 3)
+        tail = f"; not {some}" * bool(lack)
+        lines.append(f"{profile:10} {use}: {count - len(lack)} of {count} there{tail}")
     result = {"here": here, "runs": ready, "lacking": missing, profile: needed}
     print(json.dumps(result, indent=1) if as_json else "\n".join(lines))
     if not as_json:
-        print(
-            f"nothing written; vlact doctor --profile {profile} --full says where to get what "
-            "is not there"
-        )
+        print(f"nothing written; `vlact doctor --profile {profile} --full` says where to get it")
 
 
 def _data_of(profile: str, chosen) -> dict[str, tuple[int, list[str]]]:
@@ -730,7 +727,6 @@ def repro(profile: Profile = "mini", force: Annotated[bool, typer.Option("--forc
     """Every table and figure of a profile (in a checkout)."""
     in_checkout("repro")
     run("vlact.tools.pipeline", "repro", profile, *(["-f"] if force else []))
-    print(f"written: {ROOT / 'figures' / profile}; look at it with `vlact site {profile}`")
 
 
 @app.command()
@@ -773,14 +769,16 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if isinstance(error, ModuleNotFoundError) and extra_of(error.name):
             command = next((a for a in arguments if a in NEEDS), "this")
-            line, code = lacking(error.name.split(".")[0], f"vlact {command}"), 2
+            absent = absent_of(command) or [error.name.split(".")[0]]
+            line, code = lacking(f"vlact {command}", *absent), 2
         elif isinstance(error, OSError) and error.strerror and error.filename:
             line, code = f"{error.filename}: {error.strerror}", 2
         elif isinstance(error, ValueError | OSError):
             line, code = " ".join(str(error).split()), 2
         else:
             line, code = f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1
-        print(f"vlact: {line}", file=sys.stderr)
+        end_bar = "\n" if sys.stderr.isatty() else ""
+        print(f"{end_bar}vlact: {line}", file=sys.stderr)
         raise SystemExit(code) from None
 
 

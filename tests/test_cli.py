@@ -1,0 +1,343 @@
+"""The command line, as a user types it, on files made here."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vlact import ROOT, video
+from vlact.report import own
+from vlact.tools import cli, cli_inputs
+
+NASTY = "<img src=x onerror=alert(1)>"
+ENCODER = """
+class Colour:
+    def __init__(self, scale=1.0):
+        self.scale = scale
+    def describe(self):
+        return {"num_frames": 2, "image_size": 16}
+    def encode(self, clips):
+        return clips.mean((1, 2, 3)) * self.scale / 255
+"""
+
+
+@pytest.fixture
+def vlact(capsys, monkeypatch):
+    """Runs a command: exit code, stdout, stderr."""
+    monkeypatch.setenv("VLACT_PROGRESS", "lines")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(a) for a in arguments])
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Six films whose colour is their action, their truth, an encoder that sees colours."""
+    folder, database = tmp_path_factory.mktemp("toy"), {}
+    (folder / "films").mkdir()
+    for i in range(6):
+        frames, notes = np.full((96, 48, 64, 3), 40, np.uint8), []
+        for k in range(3):
+            start, colour = 32 * k + 4, (i + k) % 2
+            frames[start : start + 20, :, :, colour] = 220
+            label = ("red", "green")[colour]
+            notes.append({"segment": [start / 8, (start + 20) / 8], "label": label})
+        notes += [{"segment": [0, 1], "label": NASTY}] * (i == 5)
+        video.write(folder / "films" / f"v{i}.mp4", frames, 8)
+        part = "train" if i < 4 else "test"
+        database[f"v{i}"] = {"subset": part, "duration": 12.0, "annotations": notes}
+    (folder / "truth.json").write_text(json.dumps({"database": database}))
+    (folder / "mine.py").write_text(ENCODER)
+    return folder
+
+
+def results(folder, rows) -> Path:
+    """A results file with these `video, start_s, end_s, label, score`."""
+    out = {}
+    for name, start, stop, label, score in rows:
+        out.setdefault(name, []).append({"segment": [start, stop], "label": label, "score": score})
+    (folder / "results.json").write_text(json.dumps({"results": out}))
+    return folder / "results.json"
+
+
+# Score and its report
+def test_score_gives_known_numbers_by_both_protocols_and_one_safe_page(vlact, toy, tmp_path):
+    rows = [("v4", 0.5, 3.0, "red", 0.9), ("v4", 8.5, 11.0, "red", 0.8)]
+    rows += [("v5", 4.5, 7.0, "green", 0.7), ("v5", 0.5, 3.0, "green", 0.6)]
+    given = results(tmp_path, rows)
+    code, out, _ = vlact("score", given, toy / "truth.json", "-o", tmp_path / "s", "--resamples", 8,
+                         "--videos", toy / "films", "--json")  # fmt: skip
+    found = json.loads(out)
+    # red: v4 has two and both are found, v5 has one, which is not: 2 of 3, nothing wrong
+    table = pd.read_csv(tmp_path / "s" / "classes.csv").query("tiou == 0.5")
+    ap = table[table["protocol"] == "activitynet"].set_index("label")["ap"]
+    assert code == 0 and ap[NASTY] == 0 and ap["red"] == pytest.approx(2 / 3, abs=1e-6)
+    mean = found["activitynet"]["mAP@0.50"]
+    assert mean["value"] == pytest.approx(ap.mean(), abs=1e-6)
+    assert mean["low"] <= mean["value"] <= mean["high"] and "thumos14" in found
+    videos = pd.read_csv(tmp_path / "s" / "videos.csv")
+    assert videos["video"].tolist() == ["v5", "v4"] and videos["f1"].is_monotonic_increasing
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert "default-src 'none'" in page and "<script" not in page and NASTY not in page
+    assert "&lt;img src=x" in page and page.count("data:video/mp4;base64,") == 2
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
+
+
+def test_clips_of_the_page_are_small_short_and_end_when_it_is_full(toy, tmp_path, monkeypatch):
+    import io
+
+    import av
+
+    frames = np.zeros((80, 120, 640, 3), np.uint8)
+    video.write(tmp_path / "long.mp4", frames, 2)  # 40 s
+    data, end_s = own.clip(tmp_path / "long.mp4", 5.0)
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.pix_fmt) == (320, 60, "yuv420p")
+        assert float(container.duration / av.time_base) == pytest.approx(30, abs=0.6)
+    assert end_s == 35
+    monkeypatch.setattr(own, "BYTES", 10)
+    table = pd.DataFrame(
+        {"video": ["long.mp4"], "start_s": 1.0, "end_s": 2.0, "label": "a", "score": 1}
+    )
+    made = own.detected(table, {"long.mp4": 40.0}, "t")
+    page = own.page(made, tmp_path, {"long.mp4": tmp_path / "long.mp4"})
+    assert "base64" not in page and '<a href="long.mp4">' in page
+
+
+def test_interval_narrows_to_the_value_where_every_video_is_alike(tmp_path):
+    rows = [(f"v{i}", 0.0, 2.0, "a") for i in range(6)]
+    truth = pd.DataFrame(rows, columns=cli_inputs.SEGMENT)
+    options = {"tious": (0.5,), "durations": {v: 4.0 for v, *_ in rows}, "resamples": 10}
+    made = own.score(truth, truth.assign(score=1.0), **options)
+    table = made.tables["scores"]
+    assert (table[["value", "low", "high"]] == 1).all(axis=None)
+    assert made.tables["confusion"].set_index("truth").loc["a", "a"] == 6
+
+
+def test_confusion_says_what_an_instance_is_taken_for():
+    truth = pd.DataFrame(
+        [("v", 0, 2, "a"), ("v", 4, 6, "b"), ("v", 8, 9, "b")], columns=cli_inputs.SEGMENT
+    )
+    found = pd.DataFrame(
+        [("v", 0, 2, "b", 0.9), ("v", 4, 6, "b", 0.8)], columns=[*cli_inputs.SEGMENT, "score"]
+    )
+    made = own.score(truth, found, tious=(0.5,), durations={"v": 9.0}, resamples=0)
+    table = made.tables["confusion"].set_index("truth")
+    assert table.loc["a"].to_dict() == {"b": 1, "nothing": 0}
+    assert table.loc["b"].to_dict() == {"b": 1, "nothing": 1}
+
+
+# Layouts
+def test_every_layout_of_truth_is_told_by_its_content(tmp_path):
+    files = {
+        "a.json": '{"database": {"x": {"subset": "test", "annotations": '
+        '[{"segment": [0, 1], "label": "run"}]}}}',
+        "r.json": '{"x": {"annotations": [{"segment": [0, 1], "class": "run"}]}}',
+        "b.json": '{"v_x": {"duration_second": 3, '
+        '"annotations": [{"segment": [0, 1], "label": "run"}]}}',
+        "video_info_new.csv": "video,subset\nv_x,validation\n",
+        "g.csv": "video,type,start,end\nx,run,0,1\n",
+        "h.csv": "video-name,t-init,t-end,label-idx\nx,0,1,0\nx,2,3,-1\n",
+        "t.csv": "video-name,t-start,t-end,action-label,video-duration,temporal-region-label\n"
+        "x,0,1,run,3,Action\n",
+        "e.csv": "video_id,start_timestamp,stop_timestamp,verb_class,noun_class\n"
+        "P1_x,00:00:00,00:00:01,3,4\n",
+        "o.csv": "video,start_s,end_s,label\nx,0,1,run\n",
+        "Run_test.txt": "x 0 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    layouts = {"a.json": "ActivityNet", "r.json": "RTD-Net", "b.json": "BMN", "g.csv": "G-TAD"}
+    layouts |= {"h.csv": "G-TAD", "t.csv": "TSP", "e.csv": "EPIC-Kitchens", "o.csv": "csv"}
+    for name, layout in layouts.items():
+        found = cli_inputs.read_truth(tmp_path / name)
+        assert found.layout == layout and len(found.table) == 1, name
+        assert found.table.loc[0, ["start_s", "end_s"]].tolist() == [0, 1], name
+    assert len(cli_inputs.read_truth(tmp_path / "h.csv").ambiguous) == 1
+    assert cli_inputs.read_truth(tmp_path).layout == "THUMOS14 text files"
+
+
+# Check
+def test_check_names_every_kind_of_problem(vlact, tmp_path):
+    rows = ["a,0,2,run", "a,1,3,run", "a,5,5,run", "a,0,2,run", "a,6,7,Run"]
+    rows = ["video,start_s,end_s,label,duration_s", *(f"{r},10" for r in rows), "b,8,12,jump,10"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    code, out, _ = vlact("check", tmp_path / "t.csv", "-o", tmp_path / "c", "--json")
+    assert code == 1
+    assert json.loads(out)["problems"] == {
+        "no length": 1,
+        "beyond the end": 1,
+        "there twice": 1,
+        "overlaps its own class": 1,
+        "spelt differently": 1,
+    }
+    (tmp_path / "good.csv").write_text("video,start_s,end_s,label\na,0,2,run\na,3,4,run\n")
+    assert vlact("check", tmp_path / "good.csv", "-o", tmp_path / "c")[0] == 0
+
+
+# From videos to a localizer and back
+def test_features_train_and_localize_with_an_encoder_of_ones_own(vlact, toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(toy)  # the encoder's file is named as the user types it
+    seen, model = tmp_path / "seen", tmp_path / "model"
+    mine = ["--encoder", "mine.py:Colour", "--options", '{"scale": 2}', "--stride", 2]
+    code, *_ = vlact("features", "films", *mine, "-o", seen)
+    note = json.loads((seen / "features.json").read_text())
+    assert code == 0 and note["options"] == {"scale": 2} and note["videos"]["v0"] == [48, 3]
+    few = ["--profile", "smoke", "--epochs", 2, "--resamples", 0]
+    code, out, said = vlact("train-localizer", "truth.json", seen, "-o", model, *few, "--json")
+    found = json.loads(out)
+    assert code == 0, said
+    assert found["classes"] == ["green", "red"] and found["only in the test part"] == [NASTY]
+    assert 0 <= found["activitynet"]["mAP"]["value"] <= 1 and not (model / "work").exists()
+    refused = vlact("localize", "films/v5.mp4", "--model", model, "-o", tmp_path / "l")
+    assert refused[0] == 2 and "pass --encoder mine.py:Colour" in refused[2]
+    code, out, _ = vlact("localize", "films/v5.mp4", "--model", model, "-o", tmp_path / "l",
+                         "--encoder", "mine.py:Colour", "--json")  # fmt: skip
+    shown = json.loads(out)["segments"]
+    assert code == 0 and shown and {s["label"] for s in shown} <= {"green", "red"}
+    kept = json.loads((tmp_path / "l" / "segments.json").read_text())["results"]["v5.mp4"]
+    assert max(s["score"] for s in kept) == pytest.approx(max(s["score"] for s in shown))
+    assert (tmp_path / "l" / "timeline.png").stat().st_size > 1000
+    assert len(video.probe(tmp_path / "l" / "captioned.mp4").times) == 96
+    assert "data:video/mp4" in (tmp_path / "l" / "report.html").read_text()
+
+
+def test_models_of_the_hub_recognize_and_localize(vlact, toy, tmp_path):
+    import torch
+
+    from vlact import hub
+    from vlact.models.actionformer import ActionFormer, LocalizerConfig
+    from vlact.models.dual import DualConfig, DualEncoder
+    from vlact.papers.actionvlm.localizing import Clock, Localiser
+
+    torch.manual_seed(0)
+    recognizer, localizer = (
+        next(getattr(hub, name) for name in names if hasattr(hub, name))
+        for names in (("ActionRecognizer", "Namer"), ("ActionLocalizer", "Finder"))
+    )
+    eye = DualEncoder(DualConfig(32, 16, 4, 32, 1, 2, 16, 384, "mean"))
+    model, film = recognizer(eye), toy / "films" / "v0.mp4"
+    model.save_pretrained(tmp_path / "recognizer")
+    given = ["--model", tmp_path / "recognizer", "-o", tmp_path / "r"]
+    code, out, said = vlact("recognize", film, *given, "--names", "drop, spin", "--json")
+    assert code == 0, said
+    rows = pd.DataFrame(json.loads(out))
+    assert rows["score"].tolist() == model.predict(film, ["drop", "spin"])["score"].tolist()
+    assert "names must be two or more" in vlact("recognize", film, *given)[2]
+
+    shape = LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
+    recipe = {"window": 16, "pre_nms_topk": 20, "nms": {"sigma": 0.5, "max_seg_num": 5}}
+    inside = ActionFormer(shape).eval(), ["drop", "spin"], Clock(0.25), recipe
+    model = localizer(eye, Localiser(*inside, torch.zeros(32), torch.ones(32)), fps=8.0, stride=2)
+    model.save_pretrained(tmp_path / "localizer")
+    given = ["--model", tmp_path / "localizer", "-o", tmp_path / "l"]
+    code, out, said = vlact("localize", film, *given, "--threshold", 0, "--json")
+    assert code == 0, said
+    best = max(json.loads(out)["segments"], key=lambda s: s["score"])
+    assert best["score"] == pytest.approx(model.predict(film)["score"].max())
+    assert "expected one of ('ActionRecognizer'" in vlact("recognize", film, *given)[2]
+
+
+def test_captions_are_written_on_the_frames_of_their_segment_only(toy, tmp_path):
+    segments = pd.DataFrame({"start_s": [2.0], "end_s": [4.0], "label": "x", "score": 1.0})
+    black = np.full((48, 96, 128, 3), 90, np.uint8)
+    video.write(tmp_path / "in.mp4", black, 8)
+    own.captioned(tmp_path / "in.mp4", segments, tmp_path / "out.mp4")
+    frames = video.read(tmp_path / "out.mp4", range(48)).astype(int)
+    changed = np.abs(frames - 90).max(axis=(1, 2, 3)) > 40
+    assert np.flatnonzero(changed).tolist() == list(range(16, 32))
+
+
+# Synonyms and contexts
+def test_srt_of_a_local_checkpoint_equals_the_test_by_hand(vlact, toy, tmp_path):
+    import open_clip
+    import torch
+
+    small = {"width": 32, "layers": 1}
+    eye = small | {"image_size": 32, "patch_size": 16, "head_width": 16}
+    words = small | {"context_length": 77, "vocab_size": 49408, "heads": 2}
+    shape = {"embed_dim": 16, "vision_cfg": eye, "text_cfg": words}
+    (tmp_path / "tiny-test-clip.json").write_text(json.dumps(shape))
+    open_clip.add_model_config(tmp_path)
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model("tiny-test-clip").state_dict(), tmp_path / "w.pt")
+    for i, name in enumerate(("red", "green")):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        (tmp_path / "clips" / name / "c.mp4").write_bytes(
+            (toy / "films" / f"v{i}.mp4").read_bytes()
+        )
+    names = {"red": ["red", "scarlet"], "green": ["green", "lime"]}
+    (tmp_path / "n.json").write_text(json.dumps(names))
+    given = ["srt", tmp_path / "clips", "--model", "tiny-test-clip", "--weights", tmp_path / "w.pt"]
+    code, out, said = vlact(*given, "--names", tmp_path / "n.json", "-o", tmp_path / "o", "--json")
+    assert code == 0, said
+    row = json.loads(out)
+    assert row["clips"] == 2 and row["overlap"] == 0
+    assert row["srt_acc_mean"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+    (tmp_path / "clips" / "blue").mkdir()
+    refused = vlact(*given, "--names", tmp_path / "n.json", "-o", tmp_path / "o")
+    assert refused[0] == 2 and "got ['blue']" in refused[2]
+    given[-1] = "none"  # random weights are never scored
+    random = vlact(*given, "--names", tmp_path / "n.json")
+    assert random[0] == 2
+
+
+def test_transfer_counts_known_and_unknown_contexts(vlact, tmp_path):
+    rows = ["a,a,1,1", "a,b,1,1", "a,a,2,1", "a,b,2,1", "a,b,2,1", "a,b,2,1"]
+    (tmp_path / "c.csv").write_text("label,predicted,set,trained_on\n" + "\n".join(rows) + "\n")
+    code, out, _ = vlact("transfer", tmp_path / "c.csv", "-o", tmp_path / "o", "--json")
+    (row,) = json.loads(out)
+    assert code == 0 and (row["known"], row["unknown"], row["d_abs"]) == (50, 25, 25)
+
+
+# Bad input and the project's own folders
+@pytest.mark.parametrize("arguments, says", [
+    (["score", "nope.json", "truth.json"], "nope.json: No such file"),
+    (["score", "truth.json", "truth.json"], 'expected {"results"'),
+    (["score", "r.csv", "truth.json"], "missing columns ['score']"),
+    (["check", "bad.csv"], "missing columns"),
+    (["features", "broken.mp4", "--encoder", "mine.py:Colour"], "broken.mp4"),
+    (["features", "films", "--encoder", "mine.py:Other"], "no class 'Other'"),
+    (["features", "films", "--encoder", "mine.py:Colour", "--options", "["], "a JSON object"),
+    (["localize", "films/v0.mp4", "--model", "films"], "a folder that save_pretrained wrote"),
+    (["train-localizer", "truth.json", "films"], "pass --step-s"),
+    (["transfer", "bad.csv"], "missing columns"),
+    (["recognize", "films", "--model", "films"], "expected a folder that save_pretrained wrote"),
+])  # fmt: skip
+def test_bad_input_ends_with_one_line_and_exit_code_2(vlact, toy, monkeypatch, arguments, says):
+    monkeypatch.chdir(toy)
+    (toy / "bad.csv").write_text("video,when\na,1\n")
+    (toy / "r.csv").write_text("video,start_s,end_s,label\nv4,0,1,red\n")
+    (toy / "broken.mp4").write_bytes(b"no video at all")
+    code, out, said = vlact(*arguments)
+    assert code == 2 and out == "" and says in said
+    assert said.startswith("vlact: ") and said.count("\n") == 1 and "Traceback" not in said
+
+
+def test_debug_shows_the_traceback(toy):
+    with pytest.raises(FileNotFoundError):
+        cli.main(["score", "nope.json", str(toy / "truth.json"), "--debug"])
+
+
+def test_nothing_is_written_among_committed_results(vlact, toy, tmp_path):
+    given = results(tmp_path, [("v4", 0.5, 3.0, "red", 0.9)])
+    out = ROOT / "figures" / "mine"
+    code, _, said = vlact("score", given, toy / "truth.json", "-o", out, "--resamples", 0)
+    assert code == 2 and "the project's own" in said and not out.exists()
+
+
+def test_every_command_has_help_and_is_known_to_doctor(vlact):
+    commands = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
+    assert commands == set(cli.NEEDS)
+    for command in commands:
+        code, out, _ = vlact(command, "--help")
+        assert code == 0 and "Usage" in out
+    assert vlact("--version")[1].startswith("vlact ")
