@@ -296,7 +296,10 @@ def test_adapters_start_from_what_clip_sees(start):
     clips = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8)
     seen = FrameEncoder.load(start[0])(clips)
     torch.testing.assert_close(
-        made("FROSTER", start).method.encode(made("FROSTER", start).method.frozen_features(clips))["video"], seen
+        made("FROSTER", start).method.encode(made("FROSTER", start).method.frozen_features(clips))[
+            "video"
+        ],
+        seen,
     )
     aim = made("AIM", start)
     tower = aim.clip
