@@ -50,6 +50,24 @@ def test_what_users_wrote_still_runs():
     assert "<string>:6: DeprecationWarning: vlact.hub.Namer is now" in done.stderr
 
 
+def test_a_command_that_users_typed_still_runs():
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-m", "vlact.site", "nosuch"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    new = subprocess.run(
+        [sys.executable, "-m", "vlact.report.site", "nosuch"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == new.returncode == 1
+    assert "vlact.site is now vlact.report.site" in done.stderr
+    assert new.stderr and new.stderr in done.stderr
+
+
 def test_other_names_are_still_errors():
     with pytest.raises(ModuleNotFoundError, match="No module named 'vlact.nothing'"):
         importlib.import_module("vlact.nothing")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 
 MODULES = {
     "vlact.across": "vlact.papers.across",
@@ -79,6 +80,11 @@ class Moved(MetaPathFinder, Loader):
 
     def exec_module(self, module) -> None:
         module.__spec__ = self.own  # it ran under its new name
+
+    def get_code(self, name: str):
+        """What `python -m` runs."""
+        _warn(name, MODULES[name])
+        return find_spec(MODULES[name]).loader.get_code(MODULES[name])
 
 
 def names_of(module: str) -> Callable[[str], object]:

@@ -6,7 +6,6 @@ model must get every weight it has, or the error lists what is missing and what 
 """
 
 import functools
-import pickle
 import re
 import zipfile
 from collections.abc import Callable
@@ -20,6 +19,8 @@ from torch.nn.functional import interpolate
 from vlact.models.files import BROKEN, fill
 
 Rules = list[tuple[str, str]]
+# what torch raises of a pickle with other things in it; the module of that name is not for use here
+UnpicklingError = torch.serialization.pickle.UnpicklingError
 WRAPPINGS = ("model_state", "state_dict", "model", "module")  # of weights in a training checkpoint
 DAMAGED = (  # what readers raise of a file that is cut short, or of another kind
     EOFError,
@@ -29,7 +30,7 @@ DAMAGED = (  # what readers raise of a file that is cut short, or of another kin
     TypeError,
     ValueError,
     AttributeError,
-    pickle.UnpicklingError,
+    UnpicklingError,
     zipfile.BadZipFile,
 )
 
@@ -52,7 +53,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
         content = _content(path)
     except DAMAGED as error:
         # what torch says of a pickle ends in advice to run it
-        why = "other things in it" if isinstance(error, pickle.UnpicklingError) else str(error)
+        why = "other things in it" if isinstance(error, UnpicklingError) else str(error)
         raise ValueError(
             f"{path}: expected a whole file of tensors and plain containers; {why}"
         ) from error
