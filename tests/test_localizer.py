@@ -18,7 +18,9 @@ CONFIG = LocalizerConfig(feature_dim=6, classes=3, dim=16, heads=2, embeds=1, st
 
 def scene(seed, n=6, length=64):
     rng = np.random.default_rng(seed)
-    start = rng.integers(0, 8 * (length - 4), n) / 8  # exact in single precision, so that borders are the same in both
+    start = (
+        rng.integers(0, 8 * (length - 4), n) / 8
+    )  # exact in single precision, so that borders are the same in both
     segments = np.stack([start, np.minimum(start + rng.integers(8, 240, n) / 8, length)], 1)
     segments[1] = segments[0]  # two classes at one place
     return torch.tensor(segments, dtype=torch.float32), torch.tensor(rng.integers(0, 5, n))
@@ -30,7 +32,9 @@ def scene(seed, n=6, length=64):
 def test_targets_equal_the_loop(seed, radius):
     at, (segments, labels) = points(64, 4), scene(seed)
     target, offset, owner = assign(at, segments, labels, 5, radius)
-    rows = list(zip(at.t.tolist(), at.low.tolist(), at.high.tolist(), at.stride.tolist(), strict=True))
+    rows = list(
+        zip(at.t.tolist(), at.low.tolist(), at.high.tolist(), at.stride.tolist(), strict=True)
+    )
     wanted = slow.assign(rows, segments.tolist(), labels.tolist(), 5, radius)
     assert (owner >= 0).any()
     for p, (classes, distances, who) in enumerate(wanted):
@@ -40,13 +44,19 @@ def test_targets_equal_the_loop(seed, radius):
 
 
 def test_nothing_to_find_makes_every_point_negative():
-    target, offset, owner = assign(points(16, 2), torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), 3)
+    target, offset, owner = assign(
+        points(16, 2), torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), 3
+    )
     assert target.shape == (24, 3) and not target.any() and not offset.any() and (owner == -1).all()
 
 
 def test_points_stand_at_multiples_of_their_stride():
     at = points(8, 3)
-    assert at.t.tolist() == [*range(8), 0, 2, 4, 6, 0, 4] and at.stride.unique().tolist() == [1, 2, 4]
+    assert at.t.tolist() == [*range(8), 0, 2, 4, 6, 0, 4] and at.stride.unique().tolist() == [
+        1,
+        2,
+        4,
+    ]
     assert (at.low[0], at.high[0]) == RANGES[0]
     with pytest.raises(ValueError, match="multiple of 4 for 3 levels; got 6"):
         points(6, 3)
@@ -57,15 +67,23 @@ def test_points_stand_at_multiples_of_their_stride():
 def test_losses_equal_the_formulas_in_value_and_gradient():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 7, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    distances = (torch.rand(2, 7, 2, generator=generator, dtype=torch.float64) + 0.1).requires_grad_()
+    distances = (
+        torch.rand(2, 7, 2, generator=generator, dtype=torch.float64) + 0.1
+    ).requires_grad_()
     target = (torch.rand(2, 7, 3, generator=generator) < 0.3).double()
     offset = torch.rand(2, 7, 2, generator=generator, dtype=torch.float64) + 0.1
     valid = torch.rand(2, 7, generator=generator) < 0.8
 
     def oracle():
-        cls = sum(slow.focal(logits[b, p, c].item(), target[b, p, c].item()) for b, p in valid.nonzero().tolist() for c in range(3))
+        cls = sum(
+            slow.focal(logits[b, p, c].item(), target[b, p, c].item())
+            for b, p in valid.nonzero().tolist()
+            for c in range(3)
+        )
         pos = [(b, p) for b, p in valid.nonzero().tolist() if target[b, p].any()]
-        return cls / 4, sum(slow.diou(distances[b, p].tolist(), offset[b, p].tolist()) for b, p in pos) / 4
+        return cls / 4, sum(
+            slow.diou(distances[b, p].tolist(), offset[b, p].tolist()) for b, p in pos
+        ) / 4
 
     found = detection_loss(logits, distances, target, offset, valid, 4.0)
     assert (found["cls"].item(), found["reg"].item()) == pytest.approx(oracle(), rel=1e-9)
@@ -83,14 +101,30 @@ def test_losses_equal_the_formulas_in_value_and_gradient():
 
 def test_diou_is_zero_for_the_right_segment_and_focal_small_for_the_sure_and_right():
     assert diou(torch.tensor([2.0, 3.0]), torch.tensor([2.0, 3.0])).item() == 0
-    assert focal(torch.tensor([8.0]), torch.tensor([1.0])).item() < 1e-8 < focal(torch.tensor([-8.0]), torch.tensor([1.0])).item()
+    assert (
+        focal(torch.tensor([8.0]), torch.tensor([1.0])).item()
+        < 1e-8
+        < focal(torch.tensor([-8.0]), torch.tensor([1.0])).item()
+    )
 
 
 # ActionFormer, TriDet
 def make(kind, **more):
     torch.manual_seed(0)
-    shape = {"feature_dim": 6, "classes": 3, "dim": 16, "heads": 2, "embeds": 1, "stems": 1, "levels": 3} | more
-    kinds = {"actionformer": (ActionFormer, LocalizerConfig), "tridet": (TriDet, TriDetConfig), "dyfadet": (DyFADet, DyFADetConfig)}
+    shape = {
+        "feature_dim": 6,
+        "classes": 3,
+        "dim": 16,
+        "heads": 2,
+        "embeds": 1,
+        "stems": 1,
+        "levels": 3,
+    } | more
+    kinds = {
+        "actionformer": (ActionFormer, LocalizerConfig),
+        "tridet": (TriDet, TriDetConfig),
+        "dyfadet": (DyFADet, DyFADetConfig),
+    }
     model, config = kinds[kind]
     return model(config(**shape, **({"bins": 4} if kind == "tridet" else {}))).eval()
 
@@ -111,8 +145,14 @@ def test_padding_changes_nothing(kind):
 
 def test_a_window_keeps_far_steps_apart():
     torch.manual_seed(0)
-    config = LocalizerConfig(feature_dim=6, classes=3, dim=16, heads=2, embeds=1, stems=1, levels=1, window=3)
-    model, x, mask = ActionFormer(config).eval(), torch.randn(1, 32, 6), torch.ones(1, 32, dtype=torch.bool)
+    config = LocalizerConfig(
+        feature_dim=6, classes=3, dim=16, heads=2, embeds=1, stems=1, levels=1, window=3
+    )
+    model, x, mask = (
+        ActionFormer(config).eval(),
+        torch.randn(1, 32, 6),
+        torch.ones(1, 32, dtype=torch.bool),
+    )
     other = x.clone()
     other[0, 31] += 5
     with torch.no_grad():
@@ -128,19 +168,30 @@ def test_the_same_features_in_both_branches_are_one_pass(kind):
     with torch.no_grad():
         one, two = model(x, mask), model(x, mask, x.clone())
         third = model(x, mask, x + 1)
-    assert torch.allclose(one[1], two[1]) and torch.allclose(one[0], third[0], atol=1e-6) and not torch.allclose(one[1], third[1])
+    assert (
+        torch.allclose(one[1], two[1])
+        and torch.allclose(one[0], third[0], atol=1e-6)
+        and not torch.allclose(one[1], third[1])
+    )
 
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_border_is_the_expectation_over_the_steps_around(ahead):
     generator = torch.Generator().manual_seed(0)
-    border, offset = torch.randn(1, 7, generator=generator), torch.randn(1, 7, 4, generator=generator)
+    border, offset = (
+        torch.randn(1, 7, generator=generator),
+        torch.randn(1, 7, 4, generator=generator),
+    )
     mask = torch.tensor([[True] * 6 + [False]])
     found = expected_distance(border, offset, mask, ahead)
     for t in range(6):
         steps = [(k, t + k if ahead else t - k) for k in range(4)]
-        weight = {k: np.exp(border[0, i].item() + offset[0, t, k].item()) for k, i in steps if 0 <= i < 6}
-        assert found[0, t].item() == pytest.approx(sum(k * w for k, w in weight.items()) / sum(weight.values()), rel=1e-5)
+        weight = {
+            k: np.exp(border[0, i].item() + offset[0, t, k].item()) for k, i in steps if 0 <= i < 6
+        }
+        assert found[0, t].item() == pytest.approx(
+            sum(k * w for k, w in weight.items()) / sum(weight.values()), rel=1e-5
+        )
     assert found.isfinite().all() and (found <= 3).all()
 
 
@@ -155,7 +206,9 @@ def test_other_localisers_learn_where_an_action_is(kind):
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
     for _ in range(80):
         logits, distances, valid = model(x, mask)
-        loss = sum(detection_loss(logits, distances, target[None], offset[None], valid, 3.0).values())
+        loss = sum(
+            detection_loss(logits, distances, target[None], offset[None], valid, 3.0).values()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -164,7 +217,11 @@ def test_other_localisers_learn_where_an_action_is(kind):
         logits, distances, valid = (y[0] for y in model(x, mask))
     found = candidates(logits, distances, valid, at)
     best = int(np.argmax(found["score"]))
-    assert found["label"][best] == 1 and found["score"][best] > 0.5 and np.abs(found["segment"][best] - [5, 9]).max() < 0.5
+    assert (
+        found["label"][best] == 1
+        and found["score"][best] > 0.5
+        and np.abs(found["segment"][best] - [5, 9]).max() < 0.5
+    )
 
 
 def test_a_gate_of_zero_cuts_its_tap_and_open_gates_make_a_plain_convolution():
@@ -172,7 +229,9 @@ def test_a_gate_of_zero_cuts_its_tap_and_open_gates_make_a_plain_convolution():
     conv, x, mask = DynamicConv(6, 3, 2), torch.randn(1, 9, 6), torch.ones(1, 9, dtype=torch.bool)
     with torch.no_grad():
         conv.gate.bias.fill_(50.0)
-        plain = torch.nn.functional.conv1d(x.transpose(1, 2), conv.weight.T[:, None], padding=1, groups=6).transpose(1, 2)
+        plain = torch.nn.functional.conv1d(
+            x.transpose(1, 2), conv.weight.T[:, None], padding=1, groups=6
+        ).transpose(1, 2)
         assert torch.allclose(conv(x, mask)[0], plain, atol=1e-5)
         conv.gate.bias.view(3, 2)[0] = -1.0  # nobody listens to the step before
         other = x.clone()
@@ -184,7 +243,16 @@ def test_a_gate_of_zero_cuts_its_tap_and_open_gates_make_a_plain_convolution():
 
 
 # End to end
-SHAPE = {"image_size": 32, "patch_size": 16, "num_frames": 4, "dim": 32, "depth": 2, "heads": 2, "embed_dim": 12, "text_dim": 16}
+SHAPE = {
+    "image_size": 32,
+    "patch_size": 16,
+    "num_frames": 4,
+    "dim": 32,
+    "depth": 2,
+    "heads": 2,
+    "embed_dim": 12,
+    "text_dim": 16,
+}
 
 
 def end_to_end(**options):
@@ -192,28 +260,40 @@ def end_to_end(**options):
     from vlact.models.dual import DualConfig, DualEncoder
 
     torch.manual_seed(0)
-    encoder = DualEncoder(DualConfig(**SHAPE, pool="mean", motion_input=True, conv_stem=True)).eval()
-    localiser = ActionFormer(LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2))
+    encoder = DualEncoder(
+        DualConfig(**SHAPE, pool="mean", motion_input=True, conv_stem=True)
+    ).eval()
+    localiser = ActionFormer(
+        LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
+    )
     return encoder, EndToEnd(encoder, localiser, **options)
 
 
-FRAMES = torch.randint(0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+FRAMES = torch.randint(
+    0, 255, (2, 8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 def test_adapters_start_as_the_identity_and_a_feature_is_the_mean_of_its_frame():
     encoder, model = end_to_end(stride=2)
     with torch.no_grad():
         found = model.features(FRAMES)
-        tokens = encoder.trunk.layernorm(encoder.first(FRAMES[:1, 4:], 2))[0, 1:].view(4, 4, 32)  # positions, frames
+        tokens = encoder.trunk.layernorm(encoder.first(FRAMES[:1, 4:], 2))[0, 1:].view(
+            4, 4, 32
+        )  # positions, frames
         pooled = encoder.last(encoder.first(FRAMES[:1, 4:], 0), 0)
-    assert found.shape == (2, 4, 32) and torch.allclose(found[0, 2:], tokens.mean(0)[::2], atol=1e-6)
+    assert found.shape == (2, 4, 32) and torch.allclose(
+        found[0, 2:], tokens.mean(0)[::2], atol=1e-6
+    )
     assert torch.allclose(tokens.mean((0, 1)), pooled[0], atol=1e-6)
     with pytest.raises(ValueError, match="multiple of the encoder's 4; got 6"):
         model.features(FRAMES[:, :6])
 
 
 def test_time_flows_along_each_position_only():
-    """What an adapter adds depends on the neighbouring frames of the same patch and on nothing else."""
+    """What an adapter adds depends on the neighbouring frames of the same patch and on nothing
+    else.
+    """
     from vlact.models.adatad import Adapter
 
     torch.manual_seed(0)
@@ -233,12 +313,18 @@ def test_only_adapters_and_localiser_learn_and_saving_memory_changes_nothing(sav
     for option in (False, save_memory):
         _, model = end_to_end(save_memory=option)
         model.train()
-        logits, distances, _ = model(FRAMES.unflatten(1, (-1, 1)), torch.ones(2, 8, dtype=torch.bool))
+        logits, distances, _ = model(
+            FRAMES.unflatten(1, (-1, 1)), torch.ones(2, 8, dtype=torch.bool)
+        )
         (logits.sum() + distances.sum()).backward()
         grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    assert not model.encoder.training and all(n.startswith(("adapters", "localiser")) for n in grads[0])
+    assert not model.encoder.training and all(
+        n.startswith(("adapters", "localiser")) for n in grads[0]
+    )
     assert any(n.startswith("adapters.0.up") and g.abs().sum() > 0 for n, g in grads[0].items())
-    assert grads[0].keys() == grads[1].keys() and all(torch.allclose(grads[0][n], grads[1][n], atol=1e-6) for n in grads[0])
+    assert grads[0].keys() == grads[1].keys() and all(
+        torch.allclose(grads[0][n], grads[1][n], atol=1e-6) for n in grads[0]
+    )
 
 
 # Windows, training, decoding
@@ -263,24 +349,37 @@ def former(config):
 
 
 def bumps(videos, seed, length=48):
-    """Videos in which two kinds of bumps rise from noise, one of each, as features, durations and ground truth."""
+    """Videos in which two kinds of bumps rise from noise, one of each, as features, durations and
+    ground truth.
+    """
     rng, features, rows = np.random.default_rng(seed), {}, []
     for v in range(videos):
         x = 0.3 * rng.standard_normal((length, 4))
         for kind, first in enumerate(rng.permutation([2, 26])):
             start, n = first + rng.integers(0, 6), rng.integers(5, 13)
             x[start : start + n, kind] += 2
-            rows.append({"video": f"v{v}", "start_s": start * 0.5, "end_s": (start + n) * 0.5, "label": "ab"[kind]})
+            rows.append(
+                {
+                    "video": f"v{v}",
+                    "start_s": start * 0.5,
+                    "end_s": (start + n) * 0.5,
+                    "label": "ab"[kind],
+                }
+            )
         features[f"v{v}"] = torch.tensor(x, dtype=torch.float32)
     return features, {v: length * 0.5 for v in features}, pd.DataFrame(rows)
 
 
-def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, monkeypatch, until_killed):
+def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(
+    tmp_path, monkeypatch, until_killed
+):
     from vlact.metrics.localization import evaluate
     from vlact.training import loop as training
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 40)
-    config = LocalizerConfig(feature_dim=4, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=3, dropout=0.1)
+    config = LocalizerConfig(
+        feature_dim=4, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=3, dropout=0.1
+    )
     features, durations, truth = bumps(24, 0)
     parts = localizing.sequences(features, durations, truth, ["a", "b"], CLOCK)
     model, curve = localizing.train(parts[:16], former(config), RECIPE, seed=0)
@@ -288,23 +387,40 @@ def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(tmp_path, m
     found.save(tmp_path / "localiser.safetensors")
     loaded = localizing.Localiser.load(tmp_path / "localiser.safetensors")
     table = loaded.detect(features, {s.name: s.duration_s for s in parts[16:]})
-    pd.testing.assert_frame_equal(table, found.detect(features, {s.name: s.duration_s for s in parts[16:]}))
+    pd.testing.assert_frame_equal(
+        table, found.detect(features, {s.name: s.duration_s for s in parts[16:]})
+    )
     with pytest.raises(ValueError, match=r"v0: expected features \(T, 4\), got \(9, 5\)"):
         loaded.detect({"v0": torch.zeros(9, 5)}, {"v0": 4.5})
     seen = truth[truth["video"].isin([s.name for s in parts[16:]])]
     assert evaluate(seen, table, tious=(0.5,))["ap"].mean() > 0.9
     assert table.groupby("video").size().max() == 2 and curve[-1]["loss"] < 0.5 * curve[0]["loss"]
 
-    until_killed(localizing.train, parts[:16], former(config), RECIPE, 0, str(tmp_path / "state.pt"))
-    again, same = localizing.train(parts[:16], former(config), RECIPE, 0, str(tmp_path / "state.pt"))
-    assert same == curve and all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+    until_killed(
+        localizing.train, parts[:16], former(config), RECIPE, 0, str(tmp_path / "state.pt")
+    )
+    again, same = localizing.train(
+        parts[:16], former(config), RECIPE, 0, str(tmp_path / "state.pt")
+    )
+    assert same == curve and all(
+        torch.equal(a, b)
+        for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True)
+    )
 
 
 def test_windows_cut_actions_and_forget_what_is_hardly_in_them():
     features = torch.arange(10.0)[:, None].expand(10, 6)
-    sequence = localizing.Sequence("v", 5.0, features, torch.tensor([[0.0, 4.0], [3.0, 7.0], [8.0, 10.0]]), torch.tensor([0, 1, 2]))
+    sequence = localizing.Sequence(
+        "v",
+        5.0,
+        features,
+        torch.tensor([[0.0, 4.0], [3.0, 7.0], [8.0, 10.0]]),
+        torch.tensor([0, 1, 2]),
+    )
     x, mask, segments, labels = localizing.window(sequence, 4, 8)
-    assert x[:, 0].tolist() == [4, 5, 6, 7, 8, 9, 0, 0] and mask.tolist() == [True] * 6 + [False] * 2
+    assert (
+        x[:, 0].tolist() == [4, 5, 6, 7, 8, 9, 0, 0] and mask.tolist() == [True] * 6 + [False] * 2
+    )
     assert segments.tolist() == [[0, 3], [4, 6]] and labels.tolist() == [1, 2]
 
 
@@ -351,13 +467,26 @@ def test_strangers_files_are_refused(tmp_path):
 
 
 def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
-    """One film of eight frames a second as it is, with every frame twice at sixteen, and at twice the size."""
+    """One film of eight frames a second as it is, with every frame twice at sixteen, and at twice
+    the size.
+    """
     from vlact import video
     from vlact.models.dual import DualConfig, DualEncoder
     from vlact.training.features import extract
 
-    shape = dict(image_size=32, patch_size=16, num_frames=4, dim=32, depth=1, heads=2, embed_dim=12, text_dim=16)
-    encoder = DualEncoder(DualConfig(**shape, pool="mean", motion_input=True, conv_stem=True)).eval()
+    shape = dict(
+        image_size=32,
+        patch_size=16,
+        num_frames=4,
+        dim=32,
+        depth=1,
+        heads=2,
+        embed_dim=12,
+        text_dim=16,
+    )
+    encoder = DualEncoder(
+        DualConfig(**shape, pool="mean", motion_input=True, conv_stem=True)
+    ).eval()
     base = np.random.default_rng(0).integers(0, 255, (21, 4, 4, 3), dtype=np.uint8)
     frames = base.repeat(8, 1).repeat(8, 2)
     video.write(tmp_path / "a.mp4", frames, 8)
@@ -366,8 +495,13 @@ def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
     found = {k: extract(encoder, tmp_path / f"{k}.mp4", 8.0, 2) for k in "abc"}
     assert found["a"].shape == (11, 32)
     for other in "bc":
-        assert found[other].shape == (11, 32) and (found[other] - found["a"]).abs().max() < 0.25 * found["a"].abs().max()
-    assert torch.allclose(extract(encoder, tmp_path / "a.mp4", 8.0, 2, batch_size=3), found["a"], atol=0.05)
+        assert (
+            found[other].shape == (11, 32)
+            and (found[other] - found["a"]).abs().max() < 0.25 * found["a"].abs().max()
+        )
+    assert torch.allclose(
+        extract(encoder, tmp_path / "a.mp4", 8.0, 2, batch_size=3), found["a"], atol=0.05
+    )
 
 
 def test_frames_come_by_steps_and_adapters_learn_from_them_end_to_end(tmp_path):
@@ -383,12 +517,29 @@ def test_frames_come_by_steps_and_adapters_learn_from_them_end_to_end(tmp_path):
         durations[part][f"v{v}.mp4"] = 27 / 8
         rows.append({"video": f"v{v}.mp4", "start_s": 1.0, "end_s": 2.0, "label": "lit"})
     found = features.frames(tmp_path / "v0.mp4", 8.0, 2, 2, 32)
-    assert found.shape == (14, 2, 32, 32, 3) and found.dtype == torch.uint8 and torch.equal(found[-1, 0], found[-1, 1])
-    assert torch.equal(found.flatten(0, 1)[:27], torch.from_numpy(video.read(tmp_path / "v0.mp4", range(27))))
+    assert (
+        found.shape == (14, 2, 32, 32, 3)
+        and found.dtype == torch.uint8
+        and torch.equal(found[-1, 0], found[-1, 1])
+    )
+    assert torch.equal(
+        found.flatten(0, 1)[:27], torch.from_numpy(video.read(tmp_path / "v0.mp4", range(27)))
+    )
     torch.manual_seed(0)
-    DualEncoder(DualConfig(**SHAPE, pool="mean", motion_input=True, conv_stem=True)).save(tmp_path / "e.safetensors")
+    DualEncoder(DualConfig(**SHAPE, pool="mean", motion_input=True, conv_stem=True)).save(
+        tmp_path / "e.safetensors"
+    )
     pd.DataFrame(rows).to_parquet(tmp_path / "truth.parquet")
-    shape = {"feature_dim": 32, "classes": 1, "dim": 16, "heads": 2, "embeds": 1, "stems": 1, "levels": 2, "dropout": 0.0}
+    shape = {
+        "feature_dim": 32,
+        "classes": 1,
+        "dim": 16,
+        "heads": 2,
+        "embeds": 1,
+        "stems": 1,
+        "levels": 2,
+        "dropout": 0.0,
+    }
     recipe = RECIPE | {"window": 16, "batch_size": 2, "epochs": 2, "stride": 2}
     given = (
         str(tmp_path),
@@ -400,8 +551,14 @@ def test_frames_come_by_steps_and_adapters_learn_from_them_end_to_end(tmp_path):
         {"step_s": 0.25},
         shape,
     )
-    curve = localizing.end_to_end_job(*given, recipe, 0, str(tmp_path / "o"), str(tmp_path / "o.pt"))
+    curve = localizing.end_to_end_job(
+        *given, recipe, 0, str(tmp_path / "o"), str(tmp_path / "o.pt")
+    )
     table = pd.read_parquet(tmp_path / "o.parquet")
-    assert np.isfinite(curve[-1]["loss"]) and set(table["video"]) == {"v3.mp4"} and set(table["model"]) == {"AdaTAD"}
+    assert (
+        np.isfinite(curve[-1]["loss"])
+        and set(table["video"]) == {"v3.mp4"}
+        and set(table["model"]) == {"AdaTAD"}
+    )
     with pytest.raises(video.VideoError, match="v9.mp4"):
         features.frames(tmp_path / "v9.mp4", 8.0, 2, 2, 32)

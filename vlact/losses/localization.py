@@ -1,7 +1,8 @@
-"""Targets and losses of anchor-free temporal action localisation (ActionFormer, ECCV 2022), also Eq. 6 of ActionVLM.
+"""Targets and losses of anchor-free temporal action localisation (ActionFormer, ECCV 2022), also
+Eq. 6 of ActionVLM.
 
-A pyramid of levels puts a point at every `stride`-th feature; a point says which actions go on at it and how far
-away their start and end are. Units: feature steps.
+A pyramid of levels puts a point at every `stride`-th feature; a point says which actions go on at
+it and how far away their start and end are. Units: feature steps.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-RANGES = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 10000))  # level l regresses distances in this range
+RANGES = (
+    (0, 4),
+    (4, 8),
+    (8, 16),
+    (16, 32),
+    (32, 64),
+    (64, 10000),
+)  # level l regresses distances in this range
 
 
 @dataclass(frozen=True)
@@ -33,22 +41,32 @@ def points(length: int, levels: int, ranges=RANGES) -> Points:
     """Points of a sequence of `length` features; level l has stride 2^l.
 
     Raises:
-        ValueError: `length` is no multiple of the greatest stride, or there are fewer ranges than levels.
+        ValueError: `length` is no multiple of the greatest stride, or there are fewer ranges than
+            levels.
     """
     if length % 2 ** (levels - 1):
-        raise ValueError(f"length must be a multiple of {2 ** (levels - 1)} for {levels} levels; got {length}")
+        raise ValueError(
+            f"length must be a multiple of {2 ** (levels - 1)} for {levels} levels; got {length}"
+        )
     if len(ranges) < levels:
         raise ValueError(f"ranges must name every level; got {len(ranges)} for {levels}")
-    rows = [(i * 2**level, *ranges[level], 2**level) for level in range(levels) for i in range(length // 2**level)]
+    rows = [
+        (i * 2**level, *ranges[level], 2**level)
+        for level in range(levels)
+        for i in range(length // 2**level)
+    ]
     return Points(*torch.tensor(rows, dtype=torch.float32).T.contiguous())
 
 
-def assign(at: Points, segments: Tensor, labels: Tensor, classes: int, radius: float = 1.5) -> tuple[Tensor, Tensor, Tensor]:
+def assign(
+    at: Points, segments: Tensor, labels: Tensor, classes: int, radius: float = 1.5
+) -> tuple[Tensor, Tensor, Tensor]:
     """What each point should say of one sequence.
 
-    A point is positive for a segment if it lies within `radius` strides of its centre and inside it, and the
-    greater distance to its ends is in the level's range. The shortest such segment wins; segments as short to
-    within 1e-3 share the point, which then has several classes (CliffDiving and Diving).
+    A point is positive for a segment if it lies within `radius` strides of its centre and inside
+    it, and the greater distance to its ends is in the level's range. The shortest such segment
+    wins; segments as short to within 1e-3 share the point, which then has several classes
+    (CliffDiving and Diving).
 
     Args:
         at: P points.
@@ -58,17 +76,27 @@ def assign(at: Points, segments: Tensor, labels: Tensor, classes: int, radius: f
         radius: In strides of the level.
 
     Returns:
-        `target` (P, C) of 0 and 1; `offset` (P, 2), distances to start and end in strides, meaningful where
-        positive; `owner` (P,), the segment, -1 where negative.
+        `target` (P, C) of 0 and 1; `offset` (P, 2), distances to start and end in strides,
+        meaningful where positive; `owner` (P,), the segment, -1 where negative.
     """
     p = len(at.t)
     if not len(segments):
         none = segments.new_zeros
-        return none(p, classes), none(p, 2), torch.full((p,), -1, dtype=torch.long, device=segments.device)
+        return (
+            none(p, classes),
+            none(p, 2),
+            torch.full((p,), -1, dtype=torch.long, device=segments.device),
+        )
     start, end = segments[:, 0], segments[:, 1]
     left, right = at.t[:, None] - start, end - at.t[:, None]
     middle, reach = (start + end) / 2, (at.stride * radius)[:, None]
-    near = torch.minimum(at.t[:, None] - torch.maximum(middle - reach, start), torch.minimum(middle + reach, end) - at.t[:, None]) > 0
+    near = (
+        torch.minimum(
+            at.t[:, None] - torch.maximum(middle - reach, start),
+            torch.minimum(middle + reach, end) - at.t[:, None],
+        )
+        > 0
+    )
     far = torch.maximum(left, right)
     length = (end - start).expand(p, -1).clone()
     length[~(near & (far >= at.low[:, None]) & (far <= at.high[:, None]))] = torch.inf
@@ -86,11 +114,17 @@ def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.
     p = logits.sigmoid()
     right = p * target + (1 - p) * (1 - target)
     weight = alpha * target + (1 - alpha) * (1 - target)
-    return weight * (1 - right) ** gamma * binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (
+        weight
+        * (1 - right) ** gamma
+        * binary_cross_entropy_with_logits(logits, target, reduction="none")
+    )
 
 
 def diou(predicted: Tensor, offset: Tensor, eps: float = 1e-8) -> Tensor:
-    """1 - DIoU of segments given by distances from a point inside both: (.., 2) and (.., 2), all >= 0, to (..)."""
+    """1 - DIoU of segments given by distances from a point inside both: (.., 2) and (.., 2), all >=
+    0, to (..).
+    """
     smaller, greater = torch.minimum(predicted, offset), torch.maximum(predicted, offset)
     inter, hull = smaller.sum(-1), greater.sum(-1)
     union = predicted.sum(-1) + offset.sum(-1) - inter
@@ -99,7 +133,13 @@ def diou(predicted: Tensor, offset: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def detection_loss(
-    logits: Tensor, distances: Tensor, target: Tensor, offset: Tensor, valid: Tensor, normaliser: Tensor | float, smoothing: float = 0.0
+    logits: Tensor,
+    distances: Tensor,
+    target: Tensor,
+    offset: Tensor,
+    valid: Tensor,
+    normaliser: Tensor | float,
+    smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
     """The two terms of Eq. 6 of ActionVLM (ActionFormer's loss), to be weighted and added.
 

@@ -1,7 +1,8 @@
-"""ActionFormer (ECCV 2022): a transformer pyramid over features in time, and a head that is the same on all levels.
+"""ActionFormer (ECCV 2022): a transformer pyramid over features in time, and a head that is the
+same on all levels.
 
-Shapes: features (B, T, F) with a mask (B, T); level l has T / 2^l steps. Everything masked stays zero, so a
-padded sequence gives what the sequence alone gives.
+Shapes: features (B, T, F) with a mask (B, T); level l has T / 2^l steps. Everything masked stays
+zero, so a padded sequence gives what the sequence alone gives.
 """
 
 import math
@@ -21,7 +22,8 @@ class LocalizerConfig:
         classes: C.
         dim: D inside.
         heads: Of attention.
-        embeds, stems, levels: Convolutions on the features, blocks at full length, levels of the pyramid.
+        embeds, stems, levels: Convolutions on the features, blocks at full length, levels of the
+            pyramid.
         window: Steps that a step attends to at most (odd), on every level; 0 for all.
         dropout: Of paths (stochastic depth).
         prior: Initial probability of a class at a point.
@@ -46,9 +48,19 @@ class LocalizerConfig:
 
 
 class Conv(nn.Module):
-    """Convolution over time of (B, T, D) that keeps what is masked at zero; with a stride the mask is thinned out."""
+    """Convolution over time of (B, T, D) that keeps what is masked at zero; with a stride the mask
+    is thinned out.
+    """
 
-    def __init__(self, dim: int, out: int, kernel: int = 3, stride: int = 1, groups: int = 1, bias: bool = True):
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        kernel: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ):
         super().__init__()
         self.conv = nn.Conv1d(dim, out, kernel, stride, kernel // 2, groups=groups, bias=bias)
         self.stride = stride
@@ -62,7 +74,9 @@ class Conv(nn.Module):
 
 
 class ConvAttention(nn.Module):
-    """Self-attention whose queries, keys and values pass a depthwise convolution first; `stride` shortens the sequence."""
+    """Self-attention whose queries, keys and values pass a depthwise convolution first; `stride`
+    shortens the sequence.
+    """
 
     def __init__(self, dim: int, heads: int, stride: int, window: int):
         super().__init__()
@@ -84,8 +98,12 @@ class ConvAttention(nn.Module):
         if self.window:
             at = torch.arange(t, device=x.device)
             seen = seen & ((at[:, None] - at).abs() <= self.window // 2)
-        seen = seen | torch.eye(t, dtype=torch.bool, device=x.device)  # a padded step sees itself, so that nothing is nan
-        found = scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(b, t, d)
+        seen = seen | torch.eye(
+            t, dtype=torch.bool, device=x.device
+        )  # a padded step sees itself, so that nothing is nan
+        found = (
+            scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(b, t, d)
+        )
         return self.out(found) * shorter[..., None], shorter
 
 
@@ -101,7 +119,9 @@ class Block(nn.Module):
         self.pool = nn.MaxPool1d(3, stride, 1) if stride > 1 else None
         self.dropout = config.dropout
         self.scale1, self.scale2 = (nn.Parameter(1e-4 * torch.ones(dim)) for _ in range(2))
-        if not config.dropout:  # without stochastic depth nothing is gained by starting near the identity
+        if (
+            not config.dropout
+        ):  # without stochastic depth nothing is gained by starting near the identity
             for scale in (self.scale1, self.scale2):
                 nn.init.ones_(scale)
 
@@ -114,7 +134,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         found, shorter = self.attention(self.norm1(x), mask)
         if self.pool:
-            x = self.pool(x.masked_fill(~mask[..., None], -torch.inf).transpose(1, 2)).transpose(1, 2)
+            x = self.pool(x.masked_fill(~mask[..., None], -torch.inf).transpose(1, 2)).transpose(
+                1, 2
+            )
         x = x.masked_fill(~shorter[..., None], 0) + self.path(self.scale1 * found)
         return (x + self.path(self.scale2 * self.mlp(self.norm2(x)))) * shorter[..., None], shorter
 
@@ -125,7 +147,8 @@ class Pyramid(nn.Module):
     def __init__(self, config: LocalizerConfig):
         super().__init__()
         self.embeds = nn.ModuleList(
-            Conv(config.feature_dim if i == 0 else config.dim, config.dim, bias=False) for i in range(config.embeds)
+            Conv(config.feature_dim if i == 0 else config.dim, config.dim, bias=False)
+            for i in range(config.embeds)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(config.dim) for _ in range(config.embeds))
         self.stems = nn.ModuleList(Block(config) for _ in range(config.stems))
@@ -144,10 +167,17 @@ class Pyramid(nn.Module):
             x, mask = block(x, mask)
             levels.append(x)
             masks.append(mask)
-        return [norm(x) * m[..., None] for norm, x, m in zip(self.level_norms, levels, masks, strict=True)], masks
+        return [
+            norm(x) * m[..., None]
+            for norm, x, m in zip(self.level_norms, levels, masks, strict=True)
+        ], masks
 
-    def both(self, features: Tensor, others: Tensor | None, mask: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Levels of one or two kinds of features, in one pass, and the masks; the same levels twice if there is one kind."""
+    def both(
+        self, features: Tensor, others: Tensor | None, mask: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Levels of one or two kinds of features, in one pass, and the masks; the same levels twice
+        if there is one kind.
+        """
         if others is None:
             levels, masks = self(features, mask)
             return levels, levels, masks
@@ -157,10 +187,12 @@ class Pyramid(nn.Module):
 
 
 class Head(nn.Module):
-    """Two convolutions with norms and a last one, shared by all levels: a list of (B, T, D) to a list of (B, T, out).
+    """Two convolutions with norms and a last one, shared by all levels: a list of (B, T, D) to a
+    list of (B, T, out).
 
     Attributes:
-        together: All levels pass at once, a masked step between two keeps them apart; not for convolutions that reach further.
+        together: All levels pass at once, a masked step between two keeps them apart; not for
+            convolutions that reach further.
     """
 
     together = True
@@ -190,21 +222,28 @@ class Head(nn.Module):
 class ActionFormer(nn.Module):
     """Features to class logits and distances at every point.
 
-    Distances are softplus(x + 2) instead of ActionFormer's ReLU, which leaves half of the points without a
-    gradient at first; each level has its own factor, as in the paper.
+    Distances are softplus(x + 2) instead of ActionFormer's ReLU, which leaves half of the points
+    without a gradient at first; each level has its own factor, as in the paper.
     """
 
     def __init__(self, config: LocalizerConfig):
         super().__init__()
         self.config = config
         self.pyramid = Pyramid(config)
-        self.classifier = Head(config.dim, config.classes, -math.log((1 - config.prior) / config.prior))
+        self.classifier = Head(
+            config.dim, config.classes, -math.log((1 - config.prior) / config.prior)
+        )
         self.regressor = Head(config.dim, 2, 0.0)
         self.factors = nn.Parameter(torch.ones(config.levels))
-        self.register_buffer("positives", torch.tensor(40.0))  # running number of positive points, the loss's M
+        self.register_buffer(
+            "positives", torch.tensor(40.0)
+        )  # running number of positive points, the loss's M
 
-    def forward(self, features: Tensor, mask: Tensor, regression_features: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """One pass, or two through the same weights where the branches read different features (ActionVLM, Eq. 5).
+    def forward(
+        self, features: Tensor, mask: Tensor, regression_features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass, or two through the same weights where the branches read different features
+        (ActionVLM, Eq. 5).
 
         Args:
             features: (B, T, F); T a multiple of 2^(levels - 1).
@@ -212,9 +251,13 @@ class ActionFormer(nn.Module):
             regression_features: What the regression branch reads; the same if not given.
 
         Returns:
-            `logits` (B, P, C), `distances` (B, P, 2) in strides, `valid` (B, P), levels after each other.
+            `logits` (B, P, C), `distances` (B, P, 2) in strides, `valid` (B, P), levels after each
+            other.
         """
         levels, other, masks = self.pyramid.both(features, regression_features, mask)
         logits, reach = self.classifier(levels, masks), self.regressor(other, masks)
-        distances = [nn.functional.softplus(factor * x + 2.0) for factor, x in zip(self.factors, reach, strict=True)]
+        distances = [
+            nn.functional.softplus(factor * x + 2.0)
+            for factor, x in zip(self.factors, reach, strict=True)
+        ]
         return torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(masks, 1)

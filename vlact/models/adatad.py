@@ -1,8 +1,9 @@
-"""AdaTAD (CVPR 2024): end-to-end localisation through a frozen video encoder with small temporal adapters.
+"""AdaTAD (CVPR 2024): end-to-end localisation through a frozen video encoder with small temporal
+adapters.
 
-An adapter after every block narrows the tokens, mixes each patch position over time, and adds the result (Eq. 2-3);
-it starts as the identity. Only adapters and localiser are trained. Frames go through the encoder in clips that do
-not overlap; a feature is the mean of a frame's tokens.
+An adapter after every block narrows the tokens, mixes each patch position over time, and adds the
+result (Eq. 2-3); it starts as the identity. Only adapters and localiser are trained. Frames go
+through the encoder in clips that do not overlap; a feature is the mean of a frame's tokens.
 """
 
 import torch
@@ -33,7 +34,11 @@ class Adapter(nn.Module):
     def forward(self, tokens: Tensor, frames: int) -> Tensor:
         y = nn.functional.gelu(self.down(tokens))
         paths = y[:, 1:].unflatten(1, (-1, frames))  # (B, P, T, D')
-        mixed = self.conv(paths.flatten(0, 1).transpose(1, 2)).transpose(1, 2).unflatten(0, paths.shape[:2])
+        mixed = (
+            self.conv(paths.flatten(0, 1).transpose(1, 2))
+            .transpose(1, 2)
+            .unflatten(0, paths.shape[:2])
+        )
         y = torch.cat([y[:, :1], (paths + self.mix(mixed)).flatten(1, 2)], 1)
         return tokens + self.up(y)
 
@@ -46,13 +51,28 @@ class EndToEnd(nn.Module):
         localiser: `ActionFormer` or `TriDet` on `encoder.config.dim` features.
         stride: Frames from one feature to the next.
         ratio: See `Adapter`.
-        save_memory: Compute each block's activations again in the backward pass instead of keeping them.
+        save_memory: Compute each block's activations again in the backward pass instead of keeping
+            them.
     """
 
-    def __init__(self, encoder: DualEncoder, localiser: nn.Module, stride: int = 1, ratio: float = 0.25, save_memory: bool = False):
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        localiser: nn.Module,
+        stride: int = 1,
+        ratio: float = 0.25,
+        save_memory: bool = False,
+    ):
         super().__init__()
-        self.encoder, self.localiser, self.stride, self.save_memory = encoder.requires_grad_(False), localiser, stride, save_memory
-        self.adapters = nn.ModuleList(Adapter(encoder.config.dim, ratio) for _ in range(encoder.config.depth))
+        self.encoder, self.localiser, self.stride, self.save_memory = (
+            encoder.requires_grad_(False),
+            localiser,
+            stride,
+            save_memory,
+        )
+        self.adapters = nn.ModuleList(
+            Adapter(encoder.config.dim, ratio) for _ in range(encoder.config.depth)
+        )
 
     @property
     def config(self):
@@ -77,17 +97,25 @@ class EndToEnd(nn.Module):
         """
         clip = self.encoder.config.num_frames
         if frames.shape[1] % clip:
-            raise ValueError(f"frames must be a multiple of the encoder's {clip}; got {frames.shape[1]}")
+            raise ValueError(
+                f"frames must be a multiple of the encoder's {clip}; got {frames.shape[1]}"
+            )
         tokens = self.encoder.first(frames.unflatten(1, (-1, clip)).flatten(0, 1), 0)
         for layer, adapter in zip(self.encoder.trunk.encoder.layer, self.adapters, strict=True):
 
             def block(x: Tensor, layer=layer, adapter=adapter) -> Tensor:
                 return adapter(layer(x)[0], clip)
 
-            tokens = checkpoint(block, tokens, use_reentrant=False) if self.save_memory and self.training else block(tokens)
+            tokens = (
+                checkpoint(block, tokens, use_reentrant=False)
+                if self.save_memory and self.training
+                else block(tokens)
+            )
         tokens = self.encoder.trunk.layernorm(tokens)[:, 1:].unflatten(1, (-1, clip)).mean(1)
         return tokens.unflatten(0, (len(frames), -1)).flatten(1, 2)[:, :: self.stride]
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames, those of each step (B, T, stride, H, W, 3), and valid steps (B, T) to what the localiser returns."""
+        """Frames, those of each step (B, T, stride, H, W, 3), and valid steps (B, T) to what the
+        localiser returns.
+        """
         return self.localiser(self.features(frames.flatten(1, 2)).float(), mask)

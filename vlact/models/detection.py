@@ -8,7 +8,13 @@ from vlact.losses.localization import Points
 
 
 def candidates(
-    logits: Tensor, distances: Tensor, valid: Tensor, at: Points, start: float = 0.0, threshold: float = 0.001, top_k: int = 2000
+    logits: Tensor,
+    distances: Tensor,
+    valid: Tensor,
+    at: Points,
+    start: float = 0.0,
+    threshold: float = 0.001,
+    top_k: int = 2000,
 ) -> dict[str, np.ndarray]:
     """Candidates of one window before NMS, as ActionFormer makes them.
 
@@ -34,4 +40,9 @@ def candidates(
     point, label = flat // scores.shape[1], flat % scores.shape[1]
     reach = distances[point] * at.stride[point][:, None]
     segment = start + torch.stack([at.t[point] - reach[:, 0], at.t[point] + reach[:, 1]], 1)
-    return {"segment": segment.numpy(), "label": label.numpy(), "score": scores[point, label].numpy(), "point": point.numpy()}
+    return {
+        "segment": segment.numpy(),
+        "label": label.numpy(),
+        "score": scores[point, label].numpy(),
+        "point": point.numpy(),
+    }

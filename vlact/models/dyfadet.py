@@ -1,10 +1,10 @@
 """Dynamic feature aggregation in the manner of DyFADet (ECCV 2024), in ActionFormer's frame.
 
-Every step decides from its own features which taps of a depthwise convolution it listens to, so that kernel shape
-and receptive field change from step to step: y_t = sum_k m_t,k w_k x_t+k with m = ReLU(tanh(..)), which can be
-exactly 0. A block has a narrow and a wide one in parallel; the levels of the pyramid and both heads are made of
-them. Written from the paper's idea, not from its code: taps are gated for groups of channels, and the head does not
-mix levels, as DyFADet's does.
+Every step decides from its own features which taps of a depthwise convolution it listens to, so
+that kernel shape and receptive field change from step to step: y_t = sum_k m_t,k w_k x_t+k with m =
+ReLU(tanh(..)), which can be exactly 0. A block has a narrow and a wide one in parallel; the levels
+of the pyramid and both heads are made of them. Written from the paper's idea, not from its code:
+taps are gated for groups of channels, and the head does not mix levels, as DyFADet's does.
 """
 
 from dataclasses import dataclass
@@ -30,12 +30,16 @@ class DyFADetConfig(LocalizerConfig):
 
 
 class DynamicConv(nn.Module):
-    """Depthwise convolution over time with a gate for every step, tap and group of channels: (B, T, D) to the same."""
+    """Depthwise convolution over time with a gate for every step, tap and group of channels: (B, T,
+    D) to the same.
+    """
 
     def __init__(self, dim: int, kernel: int, groups: int):
         super().__init__()
         if kernel % 2 == 0 or dim % groups:
-            raise ValueError(f"kernel must be odd and dim a multiple of groups; got {kernel}, {dim} and {groups}")
+            raise ValueError(
+                f"kernel must be odd and dim a multiple of groups; got {kernel}, {dim} and {groups}"
+            )
         self.kernel, self.groups = kernel, groups
         self.weight = nn.Parameter(torch.randn(kernel, dim) / kernel**0.5)
         self.gate = nn.Linear(dim, kernel * groups)
@@ -45,26 +49,34 @@ class DynamicConv(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x = x * mask[..., None]
         gates = self.gate(x).tanh().relu().unflatten(-1, (self.kernel, self.groups))  # (B, T, K, G)
-        taps = nn.functional.pad(x, (0, 0, self.kernel // 2, self.kernel // 2)).unfold(1, self.kernel, 1)  # (B, T, D, K)
+        taps = nn.functional.pad(x, (0, 0, self.kernel // 2, self.kernel // 2)).unfold(
+            1, self.kernel, 1
+        )  # (B, T, D, K)
         taps = taps.transpose(2, 3) * self.weight
         mixed = taps.unflatten(-1, (self.groups, -1)) * gates[..., None]
         return mixed.flatten(-2).sum(2) * mask[..., None], mask
 
 
 class DynamicBlock(nn.Module):
-    """Narrow and wide dynamic aggregation, then an MLP; with a stride the sequence is max-pooled first."""
+    """Narrow and wide dynamic aggregation, then an MLP; with a stride the sequence is max-pooled
+    first.
+    """
 
     def __init__(self, config: DyFADetConfig, stride: int = 1):
         super().__init__()
         dim = config.dim
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.mixers = nn.ModuleList(DynamicConv(dim, k, config.groups) for k in (config.kernel, config.wide))
+        self.mixers = nn.ModuleList(
+            DynamicConv(dim, k, config.groups) for k in (config.kernel, config.wide)
+        )
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.pool, self.stride = nn.MaxPool1d(3, stride, 1) if stride > 1 else None, stride
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         if self.pool:
-            x = self.pool(x.masked_fill(~mask[..., None], -torch.inf).transpose(1, 2)).transpose(1, 2)
+            x = self.pool(x.masked_fill(~mask[..., None], -torch.inf).transpose(1, 2)).transpose(
+                1, 2
+            )
             mask = mask[:, :: self.stride]
             x = x.masked_fill(~mask[..., None], 0)
         y = self.norm1(x)
@@ -78,6 +90,11 @@ class DyFADet(ActionFormer):
     def __init__(self, config: DyFADetConfig):
         super().__init__(config)
         self.pyramid.stems = nn.ModuleList(DynamicBlock(config) for _ in range(config.stems))
-        self.pyramid.branches = nn.ModuleList(DynamicBlock(config, stride=2) for _ in range(config.levels - 1))
+        self.pyramid.branches = nn.ModuleList(
+            DynamicBlock(config, stride=2) for _ in range(config.levels - 1)
+        )
         for head in (self.classifier, self.regressor):
-            head.convs[0], head.together = DynamicConv(config.dim, config.kernel, config.groups), False
+            head.convs[0], head.together = (
+                DynamicConv(config.dim, config.kernel, config.groups),
+                False,
+            )

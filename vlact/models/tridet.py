@@ -1,8 +1,10 @@
-"""TriDet (CVPR 2023): ActionFormer's frame with convolutional blocks and a head that regresses borders as expectations.
+"""TriDet (CVPR 2023): ActionFormer's frame with convolutional blocks and a head that regresses
+borders as expectations.
 
-The pyramid mixes by SGP layers instead of attention (Eq. 1-4): an instant branch, gated by the mean over the
-sequence, and a window branch of two widths. The Trident head says where an action starts and ends from how likely
-each of the `bins` steps before and after a point is a border (Eq. 5-7), so distances reach `bins` strides.
+The pyramid mixes by SGP layers instead of attention (Eq. 1-4): an instant branch, gated by the mean
+over the sequence, and a window branch of two widths. The Trident head says where an action starts
+and ends from how likely each of the `bins` steps before and after a point is a border (Eq. 5-7), so
+distances reach `bins` strides.
 
 As the paper has it, border responses are one number a step; the authors' code has one a class.
 """
@@ -43,14 +45,20 @@ class SGP(nn.Module):
             return Conv(dim, dim, kernel, groups=dim)
 
         self.instant, self.gate = depthwise(1), nn.Linear(dim, dim)
-        self.narrow, self.wide, self.window_gate = depthwise(config.kernel), depthwise(wide), depthwise(config.kernel)
+        self.narrow, self.wide, self.window_gate = (
+            depthwise(config.kernel),
+            depthwise(wide),
+            depthwise(config.kernel),
+        )
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.pool = nn.MaxPool1d(3, stride, 1) if stride > 1 else None
         self.stride = stride
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         if self.pool:
-            x = self.pool(x.masked_fill(~mask[..., None], -torch.inf).transpose(1, 2)).transpose(1, 2)
+            x = self.pool(x.masked_fill(~mask[..., None], -torch.inf).transpose(1, 2)).transpose(
+                1, 2
+            )
             mask = mask[:, :: self.stride]
             x = x.masked_fill(~mask[..., None], 0)
         y = self.norm1(x) * mask[..., None]
@@ -62,11 +70,13 @@ class SGP(nn.Module):
 
 
 def expected_distance(border: Tensor, offset: Tensor, mask: Tensor, ahead: bool) -> Tensor:
-    """Distance from every step to a border as an expectation over the steps before (or ahead of) it, Eq. 5-7.
+    """Distance from every step to a border as an expectation over the steps before (or ahead of)
+    it, Eq. 5-7.
 
     Args:
         border: How likely each step is a border (B, T), logits.
-        offset: What each step adds for the bins 0..bins (B, T, bins + 1), bin 0 being the step itself.
+        offset: What each step adds for the bins 0..bins (B, T, bins + 1), bin 0 being the step
+            itself.
         mask: Valid steps (B, T); beyond them is no border.
         ahead: Look ahead, for the end; otherwise back, for the start.
 
@@ -79,7 +89,9 @@ def expected_distance(border: Tensor, offset: Tensor, mask: Tensor, ahead: bool)
         near = nn.functional.pad(known, (0, bins), value=-torch.inf).unfold(1, bins + 1, 1)
     else:
         near = nn.functional.pad(known, (bins, 0), value=-torch.inf).unfold(1, bins + 1, 1).flip(-1)
-    logits = (near + offset).masked_fill(~mask[..., None], 0)  # a padded step would have nothing to choose from
+    logits = (near + offset).masked_fill(
+        ~mask[..., None], 0
+    )  # a padded step would have nothing to choose from
     return logits.softmax(-1) @ torch.arange(bins + 1, dtype=offset.dtype, device=offset.device)
 
 
@@ -91,13 +103,21 @@ class TriDet(nn.Module):
         self.config = config
         self.pyramid = Pyramid(config)
         self.pyramid.stems = nn.ModuleList(SGP(config) for _ in range(config.stems))
-        self.pyramid.branches = nn.ModuleList(SGP(config, stride=2) for _ in range(config.levels - 1))
-        self.classifier = Head(config.dim, config.classes, -math.log((1 - config.prior) / config.prior))
+        self.pyramid.branches = nn.ModuleList(
+            SGP(config, stride=2) for _ in range(config.levels - 1)
+        )
+        self.classifier = Head(
+            config.dim, config.classes, -math.log((1 - config.prior) / config.prior)
+        )
         self.start, self.end = Head(config.dim, 1, 0.0), Head(config.dim, 1, 0.0)
         self.offset = Head(config.dim, 2 * (config.bins + 1), 0.0)
-        self.register_buffer("positives", torch.tensor(40.0))  # running number of positive points, the loss's M
+        self.register_buffer(
+            "positives", torch.tensor(40.0)
+        )  # running number of positive points, the loss's M
 
-    def forward(self, features: Tensor, mask: Tensor, regression_features: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, mask: Tensor, regression_features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """See `ActionFormer.forward`."""
         levels, other, masks = self.pyramid.both(features, regression_features, mask)
         logits, distances = self.classifier(levels, masks), []
