@@ -32,6 +32,7 @@ from vlact.losses.localization import assign, detection_loss, diou, focal, point
 from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.models.actionvlm import TOKENS, Reader, ReaderConfig
+from vlact.papers.actionvlm.accounting import check_classes, check_features, checked, standard
 from vlact.papers.actionvlm.localizing import (
     Clock,
     Localiser,
@@ -303,6 +304,7 @@ def train(
     torch.manual_seed(seed)
     language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
     model = put(ActionVLM(localiser, language, setting.mean, setting.std, variant, setting.reach))
+    checked(setting.train, recipe["window"], config.levels)
     epoch_steps = steps_of(setting.train, recipe, 1)
     steps = epoch_steps * max(1, round(variant.epochs * recipe["epochs"]))
     means, prompt = (
@@ -674,10 +676,11 @@ def prepare(
     there, `found` by video.
     """
     table = pd.read_parquet(truth)
-    seen = torch.cat([found[v] for v in durations["train"]]).float()
-    mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
+    check_features(found, [*durations["train"], *durations["test"]])
+    check_classes(table, durations)
+    mean, std = standard(found, durations["train"])
 
-    def standard(part: str) -> list[Sequence]:
+    def scaled(part: str) -> list[Sequence]:
         names, mine = durations[part], table[table["video"].isin(durations[part])]
         return sequences(
             {v: (found[v].float() - mean) / std for v in names},
@@ -692,7 +695,7 @@ def prepare(
         prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False)
     )
     setting = Setting(
-        standard("train"),
+        scaled("train"),
         prompt,
         bare,
         words,
@@ -703,7 +706,7 @@ def prepare(
         mean,
         std,
     )
-    return setting, standard("test"), said
+    return setting, scaled("test"), said
 
 
 def vision_language_job(

@@ -1,8 +1,11 @@
-"""Training and testing of localisers on features in time: windows, one loop for every method, sliding windows.
+"""Training and testing of localisers on features in time: windows, one loop for every method,
+sliding windows.
 
-A feature file (safetensors) holds one array (T, F) a video; `Clock` says which second a step stands for.
+A feature file (safetensors) holds one array (T, F) a video; `Clock` says which second a step stands
+for.
 """
 
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,14 +24,33 @@ from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
 from vlact.models.nms import suppress
 from vlact.models.tridet import TriDet, TriDetConfig
+from vlact.papers.actionvlm.accounting import (
+    INSIDE,
+    MOST_LEFT_OUT,
+    check_classes,
+    check_clock,
+    check_features,
+    checked,
+    standard,
+)
 from vlact.runtime.device import beside, put
 from vlact.runtime.jobs import write_whole
 from vlact.training.features import frames
 from vlact.training.loop import fit
 
-KINDS = {"ActionFormer": (ActionFormer, LocalizerConfig), "TriDet": (TriDet, TriDetConfig), "DyFADet": (DyFADet, DyFADetConfig)}
+KINDS = {
+    "ActionFormer": (ActionFormer, LocalizerConfig),
+    "TriDet": (TriDet, TriDetConfig),
+    "DyFADet": (DyFADet, DyFADetConfig),
+}
 WINDOWS = 8  # run at once at test
-INSIDE = 0.75  # share of an action that a training window must hold; with less the rest counts as background
+COLUMNS = {
+    "video": object,
+    "start_s": float,
+    "end_s": float,
+    "label": object,
+    "score": float,
+}  # of detections
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,9 @@ class Clock:
 
 @dataclass
 class Sequence:
-    """One video: features (T, F) or whatever else a model sees of T steps, actions in steps (N, 2), their classes (N,)."""
+    """One video: features (T, F) or whatever else a model sees of T steps, actions in steps (N, 2),
+    their classes (N,).
+    """
 
     name: str
     duration_s: float
@@ -57,7 +81,11 @@ class Sequence:
 
 
 def sequences(
-    features: dict[str, Tensor], durations: dict[str, float], truth: pd.DataFrame, classes: list[str], clock: Clock
+    features: dict[str, Tensor],
+    durations: dict[str, float],
+    truth: pd.DataFrame,
+    classes: list[str],
+    clock: Clock,
 ) -> list[Sequence]:
     """All videos of `durations` as sequences.
 
@@ -69,33 +97,57 @@ def sequences(
         clock: Of the features.
 
     Raises:
-        ValueError: A video without features, an unknown class, or an action that does not end after it starts;
-            names the row.
+        ValueError: An unknown class, an action that does not end after it starts (names the row),
+            features that are missing, empty or not finite (names video and step), a clock that is
+            no positive number or puts most actions outside the features.
+
+    Actions of videos that are not in `durations`, and features and durations that disagree, are
+    named in a warning.
     """
     unknown = ~truth["label"].isin(classes)
     if unknown.any():
         row = int(np.flatnonzero(unknown)[0])
-        raise ValueError(f"ground truth, row {row}: unknown class {truth['label'].iloc[row]!r}; expected one of {classes}")
-    if (bad := ~(truth["end_s"] > truth["start_s"])).any():
+        raise ValueError(
+            f"ground truth, row {row}: unknown class {truth['label'].iloc[row]!r}; expected one "
+            f"of {classes}"
+        )
+    if (
+        bad := ~(
+            (truth["end_s"] > truth["start_s"])
+            & np.isfinite(truth["end_s"])
+            & np.isfinite(truth["start_s"])
+        )
+    ).any():
         row = int(np.flatnonzero(bad)[0])
         found = truth.iloc[row]
         raise ValueError(
-            f"ground truth, row {row} ({found['video']}): end_s must be after start_s; got {found['start_s']} to {found['end_s']}"
+            f"ground truth, row {row} ({found['video']}): end_s must be after start_s; got "
+            f"{found['start_s']} to {found['end_s']} (seconds)"
         )
-    if missing := [v for v in durations if v not in features]:
-        raise ValueError(f"no features of {len(missing)} videos, for example {missing[0]!r}; extract them first")
+    check_features(features, durations)
+    check_clock(truth, {v: len(features[v]) for v in durations}, durations, clock)
+    if (others := ~truth["video"].isin(durations)).any():
+        name = truth["video"][others].iloc[0]
+        warnings.warn(
+            f"{int(others.sum())} of {len(truth)} actions are of videos that were not asked for, "
+            f"such as {name!r}; they are left out",
+            stacklevel=2,
+        )
     number, out = {c: i for i, c in enumerate(classes)}, []
     own = {v: part for v, part in truth.groupby("video", sort=False)}
     for video, duration in durations.items():
         part = own.get(video, truth.head(0))
-        spans = torch.tensor(clock.steps(part[["start_s", "end_s"]].to_numpy()), dtype=torch.float32).view(-1, 2)
+        spans = torch.tensor(
+            clock.steps(part[["start_s", "end_s"]].to_numpy()), dtype=torch.float32
+        ).view(-1, 2)
         kinds = torch.tensor([number[x] for x in part["label"]], dtype=torch.long)
         out.append(Sequence(video, duration, features[video], spans, kinds))
     return out
 
 
 def window(sequence: Sequence, start: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Steps `start` to `start + length`: features (length, F) padded with zeros, mask, and the actions that lie in it.
+    """Steps `start` to `start + length`: features (length, F) padded with zeros, mask, and the
+    actions that lie in it.
 
     An action is cut to the window; one of which less than `INSIDE` remains is left out.
     """
@@ -108,7 +160,9 @@ def window(sequence: Sequence, start: int, length: int) -> tuple[Tensor, Tensor,
     return features, mask, cut[keep], sequence.labels[keep]
 
 
-def draw(videos: list[Sequence], count: int, length: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def draw(
+    videos: list[Sequence], count: int, length: int, generator: torch.Generator
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Random windows, see `window`; a video is as likely as it is long."""
     share, out = torch.tensor([float(len(s.features)) for s in videos]), []
     for i in torch.multinomial(share, count, True, generator=generator).tolist():
@@ -123,12 +177,26 @@ def stack(cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Ten
 
 
 def steps_of(videos: list[Sequence], recipe: dict, epochs: float) -> int:
-    """Batches of so many epochs: one has as many steps of features as the videos, whatever windows hold of padding."""
-    return max(1, round(epochs * sum(len(s.features) for s in videos) / recipe["window"] / recipe["batch_size"]))
+    """Batches of so many epochs, for every loop that trains on windows: one epoch has as many steps
+    of features as the videos, whatever windows hold of padding.
+
+    Args:
+        videos: Training videos.
+        recipe: Its `window` (steps) and `batch_size` (windows).
+        epochs: How many.
+    """
+    return max(
+        1,
+        round(
+            epochs * sum(len(s.features) for s in videos) / recipe["window"] / recipe["batch_size"]
+        ),
+    )
 
 
 def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
-    """First steps of sliding windows that cover a sequence; the last one ends with it. A short one has a single window."""
+    """First steps of sliding windows that cover a sequence; the last one ends with it. A short one
+    has a single window.
+    """
     if steps <= length:
         return [0]
     hop = max(1, round(length * (1 - overlap)))
@@ -144,20 +212,33 @@ def slide(videos: list[Sequence], length: int, overlap: float = 0.5):
 
 
 def train(
-    sequences: list[Sequence], model: nn.Module, recipe: dict, seed: int, checkpoint: str | None = None
+    sequences: list[Sequence],
+    model: nn.Module,
+    recipe: dict,
+    seed: int,
+    checkpoint: str | None = None,
+    most_left_out: float = MOST_LEFT_OUT,
 ) -> tuple[nn.Module, list[dict]]:
     """Train a localiser on random windows.
 
     Args:
         sequences: Training videos.
-        model: One of `KINDS`, or an `EndToEnd` on frames; it moves to where `vlact.runtime.device` says.
+        model: One of `KINDS`, or an `EndToEnd` on frames; it moves to where `vlact.runtime.device`
+            says.
         recipe: `Tal` as a dict; noise is added to features only.
         seed: Windows, noise.
         checkpoint: See `vlact.training.loop.fit`.
+        most_left_out: Share of actions that may be left out; each reason is named in a warning, see
+            `vlact.papers.actionvlm.accounting.account`, which gives the same as a table.
 
     Returns:
         The model with averaged weights (EMA), in evaluation mode, and the curve.
+
+    Raises:
+        ValueError: More actions are left out, or features that are empty or not finite.
     """
+    check_features({s.name: s.features for s in sequences}, [s.name for s in sequences])
+    checked(sequences, recipe["window"], model.config.levels, most_left_out)
     generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
     at = points(recipe["window"], config.levels)
 
@@ -169,14 +250,24 @@ def train(
         torch.manual_seed(
             int(torch.randint(2**31, (), generator=generator))
         )  # paths are dropped from the global state, which no checkpoint has
-        target, offset = (torch.stack(t) for t in list(zip(*(assign(at, s, k, config.classes) for *_, s, k in cut), strict=True))[:2])
+        target, offset = (
+            torch.stack(t)
+            for t in list(
+                zip(*(assign(at, s, k, config.classes) for *_, s, k in cut), strict=True)
+            )[:2]
+        )
         x, mask, target, offset = beside(model, (x, mask, target, offset))
         logits, distances, valid = model(x, mask)
         model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
-        found = detection_loss(logits, distances, target, offset, valid, model.positives.clamp(min=1))
+        found = detection_loss(
+            logits, distances, target, offset, valid, model.positives.clamp(min=1)
+        )
         return found["cls"] + recipe["reg_weight"] * found["reg"]
 
-    steps, given = steps_of(sequences, recipe, recipe["epochs"]), (recipe["lr"], recipe["weight_decay"], generator, "localiser", checkpoint)
+    steps, given = (
+        steps_of(sequences, recipe, recipe["epochs"]),
+        (recipe["lr"], recipe["weight_decay"], generator, "localiser", checkpoint),
+    )
     curve = fit({"model": model}, loss_of, steps, *given, ema=recipe["ema"])
     return model.eval(), curve
 
@@ -200,12 +291,18 @@ class Localiser:
     mean: Tensor
     std: Tensor
 
-    def run(self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """The model on windows, see `window`; `first` is the video and the first step of the first one."""
+    def run(
+        self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The model on windows, see `window`; `first` is the video and the first step of the first
+        one.
+        """
         return self.model(*beside(self.model, stack(cut)))
 
     def actions(self, video: str) -> tuple[Tensor, Tensor]:
-        """What is known to happen in a video, segments (N, 2) in steps and labels (N,): nothing, unless one asks an oracle."""
+        """What is known to happen in a video, segments (N, 2) in steps and labels (N,): nothing,
+        unless one asks an oracle.
+        """
         return torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
 
     @torch.inference_mode()
@@ -217,33 +314,66 @@ class Localiser:
             durations: Seconds, by video; which are wanted.
 
         Raises:
-            ValueError: The features have another dimension than the model.
+            ValueError: Features that are missing, empty, not finite (names video and step) or of
+                another dimension than the model, a duration that is no positive number, or a model
+                whose answer is not finite.
         """
+        check_features(features, durations)
+        none = pd.DataFrame(columns=["video", "start_s", "end_s"])
+        check_clock(none, {v: len(features[v]) for v in durations}, durations, self.clock)
         length, at = self.recipe["window"], points(self.recipe["window"], self.model.config.levels)
         videos, tables = [], []
         for video, seconds in durations.items():
             x = features[video]
             if x.ndim != 2 or x.shape[1] != len(self.mean):
-                raise ValueError(f"{video}: expected features (T, {len(self.mean)}), got {tuple(x.shape)}")
-            videos.append(Sequence(video, seconds, (x.float() - self.mean) / self.std, *self.actions(video)))
-        found = (one for where, cut in slide(videos, length) for one in zip(where, *self.run(where[0], cut), strict=True))
+                raise ValueError(
+                    f"{video}: expected features (T, {len(self.mean)}), got {tuple(x.shape)}"
+                )
+            videos.append(
+                Sequence(video, seconds, (x.float() - self.mean) / self.std, *self.actions(video))
+            )
+        found = (
+            one
+            for where, cut in slide(videos, length)
+            for one in zip(where, *self.run(where[0], cut), strict=True)
+        )
         for (video, start), *one in found:
+            if not all(x.isfinite().all() for x in one[:2]):
+                raise ValueError(
+                    f"{video}: the model's answer is not finite from step {start} on; its "
+                    f"weights or `mean` and `std` are bad"
+                )
             part = candidates(*(x.cpu() for x in one), at, start, top_k=self.recipe["pre_nms_topk"])
             seconds = self.clock.seconds(part["segment"]).clip(0, durations[video])
-            columns = {"start_s": seconds[:, 0], "end_s": seconds[:, 1], "label": np.array(self.classes, object)[part["label"]]}
-            tables.append(pd.DataFrame({"video": video, **columns, "score": part["score"].astype(np.float64)}))
-        table = pd.concat(tables, ignore_index=True)
+            columns = {
+                "start_s": seconds[:, 0],
+                "end_s": seconds[:, 1],
+                "label": np.array(self.classes, object)[part["label"]],
+            }
+            tables.append(
+                pd.DataFrame({"video": video, **columns, "score": part["score"].astype(np.float64)})
+            )
+        nothing = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+        table = pd.concat(tables, ignore_index=True) if tables else nothing
         return table[table["end_s"] > table["start_s"] + 1e-3]
 
     def detect(self, features: dict[str, Tensor], durations: dict[str, float]) -> pd.DataFrame:
-        """Detections in every video of `durations`, after NMS: `video, start_s, end_s, label, score`."""
+        """Detections in every video of `durations`, after NMS: `video, start_s, end_s, label,
+        score`; see `candidates`.
+        """
         return suppress(self.candidates(features, durations), **self.recipe["nms"])
 
     def save(self, path: str | Path) -> None:
         """Weights and everything else as one safetensors file, written whole or not at all."""
         state = self.model.state_dict() | {"standard.mean": self.mean, "standard.std": self.std}
-        note = {"kind": type(self.model).__name__, "config": asdict(self.model.config), "classes": self.classes}
-        files.save(path, "localiser", note | {"clock": asdict(self.clock), "recipe": self.recipe}, state)
+        note = {
+            "kind": type(self.model).__name__,
+            "config": asdict(self.model.config),
+            "classes": self.classes,
+        }
+        files.save(
+            path, "localiser", note | {"clock": asdict(self.clock), "recipe": self.recipe}, state
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "Localiser":
@@ -255,17 +385,30 @@ class Localiser:
         note, state = files.read(path, "localiser")
         mean, std = state.pop("standard.mean"), state.pop("standard.std")
         if note["kind"] not in KINDS:
-            raise ValueError(f"{path}: expected a localiser of {sorted(KINDS)}, got {note['kind']!r}")
+            raise ValueError(
+                f"{path}: expected a localiser of {sorted(KINDS)}, got {note['kind']!r}"
+            )
         kind, shape = KINDS[note["kind"]]
         model = files.fill(kind(shape(**note["config"])), state, path)
         return cls(model, note["classes"], Clock(**note["clock"]), note["recipe"], mean, std)
 
 
 def localise_job(
-    kind: str, features: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict, config: dict,
-    recipe: dict, seed: int, out: str, checkpoint: str,
-) -> list[dict]:  # fmt: skip
-    """Train one localiser; write it (`out`.safetensors) and its detections on the test videos (`out`.parquet).
+    kind: str,
+    features: str,
+    durations: dict[str, dict[str, float]],
+    truth: str,
+    classes: list[str],
+    clock: dict,
+    config: dict,
+    recipe: dict,
+    seed: int,
+    out: str,
+    checkpoint: str,
+    most_left_out: float = MOST_LEFT_OUT,
+) -> list[dict]:
+    """Train one localiser; write it (`out`.safetensors) and its detections on the test videos
+    (`out`.parquet).
 
     Args:
         kind: One of `KINDS`.
@@ -275,47 +418,103 @@ def localise_job(
         classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts.
         out: Where model and detections go, without suffix.
         checkpoint: Where the state goes while training.
+        most_left_out: See `train`.
 
     Returns:
         The curve.
+
+    Raises:
+        ValueError: Features, clock or actions that nothing can be learnt from, see `sequences` and
+            `train`.
     """
     found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
-    seen = torch.cat([found[v] for v in durations["train"]]).float()
-    mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
-    standard = {v: (found[v].float() - mean) / std for v in durations["train"]}
-    mine = sequences(standard, durations["train"], table[table["video"].isin(durations["train"])], classes, time)
+    check_features(found, [*durations["train"], *durations["test"]])
+    check_classes(table, durations)
+    mean, std = standard(found, durations["train"])
+    scaled = {v: (found[v].float() - mean) / std for v in durations["train"]}
+    mine = sequences(
+        scaled, durations["train"], table[table["video"].isin(durations["train"])], classes, time
+    )
     torch.manual_seed(seed)
-    model, curve = train(mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint)
+    model, curve = train(
+        mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint, most_left_out
+    )
     localiser = Localiser(model, classes, time, recipe, mean, std)
     detections = localiser.detect(found, durations["test"])
     localiser.save(f"{out}.safetensors")
-    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections.assign(model=kind, seed=seed))
+    write_whole(
+        Path(f"{out}.parquet"),
+        lambda d, p: d.to_parquet(p, index=False),
+        detections.assign(model=kind, seed=seed),
+    )
     return curve
 
 
 def end_to_end_job(
-    folder: str, fps: float, encoder: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict,
-    config: dict, recipe: dict, seed: int, out: str, checkpoint: str,
-) -> list[dict]:  # fmt: skip
-    """Train an ActionFormer with the encoder's adapters (AdaTAD) on frames; write its detections on the test videos (`out`.parquet).
+    folder: str,
+    fps: float,
+    encoder: str,
+    durations: dict[str, dict[str, float]],
+    truth: str,
+    classes: list[str],
+    clock: dict,
+    config: dict,
+    recipe: dict,
+    seed: int,
+    out: str,
+    checkpoint: str,
+    most_left_out: float = MOST_LEFT_OUT,
+) -> list[dict]:
+    """Train an ActionFormer with the encoder's adapters (AdaTAD) on frames; write its detections on
+    the test videos (`out`.parquet).
 
     Args:
         folder, fps: Of the videos; their frames all lie in memory.
         encoder: A `DualEncoder`'s file.
-        durations, truth, classes, clock, config, recipe, seed, out, checkpoint: See `localise_job`.
+        durations, truth, classes, clock, config, recipe, seed, out, checkpoint, most_left_out: See
+            `localise_job`.
 
     Returns:
         The curve.
     """
-    time, table, stride, eye = Clock(**clock), pd.read_parquet(truth), recipe["stride"], DualEncoder.load(encoder)
+    time, table, stride, eye = (
+        Clock(**clock),
+        pd.read_parquet(truth),
+        recipe["stride"],
+        DualEncoder.load(encoder),
+    )
     size, clip = eye.config.image_size, eye.config.num_frames
-    found = {v: frames(Path(folder) / v, fps, stride, clip // stride, size) for part in ("train", "test") for v in durations[part]}
-    mine = sequences(found, durations["train"], table[table["video"].isin(durations["train"])], classes, time)
+    found = {
+        v: frames(Path(folder) / v, fps, stride, clip // stride, size)
+        for part in ("train", "test")
+        for v in durations[part]
+    }
+    check_classes(table, durations)
+    mine = sequences(
+        found, durations["train"], table[table["video"].isin(durations["train"])], classes, time
+    )
     torch.manual_seed(seed)
-    model, curve = train(mine, EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride), recipe, seed, checkpoint)
+    model, curve = train(
+        mine,
+        EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride),
+        recipe,
+        seed,
+        checkpoint,
+        most_left_out,
+    )
     with torch.inference_mode():
-        seen = {v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu() for v in durations["test"]}
-    localiser = Localiser(model.localiser, classes, time, recipe, torch.zeros(config["feature_dim"]), torch.ones(config["feature_dim"]))
+        seen = {
+            v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu()
+            for v in durations["test"]
+        }
+    localiser = Localiser(
+        model.localiser,
+        classes,
+        time,
+        recipe,
+        torch.zeros(config["feature_dim"]),
+        torch.ones(config["feature_dim"]),
+    )
     detections = localiser.detect(seen, durations["test"]).assign(model="AdaTAD", seed=seed)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve
