@@ -3,8 +3,11 @@
 Every step decides from its own features which taps of a depthwise convolution it listens to, so
 that kernel shape and receptive field change from step to step: y_t = sum_k m_t,k w_k x_t+k with m =
 ReLU(tanh(..)), which can be exactly 0. A block has a narrow and a wide one in parallel; the levels
-of the pyramid and both heads are made of them. Written from the paper's idea, not from its code:
-taps are gated for groups of channels, and the head does not mix levels, as DyFADet's does.
+of the pyramid and both heads are made of them. 
+
+Simplified: written from the paper's idea, not from its code. Taps are gated for groups of channels,
+blocks lack the global branch and the shared kernels, and the heads do not mix levels, as DyFADet's
+do; its checkpoints cannot be loaded.
 """
 
 from dataclasses import dataclass
@@ -12,7 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.actionformer import (
+    HIDDEN,
+    MLP,
+    ActionFormer,
+    Backbone,
+    ChannelNorm,
+    LocalizerConfig,
+    max_over_time,
+)
 
 
 @dataclass(frozen=True)
@@ -65,18 +76,16 @@ class DynamicBlock(nn.Module):
     def __init__(self, config: DyFADetConfig, stride: int = 1):
         super().__init__()
         dim = config.dim
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm1, self.norm2 = ChannelNorm(dim), ChannelNorm(dim)
         self.mixers = nn.ModuleList(
             DynamicConv(dim, k, config.groups) for k in (config.kernel, config.wide)
         )
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.mlp = MLP(dim, HIDDEN * dim, 2)
         self.pool, self.stride = nn.MaxPool1d(3, stride, 1) if stride > 1 else None, stride
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         if self.pool:
-            x = self.pool(x.masked_fill(~mask[..., None], -torch.inf).transpose(1, 2)).transpose(
-                1, 2
-            )
+            x = max_over_time(x, mask, self.pool, official=False)
             mask = mask[:, :: self.stride]
             x = x.masked_fill(~mask[..., None], 0)
         y = self.norm1(x)
@@ -89,12 +98,16 @@ class DyFADet(ActionFormer):
 
     def __init__(self, config: DyFADetConfig):
         super().__init__(config)
-        self.pyramid.stems = nn.ModuleList(DynamicBlock(config) for _ in range(config.stems))
-        self.pyramid.branches = nn.ModuleList(
-            DynamicBlock(config, stride=2) for _ in range(config.levels - 1)
+        for head in (self.cls_head, self.reg_head):
+            inside = config.head_dim or config.dim
+            if inside != config.dim:
+                raise ValueError(f"head_dim must be 0 or dim {config.dim}; got {inside}")
+            head.head[0] = DynamicConv(config.dim, config.kernel, config.groups)
+            head.reach = max(1, config.kernel // 2)
+
+    @staticmethod
+    def pyramid(config: DyFADetConfig) -> Backbone:
+        """Dynamic blocks."""
+        return Backbone(
+            config, lambda _: DynamicBlock(config), lambda _: DynamicBlock(config, stride=2)
         )
-        for head in (self.classifier, self.regressor):
-            head.convs[0], head.together = (
-                DynamicConv(config.dim, config.kernel, config.groups),
-                False,
-            )

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from vlact.losses.localization import RANGES
+from vlact.losses.localization import ranges_of
 
 INSIDE = 0.75  # share of an action that a training window must hold; with less it is background
 MOST_LEFT_OUT = 0.5  # share of actions left out above which training stops
@@ -92,7 +92,7 @@ class Account:
         return f"{lost} cannot be learnt and count as background: {reasons}"
 
 
-def account(videos: Iterable, length: int, levels: int, ranges=RANGES) -> Account:
+def account(videos: Iterable, length: int, levels: int, ranges=None) -> Account:
     """What training windows can show of the actions of some videos.
 
     Args:
@@ -100,7 +100,7 @@ def account(videos: Iterable, length: int, levels: int, ranges=RANGES) -> Accoun
         length: Steps of a window.
         levels, ranges: Of the pyramid, see `vlact.losses.localization.points`.
     """
-    given, found = 0, {}
+    given, found, ranges = 0, {}, ranges or ranges_of(levels)
     for one in videos:
         given += len(one.labels)
         for reason, rows in _reasons(one, length, levels, ranges).items():
