@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-SHORTEST, LONGEST = 4, 10000  # distances to which the first level and the last one regress, in steps
+SHORTEST, LONGEST = (
+    4,
+    10000,
+)  # distances to which the first level and the last one regress, in steps
 
 
 def ranges_of(levels: int) -> tuple[tuple[int, int], ...]:

@@ -1,7 +1,7 @@
 """ActionFormer (ECCV 2022): a transformer pyramid over features in time, and heads that are the
 same on all levels.
 
-Shapes: features (B, T, F) with a mask (B, T), True where there is a step; level l has T / 2^l steps.
+Shapes: features (B, T, F) with a mask (B, T), True where a step is; level l has T / 2^l steps.
 Parameters have the names and shapes of the authors' checkpoints, see
 `vlact.models.localizer_checkpoints`.
 
@@ -51,6 +51,8 @@ class LocalizerConfig:
         head_dim: D inside the heads; 0 for `dim`.
         positions: Steps for which sinusoidal positions are made, which longer sequences stretch;
             0 for no positions.
+        ranges: Distances that each level regresses, in steps; those of
+            `vlact.losses.localization.ranges_of` if not given.
         official: Padding and distances as the authors' code has them, for their checkpoints.
             Otherwise padding changes nothing and distances are softplus(x + 2) in place of ReLU,
             which leaves half of the points without a gradient at first.
@@ -68,11 +70,17 @@ class LocalizerConfig:
     prior: float = 0.01
     head_dim: int = 0
     positions: int = 0
+    ranges: tuple[tuple[int, int], ...] = ()
     official: bool = False
 
     def __post_init__(self):
         if isinstance(self.window, list):  # from json
             object.__setattr__(self, "window", tuple(self.window))
+        object.__setattr__(self, "ranges", tuple(map(tuple, self.ranges)))
+        if self.ranges and len(self.ranges) != self.levels:
+            raise ValueError(
+                f"ranges must name each of {self.levels} levels; got {len(self.ranges)}"
+            )
         if any(w < 0 or w and w % 2 == 0 for w in self.windows):
             raise ValueError(f"window must be odd or 0; got {self.window}")
         if len(self.windows) != self.levels:
@@ -208,7 +216,10 @@ def local_attention(
 
     q = pad(q, (0, 0, 0, 0, 0, rest)).unflatten(1, (blocks, size))
     k, v = around(k), around(v)
-    apart = torch.arange(size + 2 * half, device=q.device) - torch.arange(size, device=q.device)[:, None]
+    apart = (
+        torch.arange(size + 2 * half, device=q.device)
+        - torch.arange(size, device=q.device)[:, None]
+    )
     near = (apart >= 0) & (apart <= 2 * half)
     # A padded step sees itself, so that nothing is nan
     seen = (near & around(mask)[:, :, None, :]) | (apart == half)
@@ -403,7 +414,12 @@ class Head(nn.Module):
     reach = 1
 
     def __init__(
-        self, config: LocalizerConfig, out: int, last: str, bias: float = 0.0, detached: bool = False
+        self,
+        config: LocalizerConfig,
+        out: int,
+        last: str,
+        bias: float = 0.0,
+        detached: bool = False,
     ):
         super().__init__()
         inside = config.head_dim or config.dim

@@ -3,7 +3,7 @@
 Every step decides from its own features which taps of a depthwise convolution it listens to, so
 that kernel shape and receptive field change from step to step: y_t = sum_k m_t,k w_k x_t+k with m =
 ReLU(tanh(..)), which can be exactly 0. A block has a narrow and a wide one in parallel; the levels
-of the pyramid and both heads are made of them. 
+of the pyramid and both heads are made of them.
 
 Simplified: written from the paper's idea, not from its code. Taps are gated for groups of channels,
 blocks lack the global branch and the shared kernels, and the heads do not mix levels, as DyFADet's

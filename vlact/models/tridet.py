@@ -8,9 +8,9 @@ class starts and ends from how likely each of the `bins` steps before and after 
 and the classification loss is weighted by IoU, see `TriDetConfig.iou_power`.
 
 Parameters have the names and shapes of the authors' checkpoints, see
-`vlact.models.localizer_checkpoints`; padding as in `vlact.models.actionformer`: as published, padded
-steps are part of the means of gates and group norms, and a step outside counts as a border of logit
-0. Otherwise they are left out.
+`vlact.models.localizer_checkpoints`. Padding is as in `vlact.models.actionformer`: as published,
+padded steps are part of the means of gates and group norms, and a step outside counts as a border
+of logit 0. Otherwise they are left out.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,8 @@ class TriDetConfig(LocalizerConfig):
         super().__post_init__()
         if self.dim % GROUPS or self.kernel % 2 == 0:
             raise ValueError(
-                f"dim must be a multiple of {GROUPS} and kernel odd; got {self.dim} and {self.kernel}"
+                f"dim must be a multiple of {GROUPS} and kernel odd; got {self.dim} and "
+                f"{self.kernel}"
             )
 
     @property

@@ -177,12 +177,16 @@ def _positive(
 
 
 def checked(
-    videos: Iterable, length: int, levels: int, most_left_out: float = MOST_LEFT_OUT
+    videos: Iterable,
+    length: int,
+    levels: int,
+    most_left_out: float = MOST_LEFT_OUT,
+    ranges=None,
 ) -> Account:
     """The account of training videos, said as a warning where an action is left out.
 
     Args:
-        videos, length, levels: See `account`.
+        videos, length, levels, ranges: See `account`.
         most_left_out: Share of actions that may be left out.
 
     Raises:
@@ -190,7 +194,7 @@ def checked(
     """
     if not 0 <= most_left_out <= 1:
         raise ValueError(f"most_left_out: expected a share from 0 to 1; got {most_left_out}")
-    found = account(videos, length, levels)
+    found = account(videos, length, levels, ranges)
     if not found.given:
         raise ValueError(
             "no action in any training video; expected ground truth of the videos that were given"

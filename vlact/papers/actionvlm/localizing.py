@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -238,9 +239,10 @@ def train(
         ValueError: More actions are left out, or features that are empty or not finite.
     """
     check_features({s.name: s.features for s in sequences}, [s.name for s in sequences])
-    checked(sequences, recipe["window"], model.config.levels, most_left_out)
+    checked(sequences, recipe["window"], model.config.levels, most_left_out, model.config.ranges)
     generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
-    at = points(recipe["window"], config.levels)
+    at = points(recipe["window"], config.levels, config.ranges)
+    power = getattr(config, "iou_power", 0.0)  # TriDet's
 
     def loss_of(step: int) -> Tensor:
         cut = draw(sequences, recipe["batch_size"], recipe["window"], generator)
@@ -260,7 +262,7 @@ def train(
         logits, distances, valid = model(x, mask)
         model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
         found = detection_loss(
-            logits, distances, target, offset, valid, model.positives.clamp(min=1)
+            logits, distances, target, offset, valid, model.positives.clamp(min=1), iou_power=power
         )
         return found["cls"] + recipe["reg_weight"] * found["reg"]
 
@@ -280,7 +282,11 @@ class Localiser:
         model: In evaluation mode.
         classes: Names, by number.
         clock: Of the features.
-        recipe: `Tal` as a dict, with `nms`, options of `vlact.models.nms.suppress`.
+        recipe: `Tal` as a dict, with `nms`, options of `vlact.models.nms.suppress`. With `whole`
+            it is done as the authors of ActionFormer and TriDet do: a video passes at once, padded
+            to the window or to `config.multiple` steps, NMS is done on steps, ends are cut after
+            it; `min_steps` is what a segment must be longer than. See
+            `vlact.models.localizer_presets`.
         mean, std: By which features are standardised (F,).
     """
 
@@ -321,7 +327,7 @@ class Localiser:
         check_features(features, durations)
         none = pd.DataFrame(columns=["video", "start_s", "end_s"])
         check_clock(none, {v: len(features[v]) for v in durations}, durations, self.clock)
-        length, at = self.recipe["window"], points(self.recipe["window"], self.model.config.levels)
+        levels, whole = self.model.config.levels, self.recipe.get("whole", False)
         videos, tables = [], []
         for video, seconds in durations.items():
             x = features[video]
@@ -334,17 +340,31 @@ class Localiser:
             )
         found = (
             one
-            for where, cut in slide(videos, length)
+            for where, cut in (
+                self._whole(videos) if whole else slide(videos, self.recipe["window"])
+            )
             for one in zip(where, *self.run(where[0], cut), strict=True)
         )
+        at = {}  # points by length
         for (video, start), *one in found:
             if not all(x.isfinite().all() for x in one[:2]):
                 raise ValueError(
                     f"{video}: the model's answer is not finite from step {start} on; its "
                     f"weights or `mean` and `std` are bad"
                 )
-            part = candidates(*(x.cpu() for x in one), at, start, top_k=self.recipe["pre_nms_topk"])
-            seconds = self.clock.seconds(part["segment"]).clip(0, durations[video])
+            length = len(one[0]) * 2 ** (levels - 1) // (2**levels - 1)
+            if length not in at:
+                at[length] = points(length, levels)
+            part = candidates(
+                *(x.cpu() for x in one),
+                at[length],
+                start,
+                top_k=self.recipe["pre_nms_topk"],
+                min_steps=self.recipe.get("min_steps"),
+            )
+            seconds = self.clock.seconds(part["segment"])
+            if not whole:
+                seconds = seconds.clip(0, durations[video])
             columns = {
                 "start_s": seconds[:, 0],
                 "end_s": seconds[:, 1],
@@ -355,13 +375,32 @@ class Localiser:
             )
         nothing = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
         table = pd.concat(tables, ignore_index=True) if tables else nothing
-        return table[table["end_s"] > table["start_s"] + 1e-3]
+        return table if whole else table[table["end_s"] > table["start_s"] + 1e-3]
+
+    def _whole(self, videos: list[Sequence]):
+        """As `slide`, each video in a single window that holds it."""
+        multiple = self.model.config.multiple
+        for one in videos:
+            steps = len(one.features)
+            longer = -(-steps // multiple) * multiple
+            length = longer if steps > self.recipe["window"] else self.recipe["window"]
+            yield [(one.name, 0)], [window(one, 0, length)]
 
     def detect(self, features: dict[str, Tensor], durations: dict[str, float]) -> pd.DataFrame:
         """Detections in every video of `durations`, after NMS: `video, start_s, end_s, label,
         score`; see `candidates`.
         """
-        return suppress(self.candidates(features, durations), **self.recipe["nms"])
+        found = self.candidates(features, durations)
+        if not self.recipe.get("whole") or found.empty:
+            return suppress(found, **self.recipe["nms"])
+        ends = ["start_s", "end_s"]  # as published NMS is done on steps
+        steps = found.assign(
+            **dict(zip(ends, self.clock.steps(found[ends].to_numpy()).T, strict=True))
+        )
+        kept = suppress(steps, **self.recipe["nms"])
+        last = kept["video"].map(durations).to_numpy()[:, None]
+        seconds = self.clock.seconds(kept[ends].to_numpy()).clip(0, last)
+        return kept.assign(**dict(zip(ends, seconds.T, strict=True)))
 
     def save(self, path: str | Path) -> None:
         """Weights and everything else as one safetensors file, written whole or not at all."""
@@ -380,9 +419,13 @@ class Localiser:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: Another file, or one whose weights do not fit its shape.
+            ValueError: Another file, one that is cut off, or one whose weights do not fit its
+                shape.
         """
-        note, state = files.read(path, "localiser")
+        try:
+            note, state = files.read(path, "localiser")
+        except SafetensorError as error:
+            raise ValueError(f"{path}: expected a whole file of a localiser; {error}") from None
         mean, std = state.pop("standard.mean"), state.pop("standard.std")
         if note["kind"] not in KINDS:
             raise ValueError(

@@ -211,7 +211,9 @@ class Located(nn.Module):
         count = (
             localiser.positives.clamp(min=1) / processes
         )  # the mean over processes is then the whole batch's sum / M
-        found = detection_loss(logits, distances, target, offset, valid, count, self.smoothing)
+        power = getattr(localiser.config, "iou_power", 0.0)  # TriDet's
+        given = (logits, distances, target, offset, valid, count, self.smoothing, power)
+        found = detection_loss(*given)
         return found["cls"] + self.reg_weight * found["reg"]
 
 
