@@ -1,8 +1,8 @@
-"""ActionFormer and TriDet as published: names and shapes of their authors' checkpoints, what their
-authors' code answered once on weights that anyone can make again, and local attention.
+"""ActionFormer, TriDet and DyFADet as published: names and shapes of their authors' checkpoints,
+what their authors' code answered once on weights that anyone can make again, and local attention.
 
 ActionFormer: happyharrycn/actionformer_release at 61ea7eb. TriDet: dingfengshi/TriDet at 764b816.
-Their soft-NMS in C++ was a loop of the same rule.
+DyFADet: yangle15/DyFADet-pytorch at f645caf. Their soft-NMS in C++ was a loop of the same rule.
 """
 
 import hashlib
@@ -20,20 +20,22 @@ from vlact.models.actionformer import (
     dense_attention,
     local_attention,
 )
+from vlact.models.dyfadet import DyFADet, DyFADetConfig
 from vlact.models.localizer_presets import PRESETS, preset
 from vlact.models.tridet import GroupNorm, TriDet, TriDetConfig
 from vlact.papers.actionvlm import accounting
 from vlact.papers.actionvlm.localizing import Clock, Localiser
 
-KINDS = {"ActionFormer": ActionFormer, "TriDet": TriDet}
+KINDS = {"ActionFormer": ActionFormer, "TriDet": TriDet, "DyFADet": DyFADet}
 SMALL = {"levels": 4, "head_dim": 24, "dropout": 0.1, "official": True}
 CONFIGS = {
     "ActionFormer": LocalizerConfig(12, 3, dim=16, heads=2, window=5, **SMALL),
     "TriDet": TriDetConfig(
         12, 3, dim=32, mlp_dim=40, kernel=3, widening=1.5, bins=4, iou_power=0.2, **SMALL
     ),
+    "DyFADet": DyFADetConfig(12, 3, dim=32, mlp_dim=40, kernel=3, widening=1.5, **SMALL),
 }
-WINDOWS = {"ActionFormer": 128, "TriDet": 64}
+WINDOWS = {"ActionFormer": 128, "TriDet": 64, "DyFADet": 64}
 
 
 def published(kind, **changes):
@@ -72,6 +74,10 @@ def features(steps=50):
         ("TriDet", "activitynet-tsp", 192, "6a201f59417dca06"),
         ("TriDet", "epic-verb", 192, "d4ef22f86da0ee31"),
         ("TriDet", "epic-noun", 192, "3d0a7ba731c03bcc"),
+        ("DyFADet", "thumos14", 280, "2ad91ef485a9a4a9"),
+        ("DyFADet", "activitynet-tsp", 280, "9c95cc429431cbdd"),
+        ("DyFADet", "epic-verb", 280, "c66b9693b66cfef0"),
+        ("DyFADet", "epic-noun", 280, "78334d3b31f8b0ac"),
     ],
 )
 def test_every_weight_has_the_name_and_shape_of_the_authors_code(kind, data, count, told):
@@ -120,7 +126,7 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ActionFormer", "TriDet"])
 def test_answers_are_those_of_the_authors_code(kind, tmp_path):
     model, _ = loaded(kind, tmp_path)
     logits, segments, scores, count, _ = ANSWERS[kind]
@@ -143,11 +149,28 @@ def test_answers_are_those_of_the_authors_code(kind, tmp_path):
     torch.testing.assert_close(top, torch.tensor(scores).double(), atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_answers_of_dyfadet_are_those_of_its_authors_code(tmp_path):
+    model, _ = loaded("DyFADet", tmp_path)
+    x = features()
+    padded = torch.cat([x, torch.zeros(64 - len(x), 12)])[None]
+    with torch.no_grad():
+        logits, distances, _ = model(padded, torch.arange(64)[None] < len(x))
+    wanted = [
+        [0.411654, -0.131683, -0.164469],
+        [0.374157, -0.068282, -0.252829],
+        [0.374122, -0.068224, -0.25291],
+    ]
+    at = [0, 49, 88]
+    torch.testing.assert_close(logits[0, at], torch.tensor(wanted), atol=2e-6, rtol=1e-5)
+    far = torch.tensor([[0.0, 5.9e-05], [0.0, 0.0083], [0.0, 0.013415]])
+    torch.testing.assert_close(distances[0, at], far, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ActionFormer", "TriDet"])
 def test_losses_are_those_of_the_authors_code(kind):
     model, state = published(kind, dropout=0.0)
     model.load_state_dict(state | {"positives": model.positives})
-    length, x, start = WINDOWS[kind], features(), {"ActionFormer": 100, "TriDet": 100}[kind]
+    length, x, start = WINDOWS[kind], features(), 100
     padded = torch.cat([x, torch.zeros(length - len(x), 12)])[None]
     logits, distances, valid = model(padded, torch.arange(length)[None] < len(x))
     spans = torch.tensor([[3.0, 9.0], [20.0, 44.0], [20.0, 44.0], [30.0, 33.5]])

@@ -158,7 +158,8 @@ class Conv(nn.Module):
 
 def over_time(conv: nn.Conv1d, x: Tensor) -> Tensor:
     """A convolution on (B, T, D), with whatever stands in padded steps."""
-    if conv.groups == 1 or conv.kernel_size[0] > MOST_TAPS:
+    one_by_one = conv.groups == conv.in_channels == conv.out_channels
+    if not one_by_one or conv.kernel_size[0] > MOST_TAPS:
         return conv(x.transpose(1, 2)).transpose(1, 2)
     # One channel at a time is a sum of shifted products, which is faster where channels come last
     reach, stride = conv.kernel_size[0] // 2, conv.stride[0]

@@ -5,9 +5,8 @@ An adapter after every block narrows the tokens, mixes each patch position over 
 result (Eq. 2-3); it starts as the identity. Only adapters and localiser are trained. Frames go
 through the encoder in clips that do not overlap; a feature is the mean of a frame's tokens.
 
-Simplified: the authors' code also lets adapters mix over the whole clip that a localiser sees, takes
-VideoMAE or InternVideo with their own adapters' names, and learns at other rates; its checkpoints
-cannot be loaded.
+Simplified: in the authors' code adapters mix over the whole clip that a localiser sees, the encoder
+is VideoMAE or InternVideo2 under other names, and rates differ; their checkpoints cannot be loaded.
 """
 
 import torch

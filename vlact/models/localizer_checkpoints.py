@@ -1,4 +1,4 @@
-"""Checkpoints of ActionFormer and TriDet as their authors' training leaves them, key by key.
+"""Checkpoints of ActionFormer, TriDet and DyFADet as their authors leave them, key by key.
 
 Such a file holds `state_dict` and `state_dict_ema`, whose names begin with "module."; the moving
 average is what its authors test.
@@ -66,7 +66,7 @@ def load(path: str | Path, model: nn.Module, mean: bool = True) -> nn.Module:
 
     Args:
         path, mean: See `read`.
-        model: `ActionFormer` or `TriDet`, of the file's shape and with `official` set.
+        model: `ActionFormer`, `TriDet` or `DyFADet`, of the file's shape and with `official` set.
 
     Returns:
         The model, in evaluation mode.

@@ -1,13 +1,15 @@
 """Shapes and numbers of localisers by data set, as their authors' configurations have them.
 
 ActionFormer (ECCV 2022): happyharrycn/actionformer_release, commit 61ea7eb. TriDet (CVPR 2023):
-dingfengshi/TriDet. Not here: configurations that concatenate several features (Ego4D), HACS, and
-those of DyFADet and AdaTAD, whose models are simplified here.
+dingfengshi/TriDet, commit 764b816. DyFADet (ECCV 2024): yangle15/DyFADet-pytorch, commit f645caf.
+Not here: configurations that concatenate several features (Ego4D), HACS, FineAction, and those of
+AdaTAD, whose model is simplified here.
 """
 
 from dataclasses import dataclass, field
 
 from vlact.models.actionformer import LocalizerConfig
+from vlact.models.dyfadet import DyFADetConfig
 from vlact.models.tridet import TriDetConfig
 
 EPIC = ((0, 4), (2, 8), (4, 16), (8, 32), (16, 64), (32, 10000))  # levels overlap
@@ -69,8 +71,14 @@ def _tridet(feature_dim: int, classes: int, dim: int = 512, **more) -> TriDetCon
     return TriDetConfig(feature_dim, classes, dim=dim, **WIDTHS, **more)
 
 
-def _epic(config: LocalizerConfig, epochs: int, smoothing: float) -> Preset:
-    numbers = _training(epochs, 2, 1e-4, 0.05, 250, smoothing=smoothing)
+def _dyfadet(feature_dim: int, classes: int, dim: int = 512, **more) -> DyFADetConfig:
+    return DyFADetConfig(feature_dim, classes, dim=dim, **WIDTHS, **more)
+
+
+def _epic(
+    config: LocalizerConfig, epochs: int, smoothing: float, lr: float = 1e-4, **more
+) -> Preset:
+    numbers = _training(epochs, 2, lr, 0.05, 250, smoothing=smoothing, **more)
     return Preset(config, 2304, 16, 32, numbers, EPIC_TEST, fps=30)
 
 
@@ -120,6 +128,27 @@ PRESETS = {
             2304, 300, kernel=1, widening=4, mlp_dim=1024, spread=0.0, iou_power=0.25, ranges=EPIC
         ),
         14, 0.1,
+    ),
+    ("DyFADet", "thumos14"): Preset(
+        _dyfadet(2048, 20, kernel=1, widening=5, mlp_dim=768, spread=0.0),
+        2304, 4, 16, _training(20, 2, 1e-4, 0.025, 100, warmup_epochs=20, noise=0.00001),
+        {"pre_nms_topk": 2000, "nms": {"sigma": 0.5, "max_seg_num": 2000, "min_score": 0.001}},
+    ),
+    ("DyFADet", "activitynet-tsp"): Preset(
+        _dyfadet(
+            512, 1, 256, kernel=15, widening=1.2, mlp_dim=2048, head_dim=512, positions=768,
+            spread=0.15,
+        ),
+        768, 16, 16, _training(10, 8, 5e-4, 0.05, 400, noise=0.7, smoothing=0.1, clip=0.4),
+        _one_class(0.95, 0.7, 200), fps=15, min_steps=0.1,
+    ),
+    ("DyFADet", "epic-verb"): _epic(
+        _dyfadet(2304, 97, kernel=5, widening=2, mlp_dim=1024, spread=0.0, ranges=EPIC),
+        15, 0.0, warmup_epochs=10, noise=0.00001,
+    ),
+    ("DyFADet", "epic-noun"): _epic(
+        _dyfadet(2304, 300, kernel=1, widening=4, mlp_dim=1024, spread=0.0, tau=2.0, ranges=EPIC),
+        20, 0.1, lr=2e-4, noise=0.000001,
     ),
 }  # fmt: skip
 

@@ -37,25 +37,21 @@ GROUPS, EPS = 16, 1e-5  # of group norms
 
 
 @dataclass(frozen=True)
-class TriDetConfig(LocalizerConfig):
-    """Shape of TriDet.
+class SGPConfig(LocalizerConfig):
+    """Shape of a localiser of SGP blocks.
 
     Attributes:
         kernel: Of the narrower window convolution, w, on all levels but the first, where it is 1.
         widening: The wider one's kernel is about `widening` times as wide, k.
-        bins: Steps before and after a point that may be a border, B.
         mlp_dim: Width of an MLP; 0 for four times `dim`.
         spread: Standard deviation of the blocks' initial convolutions; the authors' configuration
             for THUMOS14 leaves it 0, with which they stay zero.
-        iou_power: Power of a segment's IoU by which the loss of its class is multiplied.
     """
 
     kernel: int = 3
     widening: float = 1.5
-    bins: int = 16
     mlp_dim: int = 0
     spread: float = 0.2
-    iou_power: float = 0.2
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,6 +65,19 @@ class TriDetConfig(LocalizerConfig):
     def multiple(self) -> int:
         """Steps of which a whole video has a multiple, as the authors pad it."""
         return 2 ** (self.levels - 1) * max(1, self.kernel)
+
+
+@dataclass(frozen=True)
+class TriDetConfig(SGPConfig):
+    """Shape of TriDet.
+
+    Attributes:
+        bins: Steps before and after a point that may be a border, B.
+        iou_power: Power of a segment's IoU by which the loss of its class is multiplied.
+    """
+
+    bins: int = 16
+    iou_power: float = 0.2
 
 
 def mean_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -98,7 +107,9 @@ class GroupNorm(nn.Module):
 class SGP(nn.Module):
     """Scalable-granularity perception block: (B, T, D) to the same, or shortened by a stride."""
 
-    def __init__(self, config: TriDetConfig, kernel: int, rate: float, stride: int = 1):
+    rectified = False  # whether the window branch's sum is, before its gate
+
+    def __init__(self, config: SGPConfig, kernel: int, rate: float, stride: int = 1):
         super().__init__()
         dim, self.official, self.stride = config.dim, config.official, stride
         wide = round((kernel + 1) * config.widening)
@@ -129,6 +140,7 @@ class SGP(nn.Module):
         y = self.ln(x) if inside is None else self.ln(x) * mask[..., None]
         gate = over_time(self.global_fc, mean_over_time(y, inside)).relu()
         window = over_time(self.convw, y) + over_time(self.convkw, y)
+        window = window.relu() if self.rectified else window
         mixed = over_time(self.fc, y) * gate + window * over_time(self.psi, y) + y
         x = x * mask[..., None] + self.drop_path_out(mixed)
         x = x + self.drop_path_mlp(self.mlp(self.gn(x, inside)))
