@@ -113,6 +113,8 @@ class Dynamic(nn.Module):
         if not self.official:
             x = x * mask[..., None]
         taps = over_time(self.shift_conv, x)
+        if not self.official:  # a padded step's taps reach over the border
+            taps = taps * mask[..., None]
         weight = self.kernel_conv(x if self.gated else taps, mask).repeat_interleave(TAPS, -1)
         weight = taps * weight if self.gated else weight
         return self.norm(self.conv(taps * weight)) * mask[..., None]
