@@ -216,7 +216,7 @@ def test_models_of_the_hub_recognize_and_localize(vlact, toy, tmp_path):
     from vlact import hub
     from vlact.models.actionformer import ActionFormer, LocalizerConfig
     from vlact.models.dual import DualConfig, DualEncoder
-    from vlact.papers.actionvlm.localizing import Clock, Localiser
+    from vlact.papers.actionvlm.localizing import Clock, Localizer
 
     torch.manual_seed(0)
     recognizer, localizer = (
@@ -236,7 +236,7 @@ def test_models_of_the_hub_recognize_and_localize(vlact, toy, tmp_path):
     shape = LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
     recipe = {"window": 16, "pre_nms_topk": 20, "nms": {"sigma": 0.5, "max_seg_num": 5}}
     inside = ActionFormer(shape).eval(), ["drop", "spin"], Clock(0.25), recipe
-    model = localizer(eye, Localiser(*inside, torch.zeros(32), torch.ones(32)), fps=8.0, stride=2)
+    model = localizer(eye, Localizer(*inside, torch.zeros(32), torch.ones(32)), fps=8.0, stride=2)
     model.save_pretrained(tmp_path / "localizer")
     given = ["--model", tmp_path / "localizer", "-o", tmp_path / "l"]
     code, out, said = vlact("localize", film, *given, "--threshold", 0, "--json")

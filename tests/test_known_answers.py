@@ -1,8 +1,9 @@
-"""What other people's code answered on weights and pixels that anyone can make again, to the digits printed here.
+"""What other people's code answered on weights and pixels that anyone can make again, to the digits
+printed here.
 
-InternVideo2: its authors' code, as shipped in t2v_metrics 3.0, with the GELU of its fused layers. VideoMAE: MMAction2 1.2.0.
-TimeSformer: the port of its authors' code in towhee.models 1.1.3. Networks of 3-D convolutions: PyTorchVideo 0.1.5.
-UniFormerV2: MMAction2 1.2.0.
+InternVideo2: its authors' code, as shipped in t2v_metrics 3.0, with the GELU of its fused layers.
+VideoMAE: MMAction2 1.2.0. TimeSformer: the port of its authors' code in towhee.models 1.1.3.
+Networks of 3-D convolutions: PyTorchVideo 0.1.5. UniFormerV2: MMAction2 1.2.0.
 """
 
 import pytest
@@ -24,7 +25,9 @@ from vlact.papers.transfer.benchmark import build
 
 
 def waves(state):
-    """Weights by formula: a sine along every tensor, its phase the place of its name among the sorted ones."""
+    """Weights by formula: a sine along every tensor, its phase the place of its name among the
+    sorted ones.
+    """
     out = {}
     for i, key in enumerate(sorted(state)):
         wave, kind = (

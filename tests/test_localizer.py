@@ -9,7 +9,7 @@ from reference import localization_targets_slow as slow
 from vlact.losses.localization import RANGES, assign, detection_loss, diou, focal, points
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.models.detection import candidates
-from vlact.models.dyfadet import DyFADet, DyFADetConfig, DynamicConv
+from vlact.models.dyfadet import DyFADet, DyFADetConfig, Dynamic, Gate
 from vlact.models.tridet import TriDet, TriDetConfig, expected_distance
 from vlact.papers.actionvlm import localizing
 
@@ -224,22 +224,39 @@ def test_other_localisers_learn_where_an_action_is(kind):
     )
 
 
-def test_a_gate_of_zero_cuts_its_tap_and_open_gates_make_a_plain_convolution():
+def test_a_gate_that_is_shut_says_nothing_and_an_open_one_listens_to_its_taps():
     torch.manual_seed(0)
-    conv, x, mask = DynamicConv(6, 3, 2), torch.randn(1, 9, 6), torch.ones(1, 9, dtype=torch.bool)
+    config = DyFADetConfig(feature_dim=6, classes=3, dim=16, levels=3)
+    gate, x, mask = Gate(16, 16, 1.5), torch.randn(1, 9, 16), torch.ones(1, 9, dtype=torch.bool)
     with torch.no_grad():
-        conv.gate.bias.fill_(50.0)
-        plain = torch.nn.functional.conv1d(
-            x.transpose(1, 2), conv.weight.T[:, None], padding=1, groups=6
-        ).transpose(1, 2)
-        assert torch.allclose(conv(x, mask)[0], plain, atol=1e-5)
-        conv.gate.bias.view(3, 2)[0] = -1.0  # nobody listens to the step before
+        gate.gate_conv.weight.zero_()
+        for bias, opened in ((-1.0, 0.0), (0.0, 0.0), (50.0, 1.0)):
+            gate.gate_conv.bias.fill_(bias)
+            assert torch.allclose(gate(x, mask), torch.full_like(x, opened), atol=1e-6)
+        mixer = Dynamic(16, 16, config, gated=True)
+        mixer.kernel_conv = gate
         other = x.clone()
         other[0, 3] += 1
-        moved = (conv(x, mask)[0] - conv(other, mask)[0]).abs().sum(-1)[0] > 1e-6
-        assert moved.nonzero()[:, 0].tolist() == [2, 3]
-    with pytest.raises(ValueError, match="kernel must be odd"):
-        DynamicConv(6, 4, 2)
+        moved = (mixer(x, mask) - mixer(other, mask)).abs().sum(-1)[0] > 1e-6
+        assert moved.nonzero()[:, 0].tolist() == [2, 3, 4]
+        gate.gate_conv.bias.fill_(-1.0)
+        assert torch.equal(mixer(x, mask), mixer(other, mask))
+
+
+def test_levels_tell_their_neighbours():
+    torch.manual_seed(0)
+    model = make("dyfadet")
+    levels = [torch.randn(1, n, 16) for n in (8, 4, 2)]
+    masks = [torch.ones(1, n, dtype=torch.bool) for n in (8, 4, 2)]
+    layer, changed = model.cls_head.head[0], [x.clone() for x in levels]
+    changed[0] += 1
+    with torch.no_grad():
+        layer.scale_weight.fill_(1.0)
+        for mixer in layer.dynamic_convs:
+            mixer.kernel_conv.gate_conv.bias.fill_(1.0)
+        before, after = layer(levels, masks), layer(changed, masks)
+    same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert same == [False, False, True]
 
 
 # End to end
@@ -291,7 +308,9 @@ def test_adapters_start_as_the_identity_and_a_feature_is_the_mean_of_its_frame()
 
 
 def test_time_flows_along_each_position_only():
-    """What an adapter adds depends on the neighbouring frames of the same patch and on nothing else."""
+    """What an adapter adds depends on the neighbouring frames of the same patch and on nothing
+    else.
+    """
     from vlact.models.adatad import Adapter
 
     torch.manual_seed(0)
@@ -347,7 +366,9 @@ def former(config):
 
 
 def bumps(videos, seed, length=48):
-    """Videos in which two kinds of bumps rise from noise, one of each, as features, durations and ground truth."""
+    """Videos in which two kinds of bumps rise from noise, one of each, as features, durations and
+    ground truth.
+    """
     rng, features, rows = np.random.default_rng(seed), {}, []
     for v in range(videos):
         x = 0.3 * rng.standard_normal((length, 4))
@@ -463,7 +484,9 @@ def test_strangers_files_are_refused(tmp_path):
 
 
 def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
-    """One film of eight frames a second as it is, with every frame twice at sixteen, and at twice the size."""
+    """One film of eight frames a second as it is, with every frame twice at sixteen, and at twice
+    the size.
+    """
     from vlact import video
     from vlact.models.dual import DualConfig, DualEncoder
     from vlact.training.features import extract

@@ -1,7 +1,8 @@
-"""Targets and losses of anchor-free temporal action localisation (ActionFormer, ECCV 2022), also Eq. 6 of ActionVLM.
+"""Targets and losses of anchor-free temporal action localisation (ActionFormer, ECCV 2022), also
+Eq. 6 of ActionVLM.
 
-A pyramid of levels puts a point at every `stride`-th feature; a point says which actions go on at it and how far
-away their start and end are. Units: feature steps.
+A pyramid of levels puts a point at every `stride`-th feature; a point says which actions go on at
+it and how far away their start and end are. Units: feature steps.
 """
 
 from dataclasses import dataclass
@@ -10,14 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-RANGES = (
-    (0, 4),
-    (4, 8),
-    (8, 16),
-    (16, 32),
-    (32, 64),
-    (64, 10000),
-)  # level l regresses distances in this range
+SHORTEST, LONGEST = (
+    4,
+    10000,
+)  # distances to which the first level and the last one regress, in steps
+
+
+def ranges_of(levels: int) -> tuple[tuple[int, int], ...]:
+    """Distances that each level regresses: up to 4 steps, twice as far on each next level, and to
+    10000 on the last one, whichever that is.
+    """
+    ends = [0, *(SHORTEST * 2**i for i in range(levels - 1)), LONGEST]
+    return tuple(zip(ends, ends[1:], strict=False))
+
+
+RANGES = ranges_of(6)  # of ActionFormer, TriDet and DyFADet as published
 
 
 @dataclass(frozen=True)
@@ -36,12 +44,19 @@ class Points:
     stride: Tensor
 
 
-def points(length: int, levels: int, ranges=RANGES) -> Points:
+def points(length: int, levels: int, ranges=None) -> Points:
     """Points of a sequence of `length` features; level l has stride 2^l.
 
+    Args:
+        length: Steps.
+        levels: How many.
+        ranges: Distances of each level, see `ranges_of`, which says them if not given.
+
     Raises:
-        ValueError: `length` is no multiple of the greatest stride, or there are fewer ranges than levels.
+        ValueError: `length` is no multiple of the greatest stride, or there are fewer ranges than
+            levels.
     """
+    ranges = ranges or ranges_of(levels)
     if length % 2 ** (levels - 1):
         raise ValueError(
             f"length must be a multiple of {2 ** (levels - 1)} for {levels} levels; got {length}"
@@ -61,9 +76,10 @@ def assign(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What each point should say of one sequence.
 
-    A point is positive for a segment if it lies within `radius` strides of its centre and inside it, and the
-    greater distance to its ends is in the level's range. The shortest such segment wins; segments as short to
-    within 1e-3 share the point, which then has several classes (CliffDiving and Diving).
+    A point is positive for a segment if it lies within `radius` strides of its centre and inside
+    it, and the greater distance to its ends is in the level's range. The shortest such segment
+    wins; segments as short to within 1e-3 share the point, which then has several classes
+    (CliffDiving and Diving).
 
     Args:
         at: P points.
@@ -73,8 +89,8 @@ def assign(
         radius: In strides of the level.
 
     Returns:
-        `target` (P, C) of 0 and 1; `offset` (P, 2), distances to start and end in strides, meaningful where
-        positive; `owner` (P,), the segment, -1 where negative.
+        `target` (P, C) of 0 and 1; `offset` (P, 2), distances to start and end in strides,
+        meaningful where positive; `owner` (P,), the segment, -1 where negative.
     """
     p = len(at.t)
     if not len(segments):
@@ -119,12 +135,22 @@ def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.
 
 
 def diou(predicted: Tensor, offset: Tensor, eps: float = 1e-8) -> Tensor:
-    """1 - DIoU of segments given by distances from a point inside both: (.., 2) and (.., 2), all >= 0, to (..)."""
+    """1 - DIoU of segments given by distances from a point inside both: (.., 2) and (.., 2), all >=
+    0, to (..).
+    """
     smaller, greater = torch.minimum(predicted, offset), torch.maximum(predicted, offset)
     inter, hull = smaller.sum(-1), greater.sum(-1)
     union = predicted.sum(-1) + offset.sum(-1) - inter
     shift = ((predicted[..., 1] - predicted[..., 0]) - (offset[..., 1] - offset[..., 0])) / 2
     return 1 - inter / union.clamp(min=eps) + (shift / hull.clamp(min=eps)) ** 2
+
+
+def giou(predicted: Tensor, offset: Tensor, eps: float = 1e-8) -> Tensor:
+    """1 - IoU of segments around a point inside both, as `diou` takes them: there is no gap between
+    them, so that the generalised IoU is the IoU.
+    """
+    inter = torch.minimum(predicted, offset).sum(-1)
+    return 1 - inter / (predicted.sum(-1) + offset.sum(-1) - inter).clamp(min=eps)
 
 
 def detection_loss(
@@ -135,23 +161,42 @@ def detection_loss(
     valid: Tensor,
     normaliser: Tensor | float,
     smoothing: float = 0.0,
+    iou_power: float = 0.0,
 ) -> dict[str, Tensor]:
     """The two terms of Eq. 6 of ActionVLM (ActionFormer's loss), to be weighted and added.
 
     Args:
         logits: (B, P, C).
-        distances: Predicted (B, P, 2), in strides, >= 0.
+        distances: Predicted (B, P, 2), in strides, >= 0; or of every class (B, P, C, 2), of which
+            those of a point's classes count.
         target, offset: From `assign`, batched.
         valid: (B, P) bool, False where the sequence is padded.
         normaliser: M, the (running) number of positive points; both sums are divided by it.
         smoothing: Label smoothing of the classes.
+        iou_power: Power of a segment's IoU that the loss of its class is multiplied by, as TriDet
+            does; 0 for none.
 
     Returns:
         `cls` and `reg`, scalars.
     """
     positive = (target.sum(-1) > 0) & valid
     soft = target * (1 - smoothing) + smoothing / (target.shape[-1] + 1)
+    found, wanted = distances[positive], offset[positive]
+    chosen = torch.nonzero(target[positive] > 0)
+    if distances.ndim == 4:
+        found, wanted = found[chosen[:, 0], chosen[:, 1]], wanted[chosen[:, 0]]
+    each = focal(logits, soft)
+    if iou_power:
+        if distances.ndim == 4:
+            missed = giou(found, wanted)
+        else:
+            missed = giou(found, wanted)[chosen[:, 0]]
+        batch, point = torch.nonzero(positive)[chosen[:, 0]].T
+        weight = torch.ones_like(each).index_put(
+            (batch, point, chosen[:, 1]), (1 - missed).clamp(min=1e-8) ** iou_power
+        )
+        each = each * weight
     return {
-        "cls": focal(logits, soft)[valid].sum() / normaliser,
-        "reg": diou(distances[positive], offset[positive]).sum() / normaliser,
+        "cls": each[valid].sum() / normaliser,
+        "reg": diou(found, wanted).sum() / normaliser,
     }

@@ -1,8 +1,12 @@
-"""AdaTAD (CVPR 2024): end-to-end localisation through a frozen video encoder with small temporal adapters.
+"""AdaTAD (CVPR 2024): end-to-end localisation through a frozen video encoder with small temporal
+adapters.
 
-An adapter after every block narrows the tokens, mixes each patch position over time, and adds the result (Eq. 2-3);
-it starts as the identity. Only adapters and localiser are trained. Frames go through the encoder in clips that do
-not overlap; a feature is the mean of a frame's tokens.
+An adapter after every block narrows the tokens, mixes each patch position over time, and adds the
+result (Eq. 2-3); it starts as the identity. Only adapters and localiser are trained. Frames go
+through the encoder in clips that do not overlap; a feature is the mean of a frame's tokens.
+
+Simplified: in the authors' code adapters mix over the whole clip that a localiser sees, the encoder
+is VideoMAE or InternVideo2 under other names, and rates differ; their checkpoints cannot be loaded.
 """
 
 import torch
@@ -50,7 +54,8 @@ class EndToEnd(nn.Module):
         localiser: `ActionFormer` or `TriDet` on `encoder.config.dim` features.
         stride: Frames from one feature to the next.
         ratio: See `Adapter`.
-        save_memory: Compute each block's activations again in the backward pass instead of keeping them.
+        save_memory: Compute each block's activations again in the backward pass instead of keeping
+            them.
     """
 
     def __init__(
@@ -113,5 +118,7 @@ class EndToEnd(nn.Module):
         return tokens.unflatten(0, (len(frames), -1)).flatten(1, 2)[:, :: self.stride]
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames, those of each step (B, T, stride, H, W, 3), and valid steps (B, T) to what the localiser returns."""
+        """Frames, those of each step (B, T, stride, H, W, 3), and valid steps (B, T) to what the
+        localiser returns.
+        """
         return self.localiser(self.features(frames.flatten(1, 2)).float(), mask)

@@ -15,15 +15,17 @@ def candidates(
     start: float = 0.0,
     threshold: float = 0.001,
     top_k: int = 2000,
+    min_steps: float | None = None,
 ) -> dict[str, np.ndarray]:
     """Candidates of one window before NMS, as ActionFormer makes them.
 
     Args:
-        logits: (P, C). distances: (P, 2) in strides. valid: (P,) bool.
+        logits: (P, C). distances: (P, 2) in strides, or (P, C, 2) of every class. valid: (P,) bool.
         at: The points.
         start: First step of the window.
         threshold: Least score.
         top_k: Most candidates of each level, over points and classes.
+        min_steps: Steps that a segment must be longer than, if any.
 
     Returns:
         `segment` (N, 2) in steps of the whole sequence, `label` (N,), `score` (N,), `point` (N,).
@@ -38,11 +40,11 @@ def candidates(
         found.append(level[best // scores.shape[1]] * scores.shape[1] + best % scores.shape[1])
     flat = torch.cat(found)
     point, label = flat // scores.shape[1], flat % scores.shape[1]
-    reach = distances[point] * at.stride[point][:, None]
+    own = distances[point, label] if distances.ndim == 3 else distances[point]
+    reach = own * at.stride[point][:, None]
     segment = start + torch.stack([at.t[point] - reach[:, 0], at.t[point] + reach[:, 1]], 1)
-    return {
-        "segment": segment.numpy(),
-        "label": label.numpy(),
-        "score": scores[point, label].numpy(),
-        "point": point.numpy(),
-    }
+    found = {"segment": segment, "label": label, "score": scores[point, label], "point": point}
+    if min_steps is not None:
+        long = segment[:, 1] - segment[:, 0] > min_steps
+        found = {name: x[long] for name, x in found.items()}
+    return {name: x.numpy() for name, x in found.items()}

@@ -1,96 +1,207 @@
-"""Dynamic feature aggregation in the manner of DyFADet (ECCV 2024), in ActionFormer's frame.
+"""DyFADet (ECCV 2024): ActionFormer's frame with convolutional blocks, and heads that aggregate
+features dynamically, over time and over neighbouring levels.
 
-Every step decides from its own features which taps of a depthwise convolution it listens to, so that kernel shape
-and receptive field change from step to step: y_t = sum_k m_t,k w_k x_t+k with m = ReLU(tanh(..)), which can be
-exactly 0. A block has a narrow and a wide one in parallel; the levels of the pyramid and both heads are made of
-them. Written from the paper's idea, not from its code: taps are gated for groups of channels, and the head does not
-mix levels, as DyFADet's does.
+Every step decides from the features around it how far it listens to the taps of a convolution
+(`Gate`, exactly 0 for some), so that a kernel's shape changes from step to step. A head has two
+layers; each adds to a level what its two neighbours in the pyramid say, gated, and then mixes over
+time, gated again. Blocks are SGP layers whose window branch is rectified.
+
+As in the authors' code, gated taps are multiplied by themselves once more. Parameters have the
+names and shapes of the authors' checkpoints, see `vlact.models.localizer_checkpoints`; padding is
+as in `vlact.models.actionformer`.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
-from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.actionformer import (
+    Backbone,
+    ChannelNorm,
+    Conv,
+    Factor,
+    Neck,
+    Pointwise,
+    over_time,
+)
+from vlact.models.tridet import SGP, SGPConfig
+
+TAPS = 3  # of every dynamic convolution
+LAYERS = 2  # of a head, before its last convolution
 
 
 @dataclass(frozen=True)
-class DyFADetConfig(LocalizerConfig):
-    """Shape.
+class DyFADetConfig(SGPConfig):
+    """Shape of DyFADet.
 
     Attributes:
-        kernel, wide: Taps of the two convolutions, odd.
-        groups: Of channels that share their gates.
+        tau: By how much a gate is shifted; it is open a little at 0 whatever this is, and shut
+            further below the greater it is.
     """
 
-    kernel: int = 3
-    wide: int = 7
-    groups: int = 4
+    tau: float = 1.5
 
 
-class DynamicConv(nn.Module):
-    """Depthwise convolution over time with a gate for every step, tap and group of channels: (B, T, D) to the same."""
+class Block(SGP):
+    """SGP block with a rectified window branch."""
 
-    def __init__(self, dim: int, kernel: int, groups: int):
+    rectified = True
+
+
+class Gate(nn.Module):
+    """How far each step listens: (B, T, D) to (B, T, out), from 0 to 1.
+
+    Args:
+        dim: D.
+        out: 1 for all channels, or D for each by itself.
+        tau: See `DyFADetConfig`.
+    """
+
+    def __init__(self, dim: int, out: int, tau: float):
         super().__init__()
-        if kernel % 2 == 0 or dim % groups:
-            raise ValueError(
-                f"kernel must be odd and dim a multiple of groups; got {kernel}, {dim} and {groups}"
-            )
-        self.kernel, self.groups = kernel, groups
-        self.weight = nn.Parameter(torch.randn(kernel, dim) / kernel**0.5)
-        self.gate = nn.Linear(dim, kernel * groups)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.ones_(self.gate.bias)
+        self.tau = tau
+        self.gate_conv = nn.Conv1d(dim, out, TAPS, padding=TAPS // 2, groups=out if out > 1 else 1)
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = x * mask[..., None]
-        gates = self.gate(x).tanh().relu().unflatten(-1, (self.kernel, self.groups))  # (B, T, K, G)
-        taps = nn.functional.pad(x, (0, 0, self.kernel // 2, self.kernel // 2)).unfold(
-            1, self.kernel, 1
-        )  # (B, T, D, K)
-        taps = taps.transpose(2, 3) * self.weight
-        mixed = taps.unflatten(-1, (self.groups, -1)) * gates[..., None]
-        return mixed.flatten(-2).sum(2) * mask[..., None], mask
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        shut = math.tanh(self.tau)
+        opened = ((over_time(self.gate_conv, x) - self.tau).tanh() + shut) / (1 + shut)
+        return opened.clamp(min=0) * mask[..., None]
 
 
-class DynamicBlock(nn.Module):
-    """Narrow and wide dynamic aggregation, then an MLP; with a stride the sequence is max-pooled first."""
+class Told(nn.Module):
+    """Weights of taps that a convolution finds, a gate over them: (B, T, D K) to (B, T, D)."""
 
-    def __init__(self, config: DyFADetConfig, stride: int = 1):
+    def __init__(self, dim: int, tau: float):
         super().__init__()
-        dim = config.dim
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.mixers = nn.ModuleList(
-            DynamicConv(dim, k, config.groups) for k in (config.kernel, config.wide)
+        conv = nn.Conv1d(dim * TAPS, dim, TAPS, padding=TAPS // 2)
+        self.convs = nn.Sequential(conv, ChannelNorm(dim))
+        self.gate = Gate(dim * TAPS, 1, tau)
+
+    def forward(self, taps: Tensor, mask: Tensor) -> Tensor:
+        found = self.convs[1](over_time(self.convs[0], taps)) * mask[..., None]
+        return found * self.gate(taps, mask)
+
+
+class Dynamic(nn.Module):
+    """Taps of every step, weighed by what the step says, and mixed: (B, T, D) to (B, T, out).
+
+    Args:
+        dim, out: D, and that of the output.
+        config: Its `tau` and `official`.
+        gated: Whether taps are weighed by themselves and a gate of each channel; otherwise by what
+            a convolution over all of them finds.
+    """
+
+    def __init__(self, dim: int, out: int, config: DyFADetConfig, gated: bool):
+        super().__init__()
+        self.gated, self.official = gated, config.official
+        # Channel d's taps stand at d K .. d K + K - 1; the shift is not learnt
+        self.shift_conv = nn.Conv1d(
+            dim, dim * TAPS, TAPS, padding=TAPS // 2, groups=dim, bias=False
         )
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
-        self.pool, self.stride = nn.MaxPool1d(3, stride, 1) if stride > 1 else None, stride
+        self.shift_conv.weight = nn.Parameter(
+            torch.eye(TAPS).repeat(dim, 1)[:, None], requires_grad=False
+        )
+        self.conv = Pointwise(dim * TAPS, out)
+        self.kernel_conv = Gate(dim, dim, config.tau) if gated else Told(dim, config.tau)
+        self.norm = ChannelNorm(out)
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        if self.pool:
-            x = self.pool(x.masked_fill(~mask[..., None], -torch.inf).transpose(1, 2)).transpose(
-                1, 2
-            )
-            mask = mask[:, :: self.stride]
-            x = x.masked_fill(~mask[..., None], 0)
-        y = self.norm1(x)
-        x = x + sum(mixer(y, mask)[0] for mixer in self.mixers)
-        return (x + self.mlp(self.norm2(x))) * mask[..., None], mask
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if not self.official:
+            x = x * mask[..., None]
+        taps = over_time(self.shift_conv, x)
+        if not self.official:  # a padded step's taps reach over the border
+            taps = taps * mask[..., None]
+        weight = self.kernel_conv(x if self.gated else taps, mask).repeat_interleave(TAPS, -1)
+        weight = taps * weight if self.gated else weight
+        return self.norm(self.conv(taps * weight)) * mask[..., None]
 
 
-class DyFADet(ActionFormer):
-    """ActionFormer whose blocks aggregate dynamically, also before each head."""
+class Layer(nn.Module):
+    """A head's layer over all levels: what the next finer and the next coarser level say is added
+    to each, which then mixes over time.
+    """
+
+    def __init__(self, dim: int, out: int, config: DyFADetConfig):
+        super().__init__()
+        self.dynamic_convs = nn.ModuleList(Dynamic(dim, dim, config, True) for _ in range(2))
+        self.depth_module = Dynamic(dim, out, config, False)
+        self.scale_weight = nn.Parameter(torch.zeros(1))
+        self.output_weight = nn.Parameter(torch.ones(1))
+        self.norm = ChannelNorm(out)  # in the authors' files, and never used
+
+    def forward(self, levels: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        finer, coarser = self.dynamic_convs
+        down = [finer(x, m)[:, ::2] for x, m in zip(levels[:-1], masks, strict=False)]
+        up = [
+            coarser(x, m).repeat_interleave(2, 1)
+            for x, m in zip(levels[1:], masks[1:], strict=True)
+        ]
+        told = []
+        for i, x in enumerate(levels):
+            said = [*down[i - 1 : i], *up[i : i + 1]] if i else up[:1]
+            told.append(sum(said) * self.scale_weight + x * self.output_weight)
+        return [self.depth_module(x, m).relu() for x, m in zip(told, masks, strict=True)]
+
+
+class DynamicHead(nn.Module):
+    """Dynamic layers and a last convolution: a list of (B, T, D) to a list of (B, T, out)."""
+
+    def __init__(self, config: DyFADetConfig, out: int, last: str, bias: float = 0.0):
+        super().__init__()
+        inside, self.last = config.head_dim or config.dim, last
+        self.head = nn.ModuleList(
+            Layer(config.dim if i == 0 else inside, inside, config) for i in range(LAYERS)
+        )
+        self.add_module(last, Conv(inside, out))
+        nn.init.constant_(getattr(self, last).conv.bias, bias)
+
+    def forward(self, levels: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        for layer in self.head:
+            levels = layer(levels, masks)
+        last = getattr(self, self.last)
+        return [last(x, m)[0] for x, m in zip(levels, masks, strict=True)]
+
+
+class DynamicRegressor(DynamicHead):
+    """A dynamic head with a factor for every level."""
 
     def __init__(self, config: DyFADetConfig):
-        super().__init__(config)
-        self.pyramid.stems = nn.ModuleList(DynamicBlock(config) for _ in range(config.stems))
-        self.pyramid.branches = nn.ModuleList(
-            DynamicBlock(config, stride=2) for _ in range(config.levels - 1)
+        super().__init__(config, 2, "offset_head")
+        self.scale = nn.ModuleList(Factor() for _ in range(config.levels))
+
+    def forward(self, levels: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        found = super().forward(levels, masks)
+        return [x * factor.scale for factor, x in zip(self.scale, found, strict=True)]
+
+
+class DyFADet(nn.Module):
+    """Features to class logits and distances at every point; the interface of `ActionFormer`."""
+
+    def __init__(self, config: DyFADetConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(
+            config,
+            lambda _: Block(config, 1, 0.0),
+            lambda _: Block(config, config.kernel, config.dropout, stride=2),
         )
-        for head in (self.classifier, self.regressor):
-            head.convs[0], head.together = (
-                DynamicConv(config.dim, config.kernel, config.groups),
-                False,
-            )
+        self.neck = Neck(config)
+        bias = -math.log((1 - config.prior) / config.prior)
+        self.cls_head = DynamicHead(config, config.classes, "cls_head", bias)
+        self.reg_head = DynamicRegressor(config)
+        # running number of positive points, the loss's M
+        self.register_buffer("positives", torch.tensor(40.0))
+
+    def forward(
+        self, features: Tensor, mask: Tensor, regression_features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `ActionFormer.forward`."""
+        levels, other, masks = self.backbone.both(features, regression_features, mask)
+        levels, other = (self.neck(x, masks) for x in (levels, other))
+        logits, reach = self.cls_head(levels, masks), torch.cat(self.reg_head(other, masks), 1)
+        distances = reach.relu() if self.config.official else softplus(reach + 2.0)
+        return torch.cat(logits, 1), distances, torch.cat(masks, 1)

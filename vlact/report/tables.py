@@ -34,7 +34,7 @@ def plain(text: str) -> str:
 
 
 def markdown(table: pd.DataFrame, markup: bool = False) -> str:
-    """A GitHub table of the columns, cells as they print; none is markup unless that is asked for."""
+    """A GitHub table of the columns, cells as they print; none is markup unless asked for."""
 
     def line(cells) -> str:
         # a line break would end the table

@@ -326,7 +326,7 @@ def train_localizer(
     from safetensors.torch import save_file
 
     from vlact import params
-    from vlact.papers.actionvlm.localizing import KINDS, localise_job
+    from vlact.papers.actionvlm.localizing import KINDS, localize_job
     from vlact.papers.actionvlm.scaling import features_of
     from vlact.report import own
 
@@ -371,7 +371,7 @@ def train_localizer(
     work.mkdir(exist_ok=True)
     save_file({k: x.contiguous() for k, x in found.items()}, work / "features.safetensors")
     every.to_parquet(work / "truth.parquet", index=False)
-    localise_job(
+    localize_job(
         kind=kind,
         features=str(work / "features.safetensors"),
         truth=str(work / "truth.parquet"),
@@ -518,7 +518,7 @@ def localize(
 
 def _by_trained(path: Path, video: Path, encoder: str, duration_s: float) -> pd.DataFrame:
     """Detections of a localizer from `train-localizer`, on features as it was trained on."""
-    from vlact.papers.actionvlm.localizing import Localiser
+    from vlact.papers.actionvlm.localizing import Localizer
     from vlact.training.features import extract
 
     note = json.loads(path.with_name("features.json").read_text())
@@ -531,7 +531,7 @@ def _by_trained(path: Path, video: Path, encoder: str, duration_s: float) -> pd.
             f"{path.with_name('features.json')}: no fps and stride; extract with `vlact features`"
         )
     seen = extract(eye, video, note["fps"], note["stride"])
-    return Localiser.load(path).detect({video.name: seen}, {video.name: duration_s})
+    return Localizer.load(path).detect({video.name: seen}, {video.name: duration_s})
 
 
 @app.command()

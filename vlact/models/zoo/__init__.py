@@ -1,8 +1,9 @@
 """Methods that recognise actions by name, one short file each, behind one interface.
 
-`vlact.papers.ace.finetuning.finetune` and the Synonym Robustness Test need of a method what `Recognizer`
-lists. A method starts from a pretrained encoder, holds the frozen features of the words it may
-meet, and says itself what of a clip never changes while it trains, so that this is computed once.
+`vlact.papers.ace.finetuning.finetune` and the Synonym Robustness Test need of a method what
+`Recognizer` lists. A method starts from a pretrained encoder, holds the frozen features of the
+words it may meet, and says itself what of a clip never changes while it trains, so that this is
+computed once.
 """
 
 import math

@@ -39,6 +39,7 @@ from vlact.models.actionvlm import (
     make_reader,
     refilled,
 )
+from vlact.papers.actionvlm.accounting import check_classes, check_features, checked, standard
 from vlact.papers.actionvlm.localizing import (
     Clock,
     Localizer,
@@ -163,6 +164,7 @@ def train(
     torch.manual_seed(seed)
     language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
     model = put(ActionVLM(localizer, language, setting.mean, setting.std, variant, setting.reach))
+    checked(setting.train, recipe["window"], config.levels)
     epoch_steps = steps_of(setting.train, recipe, 1)
     steps = epoch_steps * max(1, round(variant.epochs * recipe["epochs"]))
     means, prompt = (
@@ -559,10 +561,11 @@ def prepare(
     there, `found` by video.
     """
     table = pd.read_parquet(truth)
-    seen = torch.cat([found[v] for v in durations["train"]]).float()
-    mean, std = seen.mean(0), seen.std(0).clamp(min=LEAST_STD)
+    check_features(found, [*durations["train"], *durations["test"]])
+    check_classes(table, durations)
+    mean, std = standard(found, durations["train"])
 
-    def standard(part: str) -> list[Sequence]:
+    def scaled(part: str) -> list[Sequence]:
         names, mine = durations[part], table[table["video"].isin(durations[part])]
         return sequences(
             {v: (found[v].float() - mean) / std for v in names},
@@ -577,7 +580,7 @@ def prepare(
         prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False)
     )
     setting = Setting(
-        standard("train"),
+        scaled("train"),
         prompt,
         bare,
         words,
@@ -588,7 +591,7 @@ def prepare(
         mean,
         std,
     )
-    return setting, standard("test"), said
+    return setting, scaled("test"), said
 
 
 def vision_language_job(

@@ -1,8 +1,11 @@
-"""Training and testing of localisers on features in time: windows, one loop for every method, sliding windows.
+"""Training and testing of localisers on features in time: windows, one loop for every method,
+sliding windows.
 
-A feature file (safetensors) holds one array (T, F) a video; `Clock` says which second a step stands for.
+A feature file (safetensors) holds one array (T, F) a video; `Clock` says which second a step stands
+for.
 """
 
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +25,15 @@ from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
 from vlact.models.tridet import TriDet, TriDetConfig
 from vlact.papers.actionvlm import saved
+from vlact.papers.actionvlm.accounting import (
+    INSIDE,
+    MOST_LEFT_OUT,
+    check_classes,
+    check_clock,
+    check_features,
+    checked,
+    standard,
+)
 from vlact.runtime.device import beside, put
 from vlact.runtime.jobs import write_whole
 from vlact.training.features import frames
@@ -33,7 +45,13 @@ KINDS = {
     "DyFADet": (DyFADet, DyFADetConfig),
 }
 WINDOWS = 8  # run at once at test
-INSIDE = 0.75  # share of an action that a training window must hold; with less the rest counts as background
+COLUMNS = {
+    "video": object,
+    "start_s": float,
+    "end_s": float,
+    "label": object,
+    "score": float,
+}  # of detections
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,9 @@ class Clock:
 
 @dataclass
 class Sequence:
-    """One video: features (T, F) or whatever else a model sees of T steps, actions in steps (N, 2), their classes (N,)."""
+    """One video: features (T, F) or whatever else a model sees of T steps, actions in steps (N, 2),
+    their classes (N,).
+    """
 
     name: str
     duration_s: float
@@ -78,24 +98,41 @@ def sequences(
         clock: Of the features.
 
     Raises:
-        ValueError: A video without features, an unknown class, or an action that does not end after it starts;
-            names the row.
+        ValueError: An unknown class, an action that does not end after it starts (names the row),
+            features that are missing, empty or not finite (names video and step), a clock that is
+            no positive number or puts most actions outside the features.
+
+    Actions of videos that are not in `durations`, and features and durations that disagree, are
+    named in a warning.
     """
     unknown = ~truth["label"].isin(classes)
     if unknown.any():
         row = int(np.flatnonzero(unknown)[0])
         raise ValueError(
-            f"ground truth, row {row}: unknown class {truth['label'].iloc[row]!r}; expected one of {classes}"
+            f"ground truth, row {row}: unknown class {truth['label'].iloc[row]!r}; expected one "
+            f"of {classes}"
         )
-    if (bad := ~(truth["end_s"] > truth["start_s"])).any():
+    if (
+        bad := ~(
+            (truth["end_s"] > truth["start_s"])
+            & np.isfinite(truth["end_s"])
+            & np.isfinite(truth["start_s"])
+        )
+    ).any():
         row = int(np.flatnonzero(bad)[0])
         found = truth.iloc[row]
         raise ValueError(
-            f"ground truth, row {row} ({found['video']}): end_s must be after start_s; got {found['start_s']} to {found['end_s']}"
+            f"ground truth, row {row} ({found['video']}): end_s must be after start_s; got "
+            f"{found['start_s']} to {found['end_s']} (seconds)"
         )
-    if missing := [v for v in durations if v not in features]:
-        raise ValueError(
-            f"no features of {len(missing)} videos, for example {missing[0]!r}; extract them first"
+    check_features(features, durations)
+    check_clock(truth, {v: len(features[v]) for v in durations}, durations, clock)
+    if (others := ~truth["video"].isin(durations)).any():
+        name = truth["video"][others].iloc[0]
+        warnings.warn(
+            f"{int(others.sum())} of {len(truth)} actions are of videos that were not asked for, "
+            f"such as {name!r}; they are left out",
+            stacklevel=2,
         )
     number, out = {c: i for i, c in enumerate(classes)}, []
     own = {v: part for v, part in truth.groupby("video", sort=False)}
@@ -110,7 +147,8 @@ def sequences(
 
 
 def window(sequence: Sequence, start: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Steps `start` to `start + length`: features (length, F) padded with zeros, mask, and the actions that lie in it.
+    """Steps `start` to `start + length`: features (length, F) padded with zeros, mask, and the
+    actions that lie in it.
 
     An action is cut to the window; one of which less than `INSIDE` remains is left out.
     """
@@ -140,7 +178,14 @@ def stack(cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Ten
 
 
 def steps_of(videos: list[Sequence], recipe: dict, epochs: float) -> int:
-    """Batches of so many epochs: one has as many steps of features as the videos, whatever windows hold of padding."""
+    """Batches of so many epochs, for every loop that trains on windows: one epoch has as many steps
+    of features as the videos, whatever windows hold of padding.
+
+    Args:
+        videos: Training videos.
+        recipe: Its `window` (steps) and `batch_size` (windows).
+        epochs: How many.
+    """
     return max(
         1,
         round(
@@ -150,7 +195,9 @@ def steps_of(videos: list[Sequence], recipe: dict, epochs: float) -> int:
 
 
 def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
-    """First steps of sliding windows that cover a sequence; the last one ends with it. A short one has a single window."""
+    """First steps of sliding windows that cover a sequence; the last one ends with it. A short one
+    has a single window.
+    """
     if steps <= length:
         return [0]
     hop = max(1, round(length * (1 - overlap)))
@@ -171,21 +218,31 @@ def train(
     recipe: dict,
     seed: int,
     checkpoint: str | None = None,
+    most_left_out: float = MOST_LEFT_OUT,
 ) -> tuple[nn.Module, list[dict]]:
     """Train a localiser on random windows.
 
     Args:
         sequences: Training videos.
-        model: One of `KINDS`, or an `EndToEnd` on frames; it moves to where `vlact.runtime.device` says.
+        model: One of `KINDS`, or an `EndToEnd` on frames; it moves to where `vlact.runtime.device`
+            says.
         recipe: `Tal` as a dict; noise is added to features only.
         seed: Windows, noise.
         checkpoint: See `vlact.training.loop.fit`.
+        most_left_out: Share of actions that may be left out; each reason is named in a warning, see
+            `vlact.papers.actionvlm.accounting.account`, which gives the same as a table.
 
     Returns:
         The model with averaged weights (EMA), in evaluation mode, and the curve.
+
+    Raises:
+        ValueError: More actions are left out, or features that are empty or not finite.
     """
+    check_features({s.name: s.features for s in sequences}, [s.name for s in sequences])
+    checked(sequences, recipe["window"], model.config.levels, most_left_out, model.config.ranges)
     generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
-    at = points(recipe["window"], config.levels)
+    at = points(recipe["window"], config.levels, config.ranges)
+    power = getattr(config, "iou_power", 0.0)  # TriDet's
 
     def loss_of(step: int) -> Tensor:
         cut = draw(sequences, recipe["batch_size"], recipe["window"], generator)
@@ -205,7 +262,7 @@ def train(
         logits, distances, valid = model(x, mask)
         model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
         found = detection_loss(
-            logits, distances, target, offset, valid, model.positives.clamp(min=1)
+            logits, distances, target, offset, valid, model.positives.clamp(min=1), iou_power=power
         )
         return found["cls"] + recipe["reg_weight"] * found["reg"]
 
@@ -225,7 +282,11 @@ class Localizer:
         model: In evaluation mode.
         classes: Names, by number.
         clock: Of the features.
-        recipe: `Tal` as a dict, with `nms`, options of `vlact.models.nms.suppress`.
+        recipe: `Tal` as a dict, with `nms`, options of `vlact.models.nms.suppress`. With `whole`
+            it is done as the authors of ActionFormer and TriDet do: a video passes at once, padded
+            to the window or to `config.multiple` steps, NMS is done on steps, ends are cut after
+            it; `min_steps` is what a segment must be longer than. See
+            `vlact.models.localizer_presets`.
         mean, std: By which features are standardised (F,).
     """
 
@@ -239,11 +300,15 @@ class Localizer:
     def run(
         self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The model on windows, see `window`; `first` is the video and the first step of the first one."""
+        """The model on windows, see `window`; `first` is the video and the first step of the first
+        one.
+        """
         return self.model(*beside(self.model, stack(cut)))
 
     def actions(self, video: str) -> tuple[Tensor, Tensor]:
-        """What is known to happen in a video, segments (N, 2) in steps and labels (N,): nothing, unless one asks an oracle."""
+        """What is known to happen in a video, segments (N, 2) in steps and labels (N,): nothing,
+        unless one asks an oracle.
+        """
         return torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
 
     @torch.inference_mode()
@@ -255,9 +320,14 @@ class Localizer:
             durations: Seconds, by video; which are wanted.
 
         Raises:
-            ValueError: The features have another dimension than the model.
+            ValueError: Features that are missing, empty, not finite (names video and step) or of
+                another dimension than the model, a duration that is no positive number, or a model
+                whose answer is not finite.
         """
-        length, at = self.recipe["window"], points(self.recipe["window"], self.model.config.levels)
+        check_features(features, durations)
+        none = pd.DataFrame(columns=["video", "start_s", "end_s"])
+        check_clock(none, {v: len(features[v]) for v in durations}, durations, self.clock)
+        levels, whole = self.model.config.levels, self.recipe.get("whole", False)
         videos, tables = [], []
         for video, seconds in durations.items():
             x = features[video]
@@ -270,12 +340,31 @@ class Localizer:
             )
         found = (
             one
-            for where, cut in slide(videos, length)
+            for where, cut in (
+                self._whole(videos) if whole else slide(videos, self.recipe["window"])
+            )
             for one in zip(where, *self.run(where[0], cut), strict=True)
         )
+        at = {}  # points by length
         for (video, start), *one in found:
-            part = candidates(*(x.cpu() for x in one), at, start, top_k=self.recipe["pre_nms_topk"])
-            seconds = self.clock.seconds(part["segment"]).clip(0, durations[video])
+            if not all(x.isfinite().all() for x in one[:2]):
+                raise ValueError(
+                    f"{video}: the model's answer is not finite from step {start} on; its "
+                    f"weights or `mean` and `std` are bad"
+                )
+            length = len(one[0]) * 2 ** (levels - 1) // (2**levels - 1)
+            if length not in at:
+                at[length] = points(length, levels)
+            part = candidates(
+                *(x.cpu() for x in one),
+                at[length],
+                start,
+                top_k=self.recipe["pre_nms_topk"],
+                min_steps=self.recipe.get("min_steps"),
+            )
+            seconds = self.clock.seconds(part["segment"])
+            if not whole:
+                seconds = seconds.clip(0, durations[video])
             columns = {
                 "start_s": seconds[:, 0],
                 "end_s": seconds[:, 1],
@@ -284,14 +373,36 @@ class Localizer:
             tables.append(
                 pd.DataFrame({"video": video, **columns, "score": part["score"].astype(np.float64)})
             )
-        table = pd.concat(tables, ignore_index=True)
-        return table[table["end_s"] > table["start_s"] + 1e-3]
+        nothing = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+        table = pd.concat(tables, ignore_index=True) if tables else nothing
+        return table if whole else table[table["end_s"] > table["start_s"] + 1e-3]
+
+    def _whole(self, videos: list[Sequence]):
+        """As `slide`, each video in a single window that holds it."""
+        multiple = self.model.config.multiple
+        for one in videos:
+            steps = len(one.features)
+            longer = -(-steps // multiple) * multiple
+            length = longer if steps > self.recipe["window"] else self.recipe["window"]
+            yield [(one.name, 0)], [window(one, 0, length)]
 
     def detect(self, features: dict[str, Tensor], durations: dict[str, float]) -> pd.DataFrame:
-        """Detections in every video of `durations`, after NMS: `video, start_s, end_s, label, score`."""
+        """Detections in every video of `durations`, after NMS: `video, start_s, end_s, label,
+        score`; see `candidates`.
+        """
         from vlact.models.nms import suppress  # numba, a second of its own
 
-        return suppress(self.candidates(features, durations), **self.recipe["nms"])
+        found = self.candidates(features, durations)
+        if not self.recipe.get("whole") or found.empty:
+            return suppress(found, **self.recipe["nms"])
+        ends = ["start_s", "end_s"]  # as published NMS is done on steps
+        steps = found.assign(
+            **dict(zip(ends, self.clock.steps(found[ends].to_numpy()).T, strict=True))
+        )
+        kept = suppress(steps, **self.recipe["nms"])
+        last = kept["video"].map(durations).to_numpy()[:, None]
+        seconds = self.clock.seconds(kept[ends].to_numpy()).clip(0, last)
+        return kept.assign(**dict(zip(ends, seconds.T, strict=True)))
 
     def save(self, path: str | Path) -> None:
         """Weights and everything else as one safetensors file, written whole or not at all."""
@@ -310,7 +421,8 @@ class Localizer:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: Another file, or one whose weights do not fit its shape.
+            ValueError: Another file, one that is cut off, or one whose weights do not fit its
+                shape.
         """
         note, state = files.read(path, "localiser")
         wanted = {"kind": str, "config": dict, "classes": list[str], "clock": dict, "recipe": dict}
@@ -334,10 +446,21 @@ class Localizer:
 
 
 def localize_job(
-    kind: str, features: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict, config: dict,
-    recipe: dict, seed: int, out: str, checkpoint: str,
-) -> list[dict]:  # fmt: skip
-    """Train one localiser; write it (`out`.safetensors) and its detections on the test videos (`out`.parquet).
+    kind: str,
+    features: str,
+    durations: dict[str, dict[str, float]],
+    truth: str,
+    classes: list[str],
+    clock: dict,
+    config: dict,
+    recipe: dict,
+    seed: int,
+    out: str,
+    checkpoint: str,
+    most_left_out: float = MOST_LEFT_OUT,
+) -> list[dict]:
+    """Train one localiser; write it (`out`.safetensors) and its detections on the test videos
+    (`out`.parquet).
 
     Args:
         kind: One of `KINDS`.
@@ -347,19 +470,27 @@ def localize_job(
         classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts.
         out: Where model and detections go, without suffix.
         checkpoint: Where the state goes while training.
+        most_left_out: See `train`.
 
     Returns:
         The curve.
+
+    Raises:
+        ValueError: Features, clock or actions that nothing can be learnt from, see `sequences` and
+            `train`.
     """
     found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
-    seen = torch.cat([found[v] for v in durations["train"]]).float()
-    mean, std = seen.mean(0), seen.std(0).clamp(min=1e-3)
-    standard = {v: (found[v].float() - mean) / std for v in durations["train"]}
+    check_features(found, [*durations["train"], *durations["test"]])
+    check_classes(table, durations)
+    mean, std = standard(found, durations["train"])
+    scaled = {v: (found[v].float() - mean) / std for v in durations["train"]}
     mine = sequences(
-        standard, durations["train"], table[table["video"].isin(durations["train"])], classes, time
+        scaled, durations["train"], table[table["video"].isin(durations["train"])], classes, time
     )
     torch.manual_seed(seed)
-    model, curve = train(mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint)
+    model, curve = train(
+        mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint, most_left_out
+    )
     localiser = Localizer(model, classes, time, recipe, mean, std)
     detections = localiser.detect(found, durations["test"])
     localiser.save(f"{out}.safetensors")
@@ -372,15 +503,28 @@ def localize_job(
 
 
 def end_to_end_job(
-    folder: str, fps: float, encoder: str, durations: dict[str, dict[str, float]], truth: str, classes: list[str], clock: dict,
-    config: dict, recipe: dict, seed: int, out: str, checkpoint: str,
-) -> list[dict]:  # fmt: skip
-    """Train an ActionFormer with the encoder's adapters (AdaTAD) on frames; write its detections on the test videos (`out`.parquet).
+    folder: str,
+    fps: float,
+    encoder: str,
+    durations: dict[str, dict[str, float]],
+    truth: str,
+    classes: list[str],
+    clock: dict,
+    config: dict,
+    recipe: dict,
+    seed: int,
+    out: str,
+    checkpoint: str,
+    most_left_out: float = MOST_LEFT_OUT,
+) -> list[dict]:
+    """Train an ActionFormer with the encoder's adapters (AdaTAD) on frames; write its detections on
+    the test videos (`out`.parquet).
 
     Args:
         folder, fps: Of the videos; their frames all lie in memory.
         encoder: A `DualEncoder`'s file.
-        durations, truth, classes, clock, config, recipe, seed, out, checkpoint: See `localize_job`.
+        durations, truth, classes, clock, config, recipe, seed, out, checkpoint, most_left_out: See
+            `localize_job`.
 
     Returns:
         The curve.
@@ -397,6 +541,7 @@ def end_to_end_job(
         for part in ("train", "test")
         for v in durations[part]
     }
+    check_classes(table, durations)
     mine = sequences(
         found, durations["train"], table[table["video"].isin(durations["train"])], classes, time
     )
@@ -407,6 +552,7 @@ def end_to_end_job(
         recipe,
         seed,
         checkpoint,
+        most_left_out,
     )
     with torch.inference_mode():
         seen = {

@@ -1,14 +1,20 @@
-"""Training a localiser over many processes, on features that were extracted before: the loop of `vlact.papers.scaling` on windows of time.
+"""Training a localiser over many processes, on features that were extracted before: the loop of
+`vlact.papers.scaling` on windows of time.
 
-    accelerate launch --config_file vlact/tools/launch/ddp.yaml -m vlact.papers.actionvlm.scaling thumos_gt.json features runs/actionformer \\
+    accelerate launch --config_file vlact/tools/launch/ddp.yaml -m vlact.papers.actionvlm.scaling
+    thumos_gt.json features runs/actionformer \\
         --subset validation --batch-size 8 --step-s 0.1333 --offset-s 0.2667
 
-`--kind ActionVLM --aligned FOLDER --descriptions FILE` trains a localiser and the language model of the alignment stage, which
-take turns by epochs (Alg. 1).
+`--kind ActionVLM --aligned FOLDER --descriptions FILE` trains a localiser and the language model of
+the alignment stage, which take turns by epochs (Alg. 1).
 
-Shape, window and numbers of training are those of a profile (`--profile paper`: ActionFormer on THUMOS14). An epoch shows each
-video once, a random window of it; which one follows from seed, step and video. The run's localiser.safetensors is
-what `vlact.papers.actionvlm.localizing.Localizer` loads and `vlact.hub.ActionLocalizer` takes, its reasoner.safetensors what `vlact.hub.VisionLanguageLocalizer` takes.
+Shape, window and numbers of training are those of a profile (`--profile paper`: ActionFormer on
+THUMOS14). Steps are counted as every loop here counts them
+(`vlact.papers.actionvlm.localizing.steps_of`: an epoch has as many steps of features as the
+videos), windows are drawn video after video, a random one of each; which one follows from seed,
+step and video. The run's localiser.safetensors is what
+`vlact.papers.actionvlm.localizing.Localizer` loads and `vlact.hub.ActionLocalizer` takes, its
+reasoner.safetensors what `vlact.hub.VisionLanguageLocalizer` takes.
 """
 
 import argparse
@@ -30,6 +36,7 @@ from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss
 from vlact.losses.localization import Points, assign, detection_loss, points
 from vlact.models import files
 from vlact.models.actionvlm import tied
+from vlact.papers.actionvlm.accounting import MOST_LEFT_OUT, check_classes, checked, standard
 from vlact.papers.actionvlm.experiments import (
     ADVANTAGE_WEIGHT,
     ActionVLM,
@@ -39,7 +46,15 @@ from vlact.papers.actionvlm.experiments import (
     frame_losses,
     make_reader,
 )
-from vlact.papers.actionvlm.localizing import KINDS, Clock, Localizer, Sequence, sequences, window
+from vlact.papers.actionvlm.localizing import (
+    KINDS,
+    Clock,
+    Localizer,
+    Sequence,
+    sequences,
+    steps_of,
+    window,
+)
 from vlact.papers.scaling import Recipe, options_of, train
 
 SUFFIXES = (".npy", ".pt", ".pth", ".h5", ".hdf5", ".csv")
@@ -115,7 +130,8 @@ class ToldWindows(Windows):
         super().__init__(*more)
         if self.length % reach:
             raise ValueError(
-                f"a window of {self.length} steps is no multiple of the {reach} that the language model reads at once"
+                f"a window of {self.length} steps is no multiple of the {reach} that the "
+                f"language model reads at once"
             )
         self.words, self.names, self.reach, self.epoch_steps, self.most_words = (
             words,
@@ -127,8 +143,9 @@ class ToldWindows(Windows):
         self.most = max(len(one.labels) for one in self.videos)
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, ...]:
-        """As `Windows`, then the actions' points (P,), segments (N, 2) and classes (N,), -1 where there is none, text (parts, M),
-        of each part its first `most_words` tokens, and the step's epoch and whether it opens it.
+        """As `Windows`, then the actions' points (P,), segments (N, 2) and classes (N,), -1 where
+        there is none, text (parts, M), of each part its first `most_words` tokens, and the step's
+        epoch and whether it opens it.
         """
         x, mask, segments, labels = self.cut(*at)
         said = targets(self.words, answers([(x, mask, segments, labels)], self.names, self.reach))[
@@ -163,7 +180,8 @@ def over_processes(*sums: Tensor) -> tuple[list[Tensor], int]:
 class Located(nn.Module):
     """A localiser as one call from windows to the loss (Eq. 6 of ActionVLM).
 
-    Its normaliser is a running count of positive points of the whole batch, which all processes share.
+    Its normaliser is a running count of positive points of the whole batch, which all processes
+    share.
 
     Args:
         model: One of `KINDS`.
@@ -193,12 +211,15 @@ class Located(nn.Module):
         count = (
             localiser.positives.clamp(min=1) / processes
         )  # the mean over processes is then the whole batch's sum / M
-        found = detection_loss(logits, distances, target, offset, valid, count, self.smoothing)
+        power = getattr(localiser.config, "iou_power", 0.0)  # TriDet's
+        given = (logits, distances, target, offset, valid, count, self.smoothing, power)
+        found = detection_loss(*given)
         return found["cls"] + self.reg_weight * found["reg"]
 
 
 class Reasoned(Located):
-    """ActionVLM as one call from `ToldWindows` to the loss (Eq. 9): even epochs on vision alone, odd ones with language.
+    """ActionVLM as one call from `ToldWindows` to the loss (Eq. 9): even epochs on vision alone,
+    odd ones with language.
 
     Class means, advantages and text are summed over all processes before they are divided.
 
@@ -270,21 +291,25 @@ class Reasoned(Located):
         return loss
 
     def share(self, mean: Tensor, counted: Tensor) -> Tensor:
-        """A mean over what one process counts, weighted so that the mean over processes is that over the whole batch."""
+        """A mean over what one process counts, weighted so that the mean over processes is that
+        over the whole batch.
+        """
         own = counted.sum().float()
         (whole,), processes = over_processes(own.clone())
         return mean * own * processes / whole.clamp(min=1)
 
 
 def features_of(path: Path, videos: list[str]) -> dict[str, Tensor]:
-    """Features (T, F) by video: from one safetensors file, or from a folder of files that `vlact.datasets.features.read` knows.
+    """Features (T, F) by video: from one safetensors file, or from a folder of files that
+    `vlact.datasets.features.read` knows.
 
     Raises:
         ValueError: Nothing at `path`, a video without features, or a file that cannot be read.
     """
     if not path.exists():
         raise ValueError(
-            f"{path}: expected a safetensors file, or a folder with one file of features a video; found nothing"
+            f"{path}: expected a safetensors file, or a folder with one file of features a "
+            f"video; found nothing"
         )
     if path.is_file():
         try:
@@ -299,7 +324,8 @@ def features_of(path: Path, videos: list[str]) -> dict[str, Tensor]:
         }
     if missing := [v for v in videos if v not in there]:
         raise ValueError(
-            f"{path}: no features of {len(missing)} of {len(videos)} videos, for example {missing[0]!r}; extract them first"
+            f"{path}: no features of {len(missing)} of {len(videos)} videos, for example "
+            f"{missing[0]!r}; extract them first"
         )
     return {v: there[v] if path.is_file() else features.read(there[v]) for v in videos}
 
@@ -312,14 +338,17 @@ def reasoner(
     std: Tensor,
     rank: int,
 ) -> tuple[ActionVLM, Prompt, object]:
-    """ActionVLM of a localiser and an aligned reader, the prompt of all classes, and the reader's tokenizer.
+    """ActionVLM of a localiser and an aligned reader, the prompt of all classes, and the reader's
+    tokenizer.
 
     Raises:
-        ValueError: A file that is not there or holds something else, a class without a description, an unknown weight.
+        ValueError: A file that is not there or holds something else, a class without a description,
+            an unknown weight.
     """
     if given.aligned is None or given.descriptions is None:
         raise ValueError(
-            "--kind ActionVLM: expected --aligned, the folder of the alignment stage, and --descriptions, json of class to text"
+            "--kind ActionVLM: expected --aligned, the folder of the alignment stage, and "
+            "--descriptions, json of class to text"
         )
     weight = given.weight
     if weight not in ("eq1", "paired", "learned"):
@@ -404,6 +433,12 @@ def main(arguments: list[str]) -> int:
         "--offset-s", type=float, default=0.0, help="seconds that the first feature stands for"
     )
     parser.add_argument(
+        "--most-left-out",
+        type=float,
+        default=MOST_LEFT_OUT,
+        help="share of actions that may be left out of training",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=2,
@@ -425,22 +460,29 @@ def main(arguments: list[str]) -> int:
     try:
         if given.accumulate > 1:
             raise ValueError(
-                f"--accumulate {given.accumulate}: the loss counts positive points of whole batches; expected 1"
+                f"--accumulate {given.accumulate}: the loss counts positive points of whole "
+                f"batches; expected 1"
             )
         truth = activitynet.ground_truth(given.truth, given.subset)
         found = features_of(given.features, list(truth["video"].unique()))
-        every = torch.cat(list(found.values()))
-        mean, std, clock = (
-            every.mean(0),
-            every.std(0).clamp(min=1e-3),
-            Clock(given.step_s, given.offset_s),
+        (mean, std), clock = standard(found, found), Clock(given.step_s, given.offset_s)
+        classes, everything = (
+            sorted(truth["label"].unique()),
+            activitynet.ground_truth(given.truth, None),
         )
-        classes = sorted(truth["label"].unique())
+        others = set(everything["video"]) - set(truth["video"])
+        check_classes(everything, {"train": dict.fromkeys(found), "test": dict.fromkeys(others)})
         durations = {v: float(clock.seconds(len(x))) for v, x in found.items()}
+        if "duration_s" in truth:
+            durations |= truth.groupby("video")["duration_s"].first().dropna().to_dict()
         videos = sequences(
             {v: (x - mean) / std for v, x in found.items()}, durations, truth, classes, clock
         )
-        given.steps = given.steps or max(1, round(tal.epochs * len(videos) / given.batch_size))
+        checked(videos, tal.window, tal.levels, given.most_left_out)
+        size = {"window": tal.window, "batch_size": given.batch_size}
+        given.steps = given.steps or steps_of(
+            videos, size, (vlm if given.kind == "ActionVLM" else tal).epochs
+        )
         recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
         torch.manual_seed(recipe.seed)  # the same start in every process
         shape = {
@@ -451,13 +493,7 @@ def main(arguments: list[str]) -> int:
         model = kind(config(feature_dim=len(mean), classes=len(classes), **shape))
         if given.kind == "ActionVLM":
             model, prompt, words = reasoner(model, given, classes, mean, std, vlm.rank)
-            told = (
-                words,
-                classes,
-                model.reach,
-                max(1, round(len(videos) / given.batch_size)),
-                model.reader.most_words,
-            )
+            told = (words, classes, model.reach, steps_of(videos, size, 1), model.reader.most_words)
             windows = ToldWindows(*told, *cut)
             task = Reasoned(
                 model, prompt, vlm.warm_epochs, tal.window, tal.reg_weight, recipe.smoothing
