@@ -107,12 +107,15 @@ def extract(
     most = batch_size
     if place.type == "cpu":
         most = max(1, min(most, CPU_BYTES // (len(around) * size * size * 3)))
-    out = []
-    for clips in _windows(info, wanted, _batches(len(wanted), stride, most), size):
+    batches, out = _batches(len(wanted), stride, most), torch.empty(0)
+    for rows, clips in zip(batches, _windows(info, wanted, batches, size), strict=True):
         clips = np.ascontiguousarray(clips[:, :, :, ::-1]) if mirrored else clips
         with autocast(place.type):
-            out.append(embed(torch.from_numpy(clips).to(place)).float().cpu())
-    return torch.cat(out)
+            found = embed(torch.from_numpy(clips).to(place)).float().cpu()
+        if not len(out):  # one block: small ones that live on keep the memory between them
+            out = torch.empty(len(wanted), *found.shape[1:])
+        out[torch.from_numpy(rows)] = found
+    return out
 
 
 def frames(path: Path, fps: float, stride: int, multiple: int, size: int) -> torch.Tensor:
