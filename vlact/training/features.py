@@ -41,15 +41,19 @@ def _windows(
         uint8 (len(batch), K, size, size, 3).
     """
     frames = video.stream(info.path, wanted.ravel(), info, lambda x: fit(x, size))
-    known: dict[int, np.ndarray] = {}
-    for rows in batches:
-        needed = wanted[rows]
-        # What no later window sees is forgotten, what this one sees is decoded.
-        known = {k: x for k, x in known.items() if k >= needed.min()}
-        while needed.max() not in known:
+    every, spans = np.unique(wanted), [(wanted[rows].min(), wanted[rows].max()) for rows in batches]
+    held = (np.searchsorted(every, b, "right") - np.searchsorted(every, a) for a, b in spans)
+    # One block for all: many small ones that live on would leave holes of a whole frame's size.
+    block = np.empty((max(held), size, size, 3), np.uint8)
+    free, place = list(range(len(block))), {}
+    for rows, (first, last) in zip(batches, spans, strict=True):
+        for number in [n for n in place if n < first]:  # no later window sees it
+            free.append(place.pop(number))
+        while last not in place:
             number, image = next(frames)
-            known[number] = image
-        yield np.stack([np.stack([known[int(k)] for k in row]) for row in needed])
+            place[number] = free.pop()
+            block[place[number]] = image
+        yield block[[[place[n] for n in row] for row in wanted[rows].tolist()]]
 
 
 def _batches(count: int, stride: int, most: int) -> list[np.ndarray]:
@@ -104,12 +108,15 @@ def extract(
     most = batch_size
     if place.type == "cpu":
         most = max(1, min(most, CPU_BYTES // (len(around) * size * size * 3)))
-    out = []
-    for clips in _windows(info, wanted, _batches(len(wanted), stride, most), size):
+    batches, out = _batches(len(wanted), stride, most), torch.empty(0)
+    for rows, clips in zip(batches, _windows(info, wanted, batches, size), strict=True):
         clips = np.ascontiguousarray(clips[:, :, :, ::-1]) if mirrored else clips
         with autocast(place.type):
-            out.append(embed(torch.from_numpy(clips).to(place)).float().cpu())
-    return torch.cat(out)
+            found = embed(torch.from_numpy(clips).to(place)).float().cpu()
+        if not len(out):  # one block: small ones that live on keep the memory between them
+            out = torch.empty(len(wanted), *found.shape[1:])
+        out[torch.from_numpy(rows)] = found
+    return out
 
 
 def frames(path: Path, fps: float, stride: int, multiple: int, size: int) -> torch.Tensor:
