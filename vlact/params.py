@@ -1,6 +1,8 @@
 """params.yaml, read once and checked: every number of every profile, and where results go."""
 
+import re
 from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin
@@ -306,6 +308,7 @@ class Params:
 
 
 PROFILES = ("smoke", "mini", "study", "paper")
+SCRATCH = "scratch"  # workspace of a notebook that is opened by itself
 
 
 def load(
@@ -328,7 +331,7 @@ def load(
     """
     profiles = yaml.safe_load(Path(path).read_text())["profiles"]
     if profile not in profiles:
-        raise ValueError(f"{path}: unknown profile {profile!r}; expected one of {sorted(profiles)}")
+        raise ValueError(f"{path}: {_unknown('profile', profile, profiles)}")
     values = {k: dict(v) if isinstance(v, dict) else v for k, v in profiles[profile].items()}
     for name, value in changes.items():
         section, _, key = name.partition("__")
@@ -346,6 +349,81 @@ def load(
         values | {"profile": profile, "workspace": workspace or profile},
         f"{path}: profiles.{profile}",
     )
+
+
+WORDS = {"true": True, "yes": True, "false": False, "no": False}
+SIMPLE = (str, int, float, bool, list, dict, type(None))
+
+
+def of_notebook(given: dict, **kinds: type) -> dict:
+    """A notebook's parameters as they are meant, whichever way papermill handed them over.
+
+    `-r` hands over text: "False", "[1, 2]" and "null" mean what a person means. To be called before
+    anything else is imported, as `globals().update(of_notebook(globals(), lr=float))`.
+
+    Args:
+        given: The notebook's names.
+        kinds: The type of every parameter but `profile` and `workspace`.
+
+    Returns:
+        Every parameter in its type.
+
+    Raises:
+        ValueError: An unknown parameter, profile or workspace, or a value of another type; names
+            all of them, and the near names.
+    """
+    kinds = {"profile": str, "workspace": str, **kinds}
+    hidden = {"In", "Out", "exit", "quit"}
+    names = {k for k, v in given.items() if isinstance(v, SIMPLE) and not k.startswith("_")}
+    wrong = [_unknown("parameter", x, kinds) for x in sorted(names - set(kinds) - hidden)]
+    out = {}
+    for name, kind in kinds.items():
+        try:
+            out[name] = _meant(given[name], kind)
+        except ValueError:
+            wrong.append(f"{name}: expected {kind.__name__}, got {given[name]!r}")
+    if out.get("profile", PROFILES[0]) not in PROFILES:
+        wrong.append(_unknown("profile", out["profile"], PROFILES))
+    wrong += _workspace(out.get("profile", ""), out.get("workspace", SCRATCH))
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return out
+
+
+def _unknown(what: str, name: str, known) -> str:
+    near = get_close_matches(name, known, 1)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    return f"{name}: no such {what}{hint}; expected one of {', '.join(sorted(known))}"
+
+
+def _workspace(profile: str, name: str) -> list[str]:
+    """What is wrong with a workspace's name, if anything."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        return [f"workspace: expected the name of a folder under data/, got {name!r}"]
+    if name in (profile, SCRATCH):
+        return []
+    if name in PROFILES:
+        return [f"workspace: {name!r} holds results of profile {name!r}, this is {profile!r}"]
+    near = get_close_matches(name, (*PROFILES, SCRATCH), 1)
+    if near and not (ROOT / "data" / name).is_dir():
+        return [f"workspace: no such folder under data/: {name!r}; did you mean {near[0]!r}?"]
+    return []
+
+
+def _meant(value, kind: type):
+    """A value in its type; text as a person means it.
+
+    Raises:
+        ValueError: It is of another type.
+    """
+    if isinstance(value, str) and kind is not str:
+        text = value.strip()
+        value = WORDS.get(text.lower(), yaml.safe_load(text) if text else text)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError
+    return value
 
 
 def _build(kind: type, values: dict, where: str):
