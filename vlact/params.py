@@ -355,7 +355,7 @@ WORDS = {"true": True, "yes": True, "false": False, "no": False}
 SIMPLE = (str, int, float, bool, list, dict, type(None))
 
 
-def of_notebook(given: dict, **kinds: type) -> dict:
+def of_notebook(given: dict, /, **kinds: type) -> dict:
     """A notebook's parameters as they are meant, whichever way papermill handed them over.
 
     `-r` hands over text: "False", "[1, 2]" and "null" mean what a person means. To be called before
@@ -418,7 +418,12 @@ def _meant(value, kind: type):
     """
     if isinstance(value, str) and kind is not str:
         text = value.strip()
-        value = WORDS.get(text.lower(), yaml.safe_load(text) if text else text)
+        try:
+            # yaml takes 1e-3 for text
+            value = float(text) if kind is float else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError from error
+        value = WORDS.get(text.lower(), value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
