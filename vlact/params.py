@@ -143,6 +143,7 @@ class Tal:
     pre_nms_topk: int  # candidates of a window and level
     nms_sigma: float
     max_seg_num: int
+    attend: int = 0  # features that one attends to at most (odd), on every level; 0 for all
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def shape_of(p: Params, features: Path, classes: int) -> dict:
     `vlact.models.actionformer.LocalizerConfig`.
     """
     own = {k: getattr(p.tal, k) for k in ("dim", "heads", "embeds", "stems", "levels", "dropout")}
+    own |= {"window": p.tal.attend}
     return {"feature_dim": dim_of(features), "classes": classes, **own}
 
 

@@ -487,7 +487,7 @@ def main(arguments: list[str]) -> int:
         torch.manual_seed(recipe.seed)  # the same start in every process
         shape = {
             k: getattr(tal, k) for k in ("dim", "heads", "embeds", "stems", "levels", "dropout")
-        }
+        } | {"window": tal.attend}
         cut = (videos, tal.window, tal.levels, len(classes), tal.noise, recipe.seed)
         kind, config = KINDS.get(given.kind, KINDS["ActionFormer"])
         model = kind(config(feature_dim=len(mean), classes=len(classes), **shape))
