@@ -1,4 +1,4 @@
-"""What a localiser cannot learn from is counted and named, or refused; nothing is dropped without a
+"""What a localizer cannot learn from is counted and named, or refused; nothing is dropped without a
 word.
 """
 

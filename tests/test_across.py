@@ -111,7 +111,7 @@ def test_a_reader_is_asked_in_three_kinds_of_words(tmp_path):
     assert {drawn for drawn, _ in READERS.values()} == {True, False}
 
 
-def test_a_localiser_under_other_words(tmp_path):
+def test_a_localizer_under_other_words(tmp_path):
     import json
 
     from safetensors.torch import save_file
@@ -126,12 +126,12 @@ def test_a_localiser_under_other_words(tmp_path):
         for name, parameter in reader.named_parameters():
             if "lora" in name or "give_out" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-    localiser = ActionFormer(
+    localizer = ActionFormer(
         LocalizerConfig(feature_dim=8, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
     )
     recipe = {"window": 16, "pre_nms_topk": 20, "nms": {"max_seg_num": 5}}
     mean, std = torch.zeros(8), torch.ones(8)
-    whole = vl.ActionVLM(localiser, reader, mean, std, vl.Variant("row", 1.0), 16).eval()
+    whole = vl.ActionVLM(localizer, reader, mean, std, vl.Variant("row", 1.0), 16).eval()
     prompt = prompt_of(words, list(poses), [describe(p) for p in poses.values()], said)
     model = vl.VisionLanguageLocalizer(whole, list(poses), Clock(0.25), recipe, mean, std, prompt)
     model.save(tmp_path / "r.safetensors")
@@ -148,7 +148,7 @@ def test_a_localiser_under_other_words(tmp_path):
         {"a": 10.0},
         poses,
     )
-    found = across.rename_localiser(*given, runs)
+    found = across.rename_localizer(*given, runs)
     assert found["run"].unique().tolist() == [-1, 0, 1]
     own = model.detect(features, {"a": 10.0})
     scores = {k: part["score"].to_numpy() for k, part in found.groupby("run")}

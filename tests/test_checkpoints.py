@@ -542,7 +542,7 @@ def test_internvideo2_has_the_size_of_a_base_transformer(monkeypatch, tmp_path):
 
 
 def test_features_of_a_video_by_internvideo2(tmp_path):
-    """What localisers are trained on at paper scale comes out of it as out of any encoder here."""
+    """What localizers are trained on at paper scale comes out of it as out of any encoder here."""
     import numpy as np
 
     from vlact import video

@@ -244,7 +244,7 @@ def test_the_command_writes_a_table_the_pipeline_reads(kitchen, capsys):
     assert command.main(["gtea", str(kitchen)]) == 2 and "S1_Tea_C1.txt" in capsys.readouterr().err
 
 
-def test_the_command_writes_ground_truth_that_localisers_read(tmp_path, capsys):
+def test_the_command_writes_ground_truth_that_localizers_read(tmp_path, capsys):
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "Diving_val.txt").write_text("video_validation_1 0.5 1.5\n")
     (tmp_path / "Diving_test.txt").write_text("video_test_1 0.5 1.5\nvideo_test_1 2.0 2.5\n")
@@ -723,7 +723,7 @@ def test_a_made_tree_can_be_saved_and_loaded_as_a_hand_edited_file(server, tmp_p
     assert loaded.m == 3 and isinstance(pd.DataFrame(loaded.words), pd.DataFrame)
 
 
-# Localisation: others' layouts, features and scores
+# Localization: others' layouts, features and scores
 SMALL = [("v1", 0.5, 2.0, "HighJump"), ("v1", 3.0, 4.5, "Diving"), ("v2", 1.0, 9.0, "HighJump")]
 
 

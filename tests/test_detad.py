@@ -1,4 +1,4 @@
-"""Error analysis of localisation: kinds by a loop, what each costs, buckets on real annotations."""
+"""Error analysis of localization: kinds by a loop, what each costs, buckets on real annotations."""
 
 import json
 

@@ -251,7 +251,7 @@ def test_the_pretraining_ladder(corpus, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", localizing.KINDS)
-def test_localisers(kind, tmp_path):
+def test_localizers(kind, tmp_path):
     found, durations, truth = test_localizer.bumps(6, 0)
     save_file(found, tmp_path / "f.safetensors")
     truth.to_parquet(tmp_path / "truth.parquet")

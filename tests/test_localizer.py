@@ -196,7 +196,7 @@ def test_a_border_is_the_expectation_over_the_steps_around(ahead):
 
 
 @pytest.mark.parametrize("kind", ["tridet", "dyfadet"])
-def test_other_localisers_learn_where_an_action_is(kind):
+def test_other_localizers_learn_where_an_action_is(kind):
     """One bump, always the same: the best point's segment lies on it after some steps."""
     model = make(kind, feature_dim=4, classes=2).train()
     at, mask = points(16, 3), torch.ones(1, 16, dtype=torch.bool)
@@ -280,10 +280,10 @@ def end_to_end(**options):
     encoder = DualEncoder(
         DualConfig(**SHAPE, pool="mean", motion_input=True, conv_stem=True)
     ).eval()
-    localiser = ActionFormer(
+    localizer = ActionFormer(
         LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
     )
-    return encoder, EndToEnd(encoder, localiser, **options)
+    return encoder, EndToEnd(encoder, localizer, **options)
 
 
 FRAMES = torch.randint(
@@ -325,7 +325,7 @@ def test_time_flows_along_each_position_only():
 
 
 @pytest.mark.parametrize("save_memory", [False, True])
-def test_only_adapters_and_localiser_learn_and_saving_memory_changes_nothing(save_memory):
+def test_only_adapters_and_localizer_learn_and_saving_memory_changes_nothing(save_memory):
     grads = []
     for option in (False, save_memory):
         _, model = end_to_end(save_memory=option)
@@ -336,7 +336,7 @@ def test_only_adapters_and_localiser_learn_and_saving_memory_changes_nothing(sav
         (logits.sum() + distances.sum()).backward()
         grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert not model.encoder.training and all(
-        n.startswith(("adapters", "localiser")) for n in grads[0]
+        n.startswith(("adapters", "localizer")) for n in grads[0]
     )
     assert any(n.startswith("adapters.0.up") and g.abs().sum() > 0 for n, g in grads[0].items())
     assert grads[0].keys() == grads[1].keys() and all(
@@ -479,7 +479,7 @@ def test_strangers_files_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="x.safetensors: expected a 'localiser' entry"):
+    with pytest.raises(ValueError, match="x.safetensors: expected a 'localizer' entry"):
         localizing.Localizer.load(tmp_path / "x.safetensors")
 
 

@@ -17,7 +17,7 @@ from vlact.runtime import leash
 from vlact.tools import pipeline
 
 WAIT_FOR_ALIGNMENT = (
-    "alignment localisers actionvlm encoders own_localisation across claims index speed".split()
+    "alignment localizers actionvlm encoders own_localization across claims index speed".split()
 )
 
 

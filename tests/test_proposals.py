@@ -1,4 +1,4 @@
-"""Localisation as text: round trip, every kind of failure, LAP."""
+"""Localization as text: round trip, every kind of failure, LAP."""
 
 import numpy as np
 import pandas as pd

@@ -346,7 +346,7 @@ def test_files_that_are_no_checkpoint_of_this_model_are_named(tmp_path):
         checkpoints.load(tmp_path / "nan.pth", model)
 
 
-def test_a_saved_localiser_that_is_cut_off_is_named(tmp_path):
+def test_a_saved_localizer_that_is_cut_off_is_named(tmp_path):
     from dataclasses import replace
 
     model = ActionFormer(
@@ -357,7 +357,7 @@ def test_a_saved_localiser_that_is_cut_off_is_named(tmp_path):
     saved.save(path := tmp_path / "l.safetensors")
     assert Localizer.load(path).model.config == model.config
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="l.safetensors: expected a whole file of a localiser"):
+    with pytest.raises(ValueError, match="l.safetensors: expected a whole file of a localizer"):
         Localizer.load(path)
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from vlact import ROOT, video
 from vlact.papers import scaling
-from vlact.papers.actionvlm import scaling as localising
+from vlact.papers.actionvlm import scaling as localizing
 from vlact.papers.scaling import Moments, Recipe, Shares
 
 
@@ -205,11 +205,11 @@ def recordings(tmp_path):
     return tmp_path / "truth.json", tmp_path / "features.safetensors", features
 
 
-LOCALISING = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6".split()
-LOCALISING += "--workers 0 --lr 5e-3 --ema 0.9".split()
+LOCALIZING = "--profile smoke --step-s 0.5 --batch-size 4 --steps 12 --every 6".split()
+LOCALIZING += "--workers 0 --lr 5e-3 --ema 0.9".split()
 
 
-def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp_path):
+def test_a_localizer_on_two_processes_learns_as_on_one_and_finds(recordings, tmp_path):
     """Its loss is divided by a count over all processes."""
     from vlact.papers.actionvlm.localizing import Localizer
 
@@ -219,14 +219,14 @@ def test_a_localiser_on_two_processes_learns_as_on_one_and_finds(recordings, tmp
             given,
             tmp_path / str(count),
             count,
-            program=localising.main,
-            options=LOCALISING,
+            program=localizing.main,
+            options=LOCALIZING,
         )
         curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
-    localiser = Localizer.load(tmp_path / "2" / "localiser.safetensors")
-    found = localiser.detect(features, {v: 0.5 * len(x) for v, x in features.items()})
+    localizer = Localizer.load(tmp_path / "2" / "localiser.safetensors")
+    found = localizer.detect(features, {v: 0.5 * len(x) for v, x in features.items()})
     assert set(found["label"]) <= {"jump", "run"} and len(found)
 
 
@@ -279,8 +279,8 @@ def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, align
             given,
             tmp_path / str(count),
             count,
-            program=localising.main,
-            options=[*LOCALISING, *aligned],
+            program=localizing.main,
+            options=[*LOCALIZING, *aligned],
         )
         curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
@@ -298,8 +298,8 @@ def test_actionvlm_goes_on_where_it_was_killed(weight, recordings, aligned, tmp_
     *given, _ = map(str, recordings)
     for out, more in (("whole", []), ("halves", ["--stop", "5"]), ("halves", [])):
         assert (
-            localising.main(
-                [*given, str(tmp_path / out), *LOCALISING, *aligned, "--weight", weight, *more]
+            localizing.main(
+                [*given, str(tmp_path / out), *LOCALIZING, *aligned, "--weight", weight, *more]
             )
             == 0
         )
@@ -322,7 +322,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     (folder / "clauses.safetensors").unlink()
     Reader.over(lm := publish(tmp_path / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
     (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}), encoding="utf-8")
-    assert localising.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 0
+    assert localizing.main([*map(str, given), str(tmp_path / "out"), *LOCALIZING, *aligned]) == 0
     path = tmp_path / "out" / "reasoner.safetensors"
     assert not [k for k in load_file(path) if "base_layer" in k] and any(
         "lora_B" in k for k in load_file(path)
@@ -332,7 +332,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     )
     assert set(found["label"]) <= {"jump", "run"} and len(found)
     (folder / "words.json").write_text("{}", encoding="utf-8")
-    assert localising.main([*map(str, given), str(tmp_path / "out"), *LOCALISING, *aligned]) == 1
+    assert localizing.main([*map(str, given), str(tmp_path / "out"), *LOCALIZING, *aligned]) == 1
 
 
 def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, capsys):
@@ -357,11 +357,11 @@ def test_what_actionvlm_cannot_be_trained_on(recordings, aligned, tmp_path, caps
             "features.safetensors: expected json, a description by class",
         ),
     ):
-        assert localising.main([*given, str(tmp_path / "out"), *LOCALISING, *more]) == 1
+        assert localizing.main([*given, str(tmp_path / "out"), *LOCALIZING, *more]) == 1
         assert message in capsys.readouterr().err
 
 
-def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
+def test_what_a_localizer_cannot_be_trained_on(tmp_path, capsys):
     (tmp_path / "features").mkdir()
     (tmp_path / "truth.json").write_text(
         '{"a": {"subset": "training", "annotations": [{"segment": [1, 2], "label": "jump"}]}}',
@@ -376,7 +376,7 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
         "--profile",
         "smoke",
     ]
-    assert localising.main(given) == 1
+    assert localizing.main(given) == 1
     assert (
         "features: no features of 1 of 1 videos, for example 'a'; extract them first"
         in capsys.readouterr().err
@@ -386,9 +386,9 @@ def test_what_a_localiser_cannot_be_trained_on(tmp_path, capsys):
         ("nowhere", "found nothing"),
         ("broken.safetensors", "expected a safetensors file with an array"),
     ):
-        assert localising.main([given[0], str(tmp_path / name), *given[2:]]) == 1
+        assert localizing.main([given[0], str(tmp_path / name), *given[2:]]) == 1
         assert f"{name}: " in (said := capsys.readouterr().err) and message in said
-    assert localising.main([*given, "--accumulate", "2"]) == 1
+    assert localizing.main([*given, "--accumulate", "2"]) == 1
     assert "the loss counts positive points of whole batches; expected 1" in capsys.readouterr().err
 
 

@@ -230,7 +230,7 @@ def test_a_moving_average_forgets_what_training_began_with():
         expected = decay * expected + (1 - decay) * now
         torch.testing.assert_close(mean.module[0].data, expected)
     share, mean = [], AveragedModel(model, multi_avg_fn=training.moving_average(0.99))
-    # as many steps as a localiser of `study` takes; a constant 0.99 would leave 0.2 of the first
+    # as many steps as a localizer of `study` takes; a constant 0.99 would leave 0.2 of the first
     # weights
     for n in range(160):
         model[0].data.fill_(float(n == 0))

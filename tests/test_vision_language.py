@@ -657,7 +657,7 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     from vlact.stages.actionvlm import actionvlm, descriptions
     from vlact.stages.alignment import alignment
     from vlact.stages.kitchens import kitchens
-    from vlact.stages.localisers import localisers
+    from vlact.stages.localizers import localizers
 
     monkeypatch.setattr(params, "ROOT", tmp_path)
     monkeypatch.setattr("vlact.models.files.ROOT", tmp_path)
@@ -726,7 +726,7 @@ def test_real_videos_are_read_by_published_models(tmp_path, monkeypatch):
     made = (p.data / "aligned" / "reader.safetensors").stat().st_mtime_ns
     alignment(p)
     assert (p.data / "aligned" / "reader.safetensors").stat().st_mtime_ns == made
-    localisers(p)
+    localizers(p)
     actionvlm(p)
     frames, curves = (
         pd.read_parquet(p.data / "actionvlm" / "frames.parquet"),

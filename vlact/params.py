@@ -123,7 +123,7 @@ class Kitchen:
 
 @dataclass(frozen=True)
 class Tal:
-    """Localisers: features in time, shape (see `vlact.models.actionformer`), training, NMS."""
+    """Localizers: features in time, shape (see `vlact.models.actionformer`), training, NMS."""
 
     stride: int  # frames from one feature to the next
     window: int  # features

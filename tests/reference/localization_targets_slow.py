@@ -1,4 +1,4 @@
-"""Targets and losses of the localiser, one point and one segment at a time."""
+"""Targets and losses of the localizer, one point and one segment at a time."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Targets and losses of anchor-free temporal action localisation (ActionFormer, ECCV 2022), also
+"""Targets and losses of anchor-free temporal action localization (ActionFormer, ECCV 2022), also
 Eq. 6 of ActionVLM.
 
 A pyramid of levels puts a point at every `stride`-th feature; a point says which actions go on at

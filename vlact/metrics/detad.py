@@ -1,4 +1,4 @@
-"""Error analysis of localisation in the manner of DETAD (Alwassel et al., ECCV 2018).
+"""Error analysis of localization in the manner of DETAD (Alwassel et al., ECCV 2018).
 
 False positives by kind and what each kind costs; how the score and the misses depend on length,
 coverage and the number of instances. Ground truth and predictions are the tables of

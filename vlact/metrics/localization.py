@@ -1,4 +1,4 @@
-"""Average precision of temporal action localisation, on tables of segments.
+"""Average precision of temporal action localization, on tables of segments.
 
 Ground truth has the columns `video, start_s, end_s, label`, predictions `video, start_s, end_s,
 label, score`. Two protocols, whose numbers must not be mixed:

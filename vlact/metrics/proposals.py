@@ -1,4 +1,4 @@
-"""Localisation as text: what a language model wrote, as segments, and how it fails when it writes
+"""Localization as text: what a language model wrote, as segments, and how it fails when it writes
 from habit.
 
 The task formulation that ActionVLM's Table 2 calls question answering (VTimeLLM, TimeMarker). A

@@ -36,7 +36,7 @@ WAVELENGTH = 10000  # longest of sinusoidal positions, over 2 pi, in steps
 
 @dataclass(frozen=True)
 class LocalizerConfig:
-    """Shape of a localiser.
+    """Shape of a localizer.
 
     Attributes:
         feature_dim: F of the input.

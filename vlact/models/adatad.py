@@ -1,11 +1,11 @@
-"""AdaTAD (CVPR 2024): end-to-end localisation through a frozen video encoder with small temporal
+"""AdaTAD (CVPR 2024): end-to-end localization through a frozen video encoder with small temporal
 adapters.
 
 An adapter after every block narrows the tokens, mixes each patch position over time, and adds the
-result (Eq. 2-3); it starts as the identity. Only adapters and localiser are trained. Frames go
+result (Eq. 2-3); it starts as the identity. Only adapters and localizer are trained. Frames go
 through the encoder in clips that do not overlap; a feature is the mean of a frame's tokens.
 
-Simplified: in the authors' code adapters mix over the whole clip that a localiser sees, the encoder
+Simplified: in the authors' code adapters mix over the whole clip that a localizer sees, the encoder
 is VideoMAE or InternVideo2 under other names, and rates differ; their checkpoints cannot be loaded.
 """
 
@@ -47,11 +47,11 @@ class Adapter(nn.Module):
 
 
 class EndToEnd(nn.Module):
-    """Frames to what a localiser says of them.
+    """Frames to what a localizer says of them.
 
     Args:
         encoder: Pretrained; frozen here.
-        localiser: `ActionFormer` or `TriDet` on `encoder.config.dim` features.
+        localizer: `ActionFormer` or `TriDet` on `encoder.config.dim` features.
         stride: Frames from one feature to the next.
         ratio: See `Adapter`.
         save_memory: Compute each block's activations again in the backward pass instead of keeping
@@ -61,15 +61,15 @@ class EndToEnd(nn.Module):
     def __init__(
         self,
         encoder: DualEncoder,
-        localiser: nn.Module,
+        localizer: nn.Module,
         stride: int = 1,
         ratio: float = 0.25,
         save_memory: bool = False,
     ):
         super().__init__()
-        self.encoder, self.localiser, self.stride, self.save_memory = (
+        self.encoder, self.localizer, self.stride, self.save_memory = (
             encoder.requires_grad_(False),
-            localiser,
+            localizer,
             stride,
             save_memory,
         )
@@ -79,13 +79,13 @@ class EndToEnd(nn.Module):
 
     @property
     def config(self):
-        """Of the localiser."""
-        return self.localiser.config
+        """Of the localizer."""
+        return self.localizer.config
 
     @property
     def positives(self) -> Tensor:
-        """Of the localiser."""
-        return self.localiser.positives
+        """Of the localizer."""
+        return self.localizer.positives
 
     def train(self, mode: bool = True) -> "EndToEnd":
         super().train(mode)
@@ -119,6 +119,6 @@ class EndToEnd(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Frames, those of each step (B, T, stride, H, W, 3), and valid steps (B, T) to what the
-        localiser returns.
+        localizer returns.
         """
-        return self.localiser(self.features(frames.flatten(1, 2)).float(), mask)
+        return self.localizer(self.features(frames.flatten(1, 2)).float(), mask)

@@ -1,4 +1,4 @@
-"""Points of a localiser to candidate segments."""
+"""Points of a localizer to candidate segments."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Shapes and numbers of localisers by data set, as their authors' configurations have them.
+"""Shapes and numbers of localizers by data set, as their authors' configurations have them.
 
 ActionFormer (ECCV 2022): happyharrycn/actionformer_release, commit 61ea7eb. TriDet (CVPR 2023):
 dingfengshi/TriDet, commit 764b816. DyFADet (ECCV 2024): yangle15/DyFADet-pytorch, commit f645caf.
@@ -154,7 +154,7 @@ PRESETS = {
 
 
 def preset(kind: str, data: str) -> Preset:
-    """The authors' configuration of a localiser on a data set.
+    """The authors' configuration of a localizer on a data set.
 
     Raises:
         ValueError: There is none here; lists those there are.

@@ -2,7 +2,7 @@
 it and its neighbours.
 
 It stands for a video encoder pretrained on people in motion. It learns from the drills that the
-language model is aligned on, so that a localiser on vision alone has seen whatever language has.
+language model is aligned on, so that a localizer on vision alone has seen whatever language has.
 """
 
 from dataclasses import asdict, dataclass

@@ -38,7 +38,7 @@ GROUPS, EPS = 16, 1e-5  # of group norms
 
 @dataclass(frozen=True)
 class SGPConfig(LocalizerConfig):
-    """Shape of a localiser of SGP blocks.
+    """Shape of a localizer of SGP blocks.
 
     Attributes:
         kernel: Of the narrower window convolution, w, on all levels but the first, where it is 1.

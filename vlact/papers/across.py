@@ -147,7 +147,7 @@ def reading_job(
     ]
 
 
-def rename_localiser(
+def rename_localizer(
     path: str,
     features: str,
     durations: dict[str, float],
@@ -166,14 +166,14 @@ def rename_localiser(
     Returns:
         Detections with the column `run`; -1 is language switched off.
     """
-    localiser, given = VisionLanguageLocalizer.load(path), load_file(features)
+    localizer, given = VisionLanguageLocalizer.load(path), load_file(features)
     words, *_ = language_of(Path(features).parent)
     said, found = clause_features([WORDS, *runs]), []
     for i, run in enumerate([None, *runs], -1):
-        told = None if run is None else [describe(poses[k], None, run) for k in localiser.classes]
-        prompt = None if told is None else prompt_of(words, localiser.classes, told, said)
+        told = None if run is None else [describe(poses[k], None, run) for k in localizer.classes]
+        prompt = None if told is None else prompt_of(words, localizer.classes, told, said)
         found.append(
-            replace(localiser, prompt=prompt, heard={}).detect(given, durations).assign(run=i)
+            replace(localizer, prompt=prompt, heard={}).detect(given, durations).assign(run=i)
         )
     return pd.concat(found, ignore_index=True)
 

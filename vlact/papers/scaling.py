@@ -9,7 +9,7 @@ where it was killed: it goes on from its last checkpoint on any number of them.
     accelerate launch --config_file vlact/tools/launch/ddp.yaml -m vlact.papers.scaling
     annotations.csv videos runs/i3d --kind I3D --steps 20000
 
-`vlact.papers.actionvlm.scaling` puts localisers through the same loop.
+`vlact.papers.actionvlm.scaling` puts localizers through the same loop.
 """
 
 import argparse

@@ -124,12 +124,12 @@ class Results:
 
     @cached_property
     def detections(self) -> pd.DataFrame:
-        """Of every localiser, with question answering as one more model."""
+        """Of every localizer, with question answering as one more model."""
         folder, shown = (
             self.p.data,
             ["video", "start_s", "end_s", "label", "score", "model", "seed", "condition"],
         )
-        others = pd.read_parquet(folder / "localisers" / "detections.parquet").assign(
+        others = pd.read_parquet(folder / "localizers" / "detections.parquet").assign(
             condition="own"
         )
         encoders = pd.read_parquet(folder / "encoders" / "detections.parquet").assign(

@@ -16,7 +16,7 @@ STAGES = (
     "ace_sweeps",
     "stadium",
     "alignment",
-    "localisers",
+    "localizers",
     "actionvlm",
     "encoders",
     "kitchens",

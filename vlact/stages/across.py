@@ -58,7 +58,7 @@ def across(p: Params, must_exist: bool = False) -> None:
         )
     if not ACROSS.must_run(p, folder, must_exist):
         return
-    from vlact.papers.across import reading_job, rename_localiser, weigh_job
+    from vlact.papers.across import reading_job, rename_localizer, weigh_job
     from vlact.papers.transfer.benchmark import BY_NAME
     from vlact.worlds.stadium import ACTIONS
 
@@ -100,7 +100,7 @@ def across(p: Params, must_exist: bool = False) -> None:
     table.to_csv(folder / "reading.csv", index=False, lineterminator="\n", float_format="%.6f")
 
     poses, runs = {k: [b.pose for b in x.beats] for k, x in ACTIONS.items()}, runs_of(others)
-    told = rename_localiser(
+    told = rename_localizer(
         str(p.data / "actionvlm" / "reasoner.safetensors"),
         features,
         durations_of(truth_of(p), "test"),

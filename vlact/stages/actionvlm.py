@@ -15,14 +15,14 @@ from vlact.params import Params
 from vlact.runtime import jobs
 from vlact.stages import Stage
 from vlact.stages.alignment import alignment
-from vlact.stages.localisers import LOCALISERS, common, recipe_of
+from vlact.stages.localizers import LOCALIZERS, common, recipe_of
 from vlact.stages.stadium import truth_of
 
 ACTIONVLM = Stage(
     "actionvlm",
     __name__,
     ("vlm",),
-    LOCALISERS,
+    LOCALIZERS,
 )
 
 DERANGED, FOLDS = 2, 4
@@ -98,7 +98,7 @@ def descriptions(p: Params | None = None, name: str = "ground_truth") -> dict[st
 def actionvlm(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), the same of the
     sessions (sessions.parquet), frames.parquet, answers.parquet, curves.csv, and
-    reasoner.safetensors, the first seed's localiser at a fixed λ of 1.
+    reasoner.safetensors, the first seed's localizer at a fixed λ of 1.
 
     Raises:
         ValueError: The reader did not pass its gate.

@@ -1,7 +1,7 @@
 """Stage `alignment`: an eye for poses and language that reads what it sees, both learnt on drills;
 features of every recording.
 
-One eye and one reader serve all seeds. What any localiser sees of the stadium are this stage's
+One eye and one reader serve all seeds. What any localizer sees of the stadium are this stage's
 features, so that vision alone has seen whatever language has.
 """
 

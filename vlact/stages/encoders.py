@@ -10,7 +10,7 @@ from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
 from vlact.stages.alignment import extract
-from vlact.stages.localisers import LOCALISERS, common, localisers, recipe_of
+from vlact.stages.localizers import LOCALIZERS, common, localizers, recipe_of
 from vlact.stages.pretrain import pretraining
 from vlact.stages.stadium import truth_of
 
@@ -18,7 +18,7 @@ ENCODERS = Stage(
     "encoders",
     __name__,
     ("world", "model", "pretrain", "vlm"),
-    LOCALISERS,
+    LOCALIZERS,
 )
 
 
@@ -38,7 +38,7 @@ def encoders(p: Params, must_exist: bool = False) -> None:
     from vlact.papers.actionvlm.localizing import end_to_end_job, localize_job
     from vlact.worlds.stadium import ACTIONS
 
-    localisers(p, must_exist=True)
+    localizers(p, must_exist=True)
     pretraining(p, must_exist=True)
     work, names, todo, rows = ENCODERS.work(p), list(truth_of(p)["video"].unique()), [], []
     _, durations, truth, clock, shape = common(p, work)
@@ -93,7 +93,7 @@ def encoders(p: Params, must_exist: bool = False) -> None:
         rows.append({"encoder": "TimeSformer on tutorials, end to end", "dim": p.model.dim})
     # what lasts longest first
     every = [(end_to_end_job, *job) for job in whole] + [(localize_job, *job) for job in todo]
-    jobs.run(jobs.call, every, p.workers, "localisers on other encoders")
+    jobs.run(jobs.call, every, p.workers, "localizers on other encoders")
     found = [
         pd.read_parquet(f"{job[-2]}.parquet").assign(**row)
         for job, row in zip(todo + whole, rows, strict=True)

@@ -21,7 +21,7 @@ from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
 from vlact.stages.alignment import extract, published
-from vlact.stages.localisers import recipe_of, shape_of
+from vlact.stages.localizers import recipe_of, shape_of
 from vlact.stages.pretrain import PRETRAIN, pretraining
 from vlact.stages.stadium import durations_of
 
@@ -272,7 +272,7 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
                         f"{out}.pt",
                     )
                 )
-    jobs.run(localize_job, alone, p.workers, "localisers in kitchens")
+    jobs.run(localize_job, alone, p.workers, "localizers in kitchens")
     jobs.run(vision_language_job, told, p.workers, "ActionVLM in kitchens")
     found = [
         pd.read_parquet(f"{job[-2]}.parquet").assign(task=Path(job[3]).stem) for job in alone + told

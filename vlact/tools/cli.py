@@ -485,7 +485,7 @@ def localize(
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    info, trained = probe(video), Path(model) / "localizer.safetensors"
+    info, trained = probe(video), Path(model) / "localiser.safetensors"
     if trained.is_file():
         found = _by_trained(trained, video, encoder, info.duration_s)
     else:

@@ -45,7 +45,7 @@ class Window:
     pixels: int = 160
     text: int = 900
     answer: int = 60
-    head: int = 512  # channels of the localiser
+    head: int = 512  # channels of the localizer
     levels: int = 6
 
 

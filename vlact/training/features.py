@@ -1,4 +1,4 @@
-"""Features in time of whole videos, from a pretrained encoder: localisation's usual input."""
+"""Features in time of whole videos, from a pretrained encoder: localization's usual input."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What becomes of the actions that a localiser is trained on: how many it can learn, and why not
+"""What becomes of the actions that a localizer is trained on: how many it can learn, and why not
 the others.
 
 Every action that comes in is used, or left out for a reason that is counted and has examples. No

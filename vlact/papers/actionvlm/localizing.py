@@ -1,4 +1,4 @@
-"""Training and testing of localisers on features in time: windows, one loop for every method,
+"""Training and testing of localizers on features in time: windows, one loop for every method,
 sliding windows.
 
 A feature file (safetensors) holds one array (T, F) a video; `Clock` says which second a step stands
@@ -220,7 +220,7 @@ def train(
     checkpoint: str | None = None,
     most_left_out: float = MOST_LEFT_OUT,
 ) -> tuple[nn.Module, list[dict]]:
-    """Train a localiser on random windows.
+    """Train a localizer on random windows.
 
     Args:
         sequences: Training videos.
@@ -268,7 +268,7 @@ def train(
 
     steps, given = (
         steps_of(sequences, recipe, recipe["epochs"]),
-        (recipe["lr"], recipe["weight_decay"], generator, "localiser", checkpoint),
+        (recipe["lr"], recipe["weight_decay"], generator, "localizer", checkpoint),
     )
     curve = fit({"model": model}, loss_of, steps, *given, ema=recipe["ema"])
     return model.eval(), curve
@@ -426,10 +426,10 @@ class Localizer:
         """
         note, state = files.read(path, "localiser")
         wanted = {"kind": str, "config": dict, "classes": list[str], "clock": dict, "recipe": dict}
-        note = files.checked(note, wanted, path, "localiser")
+        note = files.checked(note, wanted, path, "localizer")
         if note["kind"] not in KINDS:
             raise ValueError(
-                f"{path}: expected a localiser of {sorted(KINDS)}, got {note['kind']!r}"
+                f"{path}: expected a localizer of {sorted(KINDS)}, got {note['kind']!r}"
             )
         kind, shape = KINDS[note["kind"]]
         config = saved.shape_of(shape, note["config"], path)
@@ -459,7 +459,7 @@ def localize_job(
     checkpoint: str,
     most_left_out: float = MOST_LEFT_OUT,
 ) -> list[dict]:
-    """Train one localiser; write it (`out`.safetensors) and its detections on the test videos
+    """Train one localizer; write it (`out`.safetensors) and its detections on the test videos
     (`out`.parquet).
 
     Args:
@@ -491,9 +491,9 @@ def localize_job(
     model, curve = train(
         mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint, most_left_out
     )
-    localiser = Localizer(model, classes, time, recipe, mean, std)
-    detections = localiser.detect(found, durations["test"])
-    localiser.save(f"{out}.safetensors")
+    localizer = Localizer(model, classes, time, recipe, mean, std)
+    detections = localizer.detect(found, durations["test"])
+    localizer.save(f"{out}.safetensors")
     write_whole(
         Path(f"{out}.parquet"),
         lambda d, p: d.to_parquet(p, index=False),
@@ -559,15 +559,15 @@ def end_to_end_job(
             v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu()
             for v in durations["test"]
         }
-    localiser = Localizer(
-        model.localiser,
+    localizer = Localizer(
+        model.localizer,
         classes,
         time,
         recipe,
         torch.zeros(config["feature_dim"]),
         torch.ones(config["feature_dim"]),
     )
-    detections = localiser.detect(seen, durations["test"]).assign(model="AdaTAD", seed=seed)
+    detections = localizer.detect(seen, durations["test"]).assign(model="AdaTAD", seed=seed)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve
 

@@ -1,11 +1,11 @@
-"""Training a localiser over many processes, on features that were extracted before: the loop of
+"""Training a localizer over many processes, on features that were extracted before: the loop of
 `vlact.papers.scaling` on windows of time.
 
     accelerate launch --config_file vlact/tools/launch/ddp.yaml -m vlact.papers.actionvlm.scaling
     thumos_gt.json features runs/actionformer \\
         --subset validation --batch-size 8 --step-s 0.1333 --offset-s 0.2667
 
-`--kind ActionVLM --aligned FOLDER --descriptions FILE` trains a localiser and the language model of
+`--kind ActionVLM --aligned FOLDER --descriptions FILE` trains a localizer and the language model of
 the alignment stage, which take turns by epochs (Alg. 1).
 
 Shape, window and numbers of training are those of a profile (`--profile paper`: ActionFormer on
@@ -178,7 +178,7 @@ def over_processes(*sums: Tensor) -> tuple[list[Tensor], int]:
 
 
 class Located(nn.Module):
-    """A localiser as one call from windows to the loss (Eq. 6 of ActionVLM).
+    """A localizer as one call from windows to the loss (Eq. 6 of ActionVLM).
 
     Its normaliser is a running count of positive points of the whole batch, which all processes
     share.
@@ -198,7 +198,7 @@ class Located(nn.Module):
 
     def detection(
         self,
-        localiser: nn.Module,
+        localizer: nn.Module,
         logits: Tensor,
         distances: Tensor,
         valid: Tensor,
@@ -207,11 +207,11 @@ class Located(nn.Module):
     ) -> Tensor:
         """Both terms of Eq. 6."""
         (positive,), processes = over_processes(((target.sum(-1) > 0) & valid).sum().float())
-        localiser.positives.lerp_(positive, 0.1)
+        localizer.positives.lerp_(positive, 0.1)
         count = (
-            localiser.positives.clamp(min=1) / processes
+            localizer.positives.clamp(min=1) / processes
         )  # the mean over processes is then the whole batch's sum / M
-        power = getattr(localiser.config, "iou_power", 0.0)  # TriDet's
+        power = getattr(localizer.config, "iou_power", 0.0)  # TriDet's
         given = (logits, distances, target, offset, valid, count, self.smoothing, power)
         found = detection_loss(*given)
         return found["cls"] + self.reg_weight * found["reg"]
@@ -331,14 +331,14 @@ def features_of(path: Path, videos: list[str]) -> dict[str, Tensor]:
 
 
 def reasoner(
-    localiser: nn.Module,
+    localizer: nn.Module,
     given: argparse.Namespace,
     classes: list[str],
     mean: Tensor,
     std: Tensor,
     rank: int,
 ) -> tuple[ActionVLM, Prompt, object]:
-    """ActionVLM of a localiser and an aligned reader, the prompt of all classes, and the reader's
+    """ActionVLM of a localizer and an aligned reader, the prompt of all classes, and the reader's
     tokenizer.
 
     Raises:
@@ -390,7 +390,7 @@ def reasoner(
     torch.manual_seed(given.seed)
     return (
         ActionVLM(
-            localiser, make_reader(str(given.aligned), variant, rank), mean, std, variant, reach
+            localizer, make_reader(str(given.aligned), variant, rank), mean, std, variant, reach
         ),
         prompt,
         words,

@@ -1,4 +1,4 @@
-"""Stage `localisers`: ActionFormer, TriDet and DyFADet on vision alone, for every seed."""
+"""Stage `localizers`: ActionFormer, TriDet and DyFADet on vision alone, for every seed."""
 
 import shutil
 from dataclasses import asdict
@@ -12,8 +12,8 @@ from vlact.stages import Stage
 from vlact.stages.alignment import ALIGNMENT, alignment, dim_of
 from vlact.stages.stadium import durations_of, truth_of
 
-LOCALISERS = Stage(
-    "localisers",
+LOCALIZERS = Stage(
+    "localizers",
     __name__,
     (),
     ALIGNMENT,
@@ -21,7 +21,7 @@ LOCALISERS = Stage(
 
 
 def shape_of(p: Params, features: Path, classes: int) -> dict:
-    """Of a localiser on a file of features, as a dict of
+    """Of a localizer on a file of features, as a dict of
     `vlact.models.actionformer.LocalizerConfig`.
     """
     own = {k: getattr(p.tal, k) for k in ("dim", "heads", "embeds", "stems", "levels", "dropout")}
@@ -30,7 +30,7 @@ def shape_of(p: Params, features: Path, classes: int) -> dict:
 
 
 def common(p: Params, work, name: str = "ground_truth") -> tuple[str, list[dict], str, dict, dict]:
-    """What every localiser is given: features, videos of each seed, ground truth (see `truth_of`),
+    """What every localizer is given: features, videos of each seed, ground truth (see `truth_of`),
     clock and shape.
     """
     truth, features, path = (
@@ -58,18 +58,18 @@ def recipe_of(p: Params) -> dict:
     return asdict(p.tal) | {"nms": {"sigma": p.tal.nms_sigma, "max_seg_num": p.tal.max_seg_num}}
 
 
-def localisers(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/localisers`: detections.parquet, curves.csv, and the first seed's
+def localizers(p: Params, must_exist: bool = False) -> None:
+    """`data/<workspace>/localizers`: detections.parquet, curves.csv, and the first seed's
     ActionFormer, localiser.safetensors.
     """
-    folder = p.data / "localisers"
-    if not LOCALISERS.must_run(p, folder, must_exist):
+    folder = p.data / "localizers"
+    if not LOCALIZERS.must_run(p, folder, must_exist):
         return
     from vlact.papers.actionvlm.localizing import KINDS, localize_job
     from vlact.worlds.stadium import ACTIONS
 
     alignment(p, must_exist=True)
-    work, recipe = LOCALISERS.work(p), recipe_of(p)
+    work, recipe = LOCALIZERS.work(p), recipe_of(p)
     features, durations, truth, clock, shape = common(p, work)
     todo = []
     for kind in KINDS:
@@ -90,7 +90,7 @@ def localisers(p: Params, must_exist: bool = False) -> None:
                     f"{out}.pt",
                 )
             )
-    curves = jobs.run(localize_job, todo, p.workers, "localisers")
+    curves = jobs.run(localize_job, todo, p.workers, "localizers")
     detections = pd.concat(
         [pd.read_parquet(f"{job[-2]}.parquet") for job in todo], ignore_index=True
     )
@@ -104,4 +104,4 @@ def localisers(p: Params, must_exist: bool = False) -> None:
     pd.DataFrame(rows).to_csv(
         folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f"
     )
-    LOCALISERS.finish(p, folder)
+    LOCALIZERS.finish(p, folder)
