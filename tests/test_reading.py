@@ -422,7 +422,7 @@ def test_both_are_trained_from_recordings_and_a_killed_run_goes_on(tmp_path, mon
 
 
 def test_the_committed_reader_reads():
-    table = pd.read_csv(ROOT / "figures" / "mini" / "reading_gate.csv").set_index(
+    table = pd.read_csv(ROOT / "figures" / "study" / "alignment" / "reading_gate.csv").set_index(
         ["reader", "descriptions"]
     )
     assert table.loc[("language", "right"), "pointer"] >= 80, (

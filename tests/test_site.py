@@ -21,7 +21,7 @@ from vlact.report import site, tables
 CHROMIUM = next(
     (x for x in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if x), None
 )
-PROFILE = "mini"
+PROFILE = "study"
 CHECK = """<!doctype html><link rel="icon" href="data:,"><body><script>
 const pages = %s, found = [];
 const until = (test) => new Promise((done) => { const t0 = Date.now(); (function ask() {
@@ -77,18 +77,22 @@ def built(tmp_path_factory):
 
 def test_every_item_of_the_results_map_is_there(built):
     p, folder = built
-    for row in pd.read_csv(p.figures / "index.csv").itertuples():
+    for row in pd.read_csv(site.results_of(p) / "index.csv").itertuples():
         page = (folder / f"{row.paper}.html").read_text(encoding="utf-8")
         assert f'id="{row.item}"' in page, row.item
         for name in row.files.split():
-            assert (folder / "figures" / name).read_bytes() == (p.figures / name).read_bytes()
-            assert name.rsplit(".", 1)[0] in page or name.endswith(".md"), name
+            assert (folder / "figures" / name).read_bytes() == (
+                site.results_of(p) / name
+            ).read_bytes()
+            assert name.split("/")[1].rsplit(".", 1)[0] in page or name.endswith(".md"), name
 
 
 def test_numbers_of_a_table_stand_on_its_page(built):
     p, folder = built
     page = (folder / "transfer.html").read_text(encoding="utf-8")
-    for row in pd.read_csv(p.figures / "transfer_table2.csv", dtype=str).itertuples():
+    for row in pd.read_csv(
+        site.results_of(p) / "transfer" / "transfer_table2.csv", dtype=str
+    ).itertuples():
         assert re.search(
             rf"<td>{re.escape(row.model)}</td>.*?<td class=\"n\">{re.escape(row.HM)}</td>",
             page,
@@ -118,7 +122,7 @@ def test_text_of_results_cannot_become_markup(tmp_path, monkeypatch):
     here = Here(**{f: getattr(p, f) for f in p.__dataclass_fields__})
     files = tables.save(
         pd.DataFrame({"a": ["<script>alert(1)</script>"]}),
-        here.figures,
+        here.figures / "s",
         "bad",
         caption="<b onclick=x>",
     )
@@ -126,7 +130,7 @@ def test_text_of_results_cannot_become_markup(tmp_path, monkeypatch):
         "paper": "ace",
         "item": "table1",
         "title": "<img src=x>",
-        "files": " ".join(files),
+        "files": " ".join(f"s/{f}" for f in files),
         "notebook": "12_ace_results.ipynb",
         "stage": "s",
     }
@@ -204,11 +208,11 @@ def test_every_page_lets_only_the_site_s_own_script_run(built):
         assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=", page.split("<main")[0])
 
 
-@pytest.mark.parametrize("name", ["../../secret.txt", "/etc/passwd", "a/b.csv"])
+@pytest.mark.parametrize("name", ["../../secret.txt", "/etc/passwd", "a/../b.csv"])
 def test_the_results_map_names_files_of_its_folder_only(name, tmp_path):
-    row = dict.fromkeys(site.RESULTS, "x") | {"files": f"fine.csv {name}"}
+    row = dict.fromkeys(site.RESULTS, "x") | {"files": f"a/fine.csv {name}"}
     pd.DataFrame([row]).to_csv(tmp_path / "index.csv", index=False)
-    with pytest.raises(ValueError, match=r"index.csv: files: expected names in its folder; got"):
+    with pytest.raises(ValueError, match=r"index.csv: files: expected <stage>/<name>; got"):
         site.results(tmp_path / "index.csv")
     pd.DataFrame({"paper": ["ace"]}).to_csv(tmp_path / "index.csv", index=False)
     with pytest.raises(ValueError, match=r"index.csv: expected the columns .* missing \['item'"):

@@ -1,9 +1,9 @@
 """`make site`: every table, figure, claim, video and notebook of a profile as static pages that
 work offline.
 
-Nothing is computed here: the pages show what `make repro` left under `figures/<profile>`, videos of
-`data/<profile>` where they are on this machine, and the notebooks as the pipeline executed them
-(else as they are committed).
+Nothing is computed here: the pages show what `make repro` left in data/<profile>/figures, else the
+published results in figures/<profile>; videos of data/<profile> where they are on this machine; and
+the notebooks as the pipeline executed them, else as they are committed.
 
 None of it is trusted. Results are text and are escaped; of a notebook only the tags below are kept;
 no path leaves its folder; and the pages' policy lets a browser run no script but the site's own.
@@ -51,6 +51,13 @@ NAV = [
 ]
 
 
+def results_of(p: Params) -> Path:
+    """Where a profile's tables and figures lie: those of a run here, else the published ones."""
+    published = ROOT / "figures" / p.profile
+    here = (p.figures / "index.csv").is_file()
+    return published if not here and published.is_dir() else p.figures
+
+
 def build(p: Params, out: Path) -> Path:
     """Write the pages of a profile to `out`, which is replaced as a whole.
 
@@ -61,7 +68,7 @@ def build(p: Params, out: Path) -> Path:
         FileNotFoundError: The profile has no figures yet.
         ValueError: `out` holds something that is no site.
     """
-    index = p.figures / "index.csv"
+    index = results_of(p) / "index.csv"
     if not index.is_file():
         raise FileNotFoundError(
             f"{index}: no results of profile {p.profile!r}; run `make repro PROFILE={p.profile}` "
@@ -93,8 +100,8 @@ def results(index: Path) -> pd.DataFrame:
         raise ValueError(f"{index}: expected the columns {RESULTS}; missing {missing}")
     for files in table["files"]:
         for name in files.split():
-            if Path(name).name != name:
-                raise ValueError(f"{index}: files: expected names in its folder; got {name!r}")
+            if not re.fullmatch(r"\w[\w-]*/\w[\w.-]*", name):
+                raise ValueError(f"{index}: files: expected <stage>/<name>; got {name!r}")
     return table
 
 
@@ -136,15 +143,16 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
         write_text(out / name, (folder / name).read_text(encoding="utf-8"))
     (out / "figures").mkdir()
     for name in sorted({f for files in index["files"] for f in files.split()}):
-        shutil.copy(p.figures / name, out / "figures" / name)
+        (to := out / "figures" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(results_of(p) / name, to)
 
     books = notebooks(p, out, write)
     for paper, (title, about) in PAPERS.items():
-        items = [item(p.figures, row) for row in index[index["paper"] == paper].itertuples()]
+        items = [item(results_of(p), row) for row in index[index["paper"] == paper].itertuples()]
         write(f"{paper}.html", "results.html", title=title, about=about, items=items)
     names, verdicts, total = {k: v[0] for k, v in PAPERS.items()}, None, 0
-    if (p.figures / "claims.csv").is_file():
-        ledger = pd.read_csv(p.figures / "claims.csv", keep_default_na=False)
+    if (results_of(p) / "claims" / "claims.csv").is_file():
+        ledger = pd.read_csv(results_of(p) / "claims" / "claims.csv", keep_default_na=False)
         counted = ledger.groupby(["paper", "verdict"], sort=False).size()
         total, verdicts = len(ledger), counted.unstack(fill_value=0)
         rows = [claim(r) for r in ledger.to_dict("records")]
@@ -156,7 +164,7 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
             ledger=rows,
             counts=counts,
             papers=names,
-            caption=caption(p.figures, "claims"),
+            caption=caption(results_of(p), "claims/claims"),
         )
     else:
         write("claims.html", "page.html", title="Claims", body="The ledger is not made yet.")
@@ -170,7 +178,8 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
         }
         for k, (n, a) in PAPERS.items()
     ]
-    picture = "figures/contact_ikea.png" if (out / "figures" / "contact_ikea.png").is_file() else ""
+    picture = "figures/worlds/contact_ikea.png"
+    picture = picture if (out / picture).is_file() else ""
     given = {
         "cards": cards,
         "picture": picture,
@@ -204,10 +213,9 @@ def caption(folder: Path, stem: str) -> str:
 def item(folder: Path, row) -> dict:
     """A row of the results map, as the template wants it."""
     files = row.files.split()
-    stems = {
-        s: {Path(f).suffix for f in files if Path(f).stem == s}
-        for s in dict.fromkeys(Path(f).stem for f in files)
-    }
+    stems: dict[str, set[str]] = {}
+    for file in files:
+        stems.setdefault(str(Path(file).with_suffix("")), set()).add(Path(file).suffix)
     name = (
         re.sub(r"^(table|figure)", lambda m: m[1].capitalize() + " ", row.item)
         if row.paper != "beyond"
@@ -227,7 +235,9 @@ def item(folder: Path, row) -> dict:
         "captions": [],
     }
     found["downloads"] = [
-        {"link": f"figures/{f}", "name": f} for f in files if not f.endswith((".png", ".md"))
+        {"link": f"figures/{f}", "name": Path(f).name}
+        for f in files
+        if not f.endswith((".png", ".md"))
     ]
     for stem, kinds in stems.items():
         if ".png" in kinds:
@@ -245,7 +255,7 @@ def table(folder: Path, stem: str) -> dict:
     numeric = {c for c in cells if cells[c].map(lambda x: bool(number.match(x))).all()}
     rows = [list(row.items()) for row in cells.to_dict("records")]
     return {
-        "name": stem,
+        "name": Path(stem).name,
         "columns": list(cells),
         "numeric": numeric,
         "rows": rows,

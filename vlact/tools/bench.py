@@ -185,7 +185,7 @@ def ace_step(repeats: int = REPEATS, clips: int = 8) -> Comparison:
     shape = (clips, config.num_frames, config.image_size, config.image_size, 3)
     batch, labels = torch.randint(0, 255, shape, dtype=torch.uint8), torch.arange(clips)
     with torch.no_grad():
-        kept = method.keep(batch)
+        kept = method.frozen_features(batch)
 
     def backward(loss: Tensor) -> float:
         loss.backward()

@@ -181,7 +181,7 @@ def ace_step(frames: int = 30, trained_blocks: int = 3) -> Step:
 
     def run() -> Tensor:
         with torch.no_grad():
-            kept = half(method, method.keep, clips)
+            kept = half(method, method.frozen_features, clips)
         return half(method, method.embed, kept).float().sum()
 
     return measured(method, run, 2)
