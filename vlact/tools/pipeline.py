@@ -97,8 +97,8 @@ def caveat(profile: str) -> str:
     if seeds >= FEWEST_SEEDS:
         return ""
     return (
-        f"{seeds} seeds decide nothing: this run shows that everything works. What the papers' "
-        "claims come to stands in figures/study."
+        f"{seeds} seeds decide nothing: this run shows that everything works.\n"
+        "What the papers' claims come to stands in figures/study/README.md."
     )
 
 
