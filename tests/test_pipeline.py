@@ -129,6 +129,14 @@ def test_a_stage_that_fails_stops_what_comes_after_it(project, capfd):
     assert "smoke: stopped after" in capfd.readouterr().out
 
 
+def test_what_a_killed_stage_leaves_behind_does_not_hold_the_run(project):
+    """Its child has the pipe that the run reads, in a session of its own."""
+    folder, dvc = project
+    orphan = f"{sys.executable} -c 'import os, time; os.setsid(); time.sleep(600)'"
+    dvc([at("speed")], f"{orphan} &\nkill -9 $$")
+    assert pipeline.repro("smoke") == -signal.SIGKILL
+
+
 def test_a_status_that_fails_is_handed_on(project):
     folder, dvc = project
     dvc()

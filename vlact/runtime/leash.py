@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 NAME = "VLACT_RUN"  # in the environment of all processes of a run
+PART = "VLACT_STAGE"  # and of those of one of its stages
 ROUNDS = 50  # of killing, at most: a process may start another one while it is being found
 
 
@@ -37,26 +38,28 @@ def held(environment: dict[str, str]) -> Iterator[dict[str, str]]:
         end(run)
 
 
-def carriers(run: str) -> list:
-    """Processes that carry a run's name."""
+def carriers(run: str, part: str = "") -> list:
+    """Processes that carry a run's name, or also that of a part of it."""
     import psutil
 
     found = []
     for process in psutil.process_iter():
         # somebody else's, or gone since
         with contextlib.suppress(psutil.Error, OSError):
-            mine = process.environ().get(NAME) == run and process.pid != os.getpid()
+            given = process.environ()
+            mine = given.get(NAME) == run and (not part or given.get(PART) == part)
+            mine = mine and process.pid != os.getpid()
             if mine and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
 
-def end(run: str) -> None:
-    """Kill every process of a run."""
+def end(run: str, part: str = "") -> None:
+    """Kill every process of a run, or of a part of it."""
     import psutil
 
     for _ in range(ROUNDS):
-        if not (left := carriers(run)):
+        if not (left := carriers(run, part)):
             return
         for process in left:
             with contextlib.suppress(psutil.Error):

@@ -289,7 +289,7 @@ class Run:
         child = self.children[stage] = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=self.environment,
+            env=self.environment | {leash.PART: stage},
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -298,13 +298,22 @@ class Run:
             errors="replace",
         )
         self.running[stage] = time.monotonic()
-        threading.Thread(target=self._relay, args=(stage, child), daemon=True).start()
+        reader = threading.Thread(target=self._relay, args=(stage, child), daemon=True)
+        reader.start()
+        threading.Thread(target=self._wait, args=(stage, child, reader), daemon=True).start()
 
     def _relay(self, stage: str, child: subprocess.Popen) -> None:
         for line in child.stdout:
             if line.strip() and not line.startswith(HINTS):
                 print(f"{short(stage)} | {line}", end="", flush=True)
-        self.ended.put((stage, child.wait()))
+
+    def _wait(self, stage: str, child: subprocess.Popen, reader: threading.Thread) -> None:
+        status = child.wait()
+        if status:
+            # what a killed process leaves behind would hold the pipe, and the next run's files
+            leash.end(self.environment[leash.NAME], stage)
+        reader.join()
+        self.ended.put((stage, status))
 
     def ready(self) -> list[str]:
         """Stages whose inputs are there, the one that most waits for first."""
