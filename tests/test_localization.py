@@ -11,8 +11,8 @@ from reference import localization_slow as slow
 from reference.realdata import REALDATA, needs_realdata
 
 from vlact.datasets import activitynet, epic, thumos14
-from vlact.metrics import bench
 from vlact.metrics.localization import ACTIVITYNET_TIOUS, THUMOS14_TIOUS, evaluate, match, summary
+from vlact.tools import bench_metrics
 
 GT = ["video", "start_s", "end_s", "label"]
 PRED = [*GT, "score"]
@@ -356,9 +356,9 @@ def test_no_json_and_bad_text_rows_are_named(tmp_path):
 
 # One by one
 def test_equals_going_through_the_predictions_one_by_one():
-    truth, found = bench.detections(40, 300, 2000, 20)
+    truth, found = bench_metrics.detections(40, 300, 2000, 20)
     ap = evaluate(truth, found, tious=THUMOS14_TIOUS)["ap"].to_numpy().reshape(20, 5)
-    assert ap == pytest.approx(bench.one_by_one(truth, found), abs=1e-12)
+    assert ap == pytest.approx(bench_metrics.one_by_one(truth, found), abs=1e-12)
 
 
 # EPIC-Kitchens-100

@@ -357,14 +357,14 @@ def test_a_saved_localizer_that_is_cut_off_is_named(tmp_path):
     saved.save(path := tmp_path / "l.safetensors")
     assert Localizer.load(path).model.config == model.config
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="l.safetensors: expected a whole file of a localizer"):
+    with pytest.raises(ValueError, match="l.safetensors: expected a whole safetensors file"):
         Localizer.load(path)
 
 
 def test_the_comparison_has_a_row_a_length(capsys):
-    from vlact.models import bench
+    from vlact.tools import bench_models
 
-    assert bench.main(["--lengths", "64", "128", "--window", "9"]) == 0
+    assert bench_models.main(["--lengths", "64", "128", "--window", "9"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split()[0] == "steps" and [r.split()[0] for r in rows] == ["64", "128"]
     assert all(float(r.split()[1]) > 0 for r in rows)

@@ -320,7 +320,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     *given, features = recordings
     folder = tmp_path / "aligned"
     (folder / "clauses.safetensors").unlink()
-    Reader.over(lm := publish(tmp_path / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
+    Reader.over(lm := publish(folder / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
     (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}), encoding="utf-8")
     assert localizing.main([*map(str, given), str(tmp_path / "out"), *LOCALIZING, *aligned]) == 0
     path = tmp_path / "out" / "reasoner.safetensors"

@@ -6,9 +6,10 @@ import numpy as np
 
 
 def iou(a, b):
+    """0 with a segment that does not end after its start, which matches nothing."""
     inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
     union = (a[1] - a[0]) + (b[1] - b[0]) - inter
-    return inter / union if union > 0 else float("nan")
+    return inter / union if union > 0 else 0.0
 
 
 def interpolated(precision, recall):

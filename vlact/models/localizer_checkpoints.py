@@ -4,13 +4,13 @@ Such a file holds `state_dict` and `state_dict_ema`, whose names begin with "mod
 average is what its authors test.
 """
 
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from vlact.models.weights import DAMAGED
 
 MEAN, PLAIN, WRAPPED = "state_dict_ema", "state_dict", "module."
 OWN = {"positives"}  # what a model has and no file does
@@ -37,7 +37,7 @@ def read(path: str | Path, mean: bool = True) -> dict[str, Tensor]:
             found = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, SafetensorError) as error:
+    except (*DAMAGED, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path}: expected a whole checkpoint of tensors; it is cut off or holds something "
