@@ -338,7 +338,7 @@ def test_results_map_is_complete_and_true(profile):
 
 def test_only_published_runs_are_committed():
     there = {f.split("/")[1] for f in TRACKED if f.startswith("figures/")}
-    assert there <= set(docs.PUBLISHED)
+    assert there <= {*docs.PUBLISHED, "smoke.csv"}  # its numbers, for `make verify`
     assert not {f for f in TRACKED if f.startswith("data/")} - {
         "data/README.md",
         "data/dvc.yaml",

@@ -107,7 +107,10 @@ def test_nothing_to_compare_with_is_said(tmp_path, monkeypatch, capsys):
 def test_a_small_reference_is_written_and_read(runs, monkeypatch):
     _, ours, theirs = runs
     write(ours, results(np.random.default_rng(4)))
+    write(ours, results(np.random.default_rng(5)), name="behind_a_figure")
+    (ours / "ace_results" / "t.tex").write_text("")
     theirs.mkdir(parents=True)
     verify.write("study")
     assert verify.verify("study") == 0
-    assert (theirs.parent / "study.csv").stat().st_size < 20_000
+    kept = (theirs.parent / "study.csv").read_text()
+    assert "t.csv,7,acc," in kept and "behind" not in kept

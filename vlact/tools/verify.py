@@ -165,8 +165,12 @@ def verify(profile: str) -> int:
 
 
 def write(profile: str) -> int:
-    """Keep a run's numbers as the reference of a profile that is not published."""
-    table = numbers(ROOT / "data" / profile / "figures").to_csv(index=False, lineterminator="\n")
+    """Keep the numbers of a run's tables as the reference of a profile that is not published."""
+    folder = ROOT / "data" / profile / "figures"
+    found = numbers(folder)
+    # numbers behind figures are many; tables are also written for LaTeX
+    tables = found["file"].map(lambda x: (folder / x).with_suffix(".tex").is_file())
+    table = found[tables].to_csv(index=False, lineterminator="\n")
     write_text(ROOT / "figures" / f"{profile}.csv", f"# {json.dumps(publish.machine())}\n{table}")
     return 0
 
