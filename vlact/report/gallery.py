@@ -11,8 +11,11 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 img { max-width: 100%; background: white }
 section { margin: 2.5rem 0; overflow-x: auto }
-table { border-collapse: collapse; font-size: 13px }
-td, th { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #8884 }
+table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 }
+nav { columns: 3; font-size: 13px }
+nav a { display: block; color: inherit }
+td, th { padding: .15rem .6rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid #8884 }
 td:first-child, th:first-child { text-align: left }
 .note { padding: .5rem 1rem; border-left: 4px solid #c80 }
 """
@@ -27,13 +30,15 @@ def page(index: pd.DataFrame, folder: Path, profile: str, note: str = "") -> str
         profile: What was run.
         note: A sentence on what this run can decide.
     """
-    parts = []
-    for row in index.itertuples():
+    parts, contents = [], []
+    for k, row in enumerate(index.itertuples()):
         files = row.files.split()
         shown = [f'<img src="{html.escape(f)}" alt="">' for f in files if f.endswith(".png")]
         tables = [f for f in files if f.endswith(".csv") and f.replace(".csv", ".md") in files]
         shown += [_table(folder / f) for f in tables]
-        head = f"<h2>{html.escape(f'{row.paper}, {row.item}: {row.title}')}</h2>"
+        title = html.escape(f"{row.paper}, {row.item}: {row.title}")
+        contents.append(f'<a href="#{k}">{title}</a>')
+        head = f'<h2 id="{k}">{title}</h2>'
         made = f"<p>{html.escape(f'notebooks/{row.notebook}, stage {row.stage}')}</p>"
         parts.append(f"<section>{head}{made}{''.join(shown)}</section>")
     said = f'<p class="note">{html.escape(note)}</p>' if note else ""
@@ -41,7 +46,8 @@ def page(index: pd.DataFrame, folder: Path, profile: str, note: str = "") -> str
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>vlact, {html.escape(profile)}</title><style>{STYLE}</style>"
-        f"<h1>Results of {html.escape(profile)}</h1>{said}{''.join(parts)}</html>\n"
+        f"<h1>Results of {html.escape(profile)}</h1>{said}"
+        f"<nav>{''.join(contents)}</nav>{''.join(parts)}</html>\n"
     )
 
 
