@@ -307,20 +307,22 @@ def test_actionvlm_goes_on_where_it_was_killed(weight, recordings, aligned, tmp_
     np.testing.assert_allclose(*curves, atol=1e-6)
 
 
-def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path):
+def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path, monkeypatch):
     """Its weights stay in their folder: the run's reasoner holds LoRA and what is new, and finds as
     it did.
     """
     from safetensors.torch import load_file
     from test_vision_language import publish
 
+    from vlact.models import files
     from vlact.models.actionvlm import Reader
     from vlact.papers.actionvlm.experiments import VisionLanguageLocalizer
 
+    monkeypatch.setattr(files, "ROOT", tmp_path)  # the language model lies in the repository
     *given, features = recordings
     folder = tmp_path / "aligned"
     (folder / "clauses.safetensors").unlink()
-    Reader.over(lm := publish(folder / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
+    Reader.over(lm := publish(tmp_path / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
     (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}), encoding="utf-8")
     assert localizing.main([*map(str, given), str(tmp_path / "out"), *LOCALIZING, *aligned]) == 0
     path = tmp_path / "out" / "reasoner.safetensors"

@@ -227,25 +227,19 @@ def planning(repeats: int = REPEATS) -> Comparison:
     return agreeing(made, np.allclose(*sides, rtol=0.02))
 
 
-def others() -> list[pd.DataFrame]:
-    """The tables of `PARTS` that are there."""
-    tables = []
-    for name in PARTS:
-        try:
-            part = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if not name.startswith(error.name):  # something that the part needs
-                raise
-            continue
-        tables.append(part.table().assign(part=name.split(".")[1]))
-    return tables
+def others(repeats: int = REPEATS) -> list[pd.DataFrame]:
+    """The tables of `PARTS`."""
+    return [
+        importlib.import_module(name).table(repeats).assign(part=name.rpartition("_")[2])
+        for name in PARTS
+    ]
 
 
 def table(repeats: int = REPEATS) -> pd.DataFrame:
     """Every row, `part, work, peer, ratio, lowest, highest, ours_ms` first."""
     torch.set_num_threads(1)
     own = [f(repeats).row() for f in (rendering, ace_step, planning)]
-    found = pd.concat([pd.DataFrame(own).assign(part="tools"), *others()], ignore_index=True)
+    found = pd.concat([pd.DataFrame(own).assign(part="tools"), *others(repeats)], ignore_index=True)
     return found[["part", *found.columns.drop("part")]]
 
 

@@ -17,6 +17,7 @@ from vlact import ROOT
 from vlact.datasets import activitynet
 from vlact.metrics.localization import THUMOS14_TIOUS, evaluate
 from vlact.models.nms import soft_nms, suppress
+from vlact.tools.bench import compare
 
 TESTS = ROOT / "tests"
 TIMES = 3
@@ -84,19 +85,18 @@ def one_by_one(truth: pd.DataFrame, found: pd.DataFrame) -> np.ndarray:
     return np.stack(out)
 
 
-def against_oracles() -> pd.DataFrame:
-    """Rows `work, seconds, oracle_s, ratio`; the ratio is ours over the oracle's."""
+def table(repeats: int = TIMES) -> pd.DataFrame:
+    """Against the oracles, rows as of `vlact.tools.bench.Comparison`."""
     _, nms_slow = oracles()
     rows = []
 
-    def add(work: str, ours, theirs) -> None:
-        ours()  # compiled and imported
-        mine, slow = least(ours, theirs)
-        rows.append({"work": work, "seconds": mine, "oracle_s": slow, "ratio": mine / slow})
+    def add(work: str, peer: str, ours, theirs) -> None:
+        rows.append(compare(work, peer, ours, theirs, repeats).row())
 
     truth, found = detections(200, 3000, 40_000, 20)
     add(
         "mean AP, 40,000 detections",
+        "one prediction after the other",
         lambda: evaluate(truth, found, tious=THUMOS14_TIOUS),
         lambda: one_by_one(truth, found),
     )
@@ -106,15 +106,17 @@ def against_oracles() -> pd.DataFrame:
             for name, spread_s in (("dense", WINDOW_S), ("thin", 3.0 * count)):
                 given = candidates(count, count, spread_s)
                 add(
-                    f"soft NMS of {count}, {name}, against C++",
+                    f"soft NMS of {count}, {name}",
+                    "C++",
                     lambda g=given: soft_nms(*g),
                     lambda g=given: compiled(*g),
                 )
         path = Path(folder) / "results.json"
-        table = detections(200, 3000, 200_000, 20)[1].astype({"video": str, "label": str})
-        activitynet.write_results(table, path)
+        many = detections(200, 3000, 200_000, 20)[1].astype({"video": str, "label": str})
+        activitynet.write_results(many, path)
         add(
-            "results of 200,000 detections, against json.load",
+            "results of 200,000 detections",
+            "json.loads",
             lambda: activitynet.results(path),
             lambda: json.loads(path.read_text()),
         )
@@ -162,12 +164,12 @@ def growth() -> pd.DataFrame:
 def main() -> int:
     """Print both tables."""
     try:
-        tables = against_oracles(), growth()
+        tables = table(), growth()
     except FileNotFoundError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    for table in tables:
-        sys.stdout.write(table.to_string(index=False, float_format="{:.4f}".format) + "\n\n")
+    for found in tables:
+        sys.stdout.write(found.to_string(index=False, float_format="{:.4f}".format) + "\n\n")
     return 0
 
 

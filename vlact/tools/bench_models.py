@@ -10,13 +10,17 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import pandas as pd
 import torch
 
 from vlact.models.actionformer import dense_attention, local_attention
+from vlact.tools.bench import Comparison
 
 HEADS, DIM = 4, 128  # of ActionFormer as published; DIM a head
 ROUNDS = 3  # the best counts
 LENGTHS = (1024, 2304, 4608, 9216, 16384)
+WINDOW = 19  # steps attended to
+SMALL_MOST = 2304  # steps of which the dense one takes less than a GiB
 DENSE_MOST = 9216  # steps from which on a dense mask and its scores do not fit a small machine
 
 
@@ -60,12 +64,25 @@ def compare(lengths: list[int], window: int) -> list[dict]:
     return rows
 
 
+def table(repeats: int = ROUNDS) -> pd.DataFrame:
+    """Local against dense, rows as of `vlact.tools.bench.Comparison`, for lengths that any machine
+    holds.
+    """
+    lengths = [steps for steps in LENGTHS if steps <= SMALL_MOST]
+    rounds, found = [compare(lengths, WINDOW) for _ in range(repeats)], []
+    for rows in zip(*rounds, strict=True):
+        ours_s, theirs_s = (tuple(row[k] for row in rows) for k in ("local_s", "dense_s"))
+        work = f"local attention of {rows[0]['steps']} steps"
+        found.append(Comparison(work, "dense, with a mask", ours_s, theirs_s, None, None).row())
+    return pd.DataFrame(found)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="vlact.tools.bench_models", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="steps")
-    parser.add_argument("--window", type=int, default=19, help="steps attended to, odd")
+    parser.add_argument("--window", type=int, default=WINDOW, help="steps attended to, odd")
     given = parser.parse_args(arguments)
     rows = compare(given.lengths, given.window)
     lines = ["  ".join(f"{name:>9}" for name in rows[0])]

@@ -7,10 +7,14 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from vlact.tools.bench import Comparison
 from vlact.video import cache, index, probe, stream
+from vlact.video.encode import write
 
 ROUNDS, SPREAD = 5, 16  # times that each is run; frames of a clip
 MOST = 600  # frames of "all": the first ones of a long film
@@ -66,6 +70,8 @@ def _torchcodec(path: str, wanted: np.ndarray) -> Iterator[np.ndarray]:
 
 
 READERS = {"vlact": _vlact, "decord": _decord, "PyAV": _pyav, "OpenCV": _opencv}
+NOT_THERE = (ImportError, OSError, RuntimeError)  # a reader, or a library of its own
+FILM, FILM_FPS = (300, 120, 160, 3), 30  # the shape of what `table` reads
 READERS["torchcodec"] = _torchcodec  # those that are not installed have empty rows
 
 
@@ -78,27 +84,56 @@ def _round(reader, path: str, tasks: dict[str, np.ndarray], best: dict[str, floa
             best[task] = min(best.get(task, float("inf")), time.perf_counter() - start)
 
 
+def tasks_of(path: str) -> dict[str, np.ndarray]:
+    """Frames to read, ascending, by the name of the task."""
+    info = probe(path)
+    n, share = len(info.times), np.linspace(0, 1, SPREAD)
+    tasks = {"first frame": np.zeros(1, int), "all frames": np.arange(min(n, MOST))}
+    tasks["16 frames"] = (share * min(n - 1, 10 * info.fps)).astype(int)
+    tasks["16 in the middle"] = n // 2 + (share * min(n // 2 - 1, 4 * info.fps)).astype(int)
+    return tasks
+
+
+def table(repeats: int = ROUNDS) -> pd.DataFrame:
+    """Reading a film made here, against every reader that is installed; rows as of
+    `vlact.tools.bench.Comparison`.
+    """
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in READERS}
+    with tempfile.TemporaryDirectory() as folder:
+        path, rng = str(Path(folder) / "film.mp4"), np.random.default_rng(0)
+        write(path, rng.integers(0, 256, FILM, dtype=np.uint8), FILM_FPS)
+        tasks = tasks_of(path)
+        for name in list(READERS) * repeats:
+            taken: dict[str, float] = {}
+            try:
+                _round(READERS[name], path, tasks, taken)
+            except NOT_THERE:
+                continue
+            rounds[name].append(taken)
+    ours, rows = rounds.pop("vlact"), []
+    for name, theirs in rounds.items():
+        for task in tasks if len(theirs) == repeats else ():
+            sides = (tuple(x[task] for x in side) for side in (ours, theirs))
+            rows.append(Comparison(f"reading {task}", name, *sides, None, None).row())
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     """Print a table for every file: milliseconds of this reader, ratios against the others."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+")
     for path in parser.parse_args().files:
-        info = probe(path)
-        n, share = len(info.times), np.linspace(0, 1, SPREAD)
-        tasks = {"first frame": np.zeros(1, int), "all frames": np.arange(min(n, MOST))}
-        tasks["16 frames"] = (share * min(n - 1, 10 * info.fps)).astype(int)
-        tasks["16 in the middle"] = n // 2 + (share * min(n // 2 - 1, 4 * info.fps)).astype(int)
+        info, tasks = probe(path), tasks_of(path)
         best: dict[str, dict[str, float]] = {name: {} for name in READERS}
         for name in list(READERS) * ROUNDS:
             try:
                 _round(READERS[name], path, tasks, best[name])
-            except (
-                ImportError,
-                OSError,
-                RuntimeError,
-            ):  # not there, or without libraries of its own
+            except NOT_THERE:
                 best[name].clear()
-        print(f"{path}: {info.width} x {info.height}, {n} frames", *(f"{t:>20}" for t in tasks))
+        print(
+            f"{path}: {info.width} x {info.height}, {len(info.times)} frames",
+            *(f"{t:>20}" for t in tasks),
+        )
         for name, row in best.items():
             cells = (best["vlact"][t] / x if name != "vlact" else x * 1e3 for t, x in row.items())
             print(f"{'/ ' + name if name != 'vlact' else 'ms':14}", *(f"{c:20.2f}" for c in cells))
