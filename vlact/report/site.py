@@ -1,9 +1,9 @@
 """`make site`: every table, figure, claim, video and notebook of a profile as static pages that
 work offline.
 
-Nothing is computed here: the pages show what `make repro` left under `figures/<profile>`, videos of
-`data/<profile>` where they are on this machine, and the notebooks as the pipeline executed them
-(else as they are committed).
+Nothing is computed here: the pages show what `make repro` left under `data/<profile>/figures`,
+videos of `data/<profile>` where they are on this machine, and the notebooks as the pipeline
+executed them (else as they are committed).
 
 None of it is trusted. Results are text and are escaped; of a notebook only the tags below are kept;
 no path leaves its folder; and the pages' policy lets a browser run no script but the site's own.
