@@ -21,7 +21,7 @@ import pandas as pd
 
 from vlact import __version__, video
 from vlact.metrics import detad
-from vlact.metrics.localization import PROTOCOLS, assignments, evaluate, summary
+from vlact.metrics.localization import PROTOCOLS, agree, assignments, evaluate, summary
 from vlact.runtime.extras import needs
 from vlact.runtime.jobs import track, write_whole
 
@@ -111,8 +111,9 @@ def score(
         counted = table.attrs["report"]
     if said := ", ".join(f"{n} {what}" for what, n in counted.items() if n):
         notes.append(f"Counted on the way: {said}.")
-    valid = found[found["end_s"] > found["start_s"]].reset_index(drop=True)
     truth = truth.reset_index(drop=True)
+    usable = (found["end_s"] > found["start_s"]) & np.isfinite(found["score"])
+    valid = agree(truth, found[usable]).reset_index(drop=True)
     kinds = detad.kinds(truth, valid, AT)
     described = detad.characteristics(truth, durations)
     instances, best = _instances(truth, kinds)

@@ -10,7 +10,6 @@ import json
 import shutil
 import subprocess
 import sys
-import unicodedata
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ import typer
 from vlact import CHECKOUT, ROOT, __version__
 from vlact.datasets import activitynet
 from vlact.runtime.extras import extra_of, lacking
+from vlact.schema import label_key
 from vlact.tools import cli_inputs as inputs
 
 app = typer.Typer(
@@ -54,8 +54,8 @@ TIOUS = {
     "epic": (0.1, 0.2, 0.3, 0.4, 0.5),
 }
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
-RECOGNIZERS = ("ActionRecognizer", "MotionRecognizer", "Namer", "Mover")
-LOCALIZERS = ("ActionLocalizer", "VisionLanguageLocalizer", "Finder", "Reasoner")
+RECOGNIZERS = ("ActionRecognizer", "MotionRecognizer")
+LOCALIZERS = ("ActionLocalizer", "VisionLanguageLocalizer")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Subset = Annotated[str, typer.Option(help="Part of the truth; 'all' or, by itself, the test part.")]
@@ -202,7 +202,7 @@ def check(
     """Look for what is wrong in annotations: overlaps, ends, spellings; exit code 1 if any is."""
     from vlact.video import probe
 
-    given = inputs.read_truth(file, None, task, classes)
+    given = inputs.read_truth(file, None, task, classes, spellings=True)
     table = given.table.assign(row=np.arange(len(given.table)))
     if files := films_of(sorted(set(table["video"])), videos):
         table["duration_s"] = table["video"].map({v: probe(f).duration_s for v, f in files.items()})
@@ -221,10 +221,7 @@ def check(
     problems += [("overlaps its own class", r) for r in over]
     columns = ["video", "start_s", "end_s", "label"]
     rows = [{"what": what, **{c: getattr(r, c) for c in columns}} for what, r in problems]
-    plain = {
-        x: "".join(unicodedata.normalize("NFKC", str(x)).casefold().split()).replace("_", "")
-        for x in table["label"].unique()
-    }
+    plain = {x: label_key(x) for x in table["label"].unique()}
     for _, names in pd.Series(plain).groupby(plain).groups.items() if plain else ():
         if len(names) > 1:
             rows.append({"what": "spelt differently", "label": " | ".join(map(str, sorted(names)))})
@@ -314,6 +311,9 @@ def train_localizer(
     ] = "study",
     epochs: Annotated[int, typer.Option(help="Instead of the profile's.")] = 0,
     window: Annotated[int, typer.Option(help="Features a window, instead of the profile's.")] = 0,
+    most_left_out: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of actions that windows may leave out.")
+    ] = 0.5,
     seed: int = 0,
     tious: Annotated[
         str, typer.Option(help="thumos14, activitynet, epic, or 0.5,0.75")
@@ -383,6 +383,7 @@ def train_localizer(
         seed=seed,
         out=str(out / "localizer"),
         checkpoint=str(work / "state.pt"),
+        most_left_out=most_left_out,
     )
     detections = pd.read_parquet(out / "localizer.parquet")[[*inputs.SEGMENT, "score"]]
     (out / "localizer.parquet").unlink()
@@ -420,9 +421,11 @@ def hub_model(model: str, kinds: tuple[str, ...]):
                 f"{local}: expected a folder that save_pretrained wrote, or a hub id"
             )
         local = Path(hf_hub_download(model, hub.CONFIG))
-    kind = json.loads(local.read_text()).get("kind")
-    if kind not in kinds or not hasattr(hub, kind):
-        raise ValueError(f"{local}: expected one of {kinds[:2]}; got {kind!r}")
+    said = json.loads(local.read_text()).get("kind")
+    now = {old: new for new, old in hub.KINDS.items()}  # files of the first version
+    kind = now.get(said, said)
+    if kind not in kinds:
+        raise ValueError(f"{local}: expected one of {kinds}; got {said!r}")
     return getattr(hub, kind).from_pretrained(model)
 
 
@@ -443,7 +446,7 @@ def recognize(
         hub_model(model, RECOGNIZERS),
         [n.strip() for n in names.split(",") if n.strip()],
     )
-    given = (wanted,) if type(loaded).__name__ in ("ActionRecognizer", "Namer") else ()
+    given = (wanted,) if type(loaded).__name__ == "ActionRecognizer" else ()
     paths = films(videos)
     table = pd.concat(
         [loaded.predict(p, *given).assign(video=p.name) for p in track(paths, len(paths), "clips")]
@@ -485,7 +488,7 @@ def localize(
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    info, trained = probe(video), Path(model) / "localiser.safetensors"
+    info, trained = probe(video), Path(model) / "localizer.safetensors"
     if trained.is_file():
         found = _by_trained(trained, video, encoder, info.duration_s)
     else:
@@ -630,9 +633,9 @@ def transfer(
     from vlact.metrics.transfer import accuracies
 
     columns = ("label", "predicted", "set", "trained_on")
-    table = schema.csv(clips, columns, f"a csv with columns {','.join(columns)}", dtype=str)
+    table = schema.csv(clips, columns, f"a csv with columns {','.join(columns)}")
     for column in columns:
-        if (empty := table[column].isna()).any():
+        if (empty := table[column].str.strip() == "").any():
             raise ValueError(f"{clips}, line {int(empty.idxmax()) + 2}: {column} is empty")
     for column, usual in (("model", "model"), ("seed", "0"), ("task", "coarse")):
         table[column] = table[column] if column in table else usual
@@ -724,21 +727,24 @@ def run(*command: str) -> None:
 
 @app.command()
 def repro(profile: Profile = "mini", force: Annotated[bool, typer.Option("--force", "-f")] = False):
-    """Every table and figure of a profile (in a checkout)."""
+    """Every table and figure of a profile: data/<profile>/figures/index.html (in a checkout)."""
     in_checkout("repro")
     run("vlact.tools.pipeline", "repro", profile, *(["-f"] if force else []))
 
 
 @app.command()
 def verify(profile: Profile = "study"):
-    """Compare what `vlact repro` left with the published run (in a checkout)."""
+    """Compare data/<profile>/figures, as `vlact repro` left it, with the published run.
+
+    In a checkout; the page to look at is data/<profile>/figures/index.html.
+    """
     in_checkout("verify")
     run("vlact.tools.verify", profile)
 
 
 @app.command()
 def site(profile: Profile = "mini"):
-    """Static pages of a profile's results (in a checkout)."""
+    """Static pages of what lies in data/<profile>/figures/index.html (in a checkout)."""
     in_checkout("site")
     run("vlact.report.site", profile)
     print(f"written: {ROOT / 'site'}; open {ROOT / 'site' / 'index.html'}")

@@ -47,7 +47,11 @@ class Truth:
 
 
 def read_truth(
-    path: Path, subset: str | None = "auto", task: str = "verb", classes: Path | None = None
+    path: Path,
+    subset: str | None = "auto",
+    task: str = "verb",
+    classes: Path | None = None,
+    spellings: bool = False,
 ) -> Truth:
     """Ground truth in any layout that `vlact.datasets` knows, found by its content.
 
@@ -58,6 +62,7 @@ def read_truth(
         subset: Which part; None all, "auto" the test part where there are several.
         task: Of EPIC-Kitchens: "verb", "noun" or "action".
         classes: "<number> <name>" a line, for layouts that have numbers.
+        spellings: A csv of the last kind may spell one label in two ways, for `vlact check`.
 
     Raises:
         FileNotFoundError, ValueError: No such file, an unknown layout or subset, a broken row.
@@ -85,7 +90,7 @@ def read_truth(
         else:
             layout, table = "ActivityNet", activitynet.ground_truth(path, None)
     else:
-        layout, table, ambiguous = _csv_truth(path, task, classes)
+        layout, table, ambiguous = _csv_truth(path, task, classes, spellings)
     notes, known = [], sorted(set(table["split"].astype(str))) if "split" in table else []
     if subset == "auto":
         subset = next((s for s in TEST if s in known), None) if len(known) > 1 else None
@@ -100,12 +105,12 @@ def read_truth(
     return Truth(table, layout, ambiguous, notes)
 
 
-def _csv_truth(path: Path, task: str, classes: Path | None):
+def _csv_truth(path: Path, task: str, classes: Path | None, spellings: bool):
     """Layout, table and ambiguous intervals of a csv, by the names of its columns."""
     columns = set(schema.csv(path, (), "a csv of annotations with a header line"))
     if {"video-name", "label-idx"} <= columns:
         numbers = schema.csv(path, ("label-idx",), "G-TAD's groundtruth.csv")["label-idx"]
-        names = thumos14.class_list(classes) if classes else {n: str(n) for n in numbers.unique()}
+        names = thumos14.class_list(classes) if classes else _numbered(numbers)
         return "G-TAD", *thumos14.groundtruth_csv(path, names)
     if {"video", "type", "start", "end"} <= columns:
         return "G-TAD", thumos14.annotation_csv(path), None
@@ -114,8 +119,37 @@ def _csv_truth(path: Path, task: str, classes: Path | None):
     if {"video_id", "verb_class"} <= columns:
         return "EPIC-Kitchens", epic.ground_truth(path, task), None
     wanted = f"a csv with columns {','.join(SEGMENT)} and, if there are parts, split"
-    table = schema.csv(path, SEGMENT, wanted, dtype={"video": str, "label": str})
-    return "csv", schema.sound(table, path), None
+    table = schema.csv(path, SEGMENT, wanted)
+    labels = table["label"]
+    if spellings:  # all of one label look alike while the rest is looked at
+        table = table.assign(label=labels.map(schema.label_key))
+    table = schema.sound(table, path).assign(label=labels)
+    return "csv", table.reset_index(drop=True), None
+
+
+def _numbered(numbers: pd.Series) -> dict[int, str]:
+    """Classes that have no name are called by their number; what is none is left to the reader."""
+    found = {n.strip() for n in numbers}
+    return {int(n): n for n in found if n.isdecimal()}
+
+
+def scores(table: pd.DataFrame, path: Path, first: int) -> pd.DataFrame:
+    """The table with `score` as numbers; `first` is the line of the row of index 0.
+
+    Raises:
+        ValueError: A score that is no number; names the line.
+    """
+    separator = table.attrs.get("separator", ",")
+    plain = table["score"] if separator == "," else table["score"].str.replace(",", ".")
+    number = pd.to_numeric(plain, errors="coerce").astype(float)
+    # "nan" is left to `evaluate`, which can drop it
+    bad = number.isna() & (table["score"].str.strip().str.lower() != "nan")
+    if bad.any():
+        row = bad.idxmax()
+        raise ValueError(
+            f"{path}, line {row + first}: score must be a number; got {table['score'][row]!r}"
+        )
+    return table.assign(score=number)
 
 
 def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
@@ -140,16 +174,18 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
             raise ValueError(f"{path}: missing columns {missing}; expected {list(wanted)}")
     elif path.suffix == ".csv":
         what = f"a csv with columns {','.join(wanted)}"
-        table = schema.csv(path, wanted, what, dtype={"video": str, "label": str})
-        table = schema.sound(table, path)
+        table = schema.csv(path, wanted, what)
+        table = scores(schema.sound(table, path), path, 2).reset_index(drop=True)
     else:
         rows = [line.split() for line in schema.text(path).splitlines()]
         for number, row in enumerate(rows, 1):
             if len(row) not in (0, 5):
                 raise ValueError(f"{path}, line {number}: expected 'video start end class score'")
-        table = pd.DataFrame([r for r in rows if r], columns=list(wanted[:3]) + ["label", "score"])
-        table = schema.sound(table, path, "row {}", 1)
-        table["score"] = pd.to_numeric(table["score"], errors="coerce")  # evaluate names bad ones
+        # row i of the table is line i + 1 of the file, also where lines are blank
+        lines = [i for i, row in enumerate(rows) if row]
+        table = pd.DataFrame([rows[i] for i in lines], index=lines, columns=list(wanted))
+        table = schema.sound(table, path, first=1)
+        table = scores(table, path, 1).reset_index(drop=True)
     if classes:
         names = {str(n): name for n, name in thumos14.class_list(classes).items()}
         table["label"] = table["label"].astype(str).map(lambda x: names.get(x, x))
