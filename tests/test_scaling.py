@@ -521,3 +521,11 @@ def test_the_slurm_script_is_bash():
     script = ROOT / "vlact" / "tools" / "launch" / "slurm.sh"
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert "vlact/tools/launch/ddp.yaml" in script.read_text(encoding="utf-8")
+
+
+def test_a_language_model_that_could_not_be_found_again_is_refused_before_training(tmp_path):
+    from vlact.models import files
+
+    with pytest.raises(ValueError, match="its language model: expected a path in the repository"):
+        files.inside("/elsewhere/lm", tmp_path / "reasoner.safetensors", "its language model")
+    assert files.inside(str(tmp_path / "lm"), tmp_path / "reasoner.safetensors", "it")

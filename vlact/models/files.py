@@ -158,7 +158,7 @@ def inside(place: str, path: str | Path, what: str) -> str:
     if "\0" in place or place and not any(found.is_relative_to(home) for home in homes):
         raise ValueError(
             f"{path}: {what}: expected a path in the repository or beside this file; got "
-            f"{place!r}. If you trust it, copy or link what it names to either"
+            f"{place!r}. If you trust it, link it to data/checkpoints and name it from there"
         )
     return place
 

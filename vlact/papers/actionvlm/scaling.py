@@ -388,13 +388,10 @@ def reasoner(
         Variant(f"ActionVLM, {weight}", weight),
     )
     torch.manual_seed(given.seed)
-    return (
-        ActionVLM(
-            localizer, make_reader(str(given.aligned), variant, rank), mean, std, variant, reach
-        ),
-        prompt,
-        words,
-    )
+    language = make_reader(str(given.aligned), variant, rank)
+    # what is trained has to be read again: before the first step, not after the last
+    files.inside(language.config.lm, given.out / "reasoner.safetensors", "its language model")
+    return ActionVLM(localizer, language, mean, std, variant, reach), prompt, words
 
 
 def main(arguments: list[str]) -> int:
