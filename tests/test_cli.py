@@ -135,6 +135,22 @@ def test_confusion_says_what_an_instance_is_taken_for():
     assert table.loc["b"].to_dict() == {"b": 1, "nothing": 1}
 
 
+def test_detections_of_a_label_in_another_spelling_count_in_every_table():
+    truth = pd.DataFrame([("v", 0, 2, "long jump")], columns=cli_inputs.SEGMENT)
+    found = truth.assign(label="LongJump", score=0.9)
+    made = own.score(truth, found, tious=(0.5,), durations={"v": 9.0}, resamples=0)
+    assert (made.tables["scores"]["value"] == 1).all()
+    assert made.tables["confusion"].set_index("truth").loc["long jump", "long jump"] == 1
+
+
+def test_scores_of_a_csv_are_numbers_with_a_comma_where_semicolons_separate(tmp_path):
+    rows = ["video;start_s;end_s;label;score", "a;0,5;2;run;0,25", "", "007;1;2;run;1e-3"]
+    (tmp_path / "r.csv").write_text("\n".join(rows))
+    found = cli_inputs.read_results(tmp_path / "r.csv")
+    assert found["score"].tolist() == [0.25, 0.001] and found["start_s"].tolist() == [0.5, 1]
+    assert found["video"].tolist() == ["a", "007"] and found.index.tolist() == [0, 1]
+
+
 # Layouts
 def test_every_layout_of_truth_is_told_by_its_content(tmp_path):
     files = {
@@ -229,6 +245,11 @@ def test_models_of_the_hub_recognize_and_localize(vlact, toy, tmp_path):
     rows = pd.DataFrame(json.loads(out))
     assert rows["score"].tolist() == model.predict(film, ["drop", "spin"])["score"].tolist()
     assert "names must be two or more" in vlact("recognize", film, *given)[2]
+    note = json.loads((tmp_path / "recognizer" / hub.CONFIG).read_text())
+    old = note | {"kind": hub.KINDS[note["kind"]]}  # as the first version wrote it
+    (tmp_path / "recognizer" / hub.CONFIG).write_text(json.dumps(old))
+    code, out, said = vlact("recognize", film, *given, "--names", "drop, spin", "--json")
+    assert code == 0 and pd.DataFrame(json.loads(out)).equals(rows), said
 
     shape = LocalizerConfig(feature_dim=32, classes=2, dim=16, heads=2, embeds=1, stems=1, levels=2)
     recipe = {"window": 16, "pre_nms_topk": 20, "nms": {"sigma": 0.5, "max_seg_num": 5}}
@@ -306,13 +327,19 @@ def test_transfer_counts_known_and_unknown_contexts(vlact, tmp_path):
     (["features", "films", "--encoder", "mine.py:Colour", "--options", "["], "a JSON object"),
     (["localize", "films/v0.mp4", "--model", "films"], "a folder that save_pretrained wrote"),
     (["train-localizer", "truth.json", "films"], "pass --step-s"),
+    (["score", "s.csv", "truth.json"], "s.csv, line 4: score must be a number; got 'high'"),
     (["transfer", "bad.csv"], "missing columns"),
+    (["transfer", "e.csv"], "e.csv, line 3: predicted is empty"),
     (["recognize", "films", "--model", "films"], "expected a folder that save_pretrained wrote"),
 ])  # fmt: skip
 def test_bad_input_ends_with_one_line_and_exit_code_2(vlact, toy, monkeypatch, arguments, says):
     monkeypatch.chdir(toy)
     (toy / "bad.csv").write_text("video,when\na,1\n")
     (toy / "r.csv").write_text("video,start_s,end_s,label\nv4,0,1,red\n")
+    (toy / "s.csv").write_text(
+        "video,start_s,end_s,label,score\nv4,0,1,red,.5\n\nv4,0,1,red,high\n"
+    )
+    (toy / "e.csv").write_text("label,predicted,set,trained_on\na,a,1,1\na, ,1,1\n")
     (toy / "broken.mp4").write_bytes(b"no video at all")
     code, out, said = vlact(*arguments)
     assert code == 2 and out == "" and says in said
