@@ -479,7 +479,7 @@ def test_strangers_files_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="x.safetensors: expected a 'localizer' entry"):
+    with pytest.raises(ValueError, match="x.safetensors: expected a 'localiser' entry"):
         localizing.Localizer.load(tmp_path / "x.safetensors")
 
 

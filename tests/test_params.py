@@ -36,8 +36,8 @@ def test_text_means_what_a_person_means(kind, text, meant):
         ({"reads": "maybe"}, "reads: expected bool, got 'maybe'"),
         ({"reads": 1}, "reads: expected bool, got 1"),
         ({"reads": "[1, "}, "reads: expected bool"),
-        ({"reeds": True}, "reeds: no such parameter, did you mean 'reads'?; expected one of"),
-        ({"profile": "smok"}, "smok: no such profile, did you mean 'smoke'?"),
+        ({"reeds": True}, "unknown parameter 'reeds', did you mean 'reads'?; expected one of"),
+        ({"profile": "smok"}, "unknown profile 'smok', did you mean 'smoke'?"),
         ({"workspace": "smoek"}, "workspace: no such folder under data/: 'smoek'; did you mean"),
         ({"workspace": "mini"}, "workspace: 'mini' holds results of profile 'mini'"),
         ({"workspace": "../figures"}, "workspace: expected the name of a folder under data/"),
@@ -50,7 +50,7 @@ def test_anything_else_is_named_with_what_was_expected(more, said):
 
 
 def test_everything_that_is_wrong_is_said_at_once():
-    with pytest.raises(ValueError, match="reads: expected bool.*; smok: no such profile"):
+    with pytest.raises(ValueError, match="reads: expected bool.*; unknown profile 'smok'"):
         params.of_notebook(GIVEN | {"reads": "maybe", "profile": "smok"}, reads=bool)
 
 

@@ -394,7 +394,7 @@ def of_notebook(given: dict, /, **kinds: type) -> dict:
 def _unknown(what: str, name: str, known) -> str:
     near = get_close_matches(name, known, 1)
     hint = f", did you mean {near[0]!r}?" if near else ""
-    return f"{name}: no such {what}{hint}; expected one of {', '.join(sorted(known))}"
+    return f"unknown {what} {name!r}{hint}; expected one of {', '.join(sorted(known))}"
 
 
 def _workspace(profile: str, name: str) -> list[str]:
