@@ -24,10 +24,10 @@ from vlact.language.prompts import (
 from vlact.losses.actionvlm import ClassMeans, frame_classes, frame_loss
 from vlact.losses.localization import assign, diou, focal, points
 from vlact.models.actionformer import LocalizerConfig
-from vlact.models.actionvlm import Reader, ReaderConfig
+from vlact.models.actionvlm import Reader, ReaderConfig, log_prior
 from vlact.papers.actionvlm import experiments as vl
 from vlact.papers.actionvlm.experiments import Selector, Setting, Variant, VisionLanguageLocalizer
-from vlact.papers.actionvlm.localizing import Clock, Sequence, window
+from vlact.papers.actionvlm.localizing import Clock, Sequence, Windows, window
 
 CLASSES = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
 LENGTH = 16
@@ -120,6 +120,10 @@ VARIANTS = [
     Variant("no text", 1.0, text_weight=0.0, described=False, ground=False),
     Variant("random", 1.0, lm="random"),
     Variant("biased", 1.0, lm="biased"),
+    Variant("noise", 1.0, lm="noise"),
+    Variant("prior", 1.0, fusion="prior"),
+    Variant("prior, eq1", "eq1", fusion="prior"),
+    Variant("prior at test", 0.25, fusion="prior", joint=False),
 ]
 
 
@@ -222,6 +226,9 @@ def test_class_means_are_those_of_the_last_vision_epoch():
     assert means.mean[0] == 2 and means.mean[1].isnan() and means.mean[2] == 5
     means.close()
     assert means.mean[0] == 2, "a language epoch adds nothing and leaves them"
+    means.add(torch.tensor([7.0]), torch.tensor([1]))
+    means.close()
+    assert means.mean.tolist() == [2, 7, 5], "a class that the epoch did not meet keeps its mean"
 
 
 def test_a_long_window_is_read_in_parts_that_do_not_know_of_each_other(reader):
@@ -271,30 +278,109 @@ def test_conditions_change_what_they_say_and_nothing_else(reader):
     assert not localizer(model, prompt=swapped).detect(x, times).equals(own)
 
 
-def test_the_oracle_never_has_a_greater_loss_than_either_path_at_its_own_frames(reader):
-    model, test, at = (
-        trained(reader, Variant("fixed", 1.0))[0],
-        videos(2, seed=5),
-        points(LENGTH, 2),
+def test_names_random_text_and_noise_stand_for_language(reader, tmp_path):
+    given = (*files(tmp_path), str(reader))
+    conditions = {"names": "names", "random": "random text", "noise": "noise", "off": None}
+
+    def found(name):
+        out = str(tmp_path / name)
+        job = (Variant("f", 1.0), *given, conditions, 0, out, f"{out}.pt")
+        vl.vision_language_job(*job)
+        return pd.read_parquet(f"{out}.parquet")
+
+    first, again = found("a"), found("b")
+    assert first.equals(again), "noise is the same whenever it is asked for"
+    parts = [x.drop(columns="condition").to_numpy().tolist() for _, x in first.groupby("condition")]
+    assert len(parts) == 5 and all(
+        parts[i] != parts[j] for i in range(5) for j in range(i)
+    ), "each condition is heard"
+    with pytest.raises(ValueError, match="expected one of .*got 'nonsense'"):
+        job = (Variant("f", 1.0), *given, {"x": "nonsense"}, 0, str(tmp_path / "a"))
+        vl.vision_language_job(*job, str(tmp_path / "c.pt"))
+
+
+def test_held_out_choices_never_see_labels_of_what_they_are_scored_on(reader, monkeypatch):
+    model, test = trained(reader, Variant("fixed", 1.0))[0], videos(5, seed=5)
+    x, times = {v.name: v.features for v in test}, {v.name: v.duration_s for v in test}
+    plain, fitted = localizer(model, prompt=setting().prompt), []
+    real = vl.gains_of
+
+    def seen(model, prompt, videos, *rest):
+        fitted.append({v.name for v in videos})
+        return real(model, prompt, videos, *rest)
+
+    monkeypatch.setattr(vl, "gains_of", seen)
+    found = vl.held_out(plain, test, x, times, noise=False)
+    assert fitted == [{"v1", "v3"}, {"v0", "v2", "v4"}]
+    assert set(found["video"]) == set(times) and set(found["condition"]) == {"held out"}
+    # what it finds in one half does not depend on that half's labels
+    others = [replace(v, labels=1 - v.labels) if i % 2 == 0 else v for i, v in enumerate(test)]
+    same = vl.held_out(plain, others, x, times, noise=False)
+    even = {v.name for v in test[::2]}
+    assert same[same["video"].isin(even)].equals(found[found["video"].isin(even)])
+    assert not same.equals(found)
+    with pytest.raises(ValueError, match="two test recordings"):
+        vl.held_out(plain, test[:1], x, times, noise=False)
+
+
+# Language as a prior
+def test_a_prior_is_added_to_the_logits_of_every_level():
+    generator = torch.Generator().manual_seed(0)
+    pointer, weight = torch.randn(2, 8, 4, generator=generator), torch.rand(2, 8)
+    mask = torch.arange(8) < torch.tensor([[8], [5]])
+    found, row = log_prior(pointer, mask, weight, [1, 2, 4]), 0
+    assert found.shape == (2, 14, 3)
+    for stride in (1, 2, 4):
+        for first in range(0, 8, stride):
+            for b in range(2):
+                frames = [t for t in range(first, first + stride) if mask[b, t]]
+                for c in range(3):
+                    wanted = 0.0
+                    if frames:
+                        q = np.mean([pointer[b, t].softmax(0)[c].item() for t in frames])
+                        mine = np.mean([weight[b, t].item() for t in frames])
+                        wanted = mine * np.log(max(q, 0.01) * 4)
+                    assert found[b, row, c].item() == pytest.approx(wanted, abs=1e-5)
+            row += 1
+    # a pointer that knows nothing adds nothing
+    flat = log_prior(torch.zeros(1, 8, 4), mask[:1], torch.ones(1, 8), [1, 2])
+    assert flat.abs().max() < 1e-6
+    with pytest.raises(ValueError, match="fusion must be one of"):
+        Variant("x", 1.0, fusion="sum")
+    with pytest.raises(ValueError, match="needs vision's logits"):
+        Variant("x", 1.0, fusion="prior", vision=False)
+
+
+def test_a_prior_leaves_boundaries_to_vision_and_joins_at_test_if_asked(reader):
+    x, mask, *_ = window(videos()[0], 0, LENGTH)
+    vision = trained(reader, Variant("vision"))[0]
+    late = trained(reader, Variant("late", 0.25, fusion="prior", joint=False))[0]
+    for a, b in zip(
+        vision.localizer.state_dict().values(), late.localizer.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), "trained on vision alone"
+    with torch.no_grad():
+        said = late.read(x[None], mask[None], setting().prompt)
+        alone = vision.detect(x[None], mask[None], None, None)
+        with_ = late.detect(x[None], mask[None], said, late.weight(said))
+    assert torch.equal(alone[1], with_[1]) and not torch.equal(alone[0], with_[0])
+
+
+# Windows
+def test_an_epoch_takes_every_recording_and_every_class_whatever_comes_before():
+    several = [*videos(5), *videos(2, seed=9, length=90)]
+    windows = Windows(several, 40, 2, seed=3)
+    assert windows.steps == 5, "five short ones, two of two windows"
+    for epoch in range(3):
+        cuts = [c for k in range(windows.steps) for c in windows(epoch * windows.steps + k)]
+        first = {c[0][:1].sum().item() for c in cuts}
+        assert {v.features[:1].sum().item() for v in several[:5]} <= first
+        assert {k for c in cuts for k in c[3].tolist()} == {0, 1}
+    again = Windows(several, 40, 2, seed=3)
+    assert torch.equal(again(7)[1][0], windows(7)[1][0]), "a batch depends on its step alone"
+    assert any(
+        not torch.equal(a[0], b[0]) for a, b in zip(windows(0), windows(windows.steps), strict=True)
     )
-    oracle = localizer(
-        model, prompt=setting().prompt, weight="oracle", known={v.name: v for v in test}
-    )
-    segments, labels = oracle.actions("v1")
-    assert torch.equal(segments, test[1].segments) and torch.equal(labels, test[1].labels)
-    chosen, real = [], model.detect
-    model.detect = lambda x, mask, said, weight: (
-        chosen.append(weight) or real(x, mask, said, weight)
-    )
-    oracle.run(("v0", 0), [window(test[0], 0, LENGTH)])
-    x, mask, s, k = window(test[0], 0, LENGTH)
-    wanted = [(s, k, *assign(at, s, k, 2))]
-    said = model.read(x[None], mask[None], setting().prompt)
-    losses = [
-        vl.frame_losses(*real(x[None], mask[None], *g)[:2], wanted, at, 2, LENGTH)[0]
-        for g in ((None, None), (said, chosen[1]))
-    ]
-    assert torch.equal(chosen[-1], (losses[0] > losses[1]).float()) and (chosen[1] == 1).all()
 
 
 # The selector
@@ -402,7 +488,8 @@ def test_a_job_writes_detections_of_every_condition_and_a_row_a_frame(reader, tm
         *conditions,
         "λ = 0.4",
         "selective",
-        "oracle",
+        "held out",
+        "held out, noise",
         "selective, deranged 0",
         "λ = 0.4, deranged 0",
     }

@@ -51,3 +51,13 @@ def describe(
     if len(said) == 1:
         return f"the person {said[0]}"
     return f"the person first {', then '.join(said[:-1])}, and ends when the person {said[-1]}"
+
+
+def random_text(
+    count: int, seed: int, clauses: int = 3, words: dict[str, list[str]] = WORDS
+) -> list[str]:
+    """Descriptions that describe nothing: so many sentences of poses drawn at random, each form as
+    `describe` writes it. A control for what any text would do.
+    """
+    rng, poses = np.random.default_rng(seed), sorted(words)
+    return [describe(list(rng.choice(poses, clauses, replace=False))) for _ in range(count)]

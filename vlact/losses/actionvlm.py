@@ -79,7 +79,7 @@ class ClassMeans(nn.Module):
     module so that a checkpoint keeps it.
 
     Attributes:
-        mean: (C + 1,), of the last epoch that was closed; nan for a class that was not met.
+        mean: (C + 1,), of the last epoch that met the class; nan for one that no epoch met yet.
     """
 
     def __init__(self, classes: int):
@@ -94,11 +94,10 @@ class ClassMeans(nn.Module):
         self.count += torch.bincount(label.flatten(), minlength=len(self.count))
 
     def close(self) -> None:
-        """The epoch is over; one without a frame changes nothing."""
-        if self.count.sum():
-            self.mean.copy_(self.total / self.count)
-            self.total.zero_()
-            self.count.zero_()
+        """The epoch is over; a class without a frame keeps its mean."""
+        torch.where(self.count > 0, self.total / self.count, self.mean, out=self.mean)
+        self.total.zero_()
+        self.count.zero_()
 
 
 def advantage(class_mean: Tensor, label: Tensor, loss: Tensor) -> Tensor:

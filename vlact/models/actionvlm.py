@@ -7,6 +7,7 @@
     Variant          one row of the tables
     language_weight  lambda, Eq. 4
     aggregate        F = F_vis + lambda F_lang, Eq. 5
+    log_prior        language as a prior over classes, added to the logits in place of Eq. 5 (ours)
     ActionVLM        localizer and reader together
 
 Its losses (Eq. 1, 3 and 9) are `vlact.losses.actionvlm`, its training (Alg. 1) is
@@ -27,6 +28,7 @@ names pointed at as part of F_lang. Its language model is a small one of its own
 whose weights stay where they are.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -46,6 +48,8 @@ ATTENTION = ("prefix", "descriptions first", "causal")
 TOKENS = ("vis", "cls", "loc", "adv")
 TENTHS = 11  # numbers that a generated lambda is read from, 0 to 10
 TEXT_WEIGHT = 0.1  # lambda_tg of Eq. 9
+FUSIONS = ("features", "prior")
+LEAST_PRIOR = 0.01  # of a class, so that language that is wrong can be outvoted
 POINTER_SCALE = 4  # by which the pointer's products of queries and keys are divided
 ALPHA = 2  # of LoRA, in ranks
 NO_TOKEN = -100  # a target that does not count
@@ -602,12 +606,17 @@ class Variant:
             same frame with and without language), "learned" (Eq. 2 and 4 without L_adv),
             "generated" (read off the language model's numbers at [adv]); None is vision only.
         vision: Without it F = F_lang, and every epoch has language.
+        fusion: How language enters: "features", Eq. 5, or "prior", which is ours: class logits plus
+            lambda times `log_prior`, boundaries from vision alone.
+        joint: Whether the two are trained together; without it every epoch is vision only, and
+            language joins at test.
         described: Whether candidates have descriptions, or names only.
         text_weight: lambda_tg.
         read_from: See `LanguageConfig`.
         ground: See `Reader.forward`.
-        lm: "aligned", "biased" (aligned on captions that name the usual order) or "random" (never
-            trained).
+        lm: "aligned", "biased" (aligned on captions that name the usual order), "random" (never
+            trained) or "noise" (aligned, but Gaussian noise stands for what it says, in training
+            and at test: a control for what any further input would do).
         epochs: Factor on the number of epochs.
         folds: Of the cross-fitted advantage, which then selects at test ("selective"); 0 for none.
     """
@@ -615,6 +624,8 @@ class Variant:
     name: str
     weight: float | str | None = None
     vision: bool = True
+    fusion: str = "features"
+    joint: bool = True
     described: bool = True
     text_weight: float = TEXT_WEIGHT
     read_from: tuple[str, str, str] = ("cls", "loc", "adv")
@@ -622,6 +633,12 @@ class Variant:
     lm: str = "aligned"
     epochs: float = 1.0
     folds: int = 0
+
+    def __post_init__(self):
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"fusion must be one of {FUSIONS}; got {self.fusion!r}")
+        if self.fusion == "prior" and not self.vision:
+            raise ValueError("a prior needs vision's logits to be added to; got vision=False")
 
     @property
     def reads(self) -> bool:
@@ -653,6 +670,49 @@ def language_weight(predicted: Tensor) -> Tensor:
 def aggregate(vision: Tensor, language: Tensor, weight: Tensor) -> Tensor:
     """Eq. 5: F = F_vis + lambda F_lang, (B, T, D), of (B, T, D), (B, T, D) and (B, T)."""
     return vision + weight[..., None] * language
+
+
+def log_prior(pointer: Tensor, mask: Tensor, weight: Tensor, strides: list[int]) -> Tensor:
+    """What language says of the class of every point, in the unit of logits.
+
+    A point of a level with stride s has the mean q of what the pointer says of its s frames; the
+    prior adds lambda (log q - log u) to the logit of a class, u being what a pointer that knows
+    nothing says. It is bounded (`LEAST_PRIOR`), and 0 where language knows nothing.
+
+    Args:
+        pointer: Logits of every frame over classes and "none of them" (B, T, C + 1).
+        mask: Valid frames (B, T).
+        weight: lambda of every frame (B, T).
+        strides: Of the levels, each a divisor of T.
+
+    Returns:
+        (B, P, C), levels after each other.
+    """
+    likely = pointer.softmax(-1) * mask[..., None]
+    weight, out = weight * mask, []
+    for stride in strides:
+        frames = mask.unflatten(1, (-1, stride)).sum(2).clamp(min=1)
+        mean = likely.unflatten(1, (-1, stride)).sum(2)[..., :-1] / frames[..., None]
+        mine = weight.unflatten(1, (-1, stride)).sum(2) / frames
+        gain = mean.clamp(min=LEAST_PRIOR).log() + math.log(pointer.shape[-1])
+        out.append(mine[..., None] * gain)
+    return torch.cat(out, 1)
+
+
+def noise_of(said: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """What a reader said with Gaussian noise in its place, of the same shape and spread.
+
+    Args:
+        said: From `ActionVLM.read`.
+        generator: On the CPU.
+    """
+    out = dict(said)
+    for key in ("cls", "loc", "pointer"):
+        x = said[key].detach()
+        drawn = torch.randn(x.shape, generator=generator).to(x)
+        # by row, so that a batch's other windows change nothing
+        out[key] = x.mean((1, 2), keepdim=True) + x.std((1, 2), keepdim=True) * drawn
+    return out
 
 
 def in_half(reader: Reader):
@@ -739,9 +799,17 @@ class ActionVLM(nn.Module):
     def detect(
         self, x: Tensor, mask: Tensor, said: dict[str, Tensor] | None, weight: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The localizer on Eq. 5's features; without `said` on vision alone."""
+        """The localizer on Eq. 5's features, or with a prior on its logits; without `said` on
+        vision alone.
+        """
         if said is None:
             return self.localizer(x, mask)
+        if self.variant.fusion == "prior":
+            logits, distances, valid = self.localizer(x, mask)
+            stride = self.reader.branch.config.lm_stride
+            pointer = said["pointer"].repeat_interleave(stride, 1)[:, : x.shape[1]]
+            strides = [2**level for level in range(self.config.levels)]
+            return logits + log_prior(pointer, mask, weight, strides), distances, valid
         if not self.variant.vision:
             return self.localizer(said["cls"], mask, said["loc"])
         return self.localizer(

@@ -6,6 +6,7 @@ is a `Variant`. The weights of a variant can be tested under other conditions th
 in: with language switched off, with the descriptions of other classes, with a weight of one's own.
 """
 
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vlact._renamed import names_of
-from vlact.language.descriptions import NOTHING, SEPARATOR
+from vlact.language.descriptions import NOTHING, SEPARATOR, random_text
 from vlact.language.prompts import Prompt, language_of, prompt_of, targets
 from vlact.losses.actionvlm import (
     ClassMeans,
@@ -37,6 +38,7 @@ from vlact.models.actionvlm import (
     language_weight,
     lora,
     make_reader,
+    noise_of,
     refilled,
 )
 from vlact.papers.actionvlm.accounting import check_classes, check_features, checked, standard
@@ -44,12 +46,11 @@ from vlact.papers.actionvlm.localizing import (
     Clock,
     Localizer,
     Sequence,
-    draw,
+    Windows,
     sequences,
     slide,
     stack,
     starts,
-    steps_of,
     window,
 )
 from vlact.papers.actionvlm.saved import (
@@ -69,6 +70,7 @@ RUNNING = 0.1  # share of a batch in the running number of positive points, as i
 LEAST_STD = 1e-3  # of a feature that never changes
 SHARPNESS = 3  # of a selector: standard deviations of advantage count so many times
 ANSWER_DECAY = 0.01  # weight decay of readers that answer in text
+TEXTS = ("names", "random text", "noise")  # what language may read by a name
 ASKED = 32  # windows that are answered at once
 # how files call a trained ActionVLM and its localizer, since the first version
 KIND, LOCALIZER = "reasoner", "localiser"
@@ -165,8 +167,8 @@ def train(
     language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
     model = put(ActionVLM(localizer, language, setting.mean, setting.std, variant, setting.reach))
     checked(setting.train, recipe["window"], config.levels)
-    epoch_steps = steps_of(setting.train, recipe, 1)
-    steps = epoch_steps * max(1, round(variant.epochs * recipe["epochs"]))
+    windows = Windows(setting.train, recipe["window"], recipe["batch_size"], seed)
+    steps = windows.steps * max(1, round(variant.epochs * recipe["epochs"]))
     means, prompt = (
         put(ClassMeans(config.classes)),
         beside(model, setting.prompt if variant.described else setting.bare),
@@ -175,12 +177,12 @@ def train(
     measured = variant.weight in ("eq1", "paired")
 
     def loss_of(step: int) -> Tensor:
-        epoch = step // epoch_steps
-        if step % epoch_steps == 0:
+        epoch = step // windows.steps
+        if step % windows.steps == 0:
             means.close()
 
         # windows of videos, and what every point of theirs is to find
-        cut = draw(setting.train, recipe["batch_size"], recipe["window"], generator)
+        cut = windows(step)
         x, mask = stack(cut)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
         # dropped paths come from the global state
@@ -190,7 +192,8 @@ def train(
         target, offset = torch.stack([w[2] for w in wanted]), torch.stack([w[3] for w in wanted])
 
         # language takes part in odd epochs (Alg. 1), without vision in all
-        language = variant.reads and (epoch % 2 == 1 or not variant.vision)
+        odd = epoch % 2 == 1 or not variant.vision
+        language = variant.reads and variant.joint and odd
         said = weight = None
         if language:
             text = (
@@ -199,6 +202,7 @@ def train(
                 else None
             )
             said = model.read(x, mask, prompt, beside(model, text))
+            said = noise_of(said, generator) if variant.lm == "noise" else said
             weight = model.weight(said, warm=epoch < 2 * recipe["warm_epochs"])
 
         # the detection loss, L_det of Eq. 9
@@ -311,12 +315,20 @@ class Selector:
         return language_weight(SHARPNESS * ((x - mean) / std @ slope + offset) / scale)
 
 
+def noise_at(said: dict[str, Tensor], first: tuple[str, int]) -> dict[str, Tensor]:
+    """Noise for what was said (see `noise_of`) of the windows that begin with `first`, the same
+    whenever they are read.
+    """
+    seed = zlib.crc32("{} {}".format(*first).encode())
+    return noise_of(said, torch.Generator().manual_seed(seed))
+
+
 @torch.inference_mode()
 def gains_of(
-    model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: dict
+    model: ActionVLM, prompt: Prompt, videos: list[Sequence], recipe: dict, noise: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Signals (N, 15) and paired advantages L(0) - L(1) (N,) of all frames of videos that the model
-    was not trained on.
+    was not trained on; with `noise` in the place of what language says.
     """
     length = recipe["window"]
     at, xs, gains, prompt = (
@@ -325,11 +337,13 @@ def gains_of(
         [],
         beside(model, prompt),
     )
-    for _, cut in slide(videos, length, 0.0):
+    for where, cut in slide(videos, length, 0.0):
         cut = beside(model, cut)
         x, mask = stack(cut)
         wanted = [(s, k, *assign(at, s, k, model.config.classes)) for *_, s, k in cut]
         said = model.read(x, mask, prompt)
+        if noise or model.variant.lm == "noise":
+            said = noise_at(said, where[0])
         alone, full = (
             frame_losses(
                 *model.detect(x, mask, *given)[:2], wanted, at, model.config.classes, length
@@ -364,24 +378,16 @@ class VisionLanguageLocalizer(Localizer):
 
     Attributes:
         prompt: What it reads; None switches language off.
-        weight: Replaces the model's own lambda: a number, a `Selector`, or "oracle", 1 where
-            language lowers the loss.
-        known: Of the oracle: videos by name.
+        weight: Replaces the model's own lambda: a number or a `Selector`.
+        noise: Whether Gaussian noise stands for what language says, see `noise_at`.
         heard: What language said, by what comes first in a group of windows; copies that read the
             same share it.
     """
 
     prompt: Prompt | None = None
-    weight: float | Selector | str | None = None
-    known: dict[str, Sequence] | None = None
+    weight: float | Selector | None = None
+    noise: bool = False
     heard: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
-
-    def actions(self, video: str) -> tuple[Tensor, Tensor]:
-        return (
-            super().actions(video)
-            if self.known is None
-            else (self.known[video].segments, self.known[video].labels)
-        )
 
     def run(
         self, first: tuple[str, int], cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]
@@ -392,22 +398,15 @@ class VisionLanguageLocalizer(Localizer):
             return model.detect(x, mask, None, None)
         if (said := self.heard.get(first)) is None:
             said = self.heard[first] = model.read(x, mask, beside(model, self.prompt))
-        length, classes, like = x.shape[1], model.config.classes, said["advantage"]
-        at = beside(model, points(length, model.config.levels))
+        if self.noise or model.variant.lm == "noise":
+            said = noise_at(said, first)
         if self.weight is None:
             weight = model.weight(said)
         elif isinstance(self.weight, Selector):
+            at = beside(model, points(x.shape[1], model.config.levels))
             weight = self.weight(signals(model, x, mask, said, at))
-        elif self.weight == "oracle":
-            wanted = [(s, k, *assign(at, s, k, classes)) for *_, s, k in cut]
-            both = [
-                model.detect(x, mask, *given)[:2]
-                for given in ((None, None), (said, torch.ones_like(like)))
-            ]
-            alone, full = (frame_losses(*found, wanted, at, classes, length)[0] for found in both)
-            weight = (alone > full).float()
         else:
-            weight = torch.full_like(like, self.weight)
+            weight = torch.full_like(said["advantage"], self.weight)
         return model.detect(x, mask, said, weight)
 
     def save(self, path: str | Path) -> None:
@@ -491,6 +490,33 @@ class VisionLanguageLocalizer(Localizer):
         )
 
 
+def held_out(
+    plain: VisionLanguageLocalizer,
+    test: list[Sequence],
+    features: dict[str, Tensor],
+    durations: dict[str, float],
+    noise: bool,
+) -> pd.DataFrame:
+    """Headroom without leakage: what a selector finds that has seen labels of test recordings, but
+    never of those that it is tested on.
+
+    Every other recording tells it where language helps, and it chooses on the rest; then the other
+    way round. With `noise` in the place of language whatever it gains is not language's.
+
+    Returns:
+        Detections with the condition "held out" or "held out, noise".
+    """
+    out, mine = [], replace(plain, noise=noise)
+    for k in range(2):
+        seen, asked = test[1 - k :: 2], [x.name for x in test[k::2]]
+        if not seen or not asked:
+            raise ValueError(f"expected two test recordings or more; got {len(test)}")
+        gains = gains_of(plain.model, plain.prompt, seen, plain.recipe, noise)
+        chooser = replace(mine, weight=Selector.fit(*gains), heard={})
+        out.append(chooser.detect(features, {v: durations[v] for v in asked}))
+    return pd.concat(out).assign(condition="held out, noise" if noise else "held out")
+
+
 @torch.inference_mode()
 def frames_of(
     model: ActionVLM,
@@ -517,6 +543,8 @@ def frames_of(
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
         x, mask = stack(cut)
         said = model.read(x, mask, prompt)
+        if model.variant.lm == "noise":
+            said = noise_at(said, where[0])
         own = model.weight(said)
         with_, label = frame_losses(
             *model.detect(x, mask, said, own)[:2], wanted, at, config.classes, length
@@ -604,7 +632,7 @@ def vision_language_job(
     config: dict,
     recipe: dict,
     aligned: str,
-    conditions: dict[str, list[int] | float | None],
+    conditions: dict[str, list[int] | float | str | None],
     seed: int,
     out: str,
     checkpoint: str,
@@ -619,8 +647,9 @@ def vision_language_job(
         classes: Name to description.
         aligned: Folder of the alignment stage.
         conditions: Name to what language reads: a list, which class's description stands with each
-            name; a number, the weight that replaces the model's own; None switches language off.
-            "own" is always tested.
+            name; a number, the weight that replaces the model's own; "names" only, "random text",
+            or "noise" in the place of what it says; None switches language off. "own" is always
+            tested.
         out: Detections go to `out`.parquet with the column `condition`, what `frames_of` returns to
             `out`-frames.parquet, see `Variant.watched`.
         weights: Where to leave the trained model, if anywhere; see `VisionLanguageLocalizer.save`.
@@ -644,21 +673,27 @@ def vision_language_job(
         plain.save(weights)
     tested = {"own": plain}
     for name, given in conditions.items() if variant.reads else ():
-        if given is None:
-            tested[name] = replace(plain, prompt=None)
-        elif isinstance(given, list):
-            tested[name] = replace(
-                plain,
-                prompt=prompt_of(words, list(classes), [texts[i] for i in given], said),
-                heard={},
-            )
-        else:
-            tested[name] = replace(plain, weight=given)
-    # a weight that is chosen by cross-fitting stands beside a constant one and the oracle's
+        match given:
+            case None:
+                tested[name] = replace(plain, prompt=None)
+            case list():
+                other = prompt_of(words, list(classes), [texts[i] for i in given], said)
+                tested[name] = replace(plain, prompt=other, heard={})
+            case "names":
+                tested[name] = replace(plain, prompt=bare, heard={})
+            case "random text":
+                other = prompt_of(words, list(classes), random_text(len(texts), seed), said)
+                tested[name] = replace(plain, prompt=other, heard={})
+            case "noise":
+                tested[name] = replace(plain, noise=True)
+            case str():
+                raise ValueError(f"{name}: expected one of {TEXTS}; got {given!r}")
+            case _:
+                tested[name] = replace(plain, weight=given)
+    # a weight that is chosen by cross-fitting stands beside a constant one
     if variant.folds:
         chosen = replace(plain, weight=cross_fit(setting, variant, aligned, seed, checkpoint))
         tested |= {"λ = 0.4": replace(plain, weight=0.4), "selective": chosen}
-        tested["oracle"] = replace(plain, weight="oracle", known={x.name: x for x in test})
         tested |= {
             f"selective, {k}": replace(chosen, prompt=x.prompt, heard=x.heard)
             for k, x in tested.items()
@@ -674,6 +709,10 @@ def vision_language_job(
     detections = [
         x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()
     ]
+    if variant.folds:
+        detections += [
+            held_out(plain, test, found, durations["test"], noise) for noise in (False, True)
+        ]
     detections = pd.concat(detections, ignore_index=True).assign(model=variant.name, seed=seed)
     if variant.watched(conditions):
         frames = frames_of(
@@ -723,9 +762,10 @@ def answer_job(
     reader = put(lora(reader, recipe["rank"]) if reader.config.lm else reader)
     whole, mean, std = beside(reader, (setting.prompt, setting.mean, setting.std))
     length, most = recipe["window"], reader.most_words
+    windows = Windows(setting.train, length, recipe["batch_size"], seed)
 
     def loss_of(step: int) -> Tensor:
-        cut = draw(setting.train, recipe["batch_size"], length, generator)
+        cut = windows(step)
         x, mask = stack(cut)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
         x, mask, text = beside(
@@ -736,7 +776,7 @@ def answer_job(
                 "text_loss"
             ]
 
-    steps = steps_of(setting.train, recipe, recipe["epochs"])
+    steps = windows.steps * max(1, round(recipe["epochs"]))
     curve = fit(
         {"reader": reader},
         loss_of,

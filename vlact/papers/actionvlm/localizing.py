@@ -172,6 +172,43 @@ def draw(
     return out
 
 
+class Windows:
+    """Random windows without replacement, batch by batch, see `window`.
+
+    An epoch takes every recording, a longer one once for every `length` steps of it, each time from
+    another part. Batches depend on seed and step alone, so that a training that goes on from a
+    checkpoint sees what it would have seen.
+
+    Args:
+        videos: Training videos.
+        length: Steps of a window.
+        batch_size: Windows.
+        seed: Of order and places.
+
+    Attributes:
+        steps: Batches of an epoch; the last one is filled from the epoch's front.
+    """
+
+    def __init__(self, videos: list[Sequence], length: int, batch_size: int, seed: int):
+        self.videos, self.length, self.batch_size, self.seed = videos, length, batch_size, seed
+        counts = [max(1, round(len(s.features) / length)) for s in videos]
+        self.parts = [(i, k, n) for i, n in enumerate(counts) for k in range(n)]
+        self.steps = -(-len(self.parts) // batch_size)
+
+    def __call__(self, step: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        epoch, batch = divmod(step, self.steps)
+        rng = np.random.default_rng([self.seed, epoch])
+        order, place = rng.permutation(len(self.parts)), rng.random(len(self.parts))
+        mine = np.arange(batch * self.batch_size, (batch + 1) * self.batch_size) % len(order)
+        out = []
+        for at in order[mine]:
+            i, k, n = self.parts[at]
+            last = max(0, len(self.videos[i].features) - self.length)
+            first = min(last, int((k + place[at]) / n * (last + 1)))
+            out.append(window(self.videos[i], first, self.length))
+        return out
+
+
 def stack(cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Features (B, length, F) and masks (B, length) of windows."""
     return torch.stack([c[0] for c in cut]), torch.stack([c[1] for c in cut])
