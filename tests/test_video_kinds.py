@@ -242,6 +242,14 @@ def test_a_recording_that_begins_between_key_frames_begins_where_it_decodes(tmp_
         assert number(video.read(info.path, [i], info)[0]) == seen[i]
 
 
+def test_a_title_that_is_no_utf_8_stops_nothing(tmp_path):
+    named = film(tmp_path / "named.mp4", 6, title="Cafe noir")
+    data = named.read_bytes()
+    assert data.count(b"Cafe noir") == 1
+    named.write_bytes(data.replace(b"Cafe noir", "Café noir".encode("latin-1")))
+    assert [number(x) for x in decode.read(named, range(6))] == list(range(6))
+
+
 # Edit lists
 @pytest.mark.parametrize("options", [{}, OPEN], ids=["closed", "open"])
 @pytest.mark.parametrize("cut", [1, 7, 8, 17, 30])
