@@ -1,18 +1,26 @@
 """The pretraining ladder, the text trunk, checkpoints and jobs."""
 
+import contextlib
 import json
+import multiprocessing
 import os
+import pickle
 import platform
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from distributed import LocalCluster
 from reference.processes import countdown, run
+from reference.waiting import until
 from safetensors.torch import save_file
 
 from vlact import params
@@ -375,10 +383,14 @@ def test_wrong_or_missing_weights_are_refused(tmp_path):
 
 
 # Jobs
-def slow_square(x, log):
+def slow_square(x):
     if x == 3:
         raise ValueError("three is not squared here")
     return x * x
+
+
+def squares(*numbers):
+    return [partial(slow_square, x) for x in numbers]
 
 
 @pytest.mark.skipif(
@@ -390,40 +402,90 @@ def test_a_process_that_waits_for_workers_has_given_back_what_it_freed():
             "SC_PAGE_SIZE"
         )
 
-    jobs.run(slow_square, [(1, ""), (2, "")], 2, "squares")
+    jobs.run(squares(1, 2), 2, "squares")
     held = [b"x" * 100_000 for _ in range(4000)]
     pins = held[::50]  # between them lies what is freed, out of the allocator's own sight
     del held
     before = resident()
-    jobs.run(slow_square, [(1, ""), (2, "")], 2, "squares")
+    jobs.run(squares(1, 2), 2, "squares")
     assert before - resident() > 300e6 and len(pins) == 80
     jobs.close()
 
 
 def test_jobs_keep_their_order_and_pass_errors_on(tmp_path):
-    wanted = [(k, "") for k in (5, 1, 4)]
-    assert (
-        jobs.run(slow_square, wanted, 2, "squares")
-        == [25, 1, 16]
-        == jobs.run(slow_square, wanted, 1, "squares")
-    )
+    wanted = squares(5, 1, 4)
+    assert jobs.run(wanted, 2, "squares") == [25, 1, 16] == jobs.run(wanted, 1, "squares")
     with pytest.raises(ValueError, match="three"):
-        jobs.run(slow_square, [(1, ""), (3, "")], 2, "squares")
-    assert jobs.run(slow_square, wanted, 2, "squares") == [25, 1, 16]  # a new pool after an error
+        jobs.run(squares(1, 3), 2, "squares")
+    assert jobs.run(wanted, 2, "squares") == [25, 1, 16]  # a new pool after an error
     jobs.close()
 
 
-def slow_steps(steps, log):
-    return sum(1 for _ in jobs.track(range(steps), steps, "inner"))
+def slow_steps(steps: int, more: int = 0):
+    return sum(1 for _ in jobs.track(range(steps + more), steps + more, "inner"))
 
 
-def test_inner_steps_of_a_job_count_only_where_it_says_so(capsys, monkeypatch):
+SlowStepsJob = jobs.job_of(slow_steps, tracked=True)
+
+
+@pytest.mark.parametrize(
+    "kind, wanted", [(SlowStepsJob, [0.2] * 5 + [0.25] * 4), (partial(partial, slow_steps), [1, 1])]
+)
+def test_inner_steps_of_a_job_count_only_where_it_says_so(kind, wanted, monkeypatch):
     monkeypatch.setenv("VLACT_PROGRESS", "lines")
     amounts = []
     monkeypatch.setattr(jobs.Progress, "update", lambda self, amount=1.0: amounts.append(amount))
-    assert jobs.run(slow_steps, [(5, ""), (7, "")], 2, "outer") == [5, 7]
+    assert jobs.run([kind(5), kind(3, more=1)], 2, "outer") == [5, 4]
     jobs.close()
-    assert amounts == [1.0, 1.0]
+    assert sorted(amounts) == sorted(wanted)
+
+
+def test_a_job_is_a_frozen_record_of_its_functions_arguments():
+    job = SlowStepsJob(5)
+    assert (job.steps, job.more, job.tracked, job()) == (5, 0, True, 5)
+    assert job == SlowStepsJob(steps=5) and pickle.loads(pickle.dumps(job)) == job
+    with pytest.raises(FrozenInstanceError):
+        job.steps = 6
+    with pytest.raises(TypeError, match="unexpected keyword argument 'step'"):
+        SlowStepsJob(step=5)
+
+
+def hold(note: str) -> None:
+    Path(note).write_text(str(os.getpid()), encoding="utf-8")
+    signal.pause()
+
+
+def hold_two(folder: str) -> None:
+    jobs.run([partial(hold, f"{folder}/{k}") for k in range(2)], 2, "held")
+
+
+def test_no_worker_outlives_a_parent_that_is_killed(tmp_path):
+    parent = multiprocessing.get_context("spawn").Process(target=hold_two, args=[str(tmp_path)])
+    parent.start()
+    notes = [tmp_path / str(k) for k in range(2)]
+    until(lambda: all(n.is_file() and n.read_text() for n in notes), "two jobs that work")
+    workers = [psutil.Process(int(n.read_text(encoding="utf-8"))) for n in notes]
+    parent.kill()
+    parent.join()
+    until(lambda: not any(alive(w) for w in workers), "the end of orphans")
+
+
+def alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def test_a_cluster_gives_the_same_results(monkeypatch):
+    """Two dask workers, as `VLACT_DASK=tcp://scheduler:8786` reaches those of other machines."""
+    wanted = [*squares(5, 1, 4), SlowStepsJob(7)]
+    here = jobs.run(wanted, 2, "here")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        monkeypatch.setenv(jobs.CLUSTER, cluster.scheduler_address)
+        assert jobs.run(wanted, 1, "there") == here == [25, 1, 16, 7]
+        with pytest.raises(ValueError, match="three"):
+            jobs.run(squares(1, 3), 2, "there")
+    jobs.close()
 
 
 def test_progress_prints_plain_lines_with_the_time_left(capsys, monkeypatch):

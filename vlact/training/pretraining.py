@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder, inflate
 from vlact.runtime.device import beside, put
+from vlact.runtime.jobs import job_of
 from vlact.training.loop import augment, autocast, batches, fit
 
 NOTHING = -100  # object label of a clip without a named object; cross entropy passes over it
@@ -162,7 +163,7 @@ def pretrain_frames(
     return curve
 
 
-pretrain_frames.tracked = True
+PretrainFramesJob = job_of(pretrain_frames, tracked=True)
 
 
 def pretrain(
@@ -241,7 +242,7 @@ def pretrain(
     return curve
 
 
-pretrain.tracked = True
+PretrainJob = job_of(pretrain, tracked=True)
 
 
 def align(
@@ -358,3 +359,6 @@ def narrate(
     )
     encoder.save(out)
     return curve
+
+
+AlignJob, NarrateJob = job_of(align), job_of(narrate)

@@ -27,7 +27,7 @@ from vlact.language.prompts import clauses, encode_clauses, prompts, targets, to
 from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.models.poses import OFFSETS, PoseConfig, PoseEncoder
 from vlact.runtime.device import beside, put
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.loop import autocast, fit
 
 POSES = sorted(WORDS)
@@ -554,4 +554,5 @@ def align_job(
     ]
 
 
-pose_job.tracked = align_job.tracked = True
+PoseJob = job_of(pose_job, tracked=True)
+AlignJob = job_of(align_job, tracked=True)
