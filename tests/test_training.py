@@ -623,13 +623,35 @@ def test_bad_parameters_are_named(arguments, message):
 def test_unknown_and_missing_keys_of_the_file_are_named(tmp_path):
     text = (params.ROOT / "params.yaml").read_text(encoding="utf-8")
     for old, new, message in (
-        ("tau: 0.02", "tua: 0.02", r"unknown parameters \['tua'\], missing \['tau'\]"),
-        ("tau: 0.02", "tau: 2e-2", "expected float, got '2e-2'"),
+        ("tau: 0.02", "tua: 0.02", "ace.tua: unknown parameter 'tua', did you mean 'tau'?"),
+        ("tau: 0.02", "tua: 0.02", "ace.tau: missing"),
+        ("tau: 0.02", "tau: 2e-2", "ace.tau: expected float, got '2e-2' (str)"),
+        ("depth: 2", "depth: 2.5", "model.depth: expected int, got 2.5 (float)"),
+        (
+            "model: &small",
+            "modle: &small",
+            "modle: unknown parameter 'modle', did you mean 'model'?",
+        ),
     ):
         path = tmp_path / "params.yaml"
-        path.write_text(text.replace(old, new), encoding="utf-8")
-        with pytest.raises(ValueError, match=message):
-            params.load("mini", path=path)
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        line = text[: text.index(old)].count("\n") + 1
+        with pytest.raises(ValueError) as error:
+            params.load("smoke", path=path)
+        section = (
+            line if "missing" not in message else text[: text.index("ace: &ace")].count("\n") + 1
+        )
+        assert f"{path}, line {section}: profiles.smoke.{message}" in str(error.value)
+
+
+def test_a_line_is_found_where_a_section_goes_on_from_another(tmp_path):
+    path, shared = tmp_path / "params.yaml", "profiles:\n  a: &a\n    x: {y: 1}\n"
+    path.write_text(shared + "  mini:\n    <<: *a\n    name: mini\n    x: {y: 1}\n")
+    with pytest.raises(ValueError, match="params.yaml, line 7: profiles.mini.x: unknown parameter"):
+        params.load("mini", path=path)
+    path.write_text(shared + "  mini:\n    <<: *a\n    name: mini\n")
+    with pytest.raises(ValueError, match="params.yaml, line 3: profiles.mini.x: unknown parameter"):
+        params.load("mini", path=path)
 
 
 def test_every_profile_loads_and_shapes_the_encoder():

@@ -300,7 +300,7 @@ def run(todo: list[Callable], workers: int, label: str) -> list:
         return out
     from joblib import Parallel, delayed, parallel_config
 
-    from vlact.runtime import device
+    from vlact.runtime import device, forkserver
 
     # glibc only: what was freed here is for the workers
     with contextlib.suppress(OSError, AttributeError, TypeError):
@@ -316,6 +316,7 @@ def run(todo: list[Callable], workers: int, label: str) -> list:
             worker = _Worker(device.wanted(), 0, "")
         else:
             worker = _Worker(device.wanted(), os.getpid(), held.enter_context(_heard(progress)))
+            held.enter_context(forkserver.launching())
         # a job is long: one at a time to each process, all sent at once
         parallel = Parallel(
             workers, batch_size=1, pre_dispatch="all", max_nbytes=None,
