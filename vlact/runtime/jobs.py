@@ -298,9 +298,11 @@ def run(todo: list[Callable], workers: int, label: str) -> list:
             progress.update()
         progress.close()
         return out
-    from joblib import Parallel, delayed, parallel_config
-
     from vlact.runtime import device, forkserver
+    from vlact.runtime.extras import needs
+
+    with needs("work on several processes"):
+        from joblib import Parallel, delayed, parallel_config
 
     # glibc only: what was freed here is for the workers
     with contextlib.suppress(OSError, AttributeError, TypeError):
@@ -309,8 +311,8 @@ def run(todo: list[Callable], workers: int, label: str) -> list:
     with contextlib.ExitStack() as held:
         held.callback(progress.close)
         if address:
-            from distributed import Client
-
+            with needs(f"{CLUSTER}={address}"):
+                from distributed import Client
             held.enter_context(Client(address))
             held.enter_context(parallel_config("dask"))
             worker = _Worker(device.wanted(), 0, "")
