@@ -9,7 +9,6 @@ from pathlib import Path
 import yaml
 
 from vlact import CHECKOUT, ROOT
-from vlact.runtime.extras import needs
 
 # the checkout's own, else the copy that a wheel has
 FILE = ROOT / "params.yaml" if CHECKOUT else Path(__file__).with_name("params.yaml")
@@ -336,8 +335,7 @@ def load(
         ValueError: Unknown profile, unknown, missing or mistyped parameter; names file, line and
             parameter, and the near names.
     """
-    with needs("vlact.params.load"):
-        from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
     text = Path(path).read_text(encoding="utf-8")
     profiles = yaml.safe_load(text)["profiles"]

@@ -28,7 +28,6 @@ EXTRAS = {  # modules that are imported, by the extra of pyproject.toml that bri
         "orjson",
         "papermill",
         "psutil",
-        "pydantic",
         "seaborn",
         "sklearn",
         "statsmodels",
