@@ -19,7 +19,7 @@ repro: .venv/.ok          ## every table and figure of PROFILE (smoke, mini, stu
 
 test: .venv/.ok           ## unit tests and notebooks
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests
-	python -m vlact.runtime.warm serve $(MAKE) --no-print-directory notebooks
+	python -m vlact.runtime.forkserver serve $(MAKE) --no-print-directory notebooks
 
 notebooks: .venv/.ok      ## every notebook on its tiny default, against its stored outputs
 	pytest --nbval notebooks/0*.ipynb

@@ -226,7 +226,7 @@ def test_a_notebook_depends_on_all_that_it_imports_and_names():
         "vlact/models/nms.py",
         "vlact/params.py",
         "vlact/runtime/jobs.py",
-        "vlact/runtime/warm.py",
+        "vlact/runtime/forkserver.py",
         "vlact/report/site.py",
     }
     assert "tests/reference/ace_naive.py" in library(

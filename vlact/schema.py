@@ -30,7 +30,6 @@ try:
 except ModuleNotFoundError:  # of an extra; the standard library reads the same, slower
     orjson = json
 
-from vlact.runtime.jobs import write_whole
 
 ANNOTATION = ("video", "start_s", "end_s", "label", "split", "group")
 OPTIONAL = ("verb", "object", "caption", "view")
@@ -443,4 +442,12 @@ def disjoint(table: pd.DataFrame, path: str | Path) -> None:
 def write_annotations(path: str | Path, table: pd.DataFrame) -> None:
     """Write an annotation table, all or nothing."""
     given = {"index": False, "lineterminator": "\n", "float_format": "%.6f"}
-    write_whole(Path(path), lambda data, to: data.to_csv(to, **given), table)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # through a temporary name: whoever reads it finds the whole file, or none
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        table.to_csv(temporary, **given)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ def encoders(p: Params, must_exist: bool = False) -> None:
         return
     from vlact.models.dual import DualEncoder
     from vlact.models.frames import FrameEncoder
-    from vlact.papers.actionvlm.localizing import end_to_end_job, localize_job
+    from vlact.papers.actionvlm.localizing import EndToEndJob, LocalizeJob
     from vlact.worlds.stadium import ACTIONS
 
     localizers(p, must_exist=True)
@@ -58,44 +58,22 @@ def encoders(p: Params, must_exist: bool = False) -> None:
         dim = next(iter(found.values())).shape[1]
         for i, s in enumerate(p.seeds):
             out = str(work / f"{stem}-{s}")
-            given = (
-                "ActionFormer",
-                str(path),
-                durations[i],
-                truth,
-                list(ACTIONS),
-                clock,
-                shape | {"feature_dim": dim},
-            )
-            todo.append((*given, recipe_of(p), s, out, f"{out}.pt"))
+            given = str(path), durations[i], truth, list(ACTIONS), clock
+            made = shape | {"feature_dim": dim}
+            kept = {"out": out, "checkpoint": f"{out}.pt"}
+            todo.append(LocalizeJob("ActionFormer", *given, made, recipe_of(p), s, **kept))
             rows.append({"encoder": label, "dim": dim})
     whole, first = [], str(p.data / "pretrained" / f"seed{p.seeds[0]}.safetensors")
     for i, s in enumerate(p.seeds[: p.vlm.ablation_seeds]):
-        out, given = (
-            str(work / f"whole-{s}"),
-            (str(p.data / "stadium"), float(p.stadium.fps), first),
-        )
-        made = shape | {"feature_dim": p.model.dim}
-        whole.append(
-            (
-                *given,
-                durations[i],
-                truth,
-                list(ACTIONS),
-                clock,
-                made,
-                recipe_of(p),
-                s,
-                out,
-                f"{out}.pt",
-            )
-        )
+        out, source = str(work / f"whole-{s}"), (str(p.data / "stadium"), float(p.stadium.fps))
+        given = durations[i], truth, list(ACTIONS), clock, shape | {"feature_dim": p.model.dim}
+        kept = {"out": out, "checkpoint": f"{out}.pt"}
+        whole.append(EndToEndJob(*source, first, *given, recipe_of(p), s, **kept))
         rows.append({"encoder": "TimeSformer on tutorials, end to end", "dim": p.model.dim})
     # what lasts longest first
-    every = [(end_to_end_job, *job) for job in whole] + [(localize_job, *job) for job in todo]
-    jobs.run(jobs.call, every, p.workers, "localizers on other encoders")
+    jobs.run(whole + todo, p.workers, "localizers on other encoders")
     found = [
-        pd.read_parquet(f"{job[-2]}.parquet").assign(**row)
+        pd.read_parquet(f"{job.out}.parquet").assign(**row)
         for job, row in zip(todo + whole, rows, strict=True)
     ]
     pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)

@@ -45,7 +45,7 @@ def own_clips(
     from vlact.datasets import folder as own
     from vlact.models.text import sentence_encoder
     from vlact.models.zoo.ace import LITERAL, SLOW
-    from vlact.papers.ace.trials import Files, Trial, keep_job, plan_texts, tune_job
+    from vlact.papers.ace.trials import Files, Trial, TuneJob, keep_job, plan_texts
 
     pretraining(p, must_exist=True)
     table = own.read(csv)
@@ -96,9 +96,9 @@ def own_clips(
             Trial("own", "ACE slow", "ace", leaf=(True,), wise_ft=(True,), options=SLOW),
         ):
             keep_job(trial, files, task, model, ace, s)
-            out = work / f"{trial.name}-{s}.parquet"
-            todo.append((trial, files, {"own": task}, model, ace, [lr], [epochs], s, str(out)))
-    jobs.run(tune_job, todo, p.workers, "own clips")
-    predictions = pd.concat([pd.read_parquet(job[-1]) for job in todo], ignore_index=True)
+            out = str(work / f"{trial.name}-{s}.parquet")
+            todo.append(TuneJob(trial, files, {"own": task}, model, ace, [lr], [epochs], s, out))
+    jobs.run(todo, p.workers, "own clips")
+    predictions = pd.concat([pd.read_parquet(job.out) for job in todo], ignore_index=True)
     shutil.rmtree(work)
     return task, predictions, found

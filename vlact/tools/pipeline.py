@@ -29,14 +29,14 @@ import yaml
 
 from vlact import ROOT
 from vlact.report.tables import write_text
-from vlact.runtime import leash, warm
+from vlact.runtime import forkserver, leash
 from vlact.runtime.code import file_hash, library
 from vlact.tools import notebooks
 
 GRAPH = "data/dvc.yaml"
 PAPERS = ("ace", "actionvlm", "transfer", "beyond")
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
-DVC = [sys.executable, "-m", "vlact.runtime.warm", "-m", "dvc"]
+DVC = [sys.executable, "-m", "vlact.runtime.forkserver", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
 GIVES_WAY = ["nice", "-n", "5"]  # more would starve it on a busy machine
 # folders that DVC does not empty, see data/dvc.yaml
@@ -373,7 +373,7 @@ def repro(profile: str, force: bool = False) -> int:
         with ExitStack() as held:
             held.enter_context(alone(profile))
             environment = held.enter_context(leash.held(environment))
-            environment = held.enter_context(warm.serving(environment))
+            environment = held.enter_context(forkserver.serving(environment))
             run = Run(profile, force, environment)
             try:
                 failed = run.go()

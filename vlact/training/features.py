@@ -12,7 +12,7 @@ from vlact.models.dual import DualEncoder
 from vlact.models.frames import FrameEncoder
 from vlact.models.poses import OFFSETS, PoseEncoder
 from vlact.runtime import device
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.loop import autocast
 from vlact.video.clips import fit
 
@@ -170,3 +170,6 @@ def gather(files: list[str], out: Path) -> None:
     """Several feature files as one."""
     every = {k: v for f in files for k, v in load_file(f).items()}
     write_whole(out, lambda data, path: save_file(data, path), every)
+
+
+ExtractJob = job_of(extract_job)

@@ -17,6 +17,10 @@ from vlact.runtime.device import autocast  # noqa: F401  (long imported from her
 from vlact.runtime.jobs import Checkpoint, track
 
 CHECKPOINT_EVERY = 100  # steps
+MOST_NORM = 1.0  # of the gradient
+# Augmentation: standard deviations of changes of colours, of contrast, and of brightness (of 255)
+MIXING, CONTRAST, BRIGHTNESS = 0.15, 0.2, 20
+GREY = 128
 
 
 def augment(clips: Tensor, generator: torch.Generator) -> Tensor:
@@ -27,9 +31,9 @@ def augment(clips: Tensor, generator: torch.Generator) -> Tensor:
         x = clip.permute(3, 0, 1, 2).float()
         if torch.rand((), generator=generator) < 0.5:
             x = x.flip(3)
-        mix = torch.eye(3) + 0.15 * torch.randn(3, 3, generator=generator)
-        mix = mix * (1 + 0.2 * torch.randn((), generator=generator))
-        shift = 128 * (1 - mix.sum(1)) + 20 * torch.randn(3, generator=generator)
+        mix = torch.eye(3) + MIXING * torch.randn(3, 3, generator=generator)
+        mix = mix * (1 + CONTRAST * torch.randn((), generator=generator))
+        shift = GREY * (1 - mix.sum(1)) + BRIGHTNESS * torch.randn(3, generator=generator)
         x = (mix @ x.reshape(3, -1)).add_(shift[:, None]).clamp_(0, 255).view(x.shape)
         out[i] = x.permute(1, 2, 3, 0)
     return out
@@ -134,7 +138,7 @@ def fit(
         loss = loss_of(step)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        nn.utils.clip_grad_norm_(parameters, MOST_NORM)
         optimizer.step()
         schedule.step()
         if ema:

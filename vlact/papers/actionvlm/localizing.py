@@ -35,7 +35,7 @@ from vlact.papers.actionvlm.accounting import (
     standard,
 )
 from vlact.runtime.device import beside, put
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.features import frames
 from vlact.training.loop import fit
 
@@ -572,6 +572,7 @@ def end_to_end_job(
     return curve
 
 
-localize_job.tracked = end_to_end_job.tracked = True
+LocalizeJob = job_of(localize_job, tracked=True)
+EndToEndJob = job_of(end_to_end_job, tracked=True)
 
 __getattr__ = names_of(__name__)
