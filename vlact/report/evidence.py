@@ -90,7 +90,10 @@ def _t5() -> tuple[str, str]:
     # one test decides, the other must not
     (space, p), (time, other) = (size_and_transfer(d) for d in (KINETICS, SOMETHING))
     found = HOLDS if p <= LEVEL / 2 and space > 0 and other > LEVEL else OPEN
-    return found, f"ρ of size and HM {space:.2f}, p {p:.3f} (K400); {time:.2f}, p {other:.2f} (SSv2)"
+    return (
+        found,
+        f"ρ of size and HM {space:.2f}, p {p:.3f} (K400); {time:.2f}, p {other:.2f} (SSv2)",
+    )
 
 
 def _t6() -> tuple[str, str]:

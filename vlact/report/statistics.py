@@ -25,13 +25,12 @@ import pandas as pd
 from vlact.runtime.extras import needs
 
 with needs("vlact.report.statistics"):
-    from scipy import optimize, stats
+    from scipy import special, stats
     from statsmodels.stats.multitest import multipletests
 
 LEVEL = 0.05  # share of claims without an effect for which one may be found
 POWER = 0.80  # with which an effect is to be found
 LEAST_UNITS = 5  # independent units below which nothing is decided
-FAR = 100.0  # standard errors; no search goes further
 
 
 class ScoreFault(ValueError):
@@ -85,8 +84,7 @@ class Effect:
 
 def noncentrality(df: float, level: float = LEVEL, power: float = POWER) -> float:
     """Standard errors that a true effect must be from 0 to be found with probability `power`."""
-    bar = stats.t.ppf(1 - level / 2, df)
-    return optimize.brentq(lambda d: stats.nct.sf(bar, df, d) - power, 0, FAR + bar)
+    return float(special.nctdtrinc(df, 1 - power, stats.t.ppf(1 - level / 2, df)))
 
 
 def mean_squares(y: np.ndarray, crossed: int) -> dict[tuple[int, ...], tuple[np.ndarray, int]]:
@@ -167,6 +165,8 @@ def faults(values: pd.Series, random: Sequence[str]) -> list[str]:
         values: One score a row; the index has a named level for each factor.
         random: Its levels that are random factors; the others are nested in them.
     """
+    if values.empty:
+        return ["no rows"]
     found = []
     if lacking := [f for f in random if f not in values.index.names]:
         return [
