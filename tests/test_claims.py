@@ -8,7 +8,8 @@ import pytest
 
 from vlact import ROOT
 from vlact.report import claims, published
-from vlact.report.claims import FAILS, HOLDS, OPEN, Part, Results, verdict
+from vlact.report.claims import FAILS, HOLDS, OPEN, Part, verdict
+from vlact.report.results.actionvlm import VISION, ActionVLM
 
 ROWS = published.read("claims")
 
@@ -59,22 +60,20 @@ def test_a_verdict_follows_from_intervals(intervals, wanted):
     assert verdict([{"low": low, "high": high} for low, high in intervals]) == wanted
 
 
-class Planted(Results):
+class Planted(ActionVLM):
     """Scores of two kinds of models, five seeds, one so many points above the other."""
 
     def __init__(self, gap: float):
         self.gap, self.noise = gap, np.random.default_rng(0)
 
     def map(self, model: str, condition: str = "own") -> pd.Series:
-        return pd.Series(
-            50 + self.gap * (model == claims.VISION) + self.noise.normal(0, 1, 5), range(5)
-        )
+        return pd.Series(50 + self.gap * (model == VISION) + self.noise.normal(0, 1, 5), range(5))
 
 
 @pytest.mark.parametrize(("gap", "wanted"), [(10, HOLDS), (-10, FAILS), (0, OPEN)])
 def test_a_planted_effect_is_found(gap, wanted, monkeypatch):
     (part,) = claims.v4(Planted(gap))  # vision above language alone
-    monkeypatch.setattr(claims, "Results", lambda p: None)
+    monkeypatch.setattr(claims, "by_paper", lambda p, folder: {"V": None})
     monkeypatch.setattr(claims.published, "read", lambda name: ROWS[ROWS["id"] == "V4"])
     monkeypatch.setitem(claims.CLAIMS, "V4", lambda r: iter([part]))
     found = claims.measure(None)
@@ -84,7 +83,7 @@ def test_a_planted_effect_is_found(gap, wanted, monkeypatch):
 
 def test_seeds_that_only_one_side_has_do_not_count_and_one_decides_nothing(monkeypatch):
     both = pd.Series([5.0, 6.0], [0, 1]) - pd.Series([1.0], [0])
-    monkeypatch.setattr(claims, "Results", lambda p: None)
+    monkeypatch.setattr(claims, "by_paper", lambda p, folder: {"V": None})
     monkeypatch.setattr(claims.published, "read", lambda name: ROWS[ROWS["id"] == "V4"])
     for values, n, text in (
         (both, 1, "x: +4.00, 1 seed"),
@@ -98,14 +97,14 @@ def test_seeds_that_only_one_side_has_do_not_count_and_one_decides_nothing(monke
 
 
 def test_hard_and_easy_classes_are_told_by_other_seeds():
-    r = Results.__new__(Results)
+    r = ActionVLM.__new__(ActionVLM)
     names = [f"c{i:02d}" for i in range(20)]
     index = pd.MultiIndex.from_product(
-        [[claims.VISION], ["own"], range(3), names], names=["model", "condition", "seed", "label"]
+        [[VISION], ["own"], range(3), names], names=["model", "condition", "seed", "label"]
     )
     r.__dict__["ap"] = pd.Series(np.tile(np.arange(20.0), 3), index)
     # seed 0 has it the other way round
-    r.__dict__["ap"].loc[(claims.VISION, "own", 0)] = np.arange(20.0)[::-1]
+    r.__dict__["ap"].loc[(VISION, "own", 0)] = np.arange(20.0)[::-1]
     # and is not asked about itself
     assert r.groups(0) == (["c00", "c01"], ["c16", "c17", "c18", "c19"])
     by_label = pd.Series(
