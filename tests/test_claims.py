@@ -73,7 +73,7 @@ class Planted(ActionVLM):
 @pytest.mark.parametrize(("gap", "wanted"), [(10, HOLDS), (-10, FAILS), (0, OPEN)])
 def test_a_planted_effect_is_found(gap, wanted, monkeypatch):
     (part,) = claims.v4(Planted(gap))  # vision above language alone
-    monkeypatch.setattr(claims, "by_paper", lambda p, folder: {"V": None})
+    monkeypatch.setattr(claims, "PAPERS", {"V": lambda p, folder: None})
     monkeypatch.setattr(claims.published, "read", lambda name: ROWS[ROWS["id"] == "V4"])
     monkeypatch.setitem(claims.CLAIMS, "V4", lambda r: iter([part]))
     found = claims.measure(None)
@@ -83,7 +83,7 @@ def test_a_planted_effect_is_found(gap, wanted, monkeypatch):
 
 def test_seeds_that_only_one_side_has_do_not_count_and_one_decides_nothing(monkeypatch):
     both = pd.Series([5.0, 6.0], [0, 1]) - pd.Series([1.0], [0])
-    monkeypatch.setattr(claims, "by_paper", lambda p, folder: {"V": None})
+    monkeypatch.setattr(claims, "PAPERS", {"V": lambda p, folder: None})
     monkeypatch.setattr(claims.published, "read", lambda name: ROWS[ROWS["id"] == "V4"])
     for values, n, text in (
         (both, 1, "x: +4.00, 1 seed"),

@@ -19,12 +19,11 @@ from vlact import ROOT
 from vlact.metrics.classification import paired_interval
 from vlact.params import Params
 from vlact.report import published
-from vlact.report.results import by_paper
-from vlact.report.results.ace import Ace
-from vlact.report.results.actionvlm import FIXED, FULL, VISION
+from vlact.report.results.ace import NAMES, PARTS, Ace
+from vlact.report.results.actionvlm import FIXED, FULL, VISION, ActionVLM
+from vlact.report.results.transfer import Transfer
 
-NAMES = {"ata": "ATA", "ikea": "IKEA", "gtea": "GTEA"}
-PARTS = ("leaf augmentation", "shadow negatives", "L_rand", "L_fixed")
+PAPERS = {"A": Ace, "V": ActionVLM, "T": Transfer}  # from the letter that its claims begin with
 CLOSE = 5.0  # points within which something is competitive, or unchanged
 LOSS = 20.0  # points, "about 20 points or more"
 LEARNT = 50.0  # percent of coarse motions in known contexts from which a drop is read
@@ -432,7 +431,8 @@ def measure(p: Params, folder: Path | None = None) -> pd.DataFrame:
         `id, part, over` (seeds or models), `n, mean, low, high, wins`; low and high are nan where n
         is below 2, mean where it is 0.
     """
-    papers, rows = by_paper(p, folder), []
+    papers = {letter: paper(p, folder) for letter, paper in PAPERS.items()}
+    rows = []
     for name in published.read("claims")["id"]:
         if name in UNTESTABLE:
             continue
