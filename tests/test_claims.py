@@ -11,6 +11,7 @@ import pytest
 from vlact import ROOT
 from vlact.report import claims, evidence, published, verdicts
 from vlact.report.claims import FAILS, HOLDS, LARGER, NO_SIZE, NOT_HERE, OPEN, SMALLER, Part
+from vlact.report.results.actionvlm import VISION, ActionVLM
 
 ROWS = published.read("claims")
 FIXED = published.read("claims_parts")
@@ -237,19 +238,19 @@ def test_a_table_that_says_otherwise_is_heard(monkeypatch):
 
 
 # From scores to parts
-class Planted(claims.Results):
+class Planted(ActionVLM):
     """Scores of two kinds of models, five seeds, one so many points above the other."""
 
     def __init__(self, gap: float):
         self.gap, self.noise = gap, np.random.default_rng(0)
 
     def map(self, model: str, condition: str = "own") -> pd.Series:
-        return seeds(*(50 + self.gap * (model == claims.VISION) + self.noise.normal(0, 1, 5)))
+        return seeds(*(50 + self.gap * (model == VISION) + self.noise.normal(0, 1, 5)))
 
 
 @pytest.mark.parametrize(("gap", "wanted"), [(10, HOLDS), (-10, FAILS), (0, OPEN)])
 def test_a_planted_effect_is_found(gap, wanted, monkeypatch):
-    monkeypatch.setattr(claims, "Results", lambda p: Planted(gap))
+    monkeypatch.setattr(claims, "PAPERS", {"V": lambda p, folder: Planted(gap)})
     monkeypatch.setattr(
         claims, "UNTESTABLE", dict.fromkeys(ROWS["id"].drop(ROWS.index[ROWS["id"] == "V4"]), "")
     )
@@ -282,3 +283,47 @@ def test_each_part_has_the_rival_that_was_fixed():
         for part in test(Asked()):
             assert re.search(re.escape(claims.rival(name, part.part)), part.what)
             assert isinstance(part, Part) and part.values.mean() == pytest.approx(1)
+
+
+def test_hard_and_easy_classes_are_told_by_other_seeds():
+    r = ActionVLM.__new__(ActionVLM)
+    names = [f"c{i:02d}" for i in range(20)]
+    index = pd.MultiIndex.from_product(
+        [[VISION], ["own"], range(3), names], names=["model", "condition", "seed", "label"]
+    )
+    r.__dict__["ap"] = pd.Series(np.tile(np.arange(20.0), 3), index)
+    # seed 0 has it the other way round
+    r.__dict__["ap"].loc[(VISION, "own", 0)] = np.arange(20.0)[::-1]
+    # and is not asked about itself
+    assert r.groups(0) == (["c00", "c01"], ["c16", "c17", "c18", "c19"])
+    by_label = pd.Series(
+        np.arange(20.0), pd.MultiIndex.from_product([[0], names], names=["seed", "label"])
+    )
+    assert r.hard_minus_easy(by_label)[0] == pytest.approx(0.5 - 17.5)
+
+
+# On real video
+def test_claims_on_real_video_are_read_from_what_its_stages_keep(tmp_path):
+    assert claims.measure_real(tmp_path) is None
+    kept = tmp_path / "real_ace" / "scores" / "claims.csv"
+    kept.parent.mkdir(parents=True)
+    table = pd.DataFrame({"id": "A6", "part": "gtea SRT", "what": "over ProcVLR"}, range(20))
+    table = table.assign(seed=np.repeat(range(5), 4), fold=np.tile(range(4), 5), video=np.nan)
+    table["value"] = 5 + np.random.default_rng(0).normal(0, 0.5, 20)
+    table.to_csv(kept, index=False)
+    found = claims.measure_real(tmp_path)
+    assert found[["n", "over"]].iloc[0].tolist() == ["5 × 4", "seeds × folds"]
+    # four folds are too few to speak of others
+    rows = claims.ledger(fake(), found).set_index("id")
+    assert rows.loc["A6", ["real verdict", "real why"]].tolist() == [OPEN, "4 folds"]
+    table.drop(columns="fold").groupby(["id", "part", "what", "seed"], as_index=False)[
+        "value"
+    ].mean().to_csv(kept, index=False)
+    rows = claims.ledger(fake(), claims.measure_real(tmp_path)).set_index("id")
+    assert rows.loc["A6", ["real verdict", "real size"]].tolist() == [HOLDS, LARGER]
+    table.assign(part="nothing").to_csv(kept, index=False)
+    with pytest.raises(ValueError, match="'nothing'"):
+        claims.ledger(fake(), claims.measure_real(tmp_path))
+    table.drop(columns="value").to_csv(kept, index=False)
+    with pytest.raises(ValueError, match=r"real_ace.*no column \['value'\]"):
+        claims.measure_real(tmp_path)

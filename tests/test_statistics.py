@@ -118,6 +118,16 @@ def test_holm_decides_fewer_than_each_part_alone():
     assert signs([weak], [5.0]) == [-1] and signs([], []) == []
 
 
+def test_holm_is_that_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
+    rng = np.random.default_rng(11)
+    for _ in range(4):
+        parts = [Effect(m, 1.0, 9, {"seed": 10}) for m in rng.normal(0, 2.5, 6)]
+        wanted = multipletests([e.p() for e in parts], method="holm")[0]
+        assert [s != 0 for s in signs(parts, [0] * 6)] == wanted.tolist()
+
+
 def test_a_printed_interval_gives_the_effect_back():
     values = scores(np.random.default_rng(5), (6,), (1.0, 1.0), mean=1.0)
     first = effect(values)

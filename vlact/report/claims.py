@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -18,14 +19,15 @@ from vlact import ROOT
 from vlact.params import Params
 from vlact.report import evidence, published, verdicts
 from vlact.report.evidence import FAILS, HOLDS, OPEN
-from vlact.report.results import Results
-from vlact.report.results.actionvlm import FIXED, FULL, VISION
+from vlact.report.results.ace import NAMES, PARTS, Ace
+from vlact.report.results.actionvlm import FIXED, FULL, VISION, ActionVLM
+from vlact.report.results.common import FOLDER
+from vlact.report.results.transfer import Transfer
 from vlact.report.verdicts import LARGER, NO_SIZE, NOT_HERE, SMALLER
 
 __all__ = ["FAILS", "HOLDS", "LARGER", "NOT_HERE", "NO_SIZE", "OPEN", "SMALLER"]
 
-NAMES = {"ata": "ATA", "ikea": "IKEA", "gtea": "GTEA"}
-PARTS = ("leaf augmentation", "shadow negatives", "L_rand", "L_fixed")
+PAPERS = {"A": Ace, "V": ActionVLM, "T": Transfer}  # from the letter that its claims begin with
 SRT = {"accuracy": "srt_acc_mean", "F1": "srt_f1_mean"}
 CLOSE = 5.0  # points within which something is competitive, or unchanged
 LOSS = evidence.LOSS
@@ -73,7 +75,7 @@ def rival(name: str, part: str) -> str:
     return fixed[name, part]
 
 
-def highest(r: Results, name: str, dataset: str) -> Iterator[Part]:
+def highest(r: Ace, name: str, dataset: str) -> Iterator[Part]:
     for part, key in SRT.items():
         other = rival(name, part)
         gain = r.ace(dataset, "ACE", key) - r.ace(dataset, other, key)
@@ -131,7 +133,7 @@ def a7(r):
         yield Part(f"{d} most", f"{NAMES[d]}: that over the same of {other}", leaf - rest)
 
 
-def lost(r: Results, dataset: str, part: str) -> pd.Series:
+def lost(r: Ace, dataset: str, part: str) -> pd.Series:
     """SRT accuracy of ACE minus that without a part of it."""
     return r.ace(dataset) - r.ace(dataset, f"w/o {part}")
 
@@ -328,7 +330,7 @@ def v15(r):
     yield Part("mAP", "mAP on a TimeSformer's features over CLIP's", mine - images)
 
 
-def without(r: Results, part: str) -> pd.Series:
+def without(r: ActionVLM, part: str) -> pd.Series:
     """mAP at full weight of language minus that without a part of the method."""
     return r.map(FIXED) - r.map(f"{FIXED}, w/o {part}")
 
@@ -359,7 +361,7 @@ def v19(r):
 RUNS = ("model", "seed")  # what a sentence about models generalises over
 
 
-def runs(r: Results, task: str, column: str, background: str = "realistic") -> pd.Series:
+def runs(r: Transfer, task: str, column: str, background: str = "realistic") -> pd.Series:
     """A column of the transfer runs by model and seed, both directions averaged."""
     mine = (r.transfer["task"] == task) & (r.transfer["background"] == background)
     return r.transfer[mine].set_index(list(RUNS))[column]
@@ -392,7 +394,7 @@ def t2(r):
         yield Part(column, f"{column} contexts, coarse over fine", coarse - fine, RUNS)
 
 
-def plain(r: Results, task: str) -> pd.Series:
+def plain(r: Transfer, task: str) -> pd.Series:
     """HM on plain minus that on realistic backgrounds, of the models that were asked for both."""
     plain = runs(r, task, "hm", "plain")
     return plain - of_models(runs(r, task, "hm"), plain.index.unique("model"))
@@ -414,7 +416,7 @@ def t7(r):
         yield Part(part, f"HM, disentangled over EZ-CLIP{same}", gain, ("encoder",))
 
 
-def over(r: Results, ours: str, other: str) -> pd.Series:
+def over(r: Transfer, ours: str, other: str) -> pd.Series:
     """HM on coarse motions of one model minus that of another, by seed."""
     hm = runs(r, "coarse", "hm")
     return hm[ours] - hm[other]
@@ -444,19 +446,51 @@ def t12(r):
     yield Part("HM", "HM, plain over realistic", plain(r, "fine"), RUNS)
 
 
-def measure(p: Params) -> pd.DataFrame:
-    """Every part of every claim that can be tested.
+def measure(p: Params, folder: Path | None = None) -> pd.DataFrame:
+    """Every part of every claim that can be tested, from score tables alone.
+
+    Args:
+        p: Parameters of the run.
+        folder: Where its tables and figures are, if not in the workspace.
 
     Returns:
         Rows of `vlact.report.verdicts.row`.
     """
-    r = Results(p)
+    papers = {letter: paper(p, folder) for letter, paper in PAPERS.items()}
     return pd.DataFrame(
         verdicts.row(name, part.part, part.what, part.values, part.random)
         for name in published.read("claims")["id"]
         if name not in UNTESTABLE
-        for part in CLAIMS[name](r)
+        for part in CLAIMS[name](papers[name[0]])
     )
+
+
+def measure_real(folder: Path = ROOT / "figures" / "real") -> pd.DataFrame | None:
+    """Parts of claims that were asked on real video.
+
+    A stage of the profile `real` that tests claims keeps `scores/claims.csv`: one row a unit with
+    `id, part` (of `published/claims_parts.csv`), `what`, `value` (a paired difference that the
+    claim says is above 0) and a column for each random factor, empty where a part has it not.
+
+    Args:
+        folder: Tables and figures of the profile.
+
+    Returns:
+        As `measure`; None where no stage has kept such a table.
+
+    Raises:
+        ValueError: A column is missing; names file and columns.
+    """
+    fixed, rows = ["id", "part", "what", "value"], []
+    for path in sorted(folder.glob(f"*/{FOLDER}/claims.csv")):
+        table = pd.read_csv(path)
+        if lacking := [c for c in fixed if c not in table]:
+            raise ValueError(f"{path}: no column {lacking}; there are {list(table)}")
+        for (name, part, what), mine in table.groupby(fixed[:3], sort=False):
+            factors = [c for c in table if c not in fixed and mine[c].notna().any()]
+            values = mine.set_index(factors)["value"]
+            rows.append(verdicts.row(name, part, what, values, factors))
+    return pd.DataFrame(rows) if rows else None
 
 
 def ledger(parts: pd.DataFrame, real: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -464,7 +498,7 @@ def ledger(parts: pd.DataFrame, real: pd.DataFrame | None = None) -> pd.DataFram
 
     Args:
         parts: From `measure`, on rendered worlds.
-        real: The same of the profile `real`; None until it has run.
+        real: From `measure_real`.
 
     Returns:
         `verdict`, `size` from rendered worlds with the reason (`why`) for there being none and the
@@ -472,7 +506,7 @@ def ledger(parts: pd.DataFrame, real: pd.DataFrame | None = None) -> pd.DataFram
         what the papers' own tables say; `ours`, the parts in words; where it is shown.
     """
     judged, parts = verdicts.judge(parts)
-    real_judged = verdicts.judge(real)[0] if real is not None else pd.DataFrame()
+    real_judged = verdicts.judge(real, whole=False)[0] if real is not None else pd.DataFrame()
     printed = {name: f"{verdict}: {why}" for name, verdict, why in evidence.from_tables()}
     rows = []
     for c in published.read("claims").itertuples():

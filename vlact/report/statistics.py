@@ -26,7 +26,6 @@ from vlact.runtime.extras import needs
 
 with needs("vlact.report.statistics"):
     from scipy import special, stats
-    from statsmodels.stats.multitest import multipletests
 
 LEVEL = 0.05  # share of claims without an effect for which one may be found
 POWER = 0.80  # with which an effect is to be found
@@ -280,14 +279,14 @@ def bootstrap(
 
 def signs(effects: Sequence[Effect], nulls: Sequence[float], level: float = LEVEL) -> list[int]:
     """+1 above its null, −1 below, 0 not decided, of each effect; Holm's correction over all."""
-    if not effects:
-        return []
-    p = [e.p(null) for e, null in zip(effects, nulls, strict=True)]
-    found = multipletests(p, alpha=level, method="holm")[0]
-    return [
-        int(np.sign(e.mean - null)) if yes else 0
-        for e, null, yes in zip(effects, nulls, found, strict=True)
-    ]
+    p = np.array([e.p(null) for e, null in zip(effects, nulls, strict=True)])
+    found = [0] * len(p)
+    # from the surest on, each at the level shared by those that are left, until one fails
+    for left, i in enumerate(np.argsort(p, kind="stable")):
+        if p[i] > level / (len(p) - left):
+            break
+        found[i] = int(np.sign(effects[i].mean - nulls[i]))
+    return found
 
 
 def _rows(index: pd.Index, shown: int = 3) -> str:
