@@ -517,7 +517,7 @@ class ActionVLM(Scores):
         return pd.DataFrame(rows)
 
     def size(self, what: str) -> pd.Series:
-        """`instances` and `videos` of the test "recordings" or "sessions"; 0 where there are none."""
+        """`instances` and `videos` of the test "recordings" or "sessions"; 0 for none."""
         sizes = self.scores("actionvlm", "sizes").set_index("what")
         return sizes.reindex([what]).fillna(0).astype(int).loc[what]
 
