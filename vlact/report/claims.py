@@ -416,29 +416,30 @@ def t7(r):
         yield Part(part, f"HM, disentangled over EZ-CLIP{same}", gain, ("encoder",))
 
 
-def over(r: Transfer, ours: str, other: str) -> pd.Series:
-    """HM on coarse motions of one model minus that of another, by seed."""
-    hm = runs(r, "coarse", "hm")
-    return hm[ours] - hm[other]
+def of_model(values: pd.Series, model: str) -> pd.Series:
+    """The rows of one model by seed; none where it was not run."""
+    return of_models(values, [model]).droplevel("model")
 
 
 @claim
 def t9(r):
     other = rival("T9", "HM")
-    yield Part("HM", f"HM, AIM over {other}", over(r, "AIM", other))
+    hm = runs(r, "coarse", "hm")
+    yield Part("HM", f"HM, AIM over {other}", of_model(hm, "AIM") - of_model(hm, other))
 
 
 @claim
 def t10(r):
     drop = runs(r, "coarse", "d_abs")
     for model in GENERALISERS:
-        yield Part(model, f"{model}: known over unknown contexts", drop[model])
+        yield Part(model, f"{model}: known over unknown contexts", of_model(drop, model))
 
 
 @claim
 def t11(r):
     other = rival("T11", "HM")
-    yield Part("HM", f"HM, X3D over {other}", over(r, "X3D", other))
+    hm = runs(r, "coarse", "hm")
+    yield Part("HM", f"HM, X3D over {other}", of_model(hm, "X3D") - of_model(hm, other))
 
 
 @claim

@@ -29,6 +29,7 @@ with needs("vlact.report.statistics"):
 
 LEVEL = 0.05  # share of claims without an effect for which one may be found
 POWER = 0.80  # with which an effect is to be found
+SAME = 1e-9  # relative difference of numbers that are one but for rounding
 LEAST_UNITS = 5  # independent units below which nothing is decided
 
 
@@ -237,7 +238,7 @@ def effect(values: pd.Series, random: Sequence[str] = ("seed",), name: str = "sc
     units = dict(zip(random, y.shape, strict=True))
     if min(y.shape) < 2:
         raise ScoreFault(f"{name}: an interval asks for two units a factor; got {units}")
-    if np.ptp(y) == 0:
+    if np.ptp(y) <= SAME * max(1.0, np.abs(y).max()):
         raise ScoreFault(
             f"{name}: all {y.size} differences are {y.flat[0]:g}, an interval of no "
             "width; look for runs that share a seed or a file"

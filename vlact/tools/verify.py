@@ -150,7 +150,7 @@ def unfounded(folder: Path, p: Params) -> list[str]:
         return []
     ours = claims.measure(p, folder)
     theirs = pd.read_csv(path, na_values="–", keep_default_na=False)
-    keys, values = ["id", "part"], ["n", "mean", "low", "high"]
+    keys, values = ["id", "part"], ["mean", "low", "high"]
     both = theirs.merge(ours, on=keys, how="outer", suffixes=("", " anew"), indicator="where")
     equal = both["where"] == "both"
     for value in values:
