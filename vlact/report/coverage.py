@@ -12,7 +12,7 @@ with needs("vlact.report.coverage"):
     from scipy import stats
 
 TRUTH = 1.0  # the effect that every study looks for
-RESAMPLED = 1000  # studies for the slow methods
+RESAMPLED = 500  # studies for the slow methods
 DRAWS = 500  # resamples of a study
 
 
