@@ -364,6 +364,26 @@ def test_publishing_copies_a_run_and_says_where_it_was_made(tmp_path, monkeypatc
     assert (to / "trees/a.csv").is_file() and not old.exists() and (to / "index.csv").is_file()
     run = json.loads((to / "run.json").read_text())["stages"]
     assert run["worlds"] == {"commit": "c"} and run["trees"]["machine"]["versions"]["torch"]
+    assert "kept no note" in run["trees"]["note"]
+
+
+def test_run_json_has_machine_and_commit_of_each_stage_when_it_ran(tmp_path, monkeypatch):
+    from vlact.tools import publish
+
+    for module in (publish, docs):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(docs, "docs", lambda: None)
+    for stage, notebook, commit in (("trees", "10_trees", "one"), ("synta", "30_synta", "two")):
+        (folder := tmp_path / "data/study/figures" / stage).mkdir(parents=True)
+        (folder / "map.json").write_text(json.dumps([{"notebook": f"{notebook}.ipynb"}]))
+        monkeypatch.setattr(publish, "commit", lambda commit=commit: commit)
+        publish.note("study", notebook)
+    (tmp_path / "data/study/figures/index.csv").write_text("paper\n")
+    monkeypatch.setattr(publish, "commit", lambda: "that of publishing")
+    assert publish.publish("study") == 0
+    run = json.loads((tmp_path / "figures/study/run.json").read_text())["stages"]
+    assert {k: v["commit"] for k, v in run.items()} == {"trees": "one", "synta": "two"}
+    assert all(v["machine"]["cpu"] and "note" not in v for v in run.values())
 
 
 def test_notebooks_say_what_they_cost():

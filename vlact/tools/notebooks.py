@@ -41,6 +41,8 @@ def run(name: str, profile: str) -> int:
     """
     import papermill
 
+    from vlact.tools import publish
+
     out = ROOT / "data" / "executed" / f"{profile}-{name}.ipynb"
     out.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -59,6 +61,7 @@ def run(name: str, profile: str) -> int:
         print(f"{error.ename}: {error.evalue}", file=sys.stderr)
         print(f"cell {error.exec_count} of notebooks/{name}.ipynb; all of it in {out}")
         return 1
+    publish.note(profile, name)
     return 0
 
 

@@ -9,6 +9,8 @@ videos are other bytes and training drifts apart, so there
   numbers, at `LEVEL`; fewer than `FEWEST_SEEDS` seeds make no such test,
 - no decided verdict of the ledger is reversed.
 
+Everywhere the published ledger is made anew from the published score tables, and has to be equal.
+
     python -m vlact.tools.verify PROFILE [--write]
 
 Exit code 0: as published, 1: not, 2: nothing to compare with.
@@ -24,7 +26,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact import ROOT
+from vlact import ROOT, params
+from vlact.params import Params
+from vlact.report import claims
+from vlact.report.results.common import FOLDER as SCORES
 from vlact.report.tables import write_text
 from vlact.tools import publish
 
@@ -32,6 +37,7 @@ UNTRAINED = ("worlds", "trees", "synta", "plans")  # stages
 LEVEL = 0.05  # of all tests together
 FEWEST_SEEDS = 5
 CLOSE = 1e-6
+HALF_A_DIGIT = 0.0051  # of the ledger's parts, which are printed with two
 DECIDED = ("holds", "does not hold")
 CELL = r"^\s*([+-]?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?\s*$"
 COLUMNS = ["file", "row", "column", "value", "sd"]
@@ -129,6 +135,30 @@ def reversed_verdicts(ours: Path, theirs: Path) -> list[str]:
     return [x for x in both if here[x] != there[x]]
 
 
+def unfounded(folder: Path, p: Params) -> list[str]:
+    """Parts of a published ledger that the score tables beside it do not give.
+
+    Args:
+        folder: Of published tables and figures.
+        p: Parameters of the run.
+
+    Returns:
+        Claim and part; none where no scores are kept.
+    """
+    path = folder / "claims" / "claims_parts.csv"
+    if not (path.is_file() and any(folder.glob(f"*/{SCORES}/*.parquet"))):
+        return []
+    ours = claims.measure(p, folder)
+    theirs = pd.read_csv(path, na_values="–", keep_default_na=False)
+    keys, values = ["id", "part"], ["mean", "low", "high"]
+    both = theirs.merge(ours, on=keys, how="outer", suffixes=("", " anew"), indicator="where")
+    equal = both["where"] == "both"
+    for value in values:
+        here, there = both[value].astype(float), both[f"{value} anew"].astype(float)
+        equal &= np.isclose(here, there, atol=HALF_A_DIGIT, rtol=0, equal_nan=True)
+    return [f"{x.id}, {x.part}" for x in both[~equal].itertuples()]
+
+
 def verify(profile: str) -> int:
     """Print what was compared and how; see the module for the exit code."""
     from vlact.tools.pipeline import profiles
@@ -161,7 +191,9 @@ def verify(profile: str) -> int:
         folder / "claims" / "claims.csv", ROOT / "figures" / profile / "claims" / "claims.csv"
     )
     print(f"decided verdicts that are reversed: {', '.join(turned) or 'none'}")
-    return int(len(wrong) > 0 or bool(turned))
+    astray = unfounded(ROOT / "figures" / profile, params.load(profile))
+    print(f"parts of the ledger that its score tables do not give: {'; '.join(astray) or 'none'}")
+    return int(len(wrong) > 0 or bool(turned) or bool(astray))
 
 
 def write(profile: str) -> int:
