@@ -26,7 +26,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from vlact import ROOT, video
 from vlact._renamed import names_of
-from vlact.models import files
+from vlact.models import by_name, files
 from vlact.models.clip_text import openai_text
 from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
@@ -481,6 +481,30 @@ class VisionLanguageLocalizer(ActionLocalizer):
     """
 
     read = experiments.VisionLanguageLocalizer.load
+
+
+def load(name: str):
+    """Any model by its name, in one line.
+
+        model = load("open_clip:ViT-B-16/openai")
+        features = model.encode(clips)  # uint8 (B, T, H, W, 3) to (B, D)
+
+    Args:
+        name: "open_clip:ARCHITECTURE/PRETRAINED" or "transformers:FOLDER-OR-ID", see
+            `vlact.models.by_name`; or a folder or hub id of what `save_pretrained` of this module
+            wrote, whose kind is read from it.
+
+    Raises:
+        ValueError, FileNotFoundError: No such model; says what is known.
+    """
+    if name.startswith(("open_clip:", "transformers:")):
+        return by_name.load(name)
+    path = _file(name, CONFIG)
+    said = _json(path).get("kind")
+    kind = next((new for new, old in KINDS.items() if said in (new, old)), None)
+    if kind is None:
+        raise ValueError(f"{path}: expected one of {sorted(KINDS)}; got {said!r:.80}")
+    return globals()[kind].from_pretrained(name)
 
 
 __getattr__ = names_of(__name__)

@@ -21,7 +21,14 @@ import pandas as pd
 
 from vlact import __version__, video
 from vlact.metrics import detad
-from vlact.metrics.localization import PROTOCOLS, agree, assignments, evaluate, summary
+from vlact.metrics.localization import (
+    MOST_LEFT_OUT,
+    PROTOCOLS,
+    agree,
+    assignments,
+    evaluate,
+    summary,
+)
 from vlact.runtime.extras import needs
 from vlact.runtime.jobs import track, write_whole
 
@@ -65,6 +72,7 @@ class Findings:
             `start_s, end_s, label, score, kind`.
         durations: Seconds, by video.
         notes: What a reader must know of how this was made.
+        left_out: The account of `evaluate`, see `vlact.metrics.localization.left_out`.
     """
 
     title: str
@@ -72,6 +80,7 @@ class Findings:
     lanes: dict[str, dict[str, pd.DataFrame]]
     durations: dict[str, float]
     notes: list[str] = field(default_factory=list)
+    left_out: list[dict] = field(default_factory=list)
 
 
 # Numbers
@@ -83,13 +92,14 @@ def score(
     durations: dict[str, float],
     ambiguous: pd.DataFrame | None = None,
     invalid: str = "error",
+    strict: float = MOST_LEFT_OUT,
     resamples: int = 200,
     title: str = "Localization",
 ) -> Findings:
     """Both protocols with intervals over videos, confusion, kinds of error, every video.
 
     Args:
-        truth, found, tious, ambiguous, invalid: See `vlact.metrics.localization.evaluate`.
+        truth, found, tious, ambiguous, invalid, strict: See `vlact.metrics.localization.evaluate`.
         durations: Seconds of every video.
         resamples: Of the videos, with replacement, for the intervals; 0 for none.
         title: Of the page.
@@ -100,6 +110,7 @@ def score(
     rows, classes, notes = [], [], []
     for protocol in PROTOCOLS:
         options = {"tious": tious, "protocol": protocol, "ties": TIES[protocol], "invalid": invalid}
+        options["strict"] = strict
         if protocol == "thumos14":
             options["ambiguous"] = ambiguous
         table = evaluate(truth, found, **options)
@@ -108,7 +119,7 @@ def score(
         for metric, value in summary(table).items():
             low, high = spread.get(metric, (np.nan, np.nan))
             rows.append((protocol, metric, value, low, high))
-        counted = table.attrs["report"]
+        counted, left_out = table.attrs["report"], table.attrs["left_out"]
     if said := ", ".join(f"{n} {what}" for what, n in counted.items() if n):
         notes.append(f"Counted on the way: {said}.")
     truth = truth.reset_index(drop=True)
@@ -139,7 +150,7 @@ def score(
         f"Intervals: {LEVEL:.0%} over {resamples} draws of the videos. Errors, confusion and "
         f"timelines: tIoU {AT}, of each class as many of its best detections as it has instances."
     )
-    return Findings(title, tables, lanes, durations, notes)
+    return Findings(title, tables, lanes, durations, notes, left_out)
 
 
 def _spread(truth, found, resamples: int, options: dict) -> dict[str, tuple[float, float]]:
