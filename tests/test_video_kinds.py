@@ -1,7 +1,7 @@
 """Every kind of film that people have: the frames that a player shows, at a player's times.
 
 Frames carry their numbers (tests/films.py), so a wrong one is seen. Damaged, hostile and foreign
-files are refused by name. Random films: 100 in an ordinary run, VLACT_FUZZ=1000 for more.
+files are refused by name. Random films: 100 in an ordinary run, more with `make fuzz`.
 """
 
 import os
@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from films import draw, film, number, remux
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vlact import video
@@ -674,14 +674,6 @@ def test_clips_of_many_processes_are_those_of_one(tmp_path):
 
 
 # Random films
-FUZZ = settings(
-    max_examples=int(os.environ.get("VLACT_FUZZ", "100")),
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-
-
 @st.composite
 def films(draw_):
     """A random film: kind, frames, rate, key frames, B-frames, stamps, sound, cut."""
@@ -708,7 +700,7 @@ def films(draw_):
     return kind, count, given_, cut
 
 
-@FUZZ
+@pytest.mark.fuzz
 @given(films(), st.randoms(use_true_random=False))
 def test_random_films_give_the_right_frames(tmp_path_factory, made, random):
     kind, count, given_, cut = made
@@ -747,7 +739,7 @@ SHARE = st.floats(
 )  # of a file or of a film: their sizes differ from run to run
 
 
-@FUZZ
+@pytest.mark.fuzz
 @given(
     kind=st.sampled_from(DAMAGED),
     noise=st.lists(st.tuples(SHARE, st.integers(0, 255)), max_size=40),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std where nothing is said
 MOST_SIDE, MOST_FRAMES = 2048, 1024  # of clips that a model may ask for
+VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")
 
 
@@ -250,10 +251,11 @@ def _transformers(spec: str, name: str) -> Transformer:
     mean, std = _normalisation(name, local)
     tokenize = None
     if hasattr(model, "get_text_features"):
-        try:
+        # without its files the library makes up one of no words
+        if local.is_dir() and not any((local / f).is_file() for f in VOCABULARIES):
+            warnings.warn(f"{spec}: no tokenizer, so no texts", stacklevel=3)
+        else:
             tokenize = transformers.AutoTokenizer.from_pretrained(name, **safe)
-        except (OSError, ValueError) as error:
-            warnings.warn(f"{spec}: no tokenizer, so no texts: {error}", stacklevel=3)
     return Transformer(spec, model, frames, size, mean, std, tokenize)
 
 
