@@ -157,6 +157,16 @@ def test_the_exact_time_of_a_frame_gives_that_frame(tmp_path, rate, ending):
     assert info.times == pytest.approx(k / float(rate), abs=1e-6)
 
 
+def test_a_frame_lasts_as_long_as_its_neighbours_also_where_a_clock_could_count_faster(tmp_path):
+    path = film(tmp_path / "slow.mkv", 12, rate=1)
+    assert video.probe(path).duration_s == pytest.approx(12)
+
+
+def test_few_frames_of_a_coarse_clock_are_on_a_rate_of_films(tmp_path):
+    path = film(tmp_path / "few.wmv", 3, NTSC, codec="wmv2", form="asf", b=0, gop=1)
+    assert video.probe(path).times == pytest.approx(np.arange(3) / float(NTSC), abs=5e-4)
+
+
 def test_a_gap_in_a_millisecond_clock_keeps_the_rate_exact(tmp_path):
     stamps = [0, 1, 2, 9, 10, 40, 41]
     info = video.probe(film(tmp_path / "a.mkv", rate=FILM, stamps=stamps))

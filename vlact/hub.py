@@ -39,6 +39,7 @@ from vlact.papers.actionvlm import experiments
 from vlact.papers.actionvlm.localizing import Localizer
 from vlact.runtime.device import autocast
 from vlact.runtime.jobs import write_whole
+from vlact.schema import json_object
 from vlact.training.features import extract
 from vlact.video.clips import fit
 
@@ -98,13 +99,7 @@ def _file(model_id: str, name: str, **given) -> Path:
 
 def _json(path: Path) -> dict:
     """A dict out of a file, or a ValueError that names it."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected JSON; {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a dict; got {found!r:.80}")
-    return found
+    return json_object(path)
 
 
 def _text_file(text: str) -> str:

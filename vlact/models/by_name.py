@@ -96,15 +96,15 @@ class OpenClip(Published):
             ValueError: One that is longer than the text tower reads, which the library would cut.
         """
         tokens = self.tokenize(texts)
-        # the library cuts a long text and puts the end mark last; a short one ends before
-        full = (tokens[:, -1] != tokens.new_zeros(())).nonzero()[:, 0].tolist()
-        for i in full:
-            longer = self.tokenize([texts[i]], context_length=2 * tokens.shape[1])[0]
-            if (longer[tokens.shape[1] :] != 0).any():
-                raise ValueError(
-                    f"{self.name}: {texts[i]!r:.80} is longer than the {tokens.shape[1]} tokens "
-                    "that its text tower reads; shorten it"
-                )
+        length = tokens.shape[1]
+        # the library cuts silently; with twice the room a long text is seen to go on
+        roomy = self.tokenize([*texts, "a"], context_length=2 * length)[:, length:]
+        long = (roomy[:-1] != roomy[-1]).any(1)
+        if long.any():
+            raise ValueError(
+                f"{self.name}: {texts[int(long.nonzero()[0, 0])]!r:.80} is longer than the "
+                f"{length} tokens that its text tower reads; shorten it"
+            )
         return self.model.encode_text(tokens.to(self.mean.device)).float().cpu().numpy()
 
 

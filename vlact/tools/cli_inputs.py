@@ -13,7 +13,6 @@ the same encoder again. Code is run only where the user names its file, never be
 """
 
 import importlib.util
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,7 +254,7 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
             raise ValueError(f"{path}: missing columns {missing}; expected {list(wanted)}")
     elif path.suffix == ".csv":
         what = f"a csv with columns {','.join(wanted)}"
-        table = schema.csv(path, wanted, what)
+        table = schema.csv(path, wanted, what, empty=True)
         table = scores(schema.sound(table, path), path, 2).reset_index(drop=True)
     else:
         rows = [line.split() for line in schema.text(path).splitlines()]
@@ -270,6 +269,8 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
     if classes:
         names = {str(n): name for n, name in thumos14.class_list(classes).items()}
         table["label"] = table["label"].astype(str).map(lambda x: names.get(x, x))
+    if table.empty:  # nothing found; columns without rows have no kind by themselves
+        table = table.astype(dict.fromkeys(("start_s", "end_s", "score"), float))
     return table
 
 
@@ -364,8 +365,8 @@ def read_options(text: str) -> dict:
         ValueError: Something else.
     """
     try:
-        found = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+        found = schema.json_text(text or "{}")
+    except ValueError as error:
         raise ValueError(f"--options {text!r}: expected a JSON object; {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"--options {text!r}: expected a JSON object")

@@ -332,7 +332,7 @@ def _on_grid(times: np.ndarray, tick: float, stream) -> tuple[np.ndarray, float 
     A clock is put right only if every frame lies within a tick of a multiple of the rate's step.
 
     Returns:
-        The times, and the step in seconds where there is such a rate.
+        The times, and the usual step in seconds where there is such a rate.
     """
     if tick < COARSE_S or len(times) < 2:
         return times, None
@@ -346,7 +346,7 @@ def _on_grid(times: np.ndarray, tick: float, stream) -> tuple[np.ndarray, float 
         exact = times[0] + steps / rate
         off = np.abs(exact - times).max()
         if off <= tick and off < least and (np.diff(steps) > 0).all():
-            found, least = (exact, 1 / rate), off
+            found, least = (exact, float(np.median(np.diff(steps))) / rate), off
         if least <= ROUNDED * tick:  # no other rate is needed: the clock only rounded
             break
     return found
