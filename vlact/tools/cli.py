@@ -37,6 +37,7 @@ app = typer.Typer(
 NEEDS: dict[str, tuple[str, ...]] = {}  # by command, modules that it imports beyond the core
 RECOGNIZERS = ("ActionRecognizer", "MotionRecognizer")
 LOCALIZERS = ("ActionLocalizer", "VisionLanguageLocalizer")
+PRINTED = 20  # rows of a long table
 LATE_S = 0.5  # that an annotation may end after its video
 
 Subset = Annotated[str, typer.Option(help="Part of the truth; 'all' or, by itself, the test part.")]
@@ -307,8 +308,10 @@ def train_localizer(
     profile: Annotated[
         str, typer.Option(help="Of params.yaml: shape and numbers of training.")
     ] = "study",
-    epochs: Annotated[int, typer.Option(help="Instead of the profile's.")] = 0,
-    window: Annotated[int, typer.Option(help="Features a window, instead of the profile's.")] = 0,
+    epochs: Annotated[int, typer.Option(min=0, help="Instead of the profile's.")] = 0,
+    window: Annotated[
+        int, typer.Option(min=0, help="Features a window, instead of the profile's.")
+    ] = 0,
     seed: int = 0,
     tious: Tious = "thumos14",
     videos: OwnVideos = None,
@@ -406,7 +409,10 @@ def localize(
     made = own.detected(best.assign(video=video.name), {video.name: info.duration_s}, video.name)
     own.write(made, run.out, {video.name: video})
     shown = best[["start_s", "end_s", "label", "score"]]
-    text = shown.round(2).to_string(index=False) if len(shown) else "nothing found"
+    surest = shown.nlargest(PRINTED, "score").sort_index().round(2)
+    text = surest.to_string(index=False) if len(shown) else "nothing found"
+    if len(shown) > PRINTED:
+        text += f"\n{len(shown) - PRINTED} less sure ones stand in segments.json"
     run.end({"segments": shown.to_dict("records")}, text, f"open {run.out / 'report.html'}")
 
 
@@ -577,6 +583,8 @@ def main(arguments: list[str] | None = None) -> None:
             name = next((a for a in arguments if a in NEEDS), "this")
             absent = absent_of(name) or [error.name.split(".")[0]]
             line, code = lacking(f"vlact {name}", *absent), 2
+        elif isinstance(error, ModuleNotFoundError):
+            line, code = f"{error}: install it, or vlact again with what it depends on", 2
         elif isinstance(error, OSError) and error.strerror and error.filename:
             line, code = f"{error.filename}: {error.strerror}", 2
         elif isinstance(error, ValueError | OSError):

@@ -17,9 +17,12 @@ def overview(profile: str, chosen: Params, absent: dict[str, list[str]]) -> dict
         profile, chosen: The profile.
         absent: Missing modules, by command.
     """
-    import torch
+    engine = "no torch"
+    if importlib.util.find_spec("torch"):
+        import torch
 
-    place = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        place = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        engine = f"torch {torch.__version__}, {place}"
     where = f"checkout {ROOT}" if CHECKOUT else "no checkout (installed from a wheel)"
     python = sys.version.split()[0]
     ready, missing = [], {}
@@ -30,7 +33,7 @@ def overview(profile: str, chosen: Params, absent: dict[str, list[str]]) -> dict
             missing[name] = "a checkout of the repository"
         else:
             ready.append(name)
-    here = f"vlact {__version__}, Python {python}, torch {torch.__version__}, {place}, {where}"
+    here = f"vlact {__version__}, Python {python}, {engine}, {where}"
     there = _data_of(chosen) if importlib.util.find_spec("huggingface_hub") else {}
     return {"here": here, "runs": ready, "lacking": missing, profile: there}
 

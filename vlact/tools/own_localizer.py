@@ -140,6 +140,11 @@ def train(todo: Plan, changed: dict, seed: int, out: Path, account: Account) -> 
     recipe = asdict(tal) | {"nms": {"sigma": tal.nms_sigma, "max_seg_num": tal.max_seg_num}}
     recipe |= changed
     config = {k: recipe[k] for k in SHAPE}
+    if recipe["window"] < 1 or recipe["window"] % (step := 2 ** (recipe["levels"] - 1)):
+        near = max(step, round(recipe["window"] / step) * step)
+        raise ValueError(
+            f"--window {recipe['window']}: expected a multiple of {step} features, such as {near}"
+        )
     config |= {"feature_dim": next(iter(found.values())).shape[1], "classes": len(todo.classes)}
     _count(todo, found, lasts, listed["train"], recipe["window"], config, account)
     work = out / "work"
