@@ -410,8 +410,8 @@ def read_annotations(path: str | Path, outside: bool = False) -> pd.DataFrame:
 
     Raises:
         ValueError: Unknown or missing columns, no rows, times that are no numbers or not in order,
-            a label in two spellings, a video that leads out of its folder; the message names the
-            file and the line (the header is line 1).
+            a label in two spellings, a video that leads out of its folder, seconds of a video that
+            are in two splits; the message names the file and the line (the header is line 1).
     """
     path = Path(path)
     if not path.is_file():
@@ -420,7 +420,9 @@ def read_annotations(path: str | Path, outside: bool = False) -> pd.DataFrame:
     table = csv(path, ANNOTATION, f"a csv with {names}")
     if unknown := [c for c in table if c not in (*ANNOTATION, *OPTIONAL)]:
         raise ValueError(f"{path}, line 1: unknown columns {unknown}; expected a csv with {names}")
-    return spans(table, path, outside)
+    table = spans(table, path, outside)
+    disjoint(table, path)
+    return table
 
 
 def spans(table: pd.DataFrame, path: str | Path, outside: bool = False) -> pd.DataFrame:

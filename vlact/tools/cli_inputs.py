@@ -204,6 +204,8 @@ def _csv_truth(path: Path, task: str, classes: Path | None, spellings: bool):
     if spellings:  # all of one label look alike while the rest is looked at
         table = table.assign(label=labels.map(schema.label_key))
     table = schema.sound(table, path).assign(label=labels)
+    if "split" in table and not spellings:
+        schema.disjoint(table, path)
     return "csv", table.reset_index(drop=True), None
 
 
