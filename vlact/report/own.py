@@ -64,6 +64,7 @@ section{margin:1.5rem 0} .small{font-size:13px;opacity:.8} h2{margin:2rem 0 .3re
 nav a{margin-right:1em}
 """
 SAYS = {  # what a table is, under its heading; those without are not on the page
+    "results": "Accuracy in percent, mean over seeds; SRT: every novel class by each synonym.",
     "scores": "Mean average precision at each tIoU, in percent; in brackets the interval.",
     "videos": "Worst first. Found, missed and wrong at tIoU {at}; F1 of both.",
     "worst": "The surest wrong detections, then the longest instances that were missed.",
@@ -75,7 +76,8 @@ SAYS = {  # what a table is, under its heading; those without are not on the pag
     "of instances by their size; the ends of each bucket stand beside it.",
     "account": "What came in, what was used, and what was left out and why.",
 }
-ORDER = ("scores", "videos", "timelines", *list(SAYS)[2:])  # of the page
+FIRST = ("results", "scores", "videos", "timelines")  # of the page
+ORDER = (*FIRST, *(name for name in SAYS if name not in FIRST))
 LANES = {"truth": ("found", "missed"), "detections": (*detad.KINDS, "detection")}
 
 
@@ -112,6 +114,7 @@ def score(
     invalid: str = "error",
     strict: float = MOST_LEFT_OUT,
     resamples: int = 200,
+    buckets: dict | None = None,
     title: str = "Localization",
 ) -> Findings:
     """Both protocols with intervals over videos, confusion, kinds of error, every video.
@@ -120,6 +123,7 @@ def score(
         truth, found, tious, ambiguous, invalid, strict: See `vlact.metrics.localization.evaluate`.
         durations: Seconds of every video.
         resamples: Of the videos, with replacement, for the intervals; 0 for none.
+        buckets: See `vlact.metrics.detad.sensitivity`; fifths of the truth if not given.
         title: Of the page.
 
     Raises:
@@ -153,7 +157,7 @@ def score(
         "errors": detad.false_positives(kinds).reset_index(),
         "costs": detad.impact(truth, kinds, tious).rename_axis("kind").reset_index(),
         "confusion": _confusion(instances, best),
-        "sensitivity": detad.sensitivity(described, valid, detad.quintiles(described)),
+        "sensitivity": detad.sensitivity(described, valid, buckets or detad.quintiles(described)),
         "classes": pd.concat(classes, ignore_index=True),
         "instances": instances,
         "detections": kinds,
@@ -464,7 +468,8 @@ def page(found: Findings, out: Path, videos: dict[str, Path]) -> str:
     body = {"timelines": f'<p class="key">{key}</p>{cut * (len(found.lanes) > SHOWN)}'}
     body["timelines"] += "".join(parts)
     for name in [n for n in SAYS if n in found.tables]:
-        said = escape(SAYS[name].format(at=AT)) if "scores" in found.tables else ""
+        told = name == "results" or "scores" in found.tables  # without truth little is to be said
+        said = escape(SAYS[name].format(at=AT)) if told else ""
         table = _table(_shown(name, found.tables[name]), shaded=name == "confusion")
         body[name] = f"<p class=small>{said}</p>{table}"
     order = [n for n in ORDER if n in body]
