@@ -159,6 +159,27 @@ def test_transfer_accounts_for_clips(vlact, tmp_path):  # noqa: F811
     assert settled(tmp_path / "o")["clips", "used", ""] == 3
 
 
+# Trained weights
+def test_the_zoo_says_what_each_file_is(tmp_path):
+    import hashlib
+    from types import SimpleNamespace
+
+    from vlact.models.dual import DualConfig, DualEncoder
+    from vlact.tools import zoo
+
+    run = SimpleNamespace(data=tmp_path, profile="mini", metrics=lambda s: tmp_path / f"{s}.json")
+    with pytest.raises(SystemExit, match="no trained weights"):
+        zoo.table(run)
+    (tmp_path / "pretrained").mkdir()
+    path = tmp_path / "pretrained" / "seed0.safetensors"
+    DualEncoder(DualConfig(32, 16, 4, 32, 1, 2, 16, 384, "mean")).save(path)
+    (tmp_path / "pretrain.json").write_text('{"top-1": 0.5, "note": "x"}')
+    (row,) = zoo.table(run).to_dict("records")
+    assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (row["file"], row["numbers"]) == ("pretrained/seed0.safetensors", "top-1 0.5")
+    assert row["command"] == "python -m vlact.stages pretrain mini" and '"dim": 32' in row["config"]
+
+
 # SRT v1
 @pytest.mark.parametrize("dataset", srt.SHA256)
 def test_srt_v1_is_what_the_paper_s_tables_ask(dataset):

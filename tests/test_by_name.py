@@ -79,6 +79,21 @@ def test_a_video_encoder_without_a_head_gives_the_mean_of_its_tokens(clips, tmp_
         ours.classify(clips)
 
 
+def test_videomae_of_its_authors_gives_what_its_head_sees(tmp_path):
+    from test_checkpoints import published_videomae
+
+    state = published_videomae(dim=64, depth=1)
+    state["patch_embed.proj.weight"] = 0.02 * torch.randn(64, 3, 2, 16, 16)
+    torch.save({"module": state}, tmp_path / "v.pth")
+    ours = hub.load(f"videomae:{tmp_path / 'v.pth'}")
+    clip = np.random.default_rng(0).integers(0, 256, (1, 16, 224, 224, 3), dtype=np.uint8)
+    assert ours.describe() == {"num_frames": 16, "image_size": 224}
+    head = torch.tensor(ours.encode(clip)) @ state["head.weight"].T + state["head.bias"]
+    assert np.allclose(ours.classify(clip), head, atol=1e-5)
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: expected a checkpoint"):
+        hub.load("videomae:none.pth")
+
+
 def test_x_clip_sees_a_video_as_its_library_does(clips, tmp_path):
     eye = SHAPE | {"patch_size": 16, "mit_hidden_size": 32, "mit_num_hidden_layers": 1,
                    "mit_num_attention_heads": 2, "mit_intermediate_size": 64}  # fmt: skip

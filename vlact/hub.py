@@ -485,14 +485,14 @@ def load(name: str):
         features = model.encode(clips)  # uint8 (B, T, H, W, 3) to (B, D)
 
     Args:
-        name: "open_clip:ARCHITECTURE/PRETRAINED" or "transformers:FOLDER-OR-ID", see
-            `vlact.models.by_name`; or a folder or hub id of what `save_pretrained` of this module
-            wrote, whose kind is read from it.
+        name: "open_clip:ARCHITECTURE/PRETRAINED", "transformers:FOLDER-OR-ID" or
+            "videomae:FILE", see `vlact.models.by_name`; or a folder or hub id of what
+            `save_pretrained` of this module wrote, whose kind is read from it.
 
     Raises:
         ValueError, FileNotFoundError: No such model; says what is known.
     """
-    if name.startswith(("open_clip:", "transformers:")):
+    if name.startswith(by_name.LIBRARIES):
         return by_name.load(name)
     path = _file(name, CONFIG)
     said = _json(path).get("kind")

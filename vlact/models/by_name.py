@@ -2,6 +2,7 @@
 
     open_clip:ARCHITECTURE/PRETRAINED   any of open_clip, with a tag or a local file of weights
     open_clip:local-dir:FOLDER          one in open_clip's own layout (hf-hub:ID from the hub)
+    videomae:FILE                       VideoMAE or VideoMAEv2 as its authors publish it
     transformers:FOLDER-OR-ID           a video classifier, VideoMAE, X-CLIP, from safetensors
 
 What comes back takes clips as every encoder here does, uint8 (B, T, H, W, 3), and has two methods:
@@ -172,6 +173,9 @@ class Transformer(Published):
         return found.float().cpu().numpy()
 
 
+LIBRARIES = ("open_clip:", "transformers:", "videomae:")
+
+
 def load(spec: str) -> Published:
     """A model by its name, see the module.
 
@@ -180,12 +184,24 @@ def load(spec: str) -> Published:
         FileNotFoundError: A folder that is not there.
     """
     library, _, rest = spec.partition(":")
-    known = {"open_clip": _open_clip, "transformers": _transformers}
+    known = {"open_clip": _open_clip, "transformers": _transformers, "videomae": _videomae}
     if library not in known or not rest:
         raise ValueError(
-            f"{spec!r}: expected open_clip:ARCHITECTURE/PRETRAINED or transformers:FOLDER-OR-ID"
+            f"{spec!r}: expected open_clip:ARCHITECTURE/PRETRAINED, transformers:FOLDER-OR-ID or "
+            "videomae:FILE"
         )
     return known[library](spec, rest)
+
+
+def _videomae(spec: str, path: str) -> Transformer:
+    """Of sixteen frames of 224 pixels, as its authors use it."""
+    from vlact.models.checkpoints import videomae
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a checkpoint of VideoMAE; there is no such file")
+    model = videomae(path)
+    size, frames = model.config.image_size, model.config.num_frames
+    return Transformer(spec, model, frames, size, *IMAGENET, None)
 
 
 def _open_clip(spec: str, rest: str) -> OpenClip:

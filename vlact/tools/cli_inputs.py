@@ -31,6 +31,7 @@ TIOUS = {
     "activitynet": tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist()),
     "epic": (0.1, 0.2, 0.3, 0.4, 0.5),
 }
+LIBRARIES = ("open_clip:", "transformers:", "videomae:")  # of `vlact.models.by_name`
 TRANSFER = ("label", "predicted", "set", "trained_on")
 TRAIN, TEST = ("train", "training", "val"), ("test", "testing", "validation")
 
@@ -288,7 +289,7 @@ def read_encoder(spec: str, options: dict | None = None):
         FileNotFoundError, ValueError: None of them, or what it says is not there.
     """
     note = {"encoder": spec, "options": options or {}}
-    if spec.startswith(("open_clip:", "transformers:")):
+    if spec.startswith(LIBRARIES):
         from vlact.models import by_name
 
         model = by_name.load(spec)
