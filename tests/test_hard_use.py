@@ -31,7 +31,6 @@ from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.training.loop import fit
 
-FILES = 150  # malformed files a reader
 PHASES = (Phase.explicit, Phase.generate)
 CLASSES = {7: "BaseballPitch", 9: "BasketballDunk"}
 NOTES = {
@@ -217,6 +216,7 @@ def test_a_good_file_is_read(name, tmp_path):
     assert sound(read(path))
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_broken_file_is_refused_in_words_or_read_soundly(name, tmp_path_factory):
     text, suffix, read = SOURCES[name]
@@ -224,10 +224,7 @@ def test_a_broken_file_is_refused_in_words_or_read_soundly(name, tmp_path_factor
     (place / "videos.csv").write_text("video,subset\nv_a,training\n", encoding="utf-8")
     path = place / f"file{suffix}"
 
-    @settings(
-        max_examples=FILES,
-        phases=PHASES,
-    )
+    @settings(phases=PHASES)
     @given(st.lists(change, min_size=1, max_size=3))
     def every(changes):
         path.write_bytes(broken(text, changes))
@@ -256,7 +253,7 @@ def table(rows, scores=None) -> pd.DataFrame:
     return out if scores is None else out.assign(score=scores)
 
 
-@settings(max_examples=120)
+@pytest.mark.fuzz
 @given(
     st.lists(segment, min_size=1, max_size=12),
     st.lists(st.tuples(segment, st.floats(0, 1)), min_size=1, max_size=25),
@@ -295,7 +292,7 @@ def test_average_precision_keeps_its_laws(truth, said, chance):
     assert np.allclose(evaluate(given_truth.drop_duplicates(), best, tious=tious)["ap"], 1)
 
 
-@settings(max_examples=150)
+@pytest.mark.fuzz
 @given(
     st.sampled_from(["video", "start_s", "end_s", "label", "score"]),
     st.sampled_from([None, "", "nan", float("nan"), float("inf"), -3.0, "junk", [], 10**30]),

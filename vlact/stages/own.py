@@ -102,3 +102,47 @@ def own_clips(
     predictions = pd.concat([pd.read_parquet(job.out) for job in todo], ignore_index=True)
     shutil.rmtree(work)
     return task, predictions, found
+
+
+def findings(task, predictions: pd.DataFrame, found: clips.Clips, results: pd.DataFrame, model):
+    """The report on one's own clips: every video's test clips, by what a model takes them for.
+
+    Args:
+        task, predictions, found: From `own_clips`.
+        results: A row a model, for the page.
+        model: Whose predictions of the first seed, under the classes' own names, are shown.
+    """
+    from vlact.report import own
+
+    names = {
+        "base": [" ".join(a).strip() for a in task.base],
+        "novel": [" ".join(a).strip() for a in task.novel],
+    }
+    mine = predictions[(predictions["model"] == model) & (predictions["split"] == "test")]
+    mine = mine[(mine["run"] == 0) & (mine["seed"] == mine["seed"].min())]
+    table = found.table.loc[mine["clip"]].reset_index(drop=True)[["video", "start_s", "end_s"]]
+    for column, number in (("label", "label"), ("said", "predicted")):
+        table[column] = [names[m][k] for m, k in zip(mine["mode"], mine[number], strict=True)]
+    right = table["label"] == table["said"]
+    table = table.assign(score=float("nan"), kind=right.map({True: "found", False: "missed"}))
+    verdict = right.map({True: "true positive", False: "wrong label"})
+    said = table.assign(label=table["said"], kind=verdict)
+    share = right.groupby(table["video"]).agg(["size", "sum"])
+    videos = pd.DataFrame({"clips": share["size"], "right": share["sum"]})
+    videos = videos.assign(accuracy=videos["right"] / videos["clips"])
+    videos = videos.sort_values("accuracy", kind="stable").reset_index()
+    lanes = {
+        v: {lane: t[t["video"] == v] for lane, t in (("truth", table), (model, said))}
+        for v in videos["video"]
+    }
+    tables = {
+        "results": results,
+        "videos": videos,
+        "confusion": pd.crosstab(table["label"], table["said"]).rename_axis("truth").reset_index(),
+        "clips": table.drop(columns=["kind", "score"]),
+    }
+    ends = found.table.groupby("video")["end_s"].max()
+    durations = {v: float(ends[v]) for v in videos["video"]}
+    notes = [f"Left out: {line}" for line in found.skipped]
+    notes.append(f"{len(table)} test clips; timelines and confusion are of {model}, first seed.")
+    return own.Findings("Your own clips", tables, lanes, durations, notes)

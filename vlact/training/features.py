@@ -17,7 +17,7 @@ from vlact.training.loop import autocast
 from vlact.video.clips import fit
 
 CHUNK = 512  # frames between two places where a batch may end
-CPU_BYTES = 8 << 20  # of the fitted frames that an encoder sees at once on a CPU, as uint8
+CPU_BYTES = 4 << 20  # of the fitted frames that an encoder sees at once on a CPU, as uint8
 
 
 def _grid(info: video.VideoInfo, fps: float) -> np.ndarray:
