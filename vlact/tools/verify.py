@@ -30,12 +30,11 @@ from vlact import ROOT, params
 from vlact.params import Params
 from vlact.report import claims
 from vlact.report.results.common import FOLDER as SCORES
-from vlact.report.tables import write_text
+from vlact.report.tables import FEWEST_SEEDS, write_text
 from vlact.tools import publish
 
 UNTRAINED = ("worlds", "trees", "synta", "plans")  # stages
 LEVEL = 0.05  # of all tests together
-FEWEST_SEEDS = 5
 CLOSE = 1e-6
 HALF_A_DIGIT = 0.0051  # of the ledger's parts, which are printed with two
 DECIDED = ("holds", "does not hold")
