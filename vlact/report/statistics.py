@@ -274,7 +274,8 @@ def bootstrap(
     total = sum(variances.values())
     if not total > 0:
         raise ScoreFault(f"the statistic is the same in all draws of {', '.join(units)}")
-    df = total**2 / sum(v**2 / (units[f] - 1) for f, v in variances.items())
+    freedom = [(v, units[f] - 1) for f, v in variances.items()]
+    df = satterthwaite(total, freedom, min(units.values()) - 1)
     return Effect(float(statistic(**whole)), sqrt(total), float(df), dict(units))
 
 
