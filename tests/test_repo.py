@@ -328,7 +328,7 @@ def test_results_map_is_complete_and_true(profile):
         assert (ROOT / "notebooks" / row.notebook).is_file()
         assert all(f.startswith(f"{row.stage}/") for f in row.files.split())
         mapped |= set(row.files.split())
-    files = {f.relative_to(folder).as_posix() for f in folder.glob("*/*")}
+    files = {f.relative_to(folder).as_posix() for f in folder.glob("*/*") if f.is_file()}
     assert mapped == {f for f in files if not f.endswith("/map.json")}
     assert not table.duplicated(["paper", "item"]).any()
     made = json.loads((folder / "run.json").read_text())["stages"]
@@ -430,6 +430,25 @@ def test_tables_have_the_published_numbers_and_every_difference_adds_up(number, 
 
 
 # Writers
+@pytest.mark.parametrize(
+    ("low", "high", "n", "wanted"),
+    [
+        (1.0, 3.0, 5, "A is above B on acc: +2.0 [+1.0, +3.0], 4/5 seeds; as published."),
+        (
+            -1.0,
+            5.0,
+            5,
+            "A is not separated from B on acc: +2.0 [-1.0, +5.0], 4/5 seeds; undecided.",
+        ),
+        (1.0, 3.0, 2, "A minus B on acc: +2.0 [+1.0, +3.0], 4/2 seeds; 2 seeds decide nothing."),
+        (2.0, 2.0, 5, "A minus B on acc: +2.0 [+2.0, +2.0], 4/5 seeds; equal ones decide nothing."),
+    ],
+)
+def test_few_seeds_and_intervals_without_width_give_no_verdict(low, high, n, wanted):
+    found = {"mean": 2.0, "low": low, "high": high, "wins": 4, "n": n}
+    assert tables.verdict("A", "B", "acc", found) == wanted
+
+
 def test_tables_and_figures_are_the_same_bytes_every_time(tmp_path):
     import matplotlib.pyplot as plt
 

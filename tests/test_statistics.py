@@ -103,6 +103,23 @@ def test_a_bootstrap_of_means_is_the_interval_of_means():
     assert found.df == pytest.approx(wanted.df, rel=0.25)
 
 
+def test_a_nested_bootstrap_holds_the_truth():
+    # 6 encoders with 3 seeds each, all on the same 5 folds of 6 items, paired differences
+    rng, held, studies = np.random.default_rng(12), 0, 400
+    for _ in range(studies):
+        y = 1 + rng.normal(size=(6, 1, 1, 1)) + rng.normal(0, 0.7, (6, 3, 1, 1))
+        y = y + rng.normal(size=(1, 1, 5, 1)) + rng.normal(0, 0.7, (1, 1, 5, 6))
+        table = (y + rng.normal(size=(6, 3, 5, 6))).mean((1, 3))
+        found = bootstrap(
+            lambda encoder, fold, table=table: table[encoder][:, fold].mean(),
+            {"encoder": 6, "fold": 5},
+            draws=200,
+        )
+        low, high = found.interval()
+        held += low <= 1 <= high
+    assert 0.93 <= held / studies <= 0.97
+
+
 def test_a_bootstrap_of_something_that_never_changes_is_refused():
     with pytest.raises(ScoreFault, match="the same in all draws of seed"):
         bootstrap(lambda seed: 1.0, {"seed": 5})

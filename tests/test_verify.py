@@ -8,6 +8,7 @@ import pytest
 
 from vlact import params
 from vlact.report import claims
+from vlact.report.verdicts import LARGER, SMALLER
 from vlact.tools import pipeline, publish, verify
 
 SEEDS, ROWS = 5, 40
@@ -88,9 +89,10 @@ def test_a_reversed_verdict_is_found(runs, capsys):
     table = results(np.random.default_rng(3))
     for folder, verdict in ((theirs, "holds"), (ours, "does not hold")):
         ledger = pd.DataFrame({"id": ["A1", "A2"], "verdict": [verdict, "not decided"]})
+        ledger["size"] = ["not decided", SMALLER if verdict == "holds" else LARGER]
         write(folder, ledger, "claims", "claims")
     assert go(table, table) == 1
-    assert "reversed: A1" in capsys.readouterr().out
+    assert "reversed: A1, A2 size" in capsys.readouterr().out
 
 
 def test_a_ledger_that_its_score_tables_do_not_give_is_found(tmp_path, monkeypatch):

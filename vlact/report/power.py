@@ -11,6 +11,7 @@ import pandas as pd
 from vlact.report.statistics import (
     LEVEL,
     POWER,
+    Effect,
     ScoreFault,
     cells,
     components,
@@ -141,6 +142,13 @@ def plan(found: Spread, effect: float, level: float = LEVEL) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def seeds_for(found: Effect, size: float, level: float = LEVEL) -> int | None:
+    """Seeds that find a true effect of `size`, of an effect over one factor; None: over `MOST`."""
+    ((factor, n),) = found.units.items()
+    alone = Spread((factor,), (n, 1), {(0,): found.se**2 * n}, 0.0)
+    return alone.needed(0, size, level)
 
 
 def share(found: Spread) -> pd.Series:

@@ -22,6 +22,7 @@ from math import prod, sqrt
 import numpy as np
 import pandas as pd
 
+from vlact.report.tables import FEWEST_SEEDS
 from vlact.runtime.extras import needs
 
 with needs("vlact.report.statistics"):
@@ -30,7 +31,6 @@ with needs("vlact.report.statistics"):
 LEVEL = 0.05  # share of claims without an effect for which one may be found
 POWER = 0.80  # with which an effect is to be found
 SAME = 1e-9  # relative difference of numbers that are one but for rounding
-LEAST_UNITS = 5  # independent units below which nothing is decided
 
 
 class ScoreFault(ValueError):
@@ -79,7 +79,7 @@ class Effect:
     def few(self) -> str:
         """The factor that has too few units to decide anything, as "2 seeds"; "" if none has."""
         factor, n = min(self.units.items(), key=lambda x: x[1])
-        return f"{n} {factor}{'s' * (n != 1)}" if n < LEAST_UNITS else ""
+        return f"{n} {factor}{'s' * (n != 1)}" if n < FEWEST_SEEDS else ""
 
 
 def noncentrality(df: float, level: float = LEVEL, power: float = POWER) -> float:
@@ -274,7 +274,8 @@ def bootstrap(
     total = sum(variances.values())
     if not total > 0:
         raise ScoreFault(f"the statistic is the same in all draws of {', '.join(units)}")
-    df = total**2 / sum(v**2 / (units[f] - 1) for f, v in variances.items())
+    freedom = [(v, units[f] - 1) for f, v in variances.items()]
+    df = satterthwaite(total, freedom, min(units.values()) - 1)
     return Effect(float(statistic(**whole)), sqrt(total), float(df), dict(units))
 
 

@@ -28,7 +28,7 @@ import pandas as pd
 import yaml
 
 from vlact import ROOT
-from vlact.report.tables import write_text
+from vlact.report.tables import FEWEST_SEEDS, write_text
 from vlact.runtime import forkserver, leash
 from vlact.runtime.code import file_hash, library
 from vlact.tools import notebooks
@@ -55,7 +55,6 @@ HINTS = (  # lines of DVC and of kernels that tell a reader nothing
     "Loading weights:",
 )
 BUSY, INTERRUPTED = 3, 130  # exit codes
-FEWEST_SEEDS = 5  # of a run that decides anything
 
 
 class Refused(ValueError):

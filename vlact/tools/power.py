@@ -59,9 +59,10 @@ def differences(asked: argparse.Namespace) -> pd.Series:
     for column, value in conditions:
         table = table[table[column].astype(str) == value]
     if not by:
-        return table.set_index(factors)[asked.value]
+        return table.set_index(factors)[asked.value].astype(float)
     ours, other = (
-        table[table[by[0]].astype(str) == name].set_index(factors)[asked.value] for name in by[1:]
+        table[table[by[0]].astype(str) == name].set_index(factors)[asked.value].astype(float)
+        for name in by[1:]
     )
     return paired(ours, other, by[1:])
 

@@ -30,15 +30,14 @@ from vlact import ROOT, params
 from vlact.params import Params
 from vlact.report import claims
 from vlact.report.results.common import FOLDER as SCORES
-from vlact.report.tables import write_text
+from vlact.report.tables import FEWEST_SEEDS, write_text
+from vlact.report.verdicts import DECIDED
 from vlact.tools import publish
 
 UNTRAINED = ("worlds", "trees", "synta", "plans")  # stages
 LEVEL = 0.05  # of all tests together
-FEWEST_SEEDS = 5
 CLOSE = 1e-6
 HALF_A_DIGIT = 0.0051  # of the ledger's parts, which are printed with two
-DECIDED = ("holds", "does not hold")
 CELL = r"^\s*([+-]?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?\s*$"
 COLUMNS = ["file", "row", "column", "value", "sd"]
 
@@ -127,12 +126,19 @@ def compare(ours: pd.DataFrame, theirs: pd.DataFrame, same: set[str], seeds: int
 
 
 def reversed_verdicts(ours: Path, theirs: Path) -> list[str]:
-    """Claims that are decided in both ledgers, one way here and the other way there."""
+    """Claims that are decided in both ledgers, one way here and the other way there, on sign or on
+    size.
+    """
     if not (ours.is_file() and theirs.is_file()):
         return []
-    here, there = (pd.read_csv(f).set_index("id")["verdict"] for f in (ours, theirs))
-    both = there[there.isin(DECIDED)].index.intersection(here[here.isin(DECIDED)].index)
-    return [x for x in both if here[x] != there[x]]
+    here, there = (pd.read_csv(f).set_index("id") for f in (ours, theirs))
+    found = []
+    for column in ("verdict", "size"):
+        if column in here and column in there:
+            a, b = (t[column][t[column].isin(DECIDED)] for t in (here, there))
+            both = b.index.intersection(a.index)
+            found += [x + " size" * (column == "size") for x in both if a[x] != b[x]]
+    return found
 
 
 def unfounded(folder: Path, p: Params) -> list[str]:
