@@ -284,10 +284,10 @@ def test_a_temperature_that_makes_no_scores(tau):
     ("name", "text", "message"),
     [
         ("vlact.json", "{", r"vlact\.json: expected JSON"),
-        ("vlact.json", "[]", r"vlact\.json: expected a dict; got \[\]"),
+        ("vlact.json", "[]", r"vlact\.json: expected a JSON object; got list"),
         ("vlact.json", '{"kind": ["ActionRecognizer"]}', r"vlact\.json: expected a ActionRec"),
         ("config.json", "{", r"config\.json: expected JSON"),
-        ("config.json", "[1]", r"config\.json: expected a dict"),
+        ("config.json", "[1]", r"config\.json: expected a JSON object"),
         ("config.json", '{"tau": "hot"}', r"config\.json: .*tau: expected float; got 'hot'"),
         ("config.json", '{"tau": 0}', r"tau must be in 0\.0001\.\.10000; got 0"),
         ("encoder.safetensors", "no", r"encoder\.safetensors: expected a whole safetensors file"),
