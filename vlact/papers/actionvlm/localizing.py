@@ -7,6 +7,7 @@ for.
 
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from vlact.models.adatad import EndToEnd
 from vlact.models.detection import candidates
 from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
+from vlact.models.localizer_presets import applied
 from vlact.models.tridet import TriDet, TriDetConfig
 from vlact.papers.actionvlm import saved
 from vlact.papers.actionvlm.accounting import (
@@ -179,19 +181,18 @@ def stack(cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Ten
 
 def steps_of(videos: list[Sequence], recipe: dict, epochs: float) -> int:
     """Batches of so many epochs, for every loop that trains on windows: one epoch has as many steps
-    of features as the videos, whatever windows hold of padding.
+    of features as the videos, whatever windows hold of padding; or, as published, as many windows
+    as there are videos.
 
     Args:
         videos: Training videos.
-        recipe: Its `window` (steps) and `batch_size` (windows).
+        recipe: Its `window` (steps), `batch_size` (windows), and `by_video` where it is published.
         epochs: How many.
     """
-    return max(
-        1,
-        round(
-            epochs * sum(len(s.features) for s in videos) / recipe["window"] / recipe["batch_size"]
-        ),
-    )
+    if recipe.get("by_video"):
+        return round(epochs) * max(1, len(videos) // recipe["batch_size"])
+    windows = sum(len(s.features) for s in videos) / recipe["window"]
+    return max(1, round(epochs * windows / recipe["batch_size"]))
 
 
 def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
@@ -226,7 +227,8 @@ def train(
         sequences: Training videos.
         model: One of `KINDS`, or an `EndToEnd` on frames; it moves to where `vlact.runtime.device`
             says.
-        recipe: `Tal` as a dict; noise is added to features only.
+        recipe: `Tal` as a dict, or a published one, see
+            `vlact.models.localizer_presets.Training.recipe`; noise is added to features only.
         seed: Windows, noise.
         checkpoint: See `vlact.training.loop.fit`.
         most_left_out: Share of actions that may be left out; each reason is named in a warning, see
@@ -243,6 +245,9 @@ def train(
     generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
     at = points(recipe["window"], config.levels, config.ranges)
     power = getattr(config, "iou_power", 0.0)  # TriDet's
+    smoothing = recipe.get("smoothing", 0.0)
+    if "positives" in recipe:
+        model.positives.fill_(recipe["positives"])
 
     def loss_of(step: int) -> Tensor:
         cut = draw(sequences, recipe["batch_size"], recipe["window"], generator)
@@ -261,17 +266,30 @@ def train(
         x, mask, target, offset = beside(model, (x, mask, target, offset))
         logits, distances, valid = model(x, mask)
         model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
-        found = detection_loss(
-            logits, distances, target, offset, valid, model.positives.clamp(min=1), iou_power=power
-        )
+        mean = model.positives.clamp(min=1)
+        found = detection_loss(logits, distances, target, offset, valid, mean, smoothing, power)
         return found["cls"] + recipe["reg_weight"] * found["reg"]
 
     steps, given = (
         steps_of(sequences, recipe, recipe["epochs"]),
         (recipe["lr"], recipe["weight_decay"], generator, "localizer", checkpoint),
     )
-    curve = fit({"model": model}, loss_of, steps, *given, ema=recipe["ema"])
+    more = {k: recipe[k] for k in ("warmup", "clip") if k in recipe}
+    options = partial(as_published, recipe)
+    curve = fit({"model": model}, loss_of, steps, *given, ema=recipe["ema"], **more, options=options)
     return model.eval(), curve
+
+
+def as_published(recipe: dict, name: str, weight: Tensor) -> dict:
+    """What a published recipe does otherwise with a weight, see `vlact.training.loop.fit`: with
+    `spared` norms, biases and factors do not decay; with `adapter_lr` adapters learn at that rate.
+    """
+    if ".adapter." in name and recipe.get("adapter_lr"):
+        return {"lr": recipe["adapter_lr"]}
+    a_norm = weight.ndim == 1 or weight.ndim == 3 and weight.shape[::2] == (1, 1)
+    if recipe.get("spared") and (a_norm or not name.endswith("weight")):
+        return {"weight_decay": 0.0}
+    return {}
 
 
 @dataclass
@@ -467,7 +485,8 @@ def localize_job(
         features: safetensors, standardised by its own training videos here.
         durations: "train" and "test" to the videos' seconds.
         truth: Parquet of the ground truth.
-        classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts.
+        classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts. With a
+            recipe's `preset` shape and numbers are the published ones of that name.
         out: Where model and detections go, without suffix.
         checkpoint: Where the state goes while training.
         most_left_out: See `train`.
@@ -479,6 +498,8 @@ def localize_job(
         ValueError: Features, clock or actions that nothing can be learnt from, see `sequences` and
             `train`.
     """
+    if recipe.get("preset"):
+        recipe, config = applied(kind, recipe["preset"], recipe, config)
     found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
     check_features(found, [*durations["train"], *durations["test"]])
     check_classes(table, durations)
@@ -516,6 +537,7 @@ def end_to_end_job(
     out: str,
     checkpoint: str,
     most_left_out: float = MOST_LEFT_OUT,
+    adapted: bool = True,
 ) -> list[dict]:
     """Train an ActionFormer with the encoder's adapters (AdaTAD) on frames; write its detections on
     the test videos (`out`.parquet).
@@ -525,6 +547,7 @@ def end_to_end_job(
         encoder: A `DualEncoder`'s file.
         durations, truth, classes, clock, config, recipe, seed, out, checkpoint, most_left_out: See
             `localize_job`.
+        adapted: Whether there are adapters; otherwise the encoder is frozen, the control.
 
     Returns:
         The curve.
@@ -548,7 +571,7 @@ def end_to_end_job(
     torch.manual_seed(seed)
     model, curve = train(
         mine,
-        EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride),
+        EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride, adapted=adapted),
         recipe,
         seed,
         checkpoint,
@@ -567,7 +590,9 @@ def end_to_end_job(
         torch.zeros(config["feature_dim"]),
         torch.ones(config["feature_dim"]),
     )
-    detections = localizer.detect(seen, durations["test"]).assign(model="AdaTAD", seed=seed)
+    detections = localizer.detect(seen, durations["test"])
+    kind = "AdaTAD" if adapted else "AdaTAD, frozen"
+    detections = detections.assign(model=kind, seed=seed)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve
 
