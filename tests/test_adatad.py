@@ -13,12 +13,10 @@ from test_known_answers import pixels, waves
 from vlact.losses.localization import assign, detection_loss, points
 from vlact.models import localizer_checkpoints as checkpoints
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
-from vlact.models.adatad import AdaTAD, AdaTADConfig, Adapter, TowerConfig
+from vlact.models.adatad import Adapter, AdaTAD, AdaTADConfig, TowerConfig
 from vlact.models.localizer_presets import PRESETS, preset
 
-SMALL = LocalizerConfig(
-    16, 3, dim=16, heads=2, levels=4, dropout=0.1, official=True, opentad=True
-)
+SMALL = LocalizerConfig(16, 3, dim=16, heads=2, levels=4, dropout=0.1, official=True, opentad=True)
 TOWER = TowerConfig(16, 3, 2, patch=8, num_frames=4, image_size=32)
 FRAMES, VALID, START = 32, 27, torch.tensor(100)
 THEIRS = [  # our names of the localizer and OpenTAD's
@@ -113,8 +111,8 @@ def test_answers_are_those_of_the_authors_code(tmp_path):
         [-0.543661, -0.268406, -0.665245],
     ], dtype=torch.float64)  # fmt: skip
     torch.testing.assert_close(logits[0, at], wanted, **near)
-    reach = [[0, 0], [0, 0], [0.001078, 0.036425], [0, 0.06398], [0, 0.005233], [0.028944, 0.005671]]
-    wanted = torch.tensor(reach, dtype=torch.float64)
+    before, after = [0, 0, 0.001078, 0, 0, 0.028944], [0, 0, 0.036425, 0.06398, 0.005233, 0.005671]
+    wanted = torch.tensor([before, after], dtype=torch.float64).T
     torch.testing.assert_close(distances[0, at], wanted, **near)
 
 

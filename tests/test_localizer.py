@@ -350,7 +350,7 @@ def test_only_adapters_and_localizer_learn_and_saving_memory_changes_nothing(sav
     assert not model.encoder.training and all(
         n.startswith(("adapters", "localizer")) for n in grads[0]
     )
-    assert any(n.startswith("adapters.0.up_proj") and g.abs().sum() > 0 for n, g in grads[0].items())
+    assert grads[0]["adapters.0.up_proj.weight"].abs().sum() > 0
     assert grads[0].keys() == grads[1].keys() and all(
         torch.allclose(grads[0][n], grads[1][n], atol=1e-6) for n in grads[0]
     )

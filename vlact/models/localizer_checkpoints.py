@@ -104,10 +104,8 @@ def translated(state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     out = translate(state, [TOWER, *((old, prefix + new) for old, new in OPENTAD)], path)
     # norms of channels are kept (1, D, 1)
     norm = re.compile(r"(localizer\.)?.*(norm\.\d|norms\.\d|_norm|\.ln\d)\.(weight|bias)")
-    return {
-        k: x[None, :, None] if x.ndim == 1 and norm.fullmatch(k) and not k.startswith("tower.") else x
-        for k, x in out.items()
-    }
+    mine = {k for k, x in out.items() if x.ndim == 1 and k[:6] != "tower." and norm.fullmatch(k)}
+    return {k: x[None, :, None] if k in mine else x for k, x in out.items()}
 
 
 def load(path: str | Path, model: nn.Module, mean: bool = True) -> nn.Module:
@@ -132,8 +130,8 @@ def fill(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> nn.Mod
     """As `load`, of what `read` gave."""
     is_kind, kind, own = kind_of(state), expected_kind(model), model.state_dict()
     if is_kind != kind:
-        found = f"holds {is_kind}" if is_kind else f"holds no localizer ({', '.join(state)[:80]} ..)"
-        raise ValueError(f"{path}: {found}; expected {kind}")
+        found = is_kind or f"no localizer ({', '.join(sorted(state)[:3])} ..)"
+        raise ValueError(f"{path}: holds {found}; expected {kind}")
     if kind in ("AdaTAD", "OpenTAD's ActionFormer"):
         state = translated(state, path)
     prefix = LOCALIZER if kind == "AdaTAD" else ""

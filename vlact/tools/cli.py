@@ -465,10 +465,21 @@ def recognize(
 
 @app.command()
 def localize(
-    video: Annotated[Path, typer.Argument(help="An untrimmed video.")],
+    video: Annotated[
+        Path, typer.Argument(help="An untrimmed video; features or their folder with --checkpoint.")
+    ],
     model: Annotated[
         str, typer.Option(help="Folder of save_pretrained or train-localizer, or a hub id.")
-    ],
+    ] = "",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Of ActionFormer, TriDet, DyFADet or AdaTAD, official.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Of --checkpoint: thumos14_i3d, epic_verb ..")] = "",
+    truth: Annotated[
+        Path | None, typer.Option(help="Annotations that name classes, rates and durations.")
+    ] = None,
+    subset: Annotated[str, typer.Option(help="Part of --truth that is looked at.")] = "",
+    fps: Annotated[float, typer.Option(min=0, help="Of frames, if --truth has none.")] = 0.0,
     out: out_option("vlact-localize") = Path("vlact-localize"),
     encoder: Annotated[
         str, typer.Option(help="Of train-localizer's model, if it is FILE.py:CLASS.")
@@ -478,7 +489,22 @@ def localize(
     ] = 0.2,
     as_json: Json = False,
 ):
-    """What happens when: segments as JSON, a timeline, the video with captions, a report."""
+    """What happens when: segments as JSON, a timeline, the video with captions, a report.
+
+    With an official --checkpoint and the --preset it was made with: results as JSON.
+    """
+    if checkpoint or not model:
+        if model or not checkpoint:
+            raise ValueError("expected --model, or --checkpoint with --preset; not both")
+        from vlact.tools import published_localizer
+
+        found = published_localizer.detect(checkpoint, preset, video, truth, fps, subset)
+        out = folder(out)
+        activitynet.write_results(found, out / "segments.json")
+        counts = {"videos": found["video"].nunique(), "segments": len(found)}
+        text = found.nlargest(10, "score").round(3).to_string(index=False)
+        end(counts, text, as_json, out, f"score it: vlact score {out / 'segments.json'} TRUTH")
+        return
     import matplotlib
 
     from vlact.models.nms import suppress

@@ -274,9 +274,9 @@ def train(
         steps_of(sequences, recipe, recipe["epochs"]),
         (recipe["lr"], recipe["weight_decay"], generator, "localizer", checkpoint),
     )
-    more = {k: recipe[k] for k in ("warmup", "clip") if k in recipe}
+    more = {k: recipe[k] for k in ("ema", "warmup", "clip") if k in recipe}
     options = partial(as_published, recipe)
-    curve = fit({"model": model}, loss_of, steps, *given, ema=recipe["ema"], **more, options=options)
+    curve = fit({"model": model}, loss_of, steps, *given, **more, options=options)
     return model.eval(), curve
 
 
