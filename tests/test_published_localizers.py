@@ -167,6 +167,43 @@ def test_answers_of_dyfadet_are_those_of_its_authors_code(tmp_path):
     torch.testing.assert_close(distances[0, at], far, atol=2e-6, rtol=1e-5)
 
 
+def further(state):
+    """Distances of DyFADet's small model are next to nothing; one step more, on both sides."""
+    key = "reg_head.offset_head.conv.bias"
+    return state | {key: state[key] + 1}
+
+
+def test_detections_of_dyfadet_are_those_of_its_authors_code():
+    model, state = published("DyFADet")
+    model.load_state_dict(further(state) | {"positives": model.positives})
+    recipe = preset("DyFADet", "thumos14_i3d").recipe | {"window": 64}
+    classes, clock = ["a", "b", "c"], Clock(4 / 30, 8 / 30)
+    finder = Localizer(model.eval(), classes, clock, recipe, torch.zeros(12), torch.ones(12))
+    table = finder.detect({"v": features()}, {"v": 50 * 4 / 30})
+    assert len(table) == 21 and set(table["label"][:4]) == {"a"}
+    wanted = [[0.07588, 0.42621], [5.40551, 5.754], [2.20551, 2.554], [3.27218, 3.62067]]
+    best = torch.tensor(table[["start_s", "end_s"]].to_numpy()[:4])
+    torch.testing.assert_close(best, torch.tensor(wanted).double(), atol=1e-5, rtol=0)
+    top = table["score"].to_numpy()[:4]
+    assert top == pytest.approx([0.601494, 0.593626, 0.593623, 0.59362], abs=2e-6)
+
+
+@pytest.mark.parametrize("smoothing, cls", [(0.1, 0.4272979), (0.0, 0.4365587)])
+def test_the_loss_of_dyfadet_is_that_of_its_authors_code(smoothing, cls):
+    """A point of two classes is regressed twice."""
+    model, state = published("DyFADet")
+    model.eval().load_state_dict(further(state) | {"positives": model.positives})
+    x = torch.cat([features(), torch.zeros(14, 12)])[None]
+    logits, distances, valid = model(x, torch.arange(64)[None] < 50)
+    spans = torch.tensor([[3.0, 9.0], [20.0, 44.0], [20.0, 44.0], [30.0, 33.5]])
+    target, offset, _ = assign(points(64, 4), spans, torch.tensor([0, 1, 2, 1]), 3)
+    assert (target.sum(-1) == 2).any()
+    given = logits, distances, target[None], offset[None], valid, 91.3, smoothing
+    found = detection_loss(*given, by_class=model.config.by_class)
+    assert found["cls"].item() == pytest.approx(cls, abs=2e-6)
+    assert found["reg"].item() == pytest.approx(0.2034661, abs=2e-6)
+
+
 @pytest.mark.parametrize("kind", ["ActionFormer", "TriDet"])
 def test_losses_are_those_of_the_authors_code(kind):
     model, state = published(kind, dropout=0.0)

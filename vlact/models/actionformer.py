@@ -14,6 +14,7 @@ gives.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,8 @@ class LocalizerConfig:
     positions: int = 0
     ranges: tuple[tuple[int, int], ...] = ()
     official: bool = False
+    # whether a point of several classes is regressed once for each, see `detection_loss`
+    by_class: ClassVar[bool] = False
     opentad: bool = False
 
     def __post_init__(self):

@@ -13,6 +13,7 @@ as in `vlact.models.actionformer`.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ class DyFADetConfig(SGPConfig):
     """
 
     tau: float = 1.5
+    by_class: ClassVar[bool] = True
 
 
 class Block(SGP):

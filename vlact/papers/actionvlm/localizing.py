@@ -267,7 +267,8 @@ def train(
         logits, distances, valid = model(x, mask)
         model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
         mean = model.positives.clamp(min=1)
-        found = detection_loss(logits, distances, target, offset, valid, mean, smoothing, power)
+        given = logits, distances, target, offset, valid, mean
+        found = detection_loss(*given, smoothing, power, config.by_class)
         return found["cls"] + recipe["reg_weight"] * found["reg"]
 
     steps, given = (
