@@ -309,6 +309,9 @@ def train_localizer(
     profile: Annotated[
         str, typer.Option(help="Of params.yaml: shape and numbers of training.")
     ] = "study",
+    preset: Annotated[
+        str, typer.Option(help="Published shape and numbers instead: thumos14_i3d, epic_verb ..")
+    ] = "",
     epochs: Annotated[int, typer.Option(help="Instead of the profile's.")] = 0,
     window: Annotated[int, typer.Option(help="Features a window, instead of the profile's.")] = 0,
     most_left_out: Annotated[
@@ -326,7 +329,7 @@ def train_localizer(
     from safetensors.torch import save_file
 
     from vlact import params
-    from vlact.papers.actionvlm.localizing import KINDS, localize_job
+    from vlact.papers.actionvlm.localizing import KINDS, localize_job, planned
     from vlact.papers.actionvlm.scaling import features_of
     from vlact.report import own
 
@@ -361,11 +364,11 @@ def train_localizer(
     }
     classes = sorted(parts[train]["label"].unique())
     unseen = sorted(set(parts[test]["label"]) - set(classes))
-    tal = params.load(profile).tal
-    recipe = asdict(tal) | {"nms": {"sigma": tal.nms_sigma, "max_seg_num": tal.max_seg_num}}
-    recipe |= {k: v for k, v in (("epochs", epochs), ("window", window)) if v}
-    shape = {k: recipe[k] for k in ("dim", "heads", "embeds", "stems", "levels", "dropout")}
+    changed = {"preset": preset, "epochs": epochs, "window": window}
+    changed = {k: v for k, v in changed.items() if v}
     dim = next(iter(found.values())).shape[1]
+    tal = asdict(params.load(profile).tal)
+    recipe, config = planned(tal, kind, dim, len(classes), changed)
     out = folder(out)
     work = out / "work"
     work.mkdir(exist_ok=True)
@@ -376,7 +379,7 @@ def train_localizer(
         features=str(work / "features.safetensors"),
         truth=str(work / "truth.parquet"),
         durations={k: {v: lasts[v] for v in vs} for k, vs in listed.items()},
-        config={"feature_dim": dim, "classes": len(classes), **shape},
+        config=config,
         classes=classes,
         clock=clock,
         recipe=recipe,

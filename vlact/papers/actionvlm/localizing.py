@@ -5,6 +5,7 @@ A feature file (safetensors) holds one array (T, F) a video; `Clock` says which 
 for.
 """
 
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -47,6 +48,8 @@ KINDS = {
     "DyFADet": (DyFADet, DyFADetConfig),
 }
 WINDOWS = 8  # run at once at test
+LONGEST = 4096  # steps to which a window grows by itself
+SHAPE = ("dim", "heads", "embeds", "stems", "levels", "dropout")  # of a localizer, in `Tal`
 COLUMNS = {
     "video": object,
     "start_s": float,
@@ -193,6 +196,66 @@ def steps_of(videos: list[Sequence], recipe: dict, epochs: float) -> int:
         return round(epochs) * max(1, len(videos) // recipe["batch_size"])
     windows = sum(len(s.features) for s in videos) / recipe["window"]
     return max(1, round(epochs * windows / recipe["batch_size"]))
+
+
+def planned(
+    tal: dict, kind: str, feature_dim: int, classes: int, changed: dict | None = None
+) -> tuple[dict, dict]:
+    """Recipe and shape of a localizer, for the command line and for jobs alike.
+
+    Args:
+        tal: `vlact.params.Tal` as a dict.
+        kind: One of `KINDS`.
+        feature_dim, classes: Of the data.
+        changed: What a user says otherwise: `preset`, the published numbers of that name, see
+            `vlact.models.localizer_presets`; then `epochs`, `window` and so on, over these.
+
+    Returns:
+        `recipe` and `config` of `localize_job`.
+
+    Raises:
+        ValueError: No such preset.
+    """
+    changed, tal = dict(changed or {}), dict(tal)
+    data = changed.pop("preset", "") or tal.get("preset", "")
+    recipe = (
+        tal
+        | {"preset": ""}
+        | {"nms": {"sigma": tal["nms_sigma"], "max_seg_num": tal["max_seg_num"]}}
+    )
+    config = {k: tal[k] for k in SHAPE} | {"window": tal["attend"]}
+    config |= {"feature_dim": feature_dim, "classes": classes}
+    if data:
+        recipe, config = applied(kind, data, recipe, config)
+    return recipe | changed, config
+
+
+def holding(videos: list[Sequence], recipe: dict, levels: int) -> int:
+    """Steps of a window that holds every action of the videos: the recipe's, or where one is longer
+    as many more as it needs, up to `LONGEST`, which is said in a warning. What is longer still
+    counts as left out, see `vlact.papers.actionvlm.accounting.account`. A published recipe's window
+    stays.
+    """
+    given, steps = recipe["window"], 2 ** (levels - 1)
+    # what lies outside the features is in no window
+    lasting = [
+        float((s.segments.clamp(0, len(s.features)) @ torch.tensor([-1.0, 1.0])).max())
+        for s in videos
+        if len(s.segments)
+    ]
+    longest = max(lasting, default=0.0)
+    most = max(given, LONGEST)
+    if recipe.get("by_video") or longest <= given:
+        return given
+    whole = min(most, -(-math.ceil(longest) // steps) * steps)
+    if whole > given:
+        count = sum(int(((s.segments[:, 1] - s.segments[:, 0]) > given).sum()) for s in videos)
+        warnings.warn(
+            f"{count} actions are longer than a window of {given} steps, the longest has "
+            f"{longest:g}; windows have {whole} instead",
+            stacklevel=3,
+        )
+    return whole
 
 
 def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
@@ -510,9 +573,9 @@ def localize_job(
         scaled, durations["train"], table[table["video"].isin(durations["train"])], classes, time
     )
     torch.manual_seed(seed)
-    model, curve = train(
-        mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint, most_left_out
-    )
+    model = KINDS[kind][0](KINDS[kind][1](**config))
+    recipe = recipe | {"window": holding(mine, recipe, model.config.levels)}
+    model, curve = train(mine, model, recipe, seed, checkpoint, most_left_out)
     localizer = Localizer(model, classes, time, recipe, mean, std)
     detections = localizer.detect(found, durations["test"])
     localizer.save(f"{out}.safetensors")
