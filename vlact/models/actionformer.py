@@ -14,7 +14,6 @@ gives.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +75,6 @@ class LocalizerConfig:
     positions: int = 0
     ranges: tuple[tuple[int, int], ...] = ()
     official: bool = False
-    # whether a point of several classes is regressed once for each, see `detection_loss`
-    by_class: ClassVar[bool] = False
     opentad: bool = False
 
     def __post_init__(self):
@@ -107,6 +104,13 @@ class LocalizerConfig:
     def multiple(self) -> int:
         """Steps of which a whole video has a multiple, as the authors pad it."""
         return max(2**i * (w // 2 * 2 if w > 1 else 1) for i, w in enumerate(self.windows))
+
+    @property
+    def by_class(self) -> bool:
+        """Whether a point of several classes is regressed once for each, see
+        `vlact.losses.localization.detection_loss`.
+        """
+        return False
 
     @property
     def biased(self) -> bool:

@@ -13,7 +13,6 @@ as in `vlact.models.actionformer`.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,11 @@ class DyFADetConfig(SGPConfig):
     """
 
     tau: float = 1.5
-    by_class: ClassVar[bool] = True
+
+    @property
+    def by_class(self) -> bool:
+        """As published."""
+        return True
 
 
 class Block(SGP):
