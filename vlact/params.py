@@ -149,6 +149,8 @@ class Tal(Record):
     nms_sigma: float
     max_seg_num: int
     attend: int = 0  # features that one attends to at most (odd), on every level; 0 for all
+    # published shape and numbers in place of these, see `vlact.models.localizer_presets`
+    preset: str = ""
 
 
 @dataclass(frozen=True)

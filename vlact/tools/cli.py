@@ -308,6 +308,9 @@ def train_localizer(
     profile: Annotated[
         str, typer.Option(help="Of params.yaml: shape and numbers of training.")
     ] = "study",
+    preset: Annotated[
+        str, typer.Option(help="Published shape and numbers instead: thumos14_i3d, epic_verb ..")
+    ] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Instead of the profile's.")] = 0,
     window: Annotated[
         int, typer.Option(min=0, help="Features a window, instead of the profile's.")
@@ -320,7 +323,8 @@ def train_localizer(
     """Train a localizer on your own truth and features, detect in the test part, score it."""
     from vlact.tools import own_localizer
 
-    changed = {k: v for k, v in (("epochs", epochs), ("window", window)) if v}
+    changed = {"preset": preset, "epochs": epochs, "window": window}
+    changed = {k: v for k, v in changed.items() if v}
     todo = own_localizer.plan(truth, features, kind, train, test, step_s, offset_s, profile)
     made = own_localizer.train(todo, changed, seed, run.out, run.account)
     found = own_localizer.scored(todo, made, inputs.thresholds(tious), resamples, run.account)
@@ -360,10 +364,21 @@ def recognize(
 @command("localize", "av", "safetensors", "transformers", "numba", "huggingface_hub", "matplotlib")
 def localize(
     run: Run,
-    video: Annotated[Path, typer.Argument(help="An untrimmed video.")],
+    video: Annotated[
+        Path, typer.Argument(help="An untrimmed video; features or their folder with --checkpoint.")
+    ],
     model: Annotated[
         str, typer.Option(help="Folder of save_pretrained or train-localizer, or a hub id.")
-    ],
+    ] = "",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Of ActionFormer, TriDet, DyFADet or AdaTAD, official.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Of --checkpoint: thumos14_i3d, epic_verb ..")] = "",
+    truth: Annotated[
+        Path | None, typer.Option(help="Annotations that name classes, rates and durations.")
+    ] = None,
+    subset: Annotated[str, typer.Option(help="Part of --truth that is looked at.")] = "",
+    fps: Annotated[float, typer.Option(min=0, help="Of frames, if --truth has none.")] = 0.0,
     encoder: Annotated[
         str, typer.Option(help="Of train-localizer's model, if it is FILE.py:CLASS.")
     ] = "",
@@ -371,10 +386,25 @@ def localize(
         float, typer.Option(help="Shown from this share of the best score.")
     ] = 0.2,
 ):
-    """What happens when: segments as JSON, a timeline, the video with captions, a report."""
+    """What happens when: segments as JSON, a timeline, the video with captions, a report.
+
+    With an official --checkpoint and the --preset it was made with: results as JSON.
+    """
+    from vlact.datasets import activitynet
+
+    if bool(model) == bool(checkpoint):
+        raise ValueError("expected --model, or --checkpoint with --preset; not both")
+    if checkpoint:
+        from vlact.tools import published_localizer
+
+        found = published_localizer.detect(checkpoint, preset, video, truth, fps, subset)
+        activitynet.write_results(found, run.out / "segments.json")
+        counts = {"videos": found["video"].nunique(), "segments": len(found)}
+        text = found.nlargest(PRINTED, "score").round(3).to_string(index=False)
+        run.end(counts, text, f"score it: vlact score {run.out / 'segments.json'} TRUTH")
+        return
     import matplotlib
 
-    from vlact.datasets import activitynet
     from vlact.models.nms import suppress
     from vlact.report import figures, own
     from vlact.tools import own_localizer

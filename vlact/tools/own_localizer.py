@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,13 +13,19 @@ from safetensors.torch import save_file
 from vlact import params
 from vlact.datasets import activitynet
 from vlact.papers.actionvlm.accounting import account as account_of
-from vlact.papers.actionvlm.localizing import KINDS, Clock, Localizer, localize_job, sequences
+from vlact.papers.actionvlm.localizing import (
+    KINDS,
+    Clock,
+    Localizer,
+    holding,
+    localize_job,
+    planned,
+    sequences,
+)
 from vlact.report import own
 from vlact.tools import cli_inputs as inputs
 from vlact.tools.account import Account
 from vlact.training.features import extract
-
-SHAPE = ("dim", "heads", "embeds", "stems", "levels", "dropout")  # of the profile's localizer
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def train(todo: Plan, changed: dict, seed: int, out: Path, account: Account) -> 
 
     Args:
         todo: From `plan`.
-        changed: `epochs` and `window` in place of the profile's.
+        changed: `preset`, `epochs` and `window` in place of the profile's.
         seed: Of weights and windows.
         out: A folder.
         account: Is told what became of videos and segments.
@@ -136,17 +143,15 @@ def train(todo: Plan, changed: dict, seed: int, out: Path, account: Account) -> 
         v: float(known.get(v, len(x) * clock["step_s"] + clock["offset_s"]))
         for v, x in found.items()
     }
-    tal = params.load(todo.profile).tal
-    recipe = asdict(tal) | {"nms": {"sigma": tal.nms_sigma, "max_seg_num": tal.max_seg_num}}
-    recipe |= changed
-    config = {k: recipe[k] for k in SHAPE}
+    dim = next(iter(found.values())).shape[1]
+    tal = asdict(params.load(todo.profile).tal)
+    recipe, config = planned(tal, todo.kind, dim, len(todo.classes), changed)
     if recipe["window"] < 1 or recipe["window"] % (step := 2 ** (recipe["levels"] - 1)):
         near = max(step, round(recipe["window"] / step) * step)
         raise ValueError(
             f"--window {recipe['window']}: expected a multiple of {step} features, such as {near}"
         )
-    config |= {"feature_dim": next(iter(found.values())).shape[1], "classes": len(todo.classes)}
-    _count(todo, found, lasts, listed["train"], recipe["window"], config, account)
+    _count(todo, found, lasts, listed["train"], recipe, config, account)
     work = out / "work"
     work.mkdir(exist_ok=True)
     save_file({k: x.contiguous() for k, x in found.items()}, work / "features.safetensors")
@@ -173,7 +178,7 @@ def train(todo: Plan, changed: dict, seed: int, out: Path, account: Account) -> 
     return Trained(detections, lasts)
 
 
-def _count(todo, found, lasts, videos, window: int, config: dict, account: Account) -> None:
+def _count(todo, found, lasts, videos, recipe: dict, config: dict, account: Account) -> None:
     """What becomes of the segments of the training part; nothing is trained yet."""
     part, of = todo.parts["train"], "training segments"
     with_features = part[part["video"].isin(videos)]
@@ -182,6 +187,9 @@ def _count(todo, found, lasts, videos, window: int, config: dict, account: Accou
     seconds, clock = {v: lasts[v] for v in videos}, Clock(**todo.clock)
     mine = sequences(found, seconds, with_features, todo.classes, clock)
     shape = KINDS[todo.kind][1](**config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # training says that windows grow
+        window = holding(mine, recipe, shape.levels)
     counted = account_of(mine, window, shape.levels, shape.ranges)
     for reason in counted.left_out:
         account.add(of, "left out", reason.reason, reason.count)
