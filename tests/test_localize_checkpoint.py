@@ -69,7 +69,9 @@ def test_actionformer_of_thumos14_on_a_folder_of_features(tmp_path, capsys):
     run(tmp_path / "i3d", *options, *asked, "--json")
     said = json.loads(capsys.readouterr().out)
     table = activitynet.results(tmp_path / "out" / "segments.json")
+    counted = {(r["what"], r["reason"]): r["count"] for r in said.pop("account")}
     assert said == {"videos": 1, "segments": 200} and len(table) == 200
+    assert counted == {("in", ""): 2, ("not asked for", "not of --subset"): 1, ("used", ""): 1}
     # a step every 4 of 25 frames a second, from the middle of 16 frames on
     own = localizer_presets.preset("ActionFormer", "thumos14_i3d")
     clock, plain = Clock(4 / 25, 8 / 25), (torch.zeros(2048), torch.ones(2048))

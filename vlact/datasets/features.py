@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vlact.models.weights import DAMAGED
+from vlact.runtime.damage import DAMAGED
 from vlact.schema import csv, json_object
 
 USUAL = "feats"  # entry of packs with several

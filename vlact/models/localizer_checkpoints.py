@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vlact.models.weights import DAMAGED, translate
+from vlact.models.weights import translate
+from vlact.runtime.damage import DAMAGED
 
 MEAN, PLAIN, WRAPPED = "state_dict_ema", "state_dict", "module."
 OWN = {"positives"}  # what a model has and no file does

@@ -397,7 +397,8 @@ def localize(
     if checkpoint:
         from vlact.tools import published_localizer
 
-        found = published_localizer.detect(checkpoint, preset, video, truth, fps, subset)
+        asked = checkpoint, preset, video, truth, fps, subset
+        found = published_localizer.detect(*asked, run.account)
         activitynet.write_results(found, run.out / "segments.json")
         counts = {"videos": found["video"].nunique(), "segments": len(found)}
         text = found.nlargest(PRINTED, "score").round(3).to_string(index=False)

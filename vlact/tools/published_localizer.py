@@ -24,6 +24,7 @@ from vlact.papers.actionvlm.localizing import KINDS, Clock, Localizer
 from vlact.runtime.device import beside, put
 from vlact.runtime.jobs import track
 from vlact.schema import json_object
+from vlact.tools.account import Account
 
 FEATURES = (".npy", ".npz", ".pt", ".pth", ".csv", ".h5", ".hdf5")
 AMBIGUOUS = "Ambiguous"  # THUMOS14's label of what is not scored
@@ -135,22 +136,37 @@ def built(path: Path, data: str) -> tuple[torch.nn.Module, Preset]:
     return put(checkpoints.fill(path, model, state)), own
 
 
-def sources(where: Path, endings: tuple[str, ...], only: frozenset[str] | None) -> list[Path]:
-    """A file, or those of a folder.
+def sources(
+    where: Path, endings: tuple[str, ...], only: frozenset[str] | None, account: Account
+) -> list[Path]:
+    """A file, or those of a folder; videos that were asked for and have none are counted.
 
     Raises:
-        ValueError: None there of these endings.
+        ValueError: None there of these endings, or more are not there than the account allows.
     """
     inside = sorted(where.iterdir()) if where.is_dir() else [where]
-    found = [p for p in inside if p.is_file() and p.suffix.lower() in endings]
-    found = [p for p in found if only is None or p.stem.removeprefix("v_") in only]
+    every = [p for p in inside if p.is_file() and p.suffix.lower() in endings]
+    found = [p for p in every if only is None or p.stem.removeprefix("v_") in only]
     if not found:
         raise ValueError(f"{where}: expected files of {', '.join(endings)}; found none to look at")
+    there = {p.stem.removeprefix("v_") for p in every}
+    account.add("videos", "in", "", sorted(there | (only or there)))
+    gone = sorted((only or there) - there)
+    account.add("videos", "left out", f"not in {where}", gone)
+    account.add("videos", "not asked for", "not of --subset", sorted(there - (only or there)))
+    account.add("videos", "used", "", len(found))
+    account.settle()
     return found
 
 
 def detect(
-    checkpoint: Path, data: str, where: Path, truth: Path | None, fps: float = 0.0, subset: str = ""
+    checkpoint: Path,
+    data: str,
+    where: Path,
+    truth: Path | None,
+    fps: float,
+    subset: str,
+    account: Account,
 ) -> pd.DataFrame:
     """Detections `video, start_s, end_s, label, score` of an official checkpoint.
 
@@ -161,7 +177,8 @@ def detect(
         truth: See `known`; None where rates, durations and names are not needed.
         fps: Of the frames that features were made of, where neither `truth` nor the configuration
             says it.
-        subset: Part of `truth` that is looked at; all if not given.
+        subset: Part of `truth` that is looked at; all if "".
+        account: Is told what became of the videos.
 
     Raises:
         ValueError: See `known`, `built`, `sources`, `vlact.datasets.features.read`; features of
@@ -171,10 +188,10 @@ def detect(
     model, own = built(checkpoint, data)
     classes = names_of(given, model.config.classes, truth)
     if isinstance(model, AdaTAD):
-        paths = sources(where, video.ENDINGS, given.only)
+        paths = sources(where, video.ENDINGS, given.only, account)
         found = [see(model, own, p, classes) for p in track(paths, len(paths), "videos")]
         return pd.concat(found, ignore_index=True)
-    tables, paths = [], sources(where, FEATURES, given.only)
+    tables, paths = [], sources(where, FEATURES, given.only, account)
     for path in track(paths, len(paths), "videos"):
         name = path.stem.removeprefix("v_")
         rate = own.fps or given.rate.get(name, 0.0) or fps
