@@ -14,10 +14,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vlact.models.weights import DAMAGED
 from vlact.schema import csv, json_object
 
 USUAL = "feats"  # entry of packs with several
+UNREADABLE = (  # what torch raises of a file that is cut short, or of another kind
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    torch.serialization.pickle.UnpicklingError,
+)
 
 
 def read(path: str | Path, key: str | None = None, transpose: bool = False) -> torch.Tensor:
@@ -46,7 +54,7 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
     elif path.suffix in (".pt", ".pth"):
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
-        except DAMAGED as error:
+        except UNREADABLE as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{path}: expected a whole file of tensors; {first}") from None
         if isinstance(found, dict):
