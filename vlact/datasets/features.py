@@ -17,7 +17,7 @@ import torch
 from vlact.runtime.damage import DAMAGED
 from vlact.schema import csv, json_object
 
-USUAL = "feats"  # entry of packs with several
+USUAL = "feats"
 
 
 def read(path: str | Path, key: str | None = None, transpose: bool = False) -> torch.Tensor:
