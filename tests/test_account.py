@@ -194,3 +194,56 @@ def test_srt_v1_that_was_edited_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(srt, "FILE", tmp_path / "srt.yaml")
     with pytest.raises(ValueError, match=r"ata has sha256 .*; expected"):
         srt.load("ata")
+
+
+# Other inputs of the kinds that once failed
+@pytest.mark.parametrize("name, text", [
+    ("none.json", '{"results": {}}'),
+    ("none.json", '{"results": {"a": []}}'),
+    ("none.csv", "video,start_s,end_s,label,score\n"),
+    ("none.txt", ""),
+])  # fmt: skip
+def test_a_detector_that_found_nothing_is_scored(vlact, tmp_path, name, text):  # noqa: F811
+    (tmp_path / "t.csv").write_text("video,start_s,end_s,label\na,0,2,run\n")
+    (tmp_path / name).write_text(text)
+    given = ["score", tmp_path / name, tmp_path / "t.csv", "-o", tmp_path / "o", "--json"]
+    code, out, said = vlact(*given, "--resamples", 2)
+    assert code == 0 and json.loads(out)["activitynet"]["mAP"]["value"] == 0, said
+    assert settled(tmp_path / "o")["detections", "in", ""] == 0
+
+
+@pytest.mark.parametrize("label", ["1.0", "r\u200bun", "ru\u00adn", "\ufeffrun"])
+def test_marks_without_width_and_fractions_of_a_table_make_no_other_label(label):
+    from vlact.schema import label_key
+
+    assert label_key(label) in (label_key("run"), label_key(1))
+
+
+def test_a_key_that_stands_twice_is_refused_in_yaml_and_in_options(tmp_path):
+    from vlact.language.trees import Trees
+    from vlact.tools import cli_inputs
+
+    tree = "lift: {lift: [raise, hoist], raise: [lift, hoist], hoist: [lift, raise]}\n"
+    (tmp_path / "t.yaml").write_text(tree + tree)
+    with pytest.raises(ValueError, match=r"t\.yaml: .*'lift' is there twice"):
+        Trees.load(tmp_path / "t.yaml")
+    with pytest.raises(ValueError, match="--options .*'a' stands twice"):
+        cli_inputs.read_options('{"a": 1, "a": 2}')
+
+
+def test_two_files_of_features_of_one_video_are_named(tmp_path):
+    from vlact.papers.actionvlm.scaling import features_of
+
+    for name in ("x", "v_x"):
+        np.save(tmp_path / f"{name}.npy", np.ones((5, 3), np.float32))
+    with pytest.raises(ValueError, match="v_x.npy and x.npy are of one video"):
+        features_of(tmp_path, ["x"])
+
+
+def test_a_csv_whose_splits_share_seconds_is_refused(tmp_path):
+    from vlact.tools import cli_inputs
+
+    rows = "a,0,2,run,train\na,1,3,run,test\n"
+    (tmp_path / "t.csv").write_text("video,start_s,end_s,label,split\n" + rows)
+    with pytest.raises(ValueError, match=r"lines 2 and 3: 'a', second 1, is in split"):
+        cli_inputs.read_truth(tmp_path / "t.csv")

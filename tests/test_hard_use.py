@@ -29,6 +29,7 @@ from vlact.metrics.localization import evaluate
 from vlact.models import files
 from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
+from vlact.tools import cli_inputs
 from vlact.training.loop import fit
 
 PHASES = (Phase.explicit, Phase.generate)
@@ -122,6 +123,17 @@ SOURCES = {  # reader: a good file, and how it is read
         lambda p: Trees.load(p, ("lift",)),
     ),
     "motion lists": ("a/b c.mp4 0\nd.mp4 1\ne.mp4 1\n", ".txt", lambda p: transfer.read_list(p, 2)),
+    "truth of the command line": (
+        "video,start_s,end_s,label,split\na,0,1,run,train\nb,1,2,run,test\n",
+        ".csv",
+        lambda p: cli_inputs.read_truth(p).table,
+    ),
+    "results of the command line": (
+        "video,start_s,end_s,label,score\na,0,1,run,.5\nb,1,2,run,1e-3\n",
+        ".csv",
+        cli_inputs.read_results,
+    ),
+    "results as text": ("a 0 1 run .5\nb 1 2 run 1e-3\n", ".txt", cli_inputs.read_results),
     "features, csv": ("0,1,2\n0.5,1.5,2.5\n3.5,4.5,5.5\n", ".csv", features.read),
 }
 JUNK = [

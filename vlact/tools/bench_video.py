@@ -132,7 +132,7 @@ def main() -> None:
             except NOT_THERE as error:
                 best[name].clear()
                 failed[name] = f"not read: {' '.join(str(error).split())[:60]}"
-            except Exception as error:
+            except Exception as error:  # peers raise anything where a film is odd
                 if name == "vlact":
                     raise
                 failed[name] = f"not read: {' '.join(str(error).split())[-60:]}"

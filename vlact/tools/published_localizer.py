@@ -164,9 +164,9 @@ def detect(
     data: str,
     where: Path,
     truth: Path | None,
-    fps: float,
-    subset: str,
-    account: Account,
+    fps: float = 0.0,
+    subset: str = "",
+    account: Account | None = None,
 ) -> pd.DataFrame:
     """Detections `video, start_s, end_s, label, score` of an official checkpoint.
 
@@ -178,13 +178,13 @@ def detect(
         fps: Of the frames that features were made of, where neither `truth` nor the configuration
             says it.
         subset: Part of `truth` that is looked at; all if "".
-        account: Is told what became of the videos.
+        account: Is told what became of the videos; without it none may be missing.
 
     Raises:
         ValueError: See `known`, `built`, `sources`, `vlact.datasets.features.read`; features of
             another width, or a rate that nothing says.
     """
-    given = known(truth, subset)
+    given, account = known(truth, subset), account or Account(0.0)
     model, own = built(checkpoint, data)
     classes = names_of(given, model.config.classes, truth)
     if isinstance(model, AdaTAD):
