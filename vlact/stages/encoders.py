@@ -27,8 +27,8 @@ def encoders(p: Params, must_exist: bool = False) -> None:
     `dim`.
 
     The encoders are those of ACE's pretraining, first seed: a TimeSformer that has seen hands at
-    work, and CLIP on frames. "end to end" trains adapters in the former (AdaTAD), for the first
-    `vlm.ablation_seeds`.
+    work, and CLIP on frames. "end to end" trains adapters in the former (AdaTAD), "end to end,
+    frozen" is the same without them, both for the first `vlm.ablation_seeds`.
     """
     folder = p.data / "encoders"
     if not ENCODERS.must_run(p, folder, must_exist):
@@ -65,11 +65,13 @@ def encoders(p: Params, must_exist: bool = False) -> None:
             rows.append({"encoder": label, "dim": dim})
     whole, first = [], str(p.data / "pretrained" / f"seed{p.seeds[0]}.safetensors")
     for i, s in enumerate(p.seeds[: p.vlm.ablation_seeds]):
-        out, source = str(work / f"whole-{s}"), (str(p.data / "stadium"), float(p.stadium.fps))
+        source, name = (str(p.data / "stadium"), float(p.stadium.fps)), "end to end"
         given = durations[i], truth, list(ACTIONS), clock, shape | {"feature_dim": p.model.dim}
-        kept = {"out": out, "checkpoint": f"{out}.pt"}
-        whole.append(EndToEndJob(*source, first, *given, recipe_of(p), s, **kept))
-        rows.append({"encoder": "TimeSformer on tutorials, end to end", "dim": p.model.dim})
+        for adapted, label in ((True, name), (False, f"{name}, frozen")):
+            out = str(work / f"{label.replace(', ', '-').replace(' ', '-')}-{s}")
+            kept = {"out": out, "checkpoint": f"{out}.pt", "adapted": adapted}
+            whole.append(EndToEndJob(*source, first, *given, recipe_of(p), s, **kept))
+            rows.append({"encoder": f"TimeSformer on tutorials, {label}", "dim": p.model.dim})
     # what lasts longest first
     jobs.run(whole + todo, p.workers, "localizers on other encoders")
     found = [
