@@ -1,4 +1,4 @@
-"""MoveNet (single pose, lightning, int8) through its runtime, frozen: frames to joints in the image.
+"""MoveNet (single pose, lightning, int8) through its runtime, frozen: frames to joints in them.
 
 The runtime is `ai-edge-litert`, optional: without it nothing here runs, and a table says so.
 """

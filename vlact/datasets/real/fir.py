@@ -13,10 +13,12 @@ from pathlib import Path
 import pandas as pd
 
 from vlact import video
+from vlact.datasets.real import broken, place
 from vlact.datasets.real.incomplete import left_out
 from vlact.datasets.real.recordings import Recordings, within
 from vlact.schema import text
 
+SET = "fir_image_action"
 THERMAL_HZ = 7.793  # measured: its time stamps
 ACTIONS = (
     *("walk", "standup", "sitdown", "sit", "falling"),
@@ -72,17 +74,18 @@ def _intervals(path: Path) -> list[tuple[str, float, float, str]]:
     return rows
 
 
-def read(folder: str | Path, skip: bool = False) -> Recordings:
+def read(folder: str | Path | None = None, skip: bool = False) -> Recordings:
     """All 21 recordings; `groups` are "<day> <room>".
 
     Args:
-        folder: See the module.
+        folder: See the module; the set's own place if not given.
         skip: Go on without recordings that are missing or cut, which are named and counted.
 
     Raises:
+        vlact.datasets.real.SetMissing: The set is not here.
         ValueError: Neither layout, a line that is no label, or recordings that are missing or cut.
     """
-    folder = Path(folder)
+    folder = Path(folder) if folder is not None else place(SET)
     layout = next((k for k, (v, _) in LAYOUTS.items() if (folder / v).is_dir()), None)
     if layout is None:
         tried = [str(folder / v) for v, _ in LAYOUTS.values()]
@@ -96,14 +99,10 @@ def read(folder: str | Path, skip: bool = False) -> Recordings:
         path = home / f"{name}.mp4"
         if name not in labelled:
             problems.append(f"{name}: no labels")
-        elif not path.is_file():
-            problems.append(f"{path}: not there")
+        elif why := broken(path):
+            problems.append(why)
         else:
-            try:
-                durations[name] = video.probe(path).duration_s
-                files[name] = path
-            except video.VideoError as error:
-                problems.append(str(error))
+            durations[name], files[name] = video.probe(path).duration_s, path
     left_out(problems, folder, f"FIR has {len(VIDEOS)} recordings with video", skip)
     truth = pd.DataFrame(
         [r for r in rows if r[0] in durations], columns=["video", "start_s", "end_s", "label"]

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from vlact import video
-from vlact.datasets.real import tcn
+from vlact.datasets.real import broken, place, tcn
 from vlact.datasets.real.incomplete import left_out
 from vlact.datasets.real.recordings import Recordings, within
 
+SET = "gtea_s2"
 VIDEOS = tuple(
     f"S2_{dish}_C1"
     for dish in ("Cheese", "CofHoney", "Coffee", "Hotdog", "Pealate", "Peanut", "Tea")
@@ -37,18 +38,22 @@ def _runs(name: str, labels: list[str], rate: float) -> list[tuple[str, float, f
     return rows
 
 
-def read(folder: str | Path, scores: str | Path, skip: bool = False) -> Recordings:
+def read(
+    folder: str | Path | None = None, scores: str | Path | None = None, skip: bool = False
+) -> Recordings:
     """All seven recordings.
 
     Args:
-        folder: Of the videos (`S2_Tea_C1.mp4`), with or without `groundTruth`.
-        scores: Folder of TCN's scores, where there is no `groundTruth`.
+        folder: Of the videos (`S2_Tea_C1.mp4`), with or without `groundTruth`; the set's own place
+            if not given.
+        scores: Folder of TCN's scores, where there is no `groundTruth`; likewise.
         skip: Go on without recordings that are missing or cut, which are named and counted.
 
     Raises:
+        vlact.datasets.real.SetMissing: The set, or TCN's scores, are not here.
         ValueError: An unknown label, or recordings that are missing or cut.
     """
-    folder = Path(folder)
+    folder = Path(folder) if folder is not None else place(SET)
     texts = folder / "groundTruth"
     if texts.is_dir():
         layout, rate = "original (ms-tcn's text)", TEXT_HZ
@@ -56,6 +61,7 @@ def read(folder: str | Path, scores: str | Path, skip: bool = False) -> Recordin
         labels = {v: f.read_text(encoding="utf-8").split() for v, f in found.items() if f.is_file()}
     else:
         layout, rate = "packed (TCN's cells)", CELL_HZ
+        scores = Path(scores) if scores is not None else place(tcn.SET)
         cells = tcn.read(scores, "GTEA", SYSTEM, SPLIT)
         labels = {c.video: [tcn.GTEA_VERBS[k] for k in c.truth] for c in cells}
     rows, durations, files, problems = [], {}, {}, []
@@ -72,11 +78,10 @@ def read(folder: str | Path, scores: str | Path, skip: bool = False) -> Recordin
         if path is None:
             problems.append(f"{name}: no video")
             continue
-        try:
-            seconds = video.probe(path).duration_s
-        except video.VideoError as error:
-            problems.append(str(error))
+        if why := broken(path):
+            problems.append(why)
             continue
+        seconds = video.probe(path).duration_s
         if len(labels[name]) / rate > seconds + SLACK_S:
             last = len(labels[name]) / rate
             problems.append(f"{path}: {seconds:.1f} s, its labels end at {last:.1f} s")

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vlact.datasets.real import place
 from vlact.datasets.real.incomplete import left_out
 from vlact.datasets.real.skeletons import Skeletons, arrays, joined, usable, whole
 
+SET = "msr_action3d"
 NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)")
 ACTIONS = (
     *("high arm wave", "horizontal arm wave", "hammer", "hand catch", "forward punch"),
@@ -37,8 +39,9 @@ def _table(names: list[str], where: Path) -> pd.DataFrame:
                 f"{where}: {name!r} is no name of MSR-Action3D; expected aAA_sSS_eEE with an "
                 f"action from 1 to {len(ACTIONS)}"
             )
-        rows.append((name, ACTIONS[int(found[1]) - 1], int(found[2]), int(found[3])))
-    return pd.DataFrame(rows, columns=["clip", "label", "subject", "repetition"])
+        numbers = (int(found[k]) for k in (2, 3))
+        rows.append((name, ACTIONS[int(found[1]) - 1], f"s{found[2]}", *numbers))
+    return pd.DataFrame(rows, columns=["video", "label", "group", "subject", "repetition"])
 
 
 def _text(file: Path) -> np.ndarray:
@@ -46,21 +49,25 @@ def _text(file: Path) -> np.ndarray:
         lines = np.loadtxt(file, dtype=np.float32, ndmin=2)
         return lines.reshape(-1, 20, lines.shape[1])[..., :3]
     except ValueError as error:
-        raise ValueError(f"{file}: expected twenty lines `x y z confidence` a frame; {error}") from None
+        raise ValueError(
+            f"{file}: expected twenty lines `x y z confidence` a frame; {error}"
+        ) from None
 
 
-def read(folder: str | Path, skip: bool = False) -> Skeletons:
-    """All sequences, with `subject, repetition`; joints that the sensor lost stay at zero.
+def read(folder: str | Path | None = None, skip: bool = False) -> Skeletons:
+    """All sequences; `group` is the person, further columns `subject, repetition`. Joints that the
+    sensor lost stay at zero.
 
     Args:
         folder: With the packed file, else with text files.
         skip: Go on without sequences that are missing or unusable, which are named and counted.
 
     Raises:
+        vlact.datasets.real.SetMissing: The set is not here.
         ValueError: Neither layout, a name of another set, a file that is no sequence, or sequences
             that are missing or unusable.
     """
-    folder = Path(folder)
+    folder = Path(folder) if folder is not None else place(SET)
     packed, files = folder / PACKED, sorted(folder.glob(f"a??_s??_e??{ENDING}"))
     if packed.is_file():
         z = arrays(packed, ("names", "offset", "joints_xyzc"))

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact.datasets.real import plain_pickle
+from vlact.datasets.real import place, plain_pickle
 from vlact.datasets.real.incomplete import left_out
 from vlact.datasets.real.skeletons import Skeletons, arrays, joined, usable, whole
 from vlact.schema import json_object
 
+SET = "nw_ucla"
 NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
 ACTIONS = {  # by their number in names, which has gaps
     1: "pick up with one hand",
@@ -45,14 +46,15 @@ def _table(names: list[str], where: Path) -> pd.DataFrame:
                 f"{where}: {name!r} is no name of NW-UCLA; expected aAA_sSS_eEE_vVV with an "
                 f"action of {sorted(ACTIONS)}"
             )
-        rows.append((name, ACTIONS[action], int(found[2]), int(found[3]), int(found[4])))
-    return pd.DataFrame(rows, columns=["clip", "label", "subject", "repetition", "view"])
+        numbers = (int(found[k]) for k in (2, 3, 4))
+        rows.append((name, ACTIONS[action], f"s{found[2]}", *numbers))
+    return pd.DataFrame(rows, columns=["video", "label", "group", "subject", "repetition", "view"])
 
 
 def _agree(found: Skeletons, path: Path) -> None:
     """Hold names and lengths against the labels that were published with them."""
     numbers = {name: i + 1 for i, name in enumerate(ACTIONS.values())}
-    row = {name: i for i, name in enumerate(found.table["clip"])}
+    row = {name: i for i, name in enumerate(found.table["video"])}
     for k, said in enumerate(plain_pickle.load(path)):
         i = row.get(said["file_name"])
         if i is None:
@@ -65,19 +67,20 @@ def _agree(found: Skeletons, path: Path) -> None:
             )
 
 
-def read(folder: str | Path, skip: bool = False) -> Skeletons:
-    """All sequences, with `subject, repetition, view`.
+def read(folder: str | Path | None = None, skip: bool = False) -> Skeletons:
+    """All sequences; `group` is the person, further columns `subject, repetition, view`.
 
     Args:
         folder: With the packed file, else with JSON files.
         skip: Go on without sequences that are missing or unusable, which are named and counted.
 
     Raises:
+        vlact.datasets.real.SetMissing: The set is not here.
         ValueError: Neither layout, a name of another set, joints of another shape, labels that
             disagree, or sequences that are missing or unusable.
     """
-    folder = Path(folder)
-    packed, files = folder / PACKED, sorted(folder.glob("a??_s??_e??_v??.json"))
+    folder = Path(folder) if folder is not None else place(SET)
+    packed, files = folder / PACKED, sorted(folder.rglob("a??_s??_e??_v??.json"))
     if packed.is_file():
         z = arrays(packed, ("names", "offset", "joints_half_mm"))
         table = _table(z["names"].tolist(), packed)

@@ -23,7 +23,7 @@ class Skeletons:
     """A set of sequences.
 
     Attributes:
-        table: A row a sequence: `clip, label`, and what its name says of it (`subject`, `view`, ..).
+        table: A row a sequence: `video` (its name), `label, group`, and what its name says of it (`subject`, `view`, ..).
         joints: Of all sequences after each other, metres (N, 20, 3), in the order of `JOINTS`.
         offset: First frame of each sequence, and the end of the last (S + 1,).
         layout: "original" or "packed".
@@ -82,7 +82,7 @@ def arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 def usable(found: Skeletons) -> list[str]:
     """What is wrong with sequences, a line each: no frame, or joints that are no finite numbers."""
     out = []
-    for i, name in enumerate(found.table["clip"]):
+    for i, name in enumerate(found.table["video"]):
         own = found[i]
         if not len(own):
             out.append(f"{name}: no frame")
@@ -95,4 +95,4 @@ def usable(found: Skeletons) -> list[str]:
 def whole(found: Skeletons) -> np.ndarray:
     """Which sequences `usable` has nothing against (S,)."""
     bad = {line.split(":")[0] for line in usable(found)}
-    return ~found.table["clip"].isin(bad).to_numpy()
+    return ~found.table["video"].isin(bad).to_numpy()

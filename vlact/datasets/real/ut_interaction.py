@@ -6,14 +6,15 @@ Packed: `set1/*.mp4`. Clips of class 6 ("other") are no part of the sixty.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from vlact import video
+from vlact.datasets.real import Clips, broken, place
 from vlact.datasets.real.incomplete import left_out
 
+SET = "ut_interaction"
 NAME = re.compile(r"(\d+)_(\d+)_(\d)\.(avi|mp4)")
 ACTIONS = ("shake hands", "hug", "kick", "point", "punch", "push")
 OTHER = 6
@@ -25,21 +26,6 @@ LAYOUTS = {  # where the clips of a set are; the first that is there counts
 }
 
 
-@dataclass(frozen=True)
-class Clips:
-    """A set of clips.
-
-    Attributes:
-        table: A row a clip: `clip` (path below `folder`), `label`, and what its name says.
-        folder: Of the set.
-        layout: "original" or "packed".
-    """
-
-    table: pd.DataFrame
-    folder: Path
-    layout: str
-
-
 def _home(folder: Path, name: str) -> tuple[str, Path]:
     for layout, places in LAYOUTS.items():
         for place in places:
@@ -49,18 +35,20 @@ def _home(folder: Path, name: str) -> tuple[str, Path]:
     raise ValueError(f"{folder}: UT-Interaction expects {name} in one of {tried}, found none")
 
 
-def read(folder: str | Path, skip: bool = False) -> Clips:
-    """All clips of both sets, with `set, sequence, duration_s`.
+def read(folder: str | Path | None = None, skip: bool = False) -> Clips:
+    """All clips of both sets; `group` is the sequence, further columns `set, sequence, duration_s`.
 
     Args:
-        folder: See the module.
+        folder: See the module; the set's own place if not given.
         skip: Go on without clips that are missing or cut, which are named and counted.
 
     Raises:
+        vlact.datasets.real.SetMissing: The set is not here.
         ValueError: Neither layout, a name of another set, a sequence of the other set, or clips
             that are missing or cut.
     """
-    folder, rows, problems, layouts = Path(folder), [], [], set()
+    folder = Path(folder) if folder is not None else place(SET)
+    rows, problems, layouts = [], [], set()
     for name, sequences in SETS.items():
         layout, home = _home(folder, name)
         layouts.add(layout)
@@ -77,16 +65,16 @@ def read(folder: str | Path, skip: bool = False) -> Clips:
             if sequence not in sequences:
                 raise ValueError(f"{path}: sequence {sequence} is not of {name}")
             there.add(index)
-            try:
-                seconds = video.probe(path).duration_s
-            except video.VideoError as error:
-                problems.append(str(error))
+            if why := broken(path):
+                problems.append(why)
                 continue
-            clip = str(path.relative_to(folder))
-            rows.append((clip, ACTIONS[number], name, sequence, seconds))
+            seconds, film = video.probe(path).duration_s, path.relative_to(folder).as_posix()
+            group = f"{name} {sequence}"
+            rows.append((film, ACTIONS[number], group, "none", name, sequence, seconds))
         problems += [f"{home / str(i)}_*: not there" for i in range(CLIPS) if i not in there]
     if len(layouts) > 1:
         raise ValueError(f"{folder}: one set is packed, the other is not; bring both alike")
     left_out(problems, folder, f"UT-Interaction has {len(SETS)} sets of {CLIPS} clips", skip)
-    columns = ["clip", "label", "set", "sequence", "duration_s"]
-    return Clips(pd.DataFrame(rows, columns=columns), folder, layouts.pop())
+    columns = ["video", "label", "group", "split", "set", "sequence", "duration_s"]
+    table = pd.DataFrame(rows, columns=columns)
+    return Clips(SET, folder, table, layouts.pop(), tuple(problems))

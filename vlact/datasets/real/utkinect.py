@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vlact.datasets.real import place
 from vlact.datasets.real.incomplete import left_out
 from vlact.datasets.real.recordings import Recordings, within
 from vlact.datasets.real.skeletons import Skeletons, arrays, joined
@@ -30,6 +31,7 @@ ACTIONS = {
     "waveHands": "wave hands",
     "clapHands": "clap hands",
 }
+SET = "utkinect"
 SEQUENCES = tuple(f"s{s:02d}_e{e:02d}" for s in range(1, 11) for e in (1, 2))
 FRAMES_PER_S = 30.0
 PACKED = "utkinect_skeletons.npz"
@@ -84,35 +86,36 @@ def _joints(folder: Path) -> tuple[Skeletons, np.ndarray]:
     packed = folder / PACKED
     if packed.is_file():
         z = arrays(packed, ("names", "offset", "frame", "joints"))
-        table = pd.DataFrame({"clip": z["names"].tolist()})
+        table = pd.DataFrame({"video": z["names"].tolist()})
         return Skeletons(table, z["joints"], z["offset"], "packed"), z["frame"].astype(np.float64)
     files = {n: folder / f"joints_{n}.txt" for n in SEQUENCES}
     there = {n: _text(f) for n, f in files.items() if f.is_file()}
     if not there:
         raise ValueError(f"{folder}: UTKinect expects {PACKED} or joints_sSS_eEE.txt, found none")
-    table = pd.DataFrame({"clip": list(there)})
+    table = pd.DataFrame({"video": list(there)})
     found = joined(table, [joints for _, joints in there.values()], "original")
     return found, np.concatenate([frames for frames, _ in there.values()])
 
 
-def read(folder: str | Path, skip: bool = False) -> Sequences:
+def read(folder: str | Path | None = None, skip: bool = False) -> Sequences:
     """All sequences; `groups` are people.
 
     A second counts from the first frame that was kept. An interval without numbers (there is one),
     after the last frame or across it is named in `recordings.notes`.
 
     Args:
-        folder: See the module.
+        folder: See the module; the set's own place if not given.
         skip: Go on without sequences that are missing, which are named and counted.
 
     Raises:
+        vlact.datasets.real.SetMissing: The set is not here.
         ValueError: Neither layout, a line that is no label, joints that are not finite, or
             sequences that are missing.
     """
-    folder = Path(folder)
+    folder = Path(folder) if folder is not None else place(SET)
     found, frame = _joints(folder)
     rows = _intervals(folder / LABELS)
-    names = found.table["clip"].tolist()
+    names = found.table["video"].tolist()
     lost = [f"{n}: not there" for n in SEQUENCES if n not in names]
     left_out(lost, folder, f"UTKinect has {len(SEQUENCES)} sequences", skip)
     if not np.isfinite(found.joints).all():

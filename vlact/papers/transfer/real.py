@@ -65,6 +65,8 @@ class Protocol:
 
     seeds: tuple[int, ...]
     steps: int
+    looked: dict[str, int]
+    difference_images: tuple[str, ...]
     chance_factor: float
     penalties: tuple[float, ...]
     logistic: tuple[float, ...]
@@ -120,9 +122,8 @@ def splits(setup: Setup, table: pd.DataFrame) -> list[Split]:
     Raises:
         ValueError: An empty part of a split: the set lacks what the setup needs.
     """
-    out = {"set": _by_set, "view": _by_view, "people": _by_people}.get(setup.by, _by_condition)(
-        setup, table
-    )
+    way = {"set": _by_set, "view": _by_view, "people": _by_people}.get(setup.by, _by_condition)
+    out = way(setup, table)
     for one in out:
         parts = {"train": one.train, "unknown": one.unknown}
         if setup.folds:
@@ -198,38 +199,6 @@ def _by_condition(setup: Setup, table: pd.DataFrame) -> list[Split]:
 
 
 # Clips
-def brought(x: np.ndarray, steps: int) -> np.ndarray:
-    """A sequence (T, ..) at `steps` moments evenly spaced from its first to its last frame."""
-    at = np.linspace(0, len(x) - 1, steps)
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, len(x) - 1)
-    share = (at - low).reshape(-1, *[1] * (x.ndim - 1))
-    return (x[low] * (1 - share) + x[high] * share).astype(np.float32)
-
-
-def body(joints: np.ndarray) -> np.ndarray:
-    """Joints (T, J, 3) of a depth sensor, first one the hips, to what a model sees (T, 3 J).
-
-    Each joint relative to the hips, and the hips relative to where they were first, in metres.
-    """
-    hips = joints[:, :1]
-    own = np.concatenate([hips - hips[:1], joints[:, 1:] - hips], 1)
-    return own.reshape(len(joints), -1)
-
-
-def turned(joints: np.ndarray, left: int, right: int) -> np.ndarray:
-    """Joints (T, J, 3), y up, turned about y so that the shoulders' line, in the mean over the clip,
-    lies along x.
-    """
-    line = (joints[:, right] - joints[:, left]).mean(0)
-    size = np.hypot(line[0], line[2])
-    if size == 0:
-        return joints
-    c, s = line[0] / size, line[2] / size
-    turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], joints.dtype)
-    return joints @ turn.T
-
-
 def describe(x: np.ndarray, of: tuple[str, ...]) -> list[np.ndarray]:
     """Parts of the description of clips (N, S, D), each (N, ..).
 
@@ -331,7 +300,14 @@ class Temporal(nn.Module):
     """
 
     def __init__(
-        self, features: int, steps: int, kind: str, dim: int, layers: int, heads: int, dropout: float
+        self,
+        features: int,
+        steps: int,
+        kind: str,
+        dim: int,
+        layers: int,
+        heads: int,
+        dropout: float,
     ):
         super().__init__()
         self.kind, self.into, self.drop = kind, nn.Linear(features, dim), nn.Dropout(dropout)
@@ -467,7 +443,7 @@ class Job:
     Attributes:
         split: Rows.
         inputs: Kind of input to the file (npy) of its clips (N, S, D).
-        table: Parquet of the set's table, with `clip` and `label`.
+        table: Parquet of the set's table, with `video` and `label`.
         models: Names.
         fine: Column that makes fine classes of actions, for branches; "" for none.
         runs: Seeds of networks; linear heads have run 0, or the fold's where `by_fold`.
@@ -486,9 +462,7 @@ class Job:
 FINE = {"view": "view", "people": "subject"}  # what makes fine classes, by a setup's `by`
 
 
-def jobs_of(
-    setup: Setup, table: pd.DataFrame, inputs: dict[str, str], path: str
-) -> list[Job]:
+def jobs_of(setup: Setup, table: pd.DataFrame, inputs: dict[str, str], path: str) -> list[Job]:
     """All splits of a setup.
 
     Args:
@@ -547,9 +521,7 @@ def transfer_job(job: Job, out: str) -> int:
                     kept[key] = prepared(x, split.train, model.removed, p.components)
                 clips, answers = kept[key], {}
                 for run in job.runs:
-                    net = network(
-                        clips[split.train], numbers, len(names), fine, model.head, run
-                    )
+                    net = network(clips[split.train], numbers, len(names), fine, model.head, run)
                     with torch.inference_mode():
                         answers[run] = [net(clips[t]).argmax(1).numpy() for t in tests]
             for run, found in answers.items():
@@ -563,7 +535,7 @@ def transfer_job(job: Job, out: str) -> int:
                                 "run": run,
                                 "model": name,
                                 "sees": sees,
-                                "clip": table["clip"].to_numpy()[at],
+                                "clip": table["video"].to_numpy()[at],
                                 "label": table["label"].to_numpy()[at],
                                 "predicted": names[answer],
                                 "known": known,
@@ -643,9 +615,7 @@ def scored(predictions: pd.DataFrame, level: float, resamples: int, seed: int = 
         sampled[key] = 100 * np.r_[filled.sum() / there.sum(), above / np.maximum(below, 1)]
     known = np.mean([sampled[d, True] for d in directions], axis=0)
     unknown = np.mean([sampled[d, False] for d in directions], axis=0)
-    hm = np.mean(
-        [_harmonic(sampled[d, True], sampled[d, False]) for d in directions], axis=0
-    )
+    hm = np.mean([_harmonic(sampled[d, True], sampled[d, False]) for d in directions], axis=0)
     tail = (1 - level) / 2
 
     def interval(x: np.ndarray) -> Interval:
@@ -660,7 +630,9 @@ def scored(predictions: pd.DataFrame, level: float, resamples: int, seed: int = 
 
 def _harmonic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     whole = a + b
-    return np.where(whole > 0, 2 * a * b / np.where(whole > 0, whole, 1), np.where(whole == 0, 0.0, np.nan))
+    return np.where(
+        whole > 0, 2 * a * b / np.where(whole > 0, whole, 1), np.where(whole == 0, 0.0, np.nan)
+    )
 
 
 def table_of(predictions: pd.DataFrame) -> pd.DataFrame:
