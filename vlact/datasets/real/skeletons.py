@@ -23,7 +23,8 @@ class Skeletons:
     """A set of sequences.
 
     Attributes:
-        table: A row a sequence: `video` (its name), `label, group`, and what its name says of it (`subject`, `view`, ..).
+        table: A row a sequence: `video` (its name), `label, group`, and what else its name says
+            (`subject`, `view`, ..).
         joints: Of all sequences after each other, metres (N, 20, 3), in the order of `JOINTS`.
         offset: First frame of each sequence, and the end of the last (S + 1,).
         layout: "original" or "packed".

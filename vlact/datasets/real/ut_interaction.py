@@ -28,8 +28,8 @@ LAYOUTS = {  # where the clips of a set are; the first that is there counts
 
 def _home(folder: Path, name: str) -> tuple[str, Path]:
     for layout, places in LAYOUTS.items():
-        for place in places:
-            if (path := folder / place.format(name)).is_dir():
+        for inner in places:
+            if (path := folder / inner.format(name)).is_dir():
                 return layout, path
     tried = [str(folder / p.format(name)) for ps in LAYOUTS.values() for p in ps]
     raise ValueError(f"{folder}: UT-Interaction expects {name} in one of {tried}, found none")

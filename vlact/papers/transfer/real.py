@@ -629,10 +629,8 @@ def scored(predictions: pd.DataFrame, level: float, resamples: int, seed: int = 
 
 
 def _harmonic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    whole = a + b
-    return np.where(
-        whole > 0, 2 * a * b / np.where(whole > 0, whole, 1), np.where(whole == 0, 0.0, np.nan)
-    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(a + b == 0, 0.0, 2 * a * b / (a + b))
 
 
 def table_of(predictions: pd.DataFrame) -> pd.DataFrame:
