@@ -3,6 +3,7 @@ localizers on them. Profile `real` alone.
 """
 
 import json
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +33,7 @@ def recordings(name: str, skip: bool) -> Recordings:
 def features(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/real_features`: <set>.safetensors of the films, by recording."""
     folder = p.data / "real_features"
-    if not only_real(p, "real_features") or not FEATURES.must_run(p, folder, must_exist):
+    if not only_real(p) or not FEATURES.must_run(p, folder, must_exist):
         return
     from safetensors.torch import save_file
 
@@ -45,7 +46,7 @@ def features(p: Params, must_exist: bool = False) -> None:
         try:
             found = recordings(name, p.real.skip)
         except SetMissing as missing:
-            print(missing)
+            warnings.warn(str(missing), stacklevel=2)
             continue
         home = next(iter(found.files.values())).parent
         stems = {f.name: v for v, f in found.files.items()}
@@ -71,7 +72,7 @@ def real_localization(p: Params, must_exist: bool = False) -> None:
     scores.csv, errors.csv, published.csv, grouping.csv, windows.csv, curves.csv and notes.json.
     """
     folder = p.data / "real_localization"
-    if not only_real(p, "real_localization"):
+    if not only_real(p):
         return
     features(p, must_exist=must_exist)
     if not LOCALIZATION.must_run(p, folder, must_exist):
@@ -85,7 +86,7 @@ def real_localization(p: Params, must_exist: bool = False) -> None:
             sets[name] = _prepared(p, name, work)
         except SetMissing as missing:
             notes["missing"][name] = str(missing)
-            print(missing)
+            warnings.warn(str(missing), stacklevel=2)
             continue
         found = sets[name][0]
         notes["sets"][name] = {"layout": found.layout, "labels": list(found.notes)}
@@ -194,7 +195,7 @@ def _gathered(sets: dict, trainings: list, groupings: list) -> pd.DataFrame:
         try:
             tables.append(real.published_detections().assign(dataset="gtea", seed=0))
         except SetMissing as missing:
-            print(missing)
+            warnings.warn(str(missing), stacklevel=2)
     columns = ["dataset", "model", "seed", *real.COLUMNS]
     return pd.concat(tables, ignore_index=True)[columns]
 

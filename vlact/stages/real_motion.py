@@ -3,6 +3,7 @@ transfer to another context there. Profile `real` alone.
 """
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,8 @@ PART = 24  # clips between two places where a killed run goes on
 PROFILE = "real"
 
 
-def only_real(p: Params, stage: str) -> bool:
-    """Whether the stage runs in this profile; says so where it does not."""
-    if p.profile != PROFILE:
-        print(f"{stage}: runs in profile {PROFILE!r} (`make repro PROFILE={PROFILE}`)")
+def only_real(p: Params) -> bool:
+    """Whether stages on real data run in this profile."""
     return p.profile == PROFILE
 
 
@@ -96,7 +95,7 @@ def looks(p: Params, must_exist: bool = False) -> None:
     input, and notes.json: layouts, what is missing, why a kind of input is.
     """
     folder = p.data / "real_looks"
-    if not only_real(p, "real_looks") or not LOOKS.must_run(p, folder, must_exist):
+    if not only_real(p) or not LOOKS.must_run(p, folder, must_exist):
         return
     notes = {"sets": {}, "missing": {}, "why": {}}
     for name, read in (FILMS | POSES).items():
@@ -104,7 +103,7 @@ def looks(p: Params, must_exist: bool = False) -> None:
             found = read(skip=p.real.skip)
         except SetMissing as missing:
             notes["missing"][name] = str(missing)
-            print(missing)
+            warnings.warn(str(missing), stacklevel=2)
             continue
         table = conditions(found.table) if name == "jhmdb" else found.table
         table.to_parquet(folder / f"{name}.parquet", index=False)
@@ -171,7 +170,7 @@ def real_motion(p: Params, must_exist: bool = False) -> None:
     `vlact.papers.transfer.real`.
     """
     folder = p.data / "real_motion"
-    if not only_real(p, "real_motion"):
+    if not only_real(p):
         return
     looks(p, must_exist=must_exist)
     if not MOTION.must_run(p, folder, must_exist):
