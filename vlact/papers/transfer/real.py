@@ -19,6 +19,7 @@ from vlact.metrics.transfer import transfer
 from vlact.training.loop import batches, fit
 
 PROTOCOL = Path(__file__).with_name("real.yaml")
+TINY = 1e-12  # of a penalty, where training clips are all alike
 ODD_EVEN = ("odd", "even")  # subjects, by their number
 
 
@@ -259,7 +260,7 @@ def ridge(
     seen = vectors.T @ (targets - base)
     best, chosen = np.inf, None
     for penalty in penalties:
-        own = penalty * np.trace(kernel) / len(x)
+        own = max(penalty * np.trace(kernel) / len(x), TINY)
         shrink = np.clip(values, 0, None) / (np.clip(values, 0, None) + own)
         fitted = vectors @ (shrink[:, None] * seen)
         # a clip's own share of its answer, with that of the mean
@@ -283,9 +284,7 @@ def logistic(
     if few < 2:
         raise ValueError("logistic regression needs two training clips of every class or more")
     folds = StratifiedKFold(few, shuffle=True, random_state=0)
-    search = GridSearchCV(
-        LogisticRegression(max_iter=300), {"C": [c / len(train) * 10 for c in grid]}, cv=folds
-    )
+    search = GridSearchCV(LogisticRegression(max_iter=300), {"C": list(grid)}, cv=folds)
     search.fit(train * scale, labels)
     return [search.predict_proba(t * scale) if len(t) else np.zeros((0, 1)) for t in tests]
 
@@ -502,7 +501,7 @@ def transfer_job(job: Job, out: str) -> int:
     for name in job.models:
         model = p.models[name]
         for sees in [s for s in model.sees if s in job.inputs]:
-            x = np.load(job.inputs[sees])
+            x = np.load(job.inputs[sees]).astype(np.float32)
             if model.linear:
                 parts = standardised(describe(x, model.of), split, model.standard)
                 head, grid = (
