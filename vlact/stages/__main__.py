@@ -8,7 +8,11 @@ import sys
 
 from vlact import params
 
-HOMES = {"pretraining": "pretrain", "ace_sweeps": "ace", "real_sets": "real"}  # stages whose file has another name
+HOMES = {
+    "pretraining": "pretrain",
+    "ace_sweeps": "ace",
+    "real_sets": "real",
+}  # stages whose file has another name
 STAGES = (
     "worlds",
     "pretraining",

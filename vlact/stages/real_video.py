@@ -2,6 +2,7 @@
 training.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -138,13 +139,22 @@ def image_features(p: Params, found: flickr8k.Captioned) -> Tensor:
 
 
 def caption_features(found: flickr8k.Captioned, say: TextEncoder) -> Tensor:
-    """Frozen text features (N, 5, 384) of all captions, made once and kept."""
+    """Frozen text features (N, 5, 384) of all captions, kept; a killed run goes on."""
     said = [c for captions in found.captions for c in captions]
-    file = CACHE / f"flickr8k-captions-{jobs.key(said, MINILM_SHA256)}.safetensors"
+    name = f"flickr8k-captions-{jobs.key(said, MINILM_SHA256)}"
+    file, work = CACHE / f"{name}.safetensors", CACHE / f"{name}.parts"
     if not file.is_file():
-        parts = [said[i : i + PART] for i in range(0, len(said), PART)]
-        every = [say(part) for part in jobs.track(parts, len(parts), "features of captions")]
-        jobs.write_whole(file, lambda d, f: save_file(d, f), {"captions": torch.cat(every)})
+        order = sorted(range(len(said)), key=lambda i: len(said[i]))  # little padding
+        parts = [order[i : i + PART] for i in range(0, len(order), PART)]
+        out = torch.empty(len(said), say.dim)
+        for n, rows in enumerate(jobs.track(parts, len(parts), "features of captions")):
+            part = work / f"{n}.safetensors"
+            if not part.is_file():
+                some = {"captions": say.encode([said[i] for i in rows])}
+                jobs.write_whole(part, lambda d, f: save_file(d, f), some)
+            out[rows] = load_file(part)["captions"]
+        jobs.write_whole(file, lambda d, f: save_file(d, f), {"captions": out})
+        shutil.rmtree(work)
     return load_file(file)["captions"].unflatten(0, (len(found.captions), -1))
 
 

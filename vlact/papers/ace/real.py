@@ -32,7 +32,7 @@ from vlact.runtime.jobs import write_whole
 THIRDS = 3  # partitions of a shuffle
 VALIDATION = 0.2  # of a class's training clips, whole source films
 PARTITION_SEED = 2026
-RIDGE = (1.0, 10.0, 100.0, 1000.0, 10000.0)  # grid of the closed form
+RIDGE = (1e2, 1e3, 1e4, 1e5)  # grid of the closed form
 BLOCKS = 1  # of a transformer over time
 SLOW_RATE = 0.1  # of Text4Vis's image side, as published
 
