@@ -32,6 +32,7 @@ class Source:
         licence, cite: As that page, or the repository, states them.
         about: What it is, in a line.
         needed_by: Which of the papers' questions it answers.
+        packed: What a packed copy of it is called.
     """
 
     name: str
@@ -43,6 +44,13 @@ class Source:
     cite: str
     about: str
     needed_by: str
+    packed: str = ""
+
+    @property
+    def at(self) -> Path | None:
+        """Where it, or a packed copy, lies; None where neither is here."""
+        names = (self.name, self.packed) if self.packed else (self.name,)
+        return next((root() / name for name in names if (root() / name).exists()), None)
 
 
 class SetMissing(FileNotFoundError):
