@@ -32,6 +32,8 @@ STAGES = (
     "real_sets",
     "real_video",
     "real_ace",
+    "real_motion",
+    "real_localization",
 )
 
 

@@ -1,5 +1,5 @@
-"""Stages `real_features` and `real_localization`: features in time of real recordings, and
-localizers on them. Profile `real` alone.
+"""Stage `real_localization`: localizers on features in time of real recordings. Profile `real`
+alone.
 """
 
 import json
@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact.datasets.real import SetMissing, fir, gtea, utkinect
+from vlact.datasets.real import Clips, SetMissing, fir, gtea, utkinect
 from vlact.datasets.real.recordings import Recordings
 from vlact.params import Params
 from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
-from vlact.stages import Stage
+from vlact.stages.real import OfSets, features
 from vlact.stages.real_motion import only_real
 
-FEATURES = Stage("real_features", "vlact.training.features")
-LOCALIZATION = Stage("real_localization", "vlact.papers.actionvlm.real", ("real",), FEATURES)
+LOCALIZATION = OfSets(
+    "real_localization",
+    "vlact.papers.actionvlm.real",
+    ("real",),
+    sets=("fir_image_action", "gtea_s2", "utkinect", "tcn_scores"),
+)
 FILMS = {"fir": fir.read, "gtea": gtea.read}
 
 
@@ -30,41 +34,11 @@ def recordings(name: str, skip: bool) -> Recordings:
     return utkinect.read(skip=skip).recordings if name == "utkinect" else FILMS[name](skip=skip)
 
 
-def features(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/real_features`: <set>.safetensors of the films, by recording."""
-    folder = p.data / "real_features"
-    if not only_real(p) or not FEATURES.must_run(p, folder, must_exist):
-        return
-    from safetensors.torch import save_file
-
-    from vlact.models.imagenet import LITE0, ImageEncoder
-    from vlact.papers.actionvlm.real import protocol
-    from vlact.training.features import extract_all
-
-    rate = protocol().rate_hz
-    for name in FILMS:
-        try:
-            found = recordings(name, p.real.skip)
-        except SetMissing as missing:
-            warnings.warn(str(missing), stacklevel=2)
-            continue
-        home = next(iter(found.files.values())).parent
-        stems = {f.name: v for v, f in found.files.items()}
-        work = FEATURES.work(p)
-        seen = extract_all(
-            ImageEncoder,
-            str(LITE0),
-            home,
-            list(stems),
-            rate,
-            work / f"{name}.safetensors",
-            work / name,
-            p.workers,
-            part=1,
-        )
-        named = {stems[f]: x.contiguous() for f, x in seen.items()}
-        write_whole(folder / f"{name}.safetensors", lambda d, f: save_file(d, f), named)
-    FEATURES.finish(p, folder)
+def as_clips(found: Recordings, name: str) -> Clips:
+    """Films of recordings, as `vlact.stages.real.features` wants them."""
+    home = next(iter(found.files.values())).parent
+    table = pd.DataFrame({"video": [f.name for f in found.files.values()], "label": ""})
+    return Clips(name, home, table, found.layout)
 
 
 def real_localization(p: Params, must_exist: bool = False) -> None:
@@ -72,10 +46,7 @@ def real_localization(p: Params, must_exist: bool = False) -> None:
     scores.csv, errors.csv, published.csv, grouping.csv, windows.csv, curves.csv and notes.json.
     """
     folder = p.data / "real_localization"
-    if not only_real(p):
-        return
-    features(p, must_exist=must_exist)
-    if not LOCALIZATION.must_run(p, folder, must_exist):
+    if not only_real(p) or not LOCALIZATION.must_run(p, folder, must_exist):
         return
     from vlact.papers.actionvlm import real
 
@@ -150,10 +121,9 @@ def _prepared(p: Params, name: str, work: Path) -> tuple[Recordings, str, str, i
         found, path = whole.recordings, work / "utkinect.safetensors"
         save_file(pose_features(whole, protocol().rate_hz), path)
     else:
-        found, path = (
-            recordings(name, p.real.skip),
-            p.data / "real_features" / f"{name}.safetensors",
-        )
+        found, path = recordings(name, p.real.skip), work / f"{name}.safetensors"
+        seen = features(p, as_clips(found, name), protocol().rate_hz)
+        save_file({v: seen[f.name].contiguous() for v, f in found.files.items()}, path)
     truth = work / f"{name}-truth.parquet"
     found.truth.to_parquet(truth, index=False)
     dim = next(iter(load_file(path).values())).shape[1]

@@ -23,8 +23,17 @@ from vlact.params import Params
 from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
+from vlact.stages.real import OfSets
 
-LOOKS = Stage("real_looks", "vlact.papers.transfer.looking", ("real",))
+LOOKS = OfSets(
+    "real_looks",
+    "vlact.papers.transfer.looking",
+    ("real",),
+    sets=(
+        *("ut_interaction", "jhmdb_clips", "jhmdb_splits.zip", "nw_ucla", "msr_action3d"),
+        *("coral_tflite", "shift_gcn_ntu", "ntu_samples"),
+    ),
+)
 MOTION = Stage("real_motion", "vlact.papers.transfer.real", (), LOOKS)
 FILMS = {"ut_interaction": ut_interaction.read, "jhmdb": jhmdb.read}
 POSES = {"nw_ucla": nw_ucla.read, "msr_action3d": msr_action3d.read}
