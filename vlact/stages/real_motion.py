@@ -23,7 +23,7 @@ from vlact.params import Params
 from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
-from vlact.stages.real import OfSets
+from vlact.stages.real import OfSets, features
 
 LOOKS = OfSets(
     "real_looks",
@@ -128,18 +128,21 @@ def looks(p: Params, must_exist: bool = False) -> None:
 
 
 def _films(p: Params, folder: Path, name: str, found: Clips, notes: dict) -> None:
-    from vlact.papers.transfer.looking import Look, look_job
+    from vlact.papers.transfer.looking import Look, brought, look_job
     from vlact.papers.transfer.real import protocol
 
     movenet, why = _movenet()
     if why:
         notes["why"]["poses"] = why
-    kinds = ["pixels"] + ["differences"] * (name in protocol().difference_images)
-    kinds += ["poses"] * bool(movenet)
     work, names = LOOKS.work(p), found.table["video"].tolist()
-    steps = protocol().looked[name]
-    todo = []
-    for i in range(0, len(names), PART):
+    steps, todo, kinds = protocol().looked[name], [], ["poses"] * bool(movenet)
+    if name in protocol().difference_images:
+        kinds += ["pixels", "differences"]
+    else:  # as every other stage sees them
+        seen = features(p, found)
+        pixels = np.stack([brought(seen[n].numpy(), steps) for n in names])
+        np.save(folder / f"{name}-pixels.npy", pixels)
+    for i in range(0, len(names), PART) if kinds else ():
         own, out = tuple(names[i : i + PART]), str(work / f"{name}-{i}.npz")
         both = name == "ut_interaction"  # two people
         look = Look(str(found.folder), own, steps, tuple(kinds), out, movenet, both)
