@@ -82,8 +82,9 @@ def folds(dataset: str, groups: dict[str, str]) -> list[Fold]:
             for f in protocol().sets["fir"]["folds"]
         ]
     elif dataset == "utkinect":
-        pairs = [(f"s{i:02d}", f"s{i + 1:02d}") for i in range(1, 11, 2)]
-        wanted = [(" and ".join(pair), set(pair)) for pair in pairs]
+        people = sorted(set(groups.values()))
+        halves = (("odd", people[::2]), ("even", people[1::2]))
+        wanted = [(f"{name} subjects", set(own)) for name, own in halves]
     else:
         wanted = [(name, {name}) for name in sorted(set(groups.values()))]
     out = []
