@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vlact import ROOT
 from vlact.datasets.real import (
     Clips,
     SetMissing,
@@ -178,8 +179,8 @@ def _joints(p: Params, folder: Path, name: str, found, notes: dict) -> None:
 
 
 def real_motion(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/real_motion`: predictions.parquet and scores.csv, see
-    `vlact.papers.transfer.real`.
+    """`data/<workspace>/real_motion`: predictions.parquet, scores.csv, runs.csv, classes.csv and
+    pairs.csv, see `vlact.papers.transfer.real`.
     """
     folder = p.data / "real_motion"
     if not only_real(p):
@@ -187,7 +188,15 @@ def real_motion(p: Params, must_exist: bool = False) -> None:
     looks(p, must_exist=must_exist)
     if not MOTION.must_run(p, folder, must_exist):
         return
-    from vlact.papers.transfer.real import jobs_of, protocol, table_of, transfer_job
+    from vlact.papers.transfer.real import (
+        classes_of,
+        jobs_of,
+        pairs_of,
+        protocol,
+        runs_of,
+        table_of,
+        transfer_job,
+    )
 
     work, seen, todo = MOTION.work(p), p.data / "real_looks", []
     for setup in protocol().setups.values():
@@ -203,7 +212,18 @@ def real_motion(p: Params, must_exist: bool = False) -> None:
     jobs.run(transfer_job, todo, p.workers, "motion transfer on real clips")
     every = pd.concat([pd.read_parquet(out) for _, out in todo], ignore_index=True)
     every.to_parquet(folder / "predictions.parquet", index=False)
-    table_of(every).to_csv(
-        folder / "scores.csv", index=False, lineterminator="\n", float_format="%.4f"
-    )
+    tables = {"scores": table_of, "runs": runs_of, "classes": classes_of, "pairs": pairs_of}
+    for name, of in tables.items():
+        of(every).to_csv(
+            folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.4f"
+        )
     MOTION.finish(p, folder)
+
+
+def published(p: Params, stage: str, name: str) -> pd.DataFrame:
+    """A table of a stage on real data: this run's in profile `real`, else that of the published run
+    (`figures/real`); no row where there is neither.
+    """
+    here = p.data / stage / f"{name}.csv"
+    path = here if only_real(p) else ROOT / "figures" / PROFILE / stage / f"{stage}_{name}.csv"
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame()

@@ -650,10 +650,63 @@ def table_of(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def paired(predictions: pd.DataFrame, setup: str, ours: str, other: str, sees: str) -> Interval:
-    """UC of one model less another's, in points, over the same clips and runs resampled together.
+def runs_of(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of every run, a row each: `setup, model, sees, trained_on, run, known, unknown`,
+    percent; folds of one run are taken together.
+    """
+    found = predictions.assign(right=100.0 * (predictions["label"] == predictions["predicted"]))
+    key = ["setup", "model", "sees", "trained_on", "run"]
+    wide = found.groupby([*key, "known"], sort=False)["right"].mean().unstack()
+    wide = wide.reindex(columns=[True, False]).rename(columns={True: "known", False: "unknown"})
+    return wide.rename_axis(columns=None).reset_index()
 
-    A model with a single run meets each run of the other.
+
+def classes_of(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of every class, runs and directions together: `setup, model, sees, label, known,
+    unknown`, percent.
+    """
+    found = predictions.assign(right=100.0 * (predictions["label"] == predictions["predicted"]))
+    key = ["setup", "model", "sees", "label"]
+    wide = found.groupby([*key, "known"], sort=False)["right"].mean().unstack()
+    wide = wide.reindex(columns=[True, False]).rename(columns={True: "known", False: "unknown"})
+    return wide.rename_axis(columns=None).reset_index()
+
+
+# What is set against each other: does taking the clip's own mean away, or anything else that parts
+# motion from appearance, help in an unknown context?
+PAIRS = (
+    ("mean removed, ridge", "appearance, ridge"),
+    ("motion, ridge", "appearance, ridge"),
+    ("both, ridge", "appearance, ridge"),
+    ("appearance, per context", "appearance, ridge"),
+    ("mean removed, ridge", "both, ridge"),
+    ("temporal convolution, mean removed", "temporal convolution"),
+    ("temporal transformer, mean removed", "temporal transformer"),
+    ("two branches", "temporal convolution"),
+    ("two branches, mean removed", "temporal convolution, mean removed"),
+)
+
+
+def pairs_of(predictions: pd.DataFrame) -> pd.DataFrame:
+    """`PAIRS` on every setup: `setup, sees, ours, other, points, low, high`, of UC; `verdict` is
+    "above", "below" or "not separated".
+    """
+    rows = []
+    for (setup, sees), part in predictions.groupby(["setup", "sees"], sort=False):
+        there = set(part["model"])
+        for ours, other in PAIRS:
+            if {ours, other} <= there:
+                x = paired(part, setup, ours, other, sees)
+                verdict = "above" if x.low > 0 else "below" if x.high < 0 else "not separated"
+                row = {"setup": setup, "sees": sees, "ours": ours, "other": other}
+                row |= {"points": x.mean, "low": x.low, "high": x.high, "verdict": verdict}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def paired(predictions: pd.DataFrame, setup: str, ours: str, other: str, sees: str) -> Interval:
+    """UC of one model less another's, in points: each clip's mean over runs, the same clips of both
+    resampled together.
     """
     p = protocol()
     part = predictions[
