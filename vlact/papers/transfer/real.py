@@ -483,12 +483,15 @@ def jobs_of(setup: Setup, table: pd.DataFrame, inputs: dict[str, str], path: str
 
 
 def transfer_job(job: Job, out: str) -> int:
-    """Train every model of a job, write its answers (`out`, parquet); how many there are.
+    """Train every model of a job, write its answers (`out`, parquet), unless an earlier run left
+    them; how many there are.
 
     Columns: `setup, trained_on, fold, run, model, sees, clip, label, predicted, known`.
     """
     from vlact.runtime.jobs import write_whole
 
+    if Path(out).is_file():
+        return len(pd.read_parquet(out))
     p, split = protocol(), job.split
     table = pd.read_parquet(job.table)
     names, numbers = np.unique(table["label"].to_numpy()[split.train], return_inverse=True)
