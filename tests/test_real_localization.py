@@ -161,7 +161,7 @@ def test_moving_averages_keep_constants_and_width():
     assert np.allclose(real.moving_average(np.ones((6, 2)), 5), 1)
     assert real.moving_average(x, 3)[:, 0].tolist() == [0.5, 1, 2, 3, 4, 4.5]
     assert np.allclose(real.moving_average(x, 1), x)
-    assert real.around(x, 1)[:, 1].tolist() == [0.5, 1, 2, 3, 4, 4.5]
+    assert real.around(x, 1)[:, 0].tolist() == [0.5, 1, 2, 3, 4, 4.5]
 
 
 def test_frame_ridge_is_least_squares_with_a_penalty():
