@@ -153,7 +153,8 @@ def _by_set(setup: Setup, table: pd.DataFrame) -> list[Split]:
 
 
 def _by_view(setup: Setup, table: pd.DataFrame) -> list[Split]:
-    fold, out = (table["subject"] - 1) // 2, []
+    fold = (table["subject"] - 1) * setup.folds // table["subject"].max()
+    out = []
     views = sorted(table["view"].unique())
     for held in views:
         name = "views " + " and ".join(str(v) for v in views if v != held)
