@@ -73,9 +73,11 @@ def by_class(named: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return table.set_axis([names[i] for i in table.index]).rename_axis("class").reset_index()
 
 
-def chosen(scores: pd.DataFrame) -> pd.DataFrame:
-    """Scores of every trial at its method's chosen cell, with the variant's name as `method`."""
-    found = best_cells(scores)
+def chosen(scores: pd.DataFrame, every: bool = False) -> pd.DataFrame:
+    """Scores of every trial at its method's chosen cell (at all cells, if `every`), with the
+    variant's name as `method`.
+    """
+    found = best_cells(scores, every)
     name = found["model"]
     at_test = found["leaf"] & ~name.str.startswith(TOLD_LEAF)
     return found.assign(method=name.where(~at_test, name + " + test leaf"))
