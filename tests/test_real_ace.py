@@ -269,3 +269,70 @@ def test_real_is_the_protocol_in_writing():
     assert {2: "six", 3: "nine", 4: "twelve"}[p.shuffles] in text
     plain = yaml.safe_load((ROOT / "params.yaml").read_text())["profiles"]["real"]["real"]
     assert not plain["skip"]
+
+
+# Numbers
+def named_table():
+    rows = [
+        {"model": m, "seed": s, "leaf": False, "run": r, "clip": c, "label": c % 2, "predicted": 0}
+        for m in ("a", "b")
+        for s in ((0, 1) if m == "a" else (0,))
+        for r in range(2)
+        for c in range(10)
+    ]
+    table = pd.DataFrame(rows)
+    table.loc[(table["model"] == "b") & (table["run"] == 0), "predicted"] = table["label"]
+    return table
+
+
+def test_zero_shot_table_by_hand():
+    films = pd.Series([f"f{c // 2}" for c in range(10)])
+    table = report.zero_shot(named_table(), films).set_index("model")
+    assert table.loc["chance", "acc"] == 50.0
+    assert table.loc["a", ["acc", "SRT acc"]].tolist() == [50.0, 50.0]
+    assert table.loc["b", ["acc", "SRT acc"]].tolist() == [100.0, 75.0]
+    # every film holds one clip of each class: there is nothing to resample
+    assert table.loc["a", ["acc low", "acc high"]].tolist() == [50.0, 50.0]
+    assert table.loc["a", "acc std over seeds"] == 0 and np.isnan(table.loc["b"].iloc[-1])
+    each = report.by_class(named_table(), ["x", "y"]).set_index("class")
+    assert each.loc["y", ["a", "b"]].tolist() == [0.0, 100.0]
+
+
+def test_whole_films_are_resampled():
+    right = np.repeat([1.0, 0.0], 50)
+    wide = report.over_films(right, np.repeat(["a", "b"], 50))
+    narrow = report.over_films(right, np.arange(100))
+    assert wide == (0.0, 100.0) and 35 < narrow[0] < 45 < 55 < narrow[1] < 65
+
+
+def test_differences_are_paired_over_partitions():
+    rows = [
+        {"method": m, "partition": k, "seed": s, "lr": 0.1, "epoch": 2}
+        | dict.fromkeys(report.SCORES, (0.1 * k + (0.05 + 0.01 * k) * (m == "A") + 0.001 * s))
+        for m in ("A", "B")
+        for k in range(4)
+        for s in range(2)
+    ]
+    found = pd.DataFrame(rows)
+    row = report.paired(found, [("A", "B"), ("A", "not run")]).set_index("metric").loc["SRT acc"]
+    assert row["mean"] == pytest.approx(6.5) and row["partitions won"] == "4/4"
+    assert 0 < row["low"] < 6.5 < row["high"] < 9
+    table = report.methods(found, 7).set_index("method")
+    assert table.loc["chance", "SRT acc"] == "14.3"
+    assert table.loc["B", "SRT acc"].startswith("15.1 [")
+    assert table.loc["B", "SRT acc, std over seeds"] == pytest.approx(0.1 / 2**0.5)
+
+
+def test_confused_classes_go_by_the_labels_of_their_partition():
+    classes = pd.DataFrame(
+        [(0, 0, "walk"), (0, 1, "run"), (1, 0, "sit"), (1, 1, "walk")],
+        columns=["partition", "number", "label"],
+    )
+    rows = [(0, 0, 1), (0, 0, 0), (0, 1, 1), (1, 1, 0), (1, 1, 0), (1, 0, 0)]
+    table = pd.DataFrame(rows, columns=["partition", "label", "predicted"]).assign(run=0)
+    found = report.confused(table, classes)
+    assert found[["label", "taken for", "clips"]].to_numpy().tolist() == [
+        ["walk", "sit", 2],
+        ["walk", "run", 1],
+    ]
+    assert found["percent"].tolist() == [50.0, 25.0]
