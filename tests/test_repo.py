@@ -339,11 +339,15 @@ def test_only_published_runs_are_committed():
     there = {f.split("/")[1] for f in TRACKED if f.startswith("figures/")}
     assert there <= {*docs.PUBLISHED, "smoke.csv"}  # its numbers, for `make verify`
     imports = {f for f in TRACKED if f.startswith("data/sources/") and f.endswith(".dvc")}
-    assert not {f for f in TRACKED if f.startswith("data/")} - imports - {
-        "data/README.md",
-        "data/dvc.yaml",
-        "data/dvc.lock",
-    }
+    assert (
+        not {f for f in TRACKED if f.startswith("data/")}
+        - imports
+        - {
+            "data/README.md",
+            "data/dvc.yaml",
+            "data/dvc.lock",
+        }
+    )
 
 
 def test_publishing_copies_a_run_and_says_where_it_was_made(tmp_path, monkeypatch):
