@@ -7,16 +7,19 @@ import sys
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from films import film
+from safetensors.torch import load_file
 
 from vlact import ROOT, params
 from vlact.datasets import real
 from vlact.datasets.real import flickr8k, jhmdb, synta_samples, ucf101
 from vlact.models import imagenet
 from vlact.stages import real as stage
+from vlact.stages import real_ace, real_video
 from vlact.tools import doctor, fetch
 
 # What JHMDB's real names hold, by class.
@@ -363,3 +366,69 @@ def test_a_stage_knows_when_a_set_comes_or_changes(tmp_path, monkeypatch):
 def test_the_sets_live_outside_what_git_sees():
     text = (ROOT / ".gitignore").read_text().splitlines()
     assert text.index("/data/sources/*") < text.index("!/data/sources/*.dvc")
+
+
+# The stages
+@pytest.fixture
+def workshop(tmp_path, monkeypatch):
+    """Folders of its own, an image encoder of chance, and a profile that is soon done."""
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    monkeypatch.setattr(stage, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(real_video, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv(real.FOLDER, str(tmp_path / "sets"))
+
+    def load(path=None):
+        torch.manual_seed(0)
+        return imagenet.ImageEncoder().eval().requires_grad_(False)
+
+    monkeypatch.setattr(imagenet.ImageEncoder, "load", staticmethod(load))
+    return tmp_path, params.load("smoke", "scratch")
+
+
+def test_stages_without_sets_say_what_brings_them_and_go_on(workshop):
+    folder, p = workshop
+    made = real_video.real_video(p)
+    table = pd.read_csv(made / "sets.csv", keep_default_na=False).set_index("set")
+    assert set(table["found"]) == {"missing"}
+    assert "dvc update data/sources/jhmdb_clips.dvc" in table.loc["jhmdb", "said"]
+    assert not list(real_ace.real_ace(p).glob("*.parquet"))
+    assert '"jhmdb_clips": ""' in stage.real_sets(p).read_text()
+
+
+def test_the_stage_reads_sets_aligns_and_names(workshop):
+    folder, p = workshop
+    clips, images = folder / "sets" / "jhmdb_clips", folder / "sets" / "flickr8k_features"
+    for name, text in clips_of(clips).items():
+        (file := clips / name).parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    images.mkdir()
+    names = [f"{i}.jpg" for i in range(12)]
+    lines = [f"{n}\t{k}\tPicture {n} is {k} ." for n in names for k in range(5)]
+    (images / "captions.txt").write_text("\n".join(lines))
+    parts = ["train"] * 6 + ["dev"] * 3 + ["test"] * 3
+    (images / "splits.txt").write_text(
+        "".join(f"{n}\t{s}\n" for n, s in zip(names, parts, strict=True))
+    )
+    values = np.random.default_rng(0).random((12, 1280)).astype(np.float16)
+    np.savez(images / "flickr8k_effnetlite0.npz", n=np.array(names), X=values)
+    made = real_video.real_video(p)
+    table = pd.read_csv(made / "sets.csv").set_index("set")
+    assert table["found"].to_dict() == {
+        "jhmdb": "found", "ucf101": "missing", "flickr8k": "found",
+    }  # fmt: skip
+    named = pd.read_parquet(made / "zero_shot.parquet")
+    models = {"ConSE", "alignment", "both", "alignment, shuffled captions"}
+    assert set(named["model"]) == models and len(named) == 4 * 2 * 5 * 3
+    kept = load_file(made / "jhmdb.safetensors")
+    assert kept["frames"].shape == (3, p.real.frames, 1280) and kept["mean"].shape == (3, 1, 1280)
+    before = (made / "zero_shot.parquet").stat().st_mtime_ns
+    assert real_video.real_video(p) == made  # it is there
+    assert (made / "zero_shot.parquet").stat().st_mtime_ns == before
+    # a clip that is cut stops it, and is left out where that was asked for
+    cut = clips / "pour" / f"{ODD['pour']}.avi"
+    cut.write_bytes(b"")
+    with pytest.raises(ValueError, match="jhmdb: 1 of 3 clips"):
+        real_video.real_video(p)
+    skipping = params.load("smoke", "scratch", real__skip=True)
+    table = pd.read_csv(real_video.real_video(skipping) / "sets.csv").set_index("set")
+    assert table.loc["jhmdb", "left out"] == 1 and "100%" in table.loc["jhmdb", "said"]
