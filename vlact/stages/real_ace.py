@@ -7,7 +7,7 @@ import pandas as pd
 from safetensors.torch import save_file
 
 from vlact.language.trees import Trees, phrase
-from vlact.metrics.selection import best_cells, choose
+from vlact.metrics.selection import choose
 from vlact.models.text import sentence_encoder
 from vlact.papers.ace.real import ACTIONS, Files, Trial, partitions, trial_job
 from vlact.params import Params
@@ -84,10 +84,3 @@ def real_ace(p: Params, must_exist: bool = False) -> Path:
         )
     REAL_ACE.finish(p, out)
     return out
-
-
-def chosen(scores: pd.DataFrame) -> pd.DataFrame:
-    """Scores of every trial at its method's chosen cell, with the variant's name as `method`."""
-    found = best_cells(scores)
-    at_test = found["leaf"] & ~found["method"].str.contains("leaf|ACE|w/o", regex=True)
-    return found.assign(method=found["method"].where(~at_test, found["method"] + " + test leaf"))

@@ -64,7 +64,7 @@ def real_video(p: Params, must_exist: bool = False) -> Path:
         except real.SetMissing as error:
             read[name] = str(error)
     write_sets(out / "sets.csv", read)
-    say = sentence_encoder()
+    say = sentence_encoder() if any(map(_here, read.values())) else None
     aligned = _aligned(p, read["flickr8k"], say, out) if _here(read["flickr8k"]) else {}
     if _here(read["ucf101"]):
         clips = read["ucf101"]
