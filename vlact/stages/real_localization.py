@@ -18,7 +18,7 @@ from vlact.stages.real_motion import only_real
 
 LOCALIZATION = OfSets(
     "real_localization",
-    "vlact.papers.actionvlm.real",
+    __name__,
     ("real",),
     sets=("fir_image_action", "gtea_s2", "utkinect", "tcn_scores"),
 )

@@ -26,6 +26,7 @@ from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
 from vlact.stages.real import OfSets, features
 
+# its code is that which looks: how answers are scored later does not make frames be seen again
 LOOKS = OfSets(
     "real_looks",
     "vlact.papers.transfer.looking",
@@ -35,7 +36,7 @@ LOOKS = OfSets(
         *("coral_tflite", "shift_gcn_ntu", "ntu_samples"),
     ),
 )
-MOTION = Stage("real_motion", "vlact.papers.transfer.real", (), LOOKS)
+MOTION = Stage("real_motion", __name__, (), LOOKS)
 FILMS = {"ut_interaction": ut_interaction.read, "jhmdb": jhmdb.read}
 POSES = {"nw_ucla": nw_ucla.read, "msr_action3d": msr_action3d.read}
 MOVENET = ("coral_tflite", "movenet_single_pose_lightning_ptq.tflite")
