@@ -267,6 +267,23 @@ class Across(Record):
 
 
 @dataclass(frozen=True)
+class Real(Record):
+    """Real clips, see `vlact.papers.ace.real`; what is not here is as in `Ace`."""
+
+    skip: bool  # leave out clips that are missing, cut or broken, and say so
+    fps: float  # frames a second that the image encoder sees
+    frames: int  # of a clip that methods see, evenly spaced
+    align_seeds: int  # heads that are trained on captioned images
+    align_lrs: list  # grid, chosen on its dev images
+    align_epochs: int
+    shuffles: int  # of the classes; each gives three partitions, every class novel in one of them
+    seeds: int  # of training, the first so many
+    lrs: list  # grid, chosen on base validation clips
+    epochs: list
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Params(Record):
     """One profile."""
 
@@ -290,6 +307,7 @@ class Params(Record):
     disentangle: Disentangle
     factors: Factors
     across: Across
+    real: Real
 
     @property
     def data(self) -> Path:
@@ -315,7 +333,7 @@ class Params(Record):
         return ROOT / "data" / "tmp" / self.workspace
 
 
-PROFILES = ("smoke", "mini", "study", "paper")
+PROFILES = ("smoke", "mini", "study", "real", "paper")
 SCRATCH = "scratch"  # workspace of a notebook that is opened by itself
 
 
@@ -328,7 +346,7 @@ def load(
     """Read one profile.
 
     Args:
-        profile: "smoke", "mini", "study" or "paper".
+        profile: "smoke", "mini", "study", "real" or "paper".
         workspace: Folder name under data/ for the results; the profile's name if not given.
         path: The yaml file.
         changes: `section__name=value` overrides, for example `ace__lrs=[0.01]`.

@@ -145,9 +145,11 @@ def costed(text: str, minutes: dict[str, float]) -> str:
         "smoke": "tiny {}",
         "mini": "`mini` {} (on one of two cores)",
         "study": "`study` {} (on both)",
+        "real": "`real` {} (on both)",
     }
     said = [
         name.format(f"{60 * m:.0f} s" if (m := minutes[k]) < 1 else f"{m:.2g} min")
         for k, name in names.items()
+        if k in minutes
     ]
     return re.sub(r"(\*\*Cost\*\* )[^\\\"]*", lambda found: found[1] + " · ".join(said), text)

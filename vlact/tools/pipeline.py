@@ -175,7 +175,14 @@ def alone(profile: str):
 # Running the graph
 def graph(profile: str) -> dict[str, set[str]]:
     """Every stage of a profile by its address, and the stages whose outputs it reads."""
-    stages = yaml.safe_load((ROOT / GRAPH).read_text(encoding="utf-8"))["stages"]
+    content = yaml.safe_load((ROOT / GRAPH).read_text(encoding="utf-8"))
+    lists = {f"${{{k}}}": v for x in content["vars"] for k, v in x.items()}
+
+    def of_profile(stage: dict) -> bool:
+        members = stage.get("matrix", {"p": [profile]})["p"]
+        return profile in (lists[members] if isinstance(members, str) else members)
+
+    stages = {name: stage for name, stage in content["stages"].items() if of_profile(stage)}
 
     def paths(stage: dict, what: str) -> list[str]:
         named = [x if isinstance(x, str) else next(iter(x)) for x in stage.get(what, ())]
