@@ -109,7 +109,7 @@ def methods(found: pd.DataFrame, novel: int) -> pd.DataFrame:
         seeds = part.groupby("seed")["srt_acc_mean"].mean()
         spread = 100 * seeds.std(ddof=1) if len(seeds) > 1 else np.nan
         rows.append(row | {"SRT acc, std over seeds": spread})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows)[["method", "lr", "epochs", *SCORES.values(), list(rows[-1])[-1]]]
 
 
 def interval(values: np.ndarray) -> str:
