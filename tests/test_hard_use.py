@@ -326,8 +326,12 @@ def test_nothing_in_the_library_can_run_what_it_reads():
     for path in (ROOT / "vlact").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = {a.name for a in node.names} | {getattr(node, "module", "")}
-                assert not names & {"pickle", "dill", "joblib", "cloudpickle", "marshal"}, path
+                module = getattr(node, "module", "")
+                names = {a.name for a in node.names} | {module}
+                # labels of published sets: no name is looked up, see tests/test_real_readers.py
+                plain = {"pickle"} if path.name == "plain_pickle.py" else set()
+                assert not names & {"pickle", "dill", "cloudpickle", "marshal"} - plain, path
+                assert module != "joblib" or "load" not in names, path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 called, given_words = (
                     ast.unparse(node.func),
@@ -341,6 +345,7 @@ def test_nothing_in_the_library_can_run_what_it_reads():
                 )
                 assert called not in (
                     "yaml.load",
+                    "joblib.load",
                     "pd.read_pickle",
                     "yaml.unsafe_load",
                     "np.fromregex",

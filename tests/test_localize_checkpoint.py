@@ -216,4 +216,4 @@ def test_a_rate_and_names_that_are_not_there_are_asked_for(tmp_path):
     with pytest.raises(ValueError, match='expected {"database"'):
         known(tmp_path / "t.json")
     own = localizer_presets.preset("ActionFormer", "thumos14_i3d")
-    assert own.fps == 0 and published_localizer.timed(torch.zeros(9, 1), own, 30.0)[1].step_s > 0
+    assert own.fps == 0 and published_localizer.on_clock(torch.zeros(9, 1), own, 30.0)[1].step_s > 0

@@ -93,12 +93,12 @@ def _array(path: str | Path) -> torch.Tensor:
 def _key(entries, key: str | None, path: Path) -> str:
     if key is None and len(entries) == 1:
         return next(iter(entries))
-    key = USUAL if key is None else key
-    if key not in list(entries):
+    wanted = USUAL if key is None else key
+    if wanted not in list(entries):
         raise ValueError(
-            f"{path}: no entry {key!r}; expected one of {sorted(map(str, entries))[:5]}"
+            f"{path}: no entry {wanted!r}; pass `key`, one of {sorted(map(str, entries))[:5]}"
         )
-    return key
+    return wanted
 
 
 def grid(

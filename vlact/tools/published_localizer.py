@@ -205,7 +205,7 @@ def detect(
                 f"{path}: features have {x.shape[1]} numbers a step; {checkpoint} was made for "
                 f"{model.config.feature_dim}"
             )
-        x, clock = timed(x, own, rate)
+        x, clock = on_clock(x, own, rate)
         seconds = given.seconds.get(name, float(clock.seconds(len(x))))
         width = model.config.feature_dim
         plain = torch.zeros(width), torch.ones(width)  # features are as they come
@@ -214,7 +214,7 @@ def detect(
     return pd.concat(tables, ignore_index=True)
 
 
-def timed(x: Tensor, own: Preset, rate: float) -> tuple[Tensor, Clock]:
+def on_clock(x: Tensor, own: Preset, rate: float) -> tuple[Tensor, Clock]:
     """Features as the configuration takes them, and which second a step stands for."""
     stride, seen = float(own.feat_stride), float(own.num_frames)
     if own.rescaled:
