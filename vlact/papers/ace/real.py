@@ -344,6 +344,8 @@ def start_of(files: Files, tokens: Tensor, seed: int) -> AlignedEncoder:
     torch.manual_seed(seed)
     encoder = AlignedEncoder(AlignedConfig(tokens.shape[-1], num_frames=tokens.shape[1]))
     encoder.standardise(tokens.flatten(0, 1))
+    # one spread for all: principal components must not weigh alike
+    encoder.spread.fill_(tokens.std())
     # the space is that of words
     torch.nn.init.eye_(encoder.text_projection.weight)
     torch.nn.init.zeros_(encoder.text_projection.bias)
