@@ -3,7 +3,7 @@ PROFILE ?= mini
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test notebooks verify site lab lock execute lint doctor publish bench
+.PHONY: repro test notebooks verify site lab lock execute lint doctor publish bench fuzz
 .DEFAULT_GOAL := repro
 
 .venv/.ok: requirements.lock
@@ -19,12 +19,15 @@ repro: .venv/.ok          ## every table and figure of PROFILE (smoke, mini, stu
 
 test: .venv/.ok           ## unit tests and notebooks
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests
-	python -m vlact.runtime.warm serve $(MAKE) --no-print-directory notebooks
+	python -m vlact.runtime.forkserver serve $(MAKE) --no-print-directory notebooks
 
 notebooks: .venv/.ok      ## every notebook on its tiny default, against its stored outputs
 	pytest --nbval notebooks/0*.ipynb
 	pytest --nbval notebooks/1*.ipynb notebooks/3[0-3]*.ipynb & pytest --nbval notebooks/2*.ipynb notebooks/4[12]*.ipynb && wait $$!
-	pytest --nbval notebooks/34*.ipynb notebooks/40*.ipynb
+	pytest --nbval notebooks/34*.ipynb notebooks/40*.ipynb notebooks/5*.ipynb
+
+fuzz: .venv/.ok           ## nightly: 1,000 random inputs of each kind (N, SEED=number for the same ones)
+	VLACT_FUZZ=$(or $(N),1000) OMP_NUM_THREADS=1 pytest -n 2 -m fuzz tests $(if $(SEED),--hypothesis-seed=$(SEED))
 
 verify: .venv/.ok         ## compare what `make repro` left with the published run, see its docstring
 	python -m vlact.tools.verify $(PROFILE)

@@ -49,6 +49,7 @@ def film(
     sound: tuple[float, float] | None = None,
     late: float = 0.0,
     first: int = 0,
+    title: str = "",
 ) -> Path:
     """Numbered frames as a file.
 
@@ -60,10 +61,12 @@ def film(
         sound: Start and length in seconds of a silent track.
         late: Seconds that the picture starts later.
         first: Number of the first frame.
+        title: Of the file.
     """
     clock = clock or 1 / Fraction(rate)
     stamps = stamps or list(range(count))
     with av.open(str(path), "w", format=form, container_options=container or {}) as out:
+        out.metadata.update({"title": title} if title else {})
         picture = out.add_stream(codec, rate=Fraction(rate))
         picture.width, picture.height, picture.pix_fmt = *size, pix_fmt
         picture.codec_context.gop_size, picture.codec_context.max_b_frames = gop, b

@@ -885,7 +885,7 @@ def test_features_of_others_in_every_format(tmp_path):
     ):
         np.testing.assert_allclose(found.numpy(), x, atol=1e-6)
     with pytest.raises(
-        ValueError, match=r"d.pth: no entry None; expected one of \['flow', 'rgb'\]"
+        ValueError, match=r"d.pth: no entry 'feats'; pass `key`, one of \['flow', 'rgb'\]"
     ):
         features.read(tmp_path / "d.pth")
     np.save(tmp_path / "f.npy", x[0])
@@ -896,7 +896,7 @@ def test_features_of_others_in_every_format(tmp_path):
     with pytest.raises(ValueError, match="1 of 5 steps have numbers that are not finite"):
         features.read(tmp_path / "g.npy")
     with pytest.raises(
-        ValueError, match="expected .npy, .pt, .pth, .csv, .h5 or .hdf5, got '.mat'"
+        ValueError, match="expected .npy, .npz, .pt, .pth, .csv, .h5 or .hdf5, got '.mat'"
     ):
         features.read(tmp_path / "h.mat")
     import h5py
@@ -904,7 +904,9 @@ def test_features_of_others_in_every_format(tmp_path):
     with h5py.File(tmp_path / "h.h5", "w") as file:
         file["v1"], file["v2"] = np.full((3, 2), 1.0), np.full((4, 2), 2.0)
     assert torch.equal(features.read(tmp_path / "h.h5", "v2"), torch.full((4, 2), 2.0))
-    with pytest.raises(ValueError, match=r"h.h5: no entry None; expected one of \['v1', 'v2'\]"):
+    with pytest.raises(
+        ValueError, match=r"h.h5: no entry 'feats'; pass `key`, one of \['v1', 'v2'\]"
+    ):
         features.read(tmp_path / "h.h5")
     (tmp_path / "h.h5").write_text("no h5")
     with pytest.raises(ValueError, match="h.h5: expected an h5 file"):

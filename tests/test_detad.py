@@ -153,3 +153,31 @@ def test_characteristics_are_those_published_for_thumos14():
         ["length_s", "coverage", "instances"]
     ].to_numpy()
     assert len(found) == 3358 and np.allclose(found, np.array(wanted), rtol=1e-6)
+
+
+def wave(n, phase):
+    return (np.sin(1.7 * n + phase) + 1) / 2
+
+
+def test_costs_are_those_of_the_authors_code():
+    """What HumamAlwassel/DETAD at 24f7d95 answered once, ten predictions an instance."""
+    gt, pred, labels = [], [], "abc"
+    for n in range(24):
+        video, own = f"v{n // 4}", min(n % 4, 2)
+        start = 20 * (n % 4) + 6 * wave(n, 0)
+        end = start + 2 + 9 * wave(n, 1)
+        gt.append((video, start, end, labels[own]))
+        for i in range(4 * n, 4 * n + 4):
+            middle = (start + end) / 2 + (wave(i, 2) - 0.5) * (end - start)
+            half = (end - start) * (0.4 + 1.2 * wave(i, 3)) / 2
+            label = labels[(own + (wave(i, 4) > 0.7)) % 3]
+            pred.append((video, middle - half, middle + half, label, wave(i, 5)))
+        pred.append((video, 90 + n, 92 + n, labels[n % 2], wave(n, 6)))
+    gt, pred = table(gt, GT), table(pred)
+    found = detad.kinds(gt, pred, 0.5, 10)
+    for normalized, wanted in (
+        (True, [0.0, 0.0667239, 0.0331308, 0.0078706, 0.024512]),
+        (False, [0.0, 0.0626639, 0.0334562, 0.0072052, 0.021415]),
+    ):
+        costs = detad.impact(gt, found, (0.3, 0.5, 0.7), normalized)
+        assert costs.tolist() == pytest.approx(wanted, abs=1e-7)

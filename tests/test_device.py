@@ -2,6 +2,8 @@
 gives what the CPU gives, but for the rounding of bf16 where attention is chosen by device.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -116,7 +118,9 @@ def test_where_models_go(monkeypatch):
 def test_workers_put_models_where_the_stage_says():
     try:
         device.choose("meta")
-        assert set(jobs.run(where, [(1,), (2,)], 2, "places")) == {("meta", "meta")}
+        assert set(jobs.run([partial(where, 1), partial(where, 2)], 2, "places")) == {
+            ("meta", "meta")
+        }
     finally:
         device.choose("cpu")
         jobs.close()

@@ -3,13 +3,12 @@ every kind, long texts.
 """
 
 import json
-import os
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference import localization_slow as slow
 
@@ -21,7 +20,6 @@ from vlact.models.text import ClipText, sentence_encoder
 
 GT = ["video", "start_s", "end_s", "label"]
 PRED = [*GT, "score"]
-EXAMPLES = int(os.environ.get("VLACT_FUZZ", 100))
 
 
 def table(rows, columns=PRED):
@@ -327,7 +325,7 @@ tidy_founds = st.lists(
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+@pytest.mark.fuzz
 @given(truths, founds, st.sampled_from(["error", "drop", "false_positive"]), st.booleans())
 def test_any_table_is_scored_or_refused_with_a_word(truth, found, invalid, thumos):
     gt, pred = table(truth, GT).astype(object), table(found).astype(object)
@@ -346,7 +344,7 @@ def test_any_table_is_scored_or_refused_with_a_word(truth, found, invalid, thumo
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("many", [localization.MANY_PAIRS, -1])
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+@pytest.mark.fuzz
 @given(truth=tidy_truths, found=tidy_founds)
 def test_random_tables_score_as_the_loop_says(many, truth, found):
     """Points, ties and duplicates among them; held pairs and the compiled loop."""
@@ -370,7 +368,7 @@ def test_random_tables_score_as_the_loop_says(many, truth, found):
         )
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+@pytest.mark.fuzz
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 6), st.integers(0, 6)), min_size=1))
 def test_repeated_rows_are_those_that_a_loop_finds(rows):
     step = 0.0004  # of a second: some within 1 ms, some not

@@ -26,6 +26,7 @@ MAY_IMPORT = {
         *("params", "runtime", "schema", "video", "language", "worlds", "datasets", "metrics"),
     },
 }
+MOST_FLOORS = 7
 WITHOUT_TORCH = ("metrics", "report")
 PYTHON = sorted((ROOT / "vlact").rglob("*.py"))
 PROSE = [ROOT / f for f in ("README.md", "CONTRIBUTING.md", "data/README.md")]
@@ -65,6 +66,31 @@ def test_files_import_only_from_their_left():
                 continue
             left = LAW.index(other) < LAW.index(room) and other in MAY_IMPORT.get(room, LAW)
             assert left, f"{path.relative_to(ROOT)} (room {room}) imports vlact.{other}"
+
+
+def test_the_house_has_few_floors():
+    """A room stands a floor above the highest that it imports from."""
+    floor = dict.fromkeys(LAW, 1)
+    for room in LAW:  # those to its left have theirs
+        for path in (p for p in PYTHON if room_of(p) == room):
+            others = {n.split(".")[1] for n in imported(parsed(path)) if n.startswith("vlact.")}
+            floor[room] = max(floor[room], *(floor[o] + 1 for o in others & set(LAW) - {room}), 1)
+    assert max(floor.values()) <= MOST_FLOORS, floor
+
+
+@pytest.mark.parametrize(
+    "module, without",
+    [
+        ("vlact.metrics.localization", "torch matplotlib pydantic joblib multiprocessing"),
+        ("vlact.models.nms", "torch pandas"),
+        ("vlact.hub", "open_clip transformers peft numba matplotlib sklearn joblib pydantic"),
+    ],
+)
+def test_what_a_newcomer_imports_brings_only_what_it_uses(module, without):
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert module in found.stdout.split(), found.stderr
+    assert not set(without.split()) & set(found.stdout.split())
 
 
 def test_metrics_and_report_never_import_torch():

@@ -315,13 +315,25 @@ def test_time_flows_along_each_position_only():
 
     torch.manual_seed(0)
     adapter = Adapter(8)
-    torch.nn.init.normal_(adapter.up.weight)
-    tokens = torch.randn(1, 1 + 3 * 5, 8)  # three positions, five frames
+    torch.nn.init.normal_(adapter.up_proj.weight)
+    tokens = torch.randn(1, 5, 3, 8)  # five frames, three positions
     other = tokens.clone()
-    other[0, 1 + 1 * 5 + 2] += 1  # position 1, frame 2
+    other[0, 2, 1] += 1
     with torch.no_grad():
-        moved = (adapter(tokens, 5) - adapter(other, 5)).abs().sum(-1)[0] > 1e-6
-    assert moved.nonzero()[:, 0].tolist() == [1 + 5 + t for t in (1, 2, 3)]
+        moved = (adapter(tokens) - adapter(other)).abs().sum(-1)[0] > 1e-6
+    assert moved.nonzero().tolist() == [[t, 1] for t in (1, 2, 3)]
+
+
+def test_adapters_of_an_encoder_of_clips_reach_over_their_borders_and_a_frozen_one_does_not():
+    other = FRAMES.clone()
+    other[:, 4:] = 255 - other[:, 4:]  # the second of two clips
+    for adapted in (True, False):
+        _, model = end_to_end(adapted=adapted)
+        for adapter in model.adapters:
+            torch.nn.init.normal_(adapter.up_proj.weight)
+        with torch.no_grad():
+            moved = (model.features(FRAMES) - model.features(other)).abs().amax(-1)[0] > 1e-6
+        assert moved[4:].all() and bool(moved[:4].any()) == adapted
 
 
 @pytest.mark.parametrize("save_memory", [False, True])
@@ -338,7 +350,7 @@ def test_only_adapters_and_localizer_learn_and_saving_memory_changes_nothing(sav
     assert not model.encoder.training and all(
         n.startswith(("adapters", "localizer")) for n in grads[0]
     )
-    assert any(n.startswith("adapters.0.up") and g.abs().sum() > 0 for n, g in grads[0].items())
+    assert grads[0]["adapters.0.up_proj.weight"].abs().sum() > 0
     assert grads[0].keys() == grads[1].keys() and all(
         torch.allclose(grads[0][n], grads[1][n], atol=1e-6) for n in grads[0]
     )

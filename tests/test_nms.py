@@ -49,6 +49,39 @@ def test_picks_order_and_scores_are_those_of_the_loop(method, make, n):
         assert picks.tolist() == wanted and np.allclose(lowered, fell, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", nms_slow.METHODS)
+@pytest.mark.parametrize("make", [clustered, thin])
+def test_thousands_of_random_lists_are_the_loop_s_to_the_last_bit_ties_included(method, make):
+    rng = np.random.default_rng(len(method))
+    for seed in range(480):
+        n = int(rng.integers(1, 90))
+        segments, scores = make(n, seed) if make is thin else make(n, seed, actions=4, seconds=40)
+        if seed % 3 == 0:  # equal scores, twice the same segment, whole seconds
+            scores, segments = scores.round(1), segments.round()
+            segments[:, 1] = np.maximum(segments[:, 1], segments[:, 0])
+        if seed % 4 == 0:
+            segments -= 20  # starts below 0
+        numbers = {
+            "sigma": float(rng.choice([0.01, 0.4, 0.5, 0.9])),
+            "iou_threshold": float(rng.choice([0.1, 0.5, 1.0])),
+            "min_score": float(rng.choice([0.0, 0.001, 0.3])),
+        }
+        picks, lowered = soft_nms(segments, scores, method=method, **numbers)
+        wanted, fell = nms_slow.in_order(segments, scores, method, **numbers)
+        assert picks.tolist() == wanted and np.array_equal(lowered, np.array(fell, np.float32))
+        most = int(rng.integers(1, 12))  # those that tie with the last follow
+        few, low = soft_nms(segments, scores, method=method, max_seg_num=most, **numbers)
+        until = sum(x >= fell[min(most, len(fell)) - 1] for x in fell)
+        assert few.tolist() == wanted[:until] and np.array_equal(low, lowered[:until])
+
+
+@pytest.mark.parametrize("group", [[7, 7, -3], [2**40, 2**40, 0], [0.5, 0.5, 0.25]])
+def test_groups_may_be_any_numbers(group):
+    segments = np.array([[-1.0, 2], [-2, 2], [-9, 0]])
+    picks, _ = soft_nms(segments, np.array([0.5, 0.6, 0.7]), np.array(group))
+    assert picks.tolist() == [2, 1, 0]
+
+
 def test_many_groups_at_once_are_each_on_their_own():
     segments, scores = clustered(700, seed=3)
     group = np.random.default_rng(0).integers(-3, 9, 700) * 10

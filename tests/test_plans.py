@@ -96,7 +96,7 @@ def test_adapters_learn_and_the_tower_does_not():
     )
     torch.testing.assert_close(out, plain)  # adapters start as nothing
     out.sum().backward()
-    assert all(a.up.weight.grad is not None for a in model.adapters) and all(
+    assert all(a.up_proj.weight.grad is not None for a in model.adapters) and all(
         p.grad is None for p in model.tower.parameters()
     )
 

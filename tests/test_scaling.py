@@ -489,6 +489,35 @@ def test_another_recipe_in_the_same_folder(tmp_path):
         scaling.agree(tmp_path, Recipe(steps=5, lr=0.01))
 
 
+def tiny_run(source, out, **more):
+    clips = Moments(source[1], pd.read_csv(source[0]), np.arange(12) % 3, 2, 16, None, 0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), Floats(), nn.Linear(2 * 16 * 16 * 3, 3))
+    recipe = Recipe(steps=3, batch_size=4, lr=1e-4, **more)
+    return scaling.train(scaling.Objective(model, 0.1), clips, recipe, out)["loss"].tolist()
+
+
+def test_a_tracker_is_told_loss_and_rate_of_every_step(source, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    alone, followed = tiny_run(source, tmp_path / "a"), tmp_path / "b"
+    assert tiny_run(source, followed, tracker="tensorboard") == alone
+    events = EventAccumulator(str(followed / "log")).Reload()
+    told = {name: [(e.step, e.value) for e in events.Scalars(name)] for name in ("loss", "lr")}
+    assert told["loss"] == [(k + 1, pytest.approx(x, rel=1e-6)) for k, x in enumerate(alone)]
+    assert [step for step, _ in told["lr"]] == [1, 2, 3] and told["lr"][0][1] > 0
+    # who looks on changes nothing
+    scaling.agree(followed, Recipe(steps=3, batch_size=4, lr=1e-4))
+
+
+def test_a_tracker_that_is_not_there_is_named(source, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="tensorbord.*Choose between"):
+        tiny_run(source, tmp_path / "a", tracker="tensorbord")
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    with pytest.raises(ValueError, match="tracker 'wandb': its package is not installed"):
+        tiny_run(source, tmp_path / "b", tracker="wandb")
+
+
 def test_a_loss_that_is_no_number_stops_the_run(source, tmp_path):
     class Broken(nn.Module):
         def __init__(self):

@@ -1,18 +1,26 @@
 """The pretraining ladder, the text trunk, checkpoints and jobs."""
 
+import contextlib
 import json
+import multiprocessing
 import os
+import pickle
 import platform
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from distributed import LocalCluster
 from reference.processes import countdown, run
+from reference.waiting import until
 from safetensors.torch import save_file
 
 from vlact import params
@@ -375,10 +383,14 @@ def test_wrong_or_missing_weights_are_refused(tmp_path):
 
 
 # Jobs
-def slow_square(x, log):
+def slow_square(x):
     if x == 3:
         raise ValueError("three is not squared here")
     return x * x
+
+
+def squares(*numbers):
+    return [partial(slow_square, x) for x in numbers]
 
 
 @pytest.mark.skipif(
@@ -390,40 +402,90 @@ def test_a_process_that_waits_for_workers_has_given_back_what_it_freed():
             "SC_PAGE_SIZE"
         )
 
-    jobs.run(slow_square, [(1, ""), (2, "")], 2, "squares")
+    jobs.run(squares(1, 2), 2, "squares")
     held = [b"x" * 100_000 for _ in range(4000)]
     pins = held[::50]  # between them lies what is freed, out of the allocator's own sight
     del held
     before = resident()
-    jobs.run(slow_square, [(1, ""), (2, "")], 2, "squares")
+    jobs.run(squares(1, 2), 2, "squares")
     assert before - resident() > 300e6 and len(pins) == 80
     jobs.close()
 
 
 def test_jobs_keep_their_order_and_pass_errors_on(tmp_path):
-    wanted = [(k, "") for k in (5, 1, 4)]
-    assert (
-        jobs.run(slow_square, wanted, 2, "squares")
-        == [25, 1, 16]
-        == jobs.run(slow_square, wanted, 1, "squares")
-    )
+    wanted = squares(5, 1, 4)
+    assert jobs.run(wanted, 2, "squares") == [25, 1, 16] == jobs.run(wanted, 1, "squares")
     with pytest.raises(ValueError, match="three"):
-        jobs.run(slow_square, [(1, ""), (3, "")], 2, "squares")
-    assert jobs.run(slow_square, wanted, 2, "squares") == [25, 1, 16]  # a new pool after an error
+        jobs.run(squares(1, 3), 2, "squares")
+    assert jobs.run(wanted, 2, "squares") == [25, 1, 16]  # a new pool after an error
     jobs.close()
 
 
-def slow_steps(steps, log):
-    return sum(1 for _ in jobs.track(range(steps), steps, "inner"))
+def slow_steps(steps: int, more: int = 0):
+    return sum(1 for _ in jobs.track(range(steps + more), steps + more, "inner"))
 
 
-def test_inner_steps_of_a_job_count_only_where_it_says_so(capsys, monkeypatch):
+SlowStepsJob = jobs.job_of(slow_steps, tracked=True)
+
+
+@pytest.mark.parametrize(
+    "kind, wanted", [(SlowStepsJob, [0.2] * 5 + [0.25] * 4), (partial(partial, slow_steps), [1, 1])]
+)
+def test_inner_steps_of_a_job_count_only_where_it_says_so(kind, wanted, monkeypatch):
     monkeypatch.setenv("VLACT_PROGRESS", "lines")
     amounts = []
     monkeypatch.setattr(jobs.Progress, "update", lambda self, amount=1.0: amounts.append(amount))
-    assert jobs.run(slow_steps, [(5, ""), (7, "")], 2, "outer") == [5, 7]
+    assert jobs.run([kind(5), kind(3, more=1)], 2, "outer") == [5, 4]
     jobs.close()
-    assert amounts == [1.0, 1.0]
+    assert sorted(amounts) == sorted(wanted)
+
+
+def test_a_job_is_a_frozen_record_of_its_functions_arguments():
+    job = SlowStepsJob(5)
+    assert (job.steps, job.more, job.tracked, job()) == (5, 0, True, 5)
+    assert job == SlowStepsJob(steps=5) and pickle.loads(pickle.dumps(job)) == job
+    with pytest.raises(FrozenInstanceError):
+        job.steps = 6
+    with pytest.raises(TypeError, match="unexpected keyword argument 'step'"):
+        SlowStepsJob(step=5)
+
+
+def hold(note: str) -> None:
+    Path(note).write_text(str(os.getpid()), encoding="utf-8")
+    signal.pause()
+
+
+def hold_two(folder: str) -> None:
+    jobs.run([partial(hold, f"{folder}/{k}") for k in range(2)], 2, "held")
+
+
+def test_no_worker_outlives_a_parent_that_is_killed(tmp_path):
+    parent = multiprocessing.get_context("spawn").Process(target=hold_two, args=[str(tmp_path)])
+    parent.start()
+    notes = [tmp_path / str(k) for k in range(2)]
+    until(lambda: all(n.is_file() and n.read_text() for n in notes), "two jobs that work")
+    workers = [psutil.Process(int(n.read_text(encoding="utf-8"))) for n in notes]
+    parent.kill()
+    parent.join()
+    until(lambda: not any(alive(w) for w in workers), "the end of orphans")
+
+
+def alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def test_a_cluster_gives_the_same_results(monkeypatch):
+    """Two dask workers, as `VLACT_DASK=tcp://scheduler:8786` reaches those of other machines."""
+    wanted = [*squares(5, 1, 4), SlowStepsJob(7)]
+    here = jobs.run(wanted, 2, "here")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        monkeypatch.setenv(jobs.CLUSTER, cluster.scheduler_address)
+        assert jobs.run(wanted, 1, "there") == here == [25, 1, 16, 7]
+        with pytest.raises(ValueError, match="three"):
+            jobs.run(squares(1, 3), 2, "there")
+    jobs.close()
 
 
 def test_progress_prints_plain_lines_with_the_time_left(capsys, monkeypatch):
@@ -561,13 +623,35 @@ def test_bad_parameters_are_named(arguments, message):
 def test_unknown_and_missing_keys_of_the_file_are_named(tmp_path):
     text = (params.ROOT / "params.yaml").read_text(encoding="utf-8")
     for old, new, message in (
-        ("tau: 0.02", "tua: 0.02", r"unknown parameters \['tua'\], missing \['tau'\]"),
-        ("tau: 0.02", "tau: 2e-2", "expected float, got '2e-2'"),
+        ("tau: 0.02", "tua: 0.02", "ace.tua: unknown parameter 'tua', did you mean 'tau'?"),
+        ("tau: 0.02", "tua: 0.02", "ace.tau: missing"),
+        ("tau: 0.02", "tau: 2e-2", "ace.tau: expected float, got '2e-2' (str)"),
+        ("depth: 2", "depth: 2.5", "model.depth: expected int, got 2.5 (float)"),
+        (
+            "model: &small",
+            "modle: &small",
+            "modle: unknown parameter 'modle', did you mean 'model'?",
+        ),
     ):
         path = tmp_path / "params.yaml"
-        path.write_text(text.replace(old, new), encoding="utf-8")
-        with pytest.raises(ValueError, match=message):
-            params.load("mini", path=path)
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        line = text[: text.index(old)].count("\n") + 1
+        with pytest.raises(ValueError) as error:
+            params.load("smoke", path=path)
+        section = (
+            line if "missing" not in message else text[: text.index("ace: &ace")].count("\n") + 1
+        )
+        assert f"{path}, line {section}: profiles.smoke.{message}" in str(error.value)
+
+
+def test_a_line_is_found_where_a_section_goes_on_from_another(tmp_path):
+    path, shared = tmp_path / "params.yaml", "profiles:\n  a: &a\n    x: {y: 1}\n"
+    path.write_text(shared + "  mini:\n    <<: *a\n    name: mini\n    x: {y: 1}\n")
+    with pytest.raises(ValueError, match="params.yaml, line 7: profiles.mini.x: unknown parameter"):
+        params.load("mini", path=path)
+    path.write_text(shared + "  mini:\n    <<: *a\n    name: mini\n")
+    with pytest.raises(ValueError, match="params.yaml, line 3: profiles.mini.x: unknown parameter"):
+        params.load("mini", path=path)
 
 
 def test_every_profile_loads_and_shapes_the_encoder():

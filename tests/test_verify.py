@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vlact import params
+from vlact.report import claims
+from vlact.report.verdicts import LARGER, SMALLER
 from vlact.tools import pipeline, publish, verify
 
 SEEDS, ROWS = 5, 40
@@ -86,9 +89,27 @@ def test_a_reversed_verdict_is_found(runs, capsys):
     table = results(np.random.default_rng(3))
     for folder, verdict in ((theirs, "holds"), (ours, "does not hold")):
         ledger = pd.DataFrame({"id": ["A1", "A2"], "verdict": [verdict, "not decided"]})
+        ledger["size"] = ["not decided", SMALLER if verdict == "holds" else LARGER]
         write(folder, ledger, "claims", "claims")
     assert go(table, table) == 1
-    assert "reversed: A1" in capsys.readouterr().out
+    assert "reversed: A1, A2 size" in capsys.readouterr().out
+
+
+def test_a_ledger_that_its_score_tables_do_not_give_is_found(tmp_path, monkeypatch):
+    folder, p = tmp_path, params.load("smoke")
+    parts = pd.DataFrame({"id": ["A1", "A2"], "part": "x", "n": 5, "mean": [1.234, np.nan]})
+    parts = parts.assign(low=[0.5, np.nan], high=[2.0, np.nan])
+    printed = parts.astype(object).assign(mean=["1.23", "–"]).fillna("–")
+    write(folder, printed, "claims", "claims_parts")
+    monkeypatch.setattr(claims, "measure", lambda p, folder: parts)
+    assert verify.unfounded(folder, p) == []
+    (folder / "ace_results" / "scores").mkdir(parents=True)
+    (folder / "ace_results" / "scores" / "grid.parquet").write_bytes(b"")
+    assert verify.unfounded(folder, p) == []
+    write(folder, printed.assign(low=["0.52", "–"]), "claims", "claims_parts")
+    assert verify.unfounded(folder, p) == ["A1, x"]
+    write(folder, printed[:1], "claims", "claims_parts")
+    assert verify.unfounded(folder, p) == ["A2, x"]
 
 
 def test_two_seeds_make_no_interval():

@@ -1,7 +1,7 @@
 """Every kind of film that people have: the frames that a player shows, at a player's times.
 
 Frames carry their numbers (tests/films.py), so a wrong one is seen. Damaged, hostile and foreign
-files are refused by name. Random films: 100 in an ordinary run, VLACT_FUZZ=1000 for more.
+files are refused by name. Random films: 100 in an ordinary run, more with `make fuzz`.
 """
 
 import os
@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from films import draw, film, number, remux
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vlact import video
@@ -157,6 +157,16 @@ def test_the_exact_time_of_a_frame_gives_that_frame(tmp_path, rate, ending):
     assert info.times == pytest.approx(k / float(rate), abs=1e-6)
 
 
+def test_a_frame_lasts_as_long_as_its_neighbours_also_where_a_clock_could_count_faster(tmp_path):
+    path = film(tmp_path / "slow.mkv", 12, rate=1)
+    assert video.probe(path).duration_s == pytest.approx(12)
+
+
+def test_few_frames_of_a_coarse_clock_are_on_a_rate_of_films(tmp_path):
+    path = film(tmp_path / "few.wmv", 3, NTSC, codec="wmv2", form="asf", b=0, gop=1)
+    assert video.probe(path).times == pytest.approx(np.arange(3) / float(NTSC), abs=5e-4)
+
+
 def test_a_gap_in_a_millisecond_clock_keeps_the_rate_exact(tmp_path):
     stamps = [0, 1, 2, 9, 10, 40, 41]
     info = video.probe(film(tmp_path / "a.mkv", rate=FILM, stamps=stamps))
@@ -240,6 +250,14 @@ def test_a_recording_that_begins_between_key_frames_begins_where_it_decodes(tmp_
     info = quiet_probe(tmp_path / "cut.ts")
     for i in (0, len(seen) - 1, len(seen) // 2):
         assert number(video.read(info.path, [i], info)[0]) == seen[i]
+
+
+def test_a_title_that_is_no_utf_8_stops_nothing(tmp_path):
+    named = film(tmp_path / "named.mp4", 6, title="Cafe noir")
+    data = named.read_bytes()
+    assert data.count(b"Cafe noir") == 1
+    named.write_bytes(data.replace(b"Cafe noir", "Café noir".encode("latin-1")))
+    assert [number(x) for x in decode.read(named, range(6))] == list(range(6))
 
 
 # Edit lists
@@ -674,14 +692,6 @@ def test_clips_of_many_processes_are_those_of_one(tmp_path):
 
 
 # Random films
-FUZZ = settings(
-    max_examples=int(os.environ.get("VLACT_FUZZ", "100")),
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-
-
 @st.composite
 def films(draw_):
     """A random film: kind, frames, rate, key frames, B-frames, stamps, sound, cut."""
@@ -708,7 +718,7 @@ def films(draw_):
     return kind, count, given_, cut
 
 
-@FUZZ
+@pytest.mark.fuzz
 @given(films(), st.randoms(use_true_random=False))
 def test_random_films_give_the_right_frames(tmp_path_factory, made, random):
     kind, count, given_, cut = made
@@ -747,7 +757,7 @@ SHARE = st.floats(
 )  # of a file or of a film: their sizes differ from run to run
 
 
-@FUZZ
+@pytest.mark.fuzz
 @given(
     kind=st.sampled_from(DAMAGED),
     noise=st.lists(st.tuples(SHARE, st.integers(0, 255)), max_size=40),

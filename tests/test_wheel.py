@@ -14,7 +14,7 @@ from vlact import ROOT
 from vlact.runtime.extras import EXTRAS
 
 MOST_BYTES = 3_000_000
-CORE = ("numpy", "pandas", "pyyaml", "torch")
+CORE = ("numpy", "pandas", "pydantic", "pyyaml", "torch")
 # Lets only some distributions, and what they require, be imported.
 ONLY = """
 import importlib.abc, re, sys
@@ -90,7 +90,7 @@ def test_wheel_is_small_and_holds_all_data(wheel):
     assert "vlact/params.yaml" in names and not any(n.startswith("tests/") for n in names)
 
 
-def test_core_modules_need_four_libraries_only(wheel, tmp_path):
+def test_core_modules_need_five_libraries_only(wheel, tmp_path):
     code = """
 import vlact.losses.ace, vlact.losses.actionvlm, vlact.losses.disentanglement
 import vlact.losses.localization, vlact.metrics.classification, vlact.metrics.detad

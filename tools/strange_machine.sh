@@ -49,6 +49,9 @@ quiet() {
 }
 trap quiet EXIT
 
+# everything of the clone but its environment, whose files may be links to a cache
+own() { find "$clone" -path "$clone/.venv" -prune -o -exec chown -h "$1:$1" {} +; }
+
 changed() { git -c safe.directory='*' status --porcelain | wc -l; }
 
 # line CONDITION RESULT SECONDS
@@ -87,16 +90,18 @@ under() {
     esac
   done
   if [ ${#nobody[@]} -gt 0 ]; then
-    chown -R $NOBODY:$NOBODY "$clone"
+    own $NOBODY
     if ! "${nobody[@]}" python -c 'import pytest' 2> "$room/user.log"; then
       line "$1" "skipped: cannot read python" 0
+      tail -n 1 "$room/user.log"
+      own 0
       quiet
       return
     fi
   fi
   run "$1" "${nobody[@]}" env "${unset[@]}" "${set[@]}"
   quiet
-  [ ${#nobody[@]} -eq 0 ] || chown -R 0:0 "$clone"
+  [ ${#nobody[@]} -eq 0 ] || own 0
 }
 
 failures=0

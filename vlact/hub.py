@@ -26,7 +26,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from vlact import ROOT, video
 from vlact._renamed import names_of
-from vlact.models import files
+from vlact.models import by_name, files
 from vlact.models.clip_text import openai_text
 from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
@@ -39,6 +39,7 @@ from vlact.papers.actionvlm import experiments
 from vlact.papers.actionvlm.localizing import Localizer
 from vlact.runtime.device import autocast
 from vlact.runtime.jobs import write_whole
+from vlact.schema import json_object
 from vlact.training.features import extract
 from vlact.video.clips import fit
 
@@ -98,13 +99,7 @@ def _file(model_id: str, name: str, **given) -> Path:
 
 def _json(path: Path) -> dict:
     """A dict out of a file, or a ValueError that names it."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected JSON; {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a dict; got {found!r:.80}")
-    return found
+    return json_object(path)
 
 
 def _text_file(text: str) -> str:
@@ -481,6 +476,30 @@ class VisionLanguageLocalizer(ActionLocalizer):
     """
 
     read = experiments.VisionLanguageLocalizer.load
+
+
+def load(name: str):
+    """Any model by its name, in one line.
+
+        model = load("open_clip:ViT-B-16/openai")
+        features = model.encode(clips)  # uint8 (B, T, H, W, 3) to (B, D)
+
+    Args:
+        name: "open_clip:ARCHITECTURE/PRETRAINED", "transformers:FOLDER-OR-ID" or
+            "videomae:FILE", see `vlact.models.by_name`; or a folder or hub id of what
+            `save_pretrained` of this module wrote, whose kind is read from it.
+
+    Raises:
+        ValueError, FileNotFoundError: No such model; says what is known.
+    """
+    if name.startswith(by_name.LIBRARIES):
+        return by_name.load(name)
+    path = _file(name, CONFIG)
+    said = _json(path).get("kind")
+    kind = next((new for new, old in KINDS.items() if said in (new, old)), None)
+    if kind is None:
+        raise ValueError(f"{path}: expected one of {sorted(KINDS)}; got {said!r:.80}")
+    return globals()[kind].from_pretrained(name)
 
 
 __getattr__ = names_of(__name__)

@@ -1,11 +1,10 @@
 """params.yaml, read once and checked: every number of every profile, and where results go."""
 
+import json
 import re
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from types import UnionType
-from typing import get_args, get_origin
 
 import yaml
 
@@ -15,8 +14,14 @@ from vlact import CHECKOUT, ROOT
 FILE = ROOT / "params.yaml" if CHECKOUT else Path(__file__).with_name("params.yaml")
 
 
+class Record:
+    """A section: pydantic takes nothing that it does not know, and no text for a number."""
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}
+
+
 @dataclass(frozen=True)
-class World:
+class World(Record):
     """The rendered worlds, or the folder of real data that takes their place."""
 
     source: str  # "rendered" or "folder"
@@ -35,7 +40,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Record):
     """Shape of the dual encoder, see `vlact.models.dual`."""
 
     image_size: int
@@ -54,7 +59,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Pretrain:
+class Pretrain(Record):
     """The pretraining ladder: CLIP on frames, labelled trunk, alignment with captions; and LaViLa's
     narrations.
     """
@@ -78,7 +83,7 @@ class Pretrain:
 
 
 @dataclass(frozen=True)
-class Ace:
+class Ace(Record):
     """Fine-tuning and its grid."""
 
     tau: float
@@ -95,7 +100,7 @@ class Ace:
 
 
 @dataclass(frozen=True)
-class Stadium:
+class Stadium(Record):
     """The untrimmed world."""
 
     seed: int
@@ -111,7 +116,7 @@ class Stadium:
 
 
 @dataclass(frozen=True)
-class Kitchen:
+class Kitchen(Record):
     """Untrimmed egocentric sequences; size, rate and seed are the world's."""
 
     seeds: int  # how many of the profile's
@@ -122,7 +127,7 @@ class Kitchen:
 
 
 @dataclass(frozen=True)
-class Tal:
+class Tal(Record):
     """Localizers: features in time, shape (see `vlact.models.actionformer`), training, NMS."""
 
     stride: int  # frames from one feature to the next
@@ -144,10 +149,12 @@ class Tal:
     nms_sigma: float
     max_seg_num: int
     attend: int = 0  # features that one attends to at most (odd), on every level; 0 for all
+    # published shape and numbers in place of these, see `vlact.models.localizer_presets`
+    preset: str = ""
 
 
 @dataclass(frozen=True)
-class Align:
+class Align(Record):
     """The stadium's pose encoder, and the language model that reads what it sees, see
     `vlact.papers.actionvlm.alignment`.
     """
@@ -180,7 +187,7 @@ class Align:
 
 
 @dataclass(frozen=True)
-class Vlm:
+class Vlm(Record):
     """ActionVLM, see `vlact.papers.actionvlm.experiments`; what is not here is as in `Tal`."""
 
     epochs: int  # half of them with language
@@ -193,7 +200,7 @@ class Vlm:
 
 
 @dataclass(frozen=True)
-class Synta:
+class Synta(Record):
     """Syn-TA: 100 fine classes, each with so many ids in two camera styles."""
 
     seed: int
@@ -204,7 +211,7 @@ class Synta:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(Record):
     """The motion-transfer benchmark, see `vlact.papers.transfer.benchmark`."""
 
     models: dict  # kind to options of its class; `lr` is a learning rate of its own
@@ -222,7 +229,7 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class Disentangle:
+class Disentangle(Record):
     """Branches on EZ-CLIP, see `vlact.models.disentangled`; the arms stand in
     `vlact.stages.disentangle`.
     """
@@ -237,7 +244,7 @@ class Disentangle:
 
 
 @dataclass(frozen=True)
-class Factors:
+class Factors(Record):
     """One factor at a time from shared to new, see `vlact.worlds.factors`; names for motions."""
 
     train: int  # clips a fine class
@@ -251,7 +258,7 @@ class Factors:
 
 
 @dataclass(frozen=True)
-class Across:
+class Across(Record):
     """Readers that are aligned on other wordings or text; what is not here is as in `Align`."""
 
     steps: int
@@ -260,7 +267,24 @@ class Across:
 
 
 @dataclass(frozen=True)
-class Params:
+class Real(Record):
+    """Real clips, see `vlact.papers.ace.real`; what is not here is as in `Ace`."""
+
+    skip: bool  # leave out clips that are missing, cut or broken, and say so
+    fps: float  # frames a second that the image encoder sees
+    frames: int  # of a clip that methods see, evenly spaced
+    align_seeds: int  # heads that are trained on captioned images
+    align_lrs: list  # grid, chosen on its dev images
+    align_epochs: int
+    shuffles: int  # of the classes; each gives three partitions, every class novel in one of them
+    seeds: int  # of training, the first so many
+    lrs: list  # grid, chosen on base validation clips
+    epochs: list
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Params(Record):
     """One profile."""
 
     profile: str
@@ -283,6 +307,7 @@ class Params:
     disentangle: Disentangle
     factors: Factors
     across: Across
+    real: Real
 
     @property
     def data(self) -> Path:
@@ -308,7 +333,7 @@ class Params:
         return ROOT / "data" / "tmp" / self.workspace
 
 
-PROFILES = ("smoke", "mini", "study", "paper")
+PROFILES = ("smoke", "mini", "study", "real", "paper")
 SCRATCH = "scratch"  # workspace of a notebook that is opened by itself
 
 
@@ -321,16 +346,19 @@ def load(
     """Read one profile.
 
     Args:
-        profile: "smoke", "mini", "study" or "paper".
+        profile: "smoke", "mini", "study", "real" or "paper".
         workspace: Folder name under data/ for the results; the profile's name if not given.
         path: The yaml file.
         changes: `section__name=value` overrides, for example `ace__lrs=[0.01]`.
 
     Raises:
-        ValueError: Unknown profile, unknown, missing or mistyped parameter; names file and
-            parameter.
+        ValueError: Unknown profile, unknown, missing or mistyped parameter; names file, line and
+            parameter, and the near names.
     """
-    profiles = yaml.safe_load(Path(path).read_text())["profiles"]
+    from pydantic import TypeAdapter, ValidationError
+
+    text = Path(path).read_text(encoding="utf-8")
+    profiles = yaml.safe_load(text)["profiles"]
     if profile not in profiles:
         raise ValueError(f"{path}: {_unknown('profile', profile, profiles)}")
     values = {k: dict(v) if isinstance(v, dict) else v for k, v in profiles[profile].items()}
@@ -345,11 +373,53 @@ def load(
         target[key or section] = value
     if values.pop("name", None) != profile:
         raise ValueError(f"{path}: profiles.{profile}.name must be {profile!r}")
-    return _build(
-        Params,
-        values | {"profile": profile, "workspace": workspace or profile},
-        f"{path}: profiles.{profile}",
-    )
+    values |= {"profile": profile, "workspace": workspace or profile}
+    try:
+        return TypeAdapter(Params).validate_json(json.dumps(values))
+    except ValidationError as error:
+        said = []
+        for wrong in error.errors():
+            where = ("profiles", profile, *wrong["loc"])
+            given = "__".join(wrong["loc"])
+            place = given if given in changes else f"{path}, line {_line(text, where)}"
+            said.append(f"{place}: {'.'.join(where)}: {_wrong(wrong)}")
+        raise ValueError("; ".join(said)) from None
+
+
+def _wrong(error: dict) -> str:
+    """What pydantic found, in words."""
+    *sections, key = error["loc"]
+    if error["type"] == "missing":
+        return "missing"
+    if error["type"] == "unexpected_keyword_argument":
+        kind = Params
+        for name in sections:
+            kind = kind.__annotations__[name]
+        return _unknown("parameter", key, [f.name for f in fields(kind)])
+    kind = error["type"].split("_")[0].replace("string", "str").replace("dataclass", "section")
+    return f"expected {kind}, got {error['input']!r} ({type(error['input']).__name__})"
+
+
+def _line(text: str, keys: tuple[str, ...]) -> int:
+    """The line of params.yaml where a key stands, or of the section that lacks it."""
+
+    def find(node: yaml.Node, key: str) -> tuple[yaml.Node, yaml.Node] | None:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        if own := [(k, v) for k, v in pairs if k.value == key]:
+            return own[0]
+        for k, v in pairs:  # a section may go on from others
+            if k.tag == "tag:yaml.org,2002:merge":
+                for other in v.value if isinstance(v, yaml.SequenceNode) else [v]:
+                    if found := find(other, key):
+                        return found
+        return None
+
+    node, line = yaml.compose(text), 1
+    for key in keys:
+        if not (found := find(node, key)):
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
 
 
 WORDS = {"true": True, "yes": True, "false": False, "no": False}
@@ -430,30 +500,3 @@ def _meant(value, kind: type):
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError
     return value
-
-
-def _build(kind: type, values: dict, where: str):
-    known = {f.name: f.type for f in fields(kind)}
-    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
-    unknown, missing = sorted(set(values) - set(known)), sorted(needed - set(values))
-    if unknown or missing:
-        raise ValueError(
-            f"{where}: unknown parameters {unknown or 'none'}, missing {missing or 'none'}; "
-            f"expected {sorted(known)}"
-        )
-    out = {}
-    for name, value in values.items():
-        expected = known[name]
-        if isinstance(expected, type) and hasattr(expected, "__dataclass_fields__"):
-            out[name] = _build(expected, value, f"{where}.{name}")
-            continue
-        allowed = get_args(expected) if get_origin(expected) is UnionType else (expected,)
-        if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-            names = " or ".join(t.__name__ for t in allowed)
-            raise ValueError(
-                f"{where}.{name}: expected {names}, got {value!r} ({type(value).__name__})"
-            )
-        out[name] = value
-    return kind(**out)

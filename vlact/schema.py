@@ -24,13 +24,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pandas as pd
+import yaml
 
 try:
     import orjson
 except ModuleNotFoundError:  # of an extra; the standard library reads the same, slower
     orjson = json
 
-from vlact.runtime.jobs import write_whole
 
 ANNOTATION = ("video", "start_s", "end_s", "label", "split", "group")
 OPTIONAL = ("verb", "object", "caption", "view")
@@ -55,7 +55,12 @@ def label_key(label) -> str:
     """
     if isinstance(label, float | np.floating) and float(label).is_integer():
         label = int(label)
-    return BETWEEN.sub("", unicodedata.normalize("NFKC", str(label)).strip().casefold())
+    text = unicodedata.normalize("NFKC", str(label)).strip().casefold()
+    if not text.isascii():  # what has no width, such as a mark of byte order
+        text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    if text.endswith(".0") and text[:-2].isdecimal():  # a number that a table made a fraction
+        text = text[:-2]
+    return BETWEEN.sub("", text)
 
 
 def spelled_once(labels: Iterable, where: str) -> dict:
@@ -181,6 +186,38 @@ def uncollected():
             gc.enable()
 
 
+def json_text(given: str):
+    """A JSON of a text; ValueError for what is none, or for a key twice in one object."""
+    return json.loads(given, object_pairs_hook=_once)
+
+
+class _YamlOnce(yaml.SafeLoader):
+    """Plain data alone, and every key once."""
+
+    def construct_mapping(self, node, deep=False):
+        found = super().construct_mapping(node, deep)
+        keys = [self.construct_object(key, True) for key, _ in node.value]
+        if len(found) < len(keys):
+            again = next(k for i, k in enumerate(keys) if k in keys[:i])
+            line = node.start_mark.line + 1
+            raise ValueError(f"line {line}: {again!r} is there twice; expected every key once")
+        return found
+
+
+def yaml_text(given: str):
+    """A YAML of a text, as plain data.
+
+    Raises:
+        ValueError: A key that is there twice in one mapping, of which a parser keeps the last.
+        yaml.YAMLError: No YAML, or one that makes other objects.
+    """
+    loader = _YamlOnce(given)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def json_object(path: str | Path, keys: Callable[[dict], int] | None = None) -> dict:
     """A JSON file that holds an object.
 
@@ -229,12 +266,18 @@ def _separator(header: str, columns: tuple[str, ...]) -> str:
     return max(SEPARATORS, key=lambda s: len(names(s) & set(columns)))
 
 
-def csv(path: str | Path, columns: tuple[str, ...], what: str) -> pd.DataFrame:
+def csv(path: str | Path, columns: tuple[str, ...], what: str, empty: bool = False) -> pd.DataFrame:
     """A csv with at least these columns and a row, all cells as the text that they are.
 
     Columns are separated by commas, semicolons or tabs; the header decides. Nothing is guessed: an
     "NA", "null", "1e5" or "True" stays what it is. A blank line is none. With semicolons or tabs a
     comma in a number is a decimal point, see `seconds`; the separator is in `attrs["separator"]`.
+
+    Args:
+        path: The file.
+        columns: That must be there.
+        what: Is expected, for errors.
+        empty: It may have no row.
 
     Raises:
         FileNotFoundError: No such file.
@@ -269,11 +312,11 @@ def csv(path: str | Path, columns: tuple[str, ...], what: str) -> pd.DataFrame:
                 f"{path}, line {line}: {len(row)} cells, but line {first} names {len(names)} "
                 f"columns; expected {what}; a cell with a {separator!r} stands in quotes"
             )
-    if len(rows) < 2:
+    if len(rows) < 2 and not empty:
         raise ValueError(f"{path}: expected at least one row after the header, found none")
     # row i of the table is line i + 2 of the file, also where lines are blank
     index = pd.Index(np.array(lines[1:]) - 2)
-    if index[-1] == len(index) - 1:
+    if not len(index) or index[-1] == len(index) - 1:
         index = pd.RangeIndex(len(index))
     table = pd.DataFrame(rows[1:], columns=names, index=index, dtype=str)
     table.attrs["separator"] = separator
@@ -366,8 +409,8 @@ def read_annotations(path: str | Path, outside: bool = False) -> pd.DataFrame:
 
     Raises:
         ValueError: Unknown or missing columns, no rows, times that are no numbers or not in order,
-            a label in two spellings, a video that leads out of its folder; the message names the
-            file and the line (the header is line 1).
+            a label in two spellings, a video that leads out of its folder, seconds of a video that
+            are in two splits; the message names the file and the line (the header is line 1).
     """
     path = Path(path)
     if not path.is_file():
@@ -376,7 +419,9 @@ def read_annotations(path: str | Path, outside: bool = False) -> pd.DataFrame:
     table = csv(path, ANNOTATION, f"a csv with {names}")
     if unknown := [c for c in table if c not in (*ANNOTATION, *OPTIONAL)]:
         raise ValueError(f"{path}, line 1: unknown columns {unknown}; expected a csv with {names}")
-    return spans(table, path, outside)
+    table = spans(table, path, outside)
+    disjoint(table, path)
+    return table
 
 
 def spans(table: pd.DataFrame, path: str | Path, outside: bool = False) -> pd.DataFrame:
@@ -443,4 +488,12 @@ def disjoint(table: pd.DataFrame, path: str | Path) -> None:
 def write_annotations(path: str | Path, table: pd.DataFrame) -> None:
     """Write an annotation table, all or nothing."""
     given = {"index": False, "lineterminator": "\n", "float_format": "%.6f"}
-    write_whole(Path(path), lambda data, to: data.to_csv(to, **given), table)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # through a temporary name: whoever reads it finds the whole file, or none
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        table.to_csv(temporary, **given)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

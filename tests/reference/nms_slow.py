@@ -45,6 +45,28 @@ def soft_nms(segments, scores, method="gaussian", sigma=0.5, iou_threshold=0.1, 
     return picks, lowered
 
 
+def in_order(segments, scores, method, sigma, iou_threshold, min_score):
+    """As `soft_nms`, but nothing changes places: the first listed among equals is picked first."""
+    f, picks, lowered = np.float32, [], []
+    s, e, p = (np.asarray(x, np.float32) for x in (segments[:, 0], segments[:, 1], scores))
+    p, left = p.copy(), list(range(len(p)))
+    while left:
+        best = max(left, key=lambda j: (p[j], -j))
+        picks.append(best)
+        lowered.append(p[best])
+        left.remove(best)
+        length = e - s + f(1e-6)
+        for j in left:
+            inter = max(f(0), min(e[best], e[j]) - max(s[best], s[j]))
+            iou = inter / (length[best] + length[j] - inter)
+            if method == "gaussian":
+                p[j] *= f(math.exp(-(iou * iou) / f(sigma)))
+            elif iou >= f(iou_threshold):
+                p[j] *= f(1) - iou if method == "linear" else f(0)
+        left = [j for j in left if p[j] >= f(min_score) and p[j] > 0]
+    return picks, lowered
+
+
 def vote(picks, segments, scores, threshold, weight_by_iou):
     """Weighted means with a dense matrix of overlaps."""
     out = []

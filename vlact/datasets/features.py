@@ -7,22 +7,27 @@ video evenly.
 """
 
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from vlact.runtime.damage import DAMAGED
 from vlact.schema import csv, json_object
+
+USUAL = "feats"
 
 
 def read(path: str | Path, key: str | None = None, transpose: bool = False) -> torch.Tensor:
     """Features (T, D) of one video, float32.
 
     Args:
-        path: .npy, .pt or .pth (tensors only), .csv (a header line, as mmaction2's TSN features),
-            .h5 or .hdf5.
-        key: Of a .pt that is a dict, or of an h5; not needed where there is one entry only.
+        path: .npy, .npz, .pt or .pth (tensors only), .csv (a header line, as mmaction2's TSN
+            features), .h5 or .hdf5.
+        key: Of a .pt that is a dict, of an npz or an h5; not needed where there is one entry only,
+            or one is `feats`, as in ActionFormer's packs.
         transpose: The file has (D, T).
 
     Raises:
@@ -32,8 +37,18 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
     path = Path(path)
     if path.suffix == ".npy":
         found = _array(path)
+    elif path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = torch.from_numpy(np.array(file[_key(file.files, key, path)]))
+        except (OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: expected a whole .npz of numbers; {error}") from None
     elif path.suffix in (".pt", ".pth"):
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except DAMAGED as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{path}: expected a whole file of tensors; {first}") from None
         if isinstance(found, dict):
             found = found[_key(found, key, path)]
     elif path.suffix == ".csv":
@@ -52,7 +67,7 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
             ) from None
     else:
         raise ValueError(
-            f"{path}: expected .npy, .pt, .pth, .csv, .h5 or .hdf5, got {path.suffix!r}"
+            f"{path}: expected .npy, .npz, .pt, .pth, .csv, .h5 or .hdf5, got {path.suffix!r}"
         )
     found = torch.as_tensor(found).float()
     while found.ndim > 2 and len(found) == 1:
@@ -78,11 +93,12 @@ def _array(path: str | Path) -> torch.Tensor:
 def _key(entries, key: str | None, path: Path) -> str:
     if key is None and len(entries) == 1:
         return next(iter(entries))
-    if key not in list(entries):
+    wanted = USUAL if key is None else key
+    if wanted not in list(entries):
         raise ValueError(
-            f"{path}: no entry {key!r}; expected one of {sorted(map(str, entries))[:5]}"
+            f"{path}: no entry {wanted!r}; pass `key`, one of {sorted(map(str, entries))[:5]}"
         )
-    return key
+    return wanted
 
 
 def grid(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from vlact.schema import text
+from vlact.schema import text, yaml_text
 
 FOLDER = Path(__file__).parent / "trees"
 Action = tuple[str, str]  # verb, object ("" where there is none)
@@ -51,7 +51,7 @@ class Trees:
             )
         content = text(path)
         try:
-            words = yaml.safe_load(content)
+            words = yaml_text(content)
         # ValueError: a date that is none
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise ValueError(f"{path}: expected yaml; {error}") from None

@@ -162,6 +162,7 @@ def detection_loss(
     normaliser: Tensor | float,
     smoothing: float = 0.0,
     iou_power: float = 0.0,
+    by_class: bool = False,
 ) -> dict[str, Tensor]:
     """The two terms of Eq. 6 of ActionVLM (ActionFormer's loss), to be weighted and added.
 
@@ -175,6 +176,8 @@ def detection_loss(
         smoothing: Label smoothing of the classes.
         iou_power: Power of a segment's IoU that the loss of its class is multiplied by, as TriDet
             does; 0 for none.
+        by_class: Whether a point of several classes counts once for each in `reg`, as DyFADet has
+            it; distances of every class always do.
 
     Returns:
         `cls` and `reg`, scalars.
@@ -185,12 +188,12 @@ def detection_loss(
     chosen = torch.nonzero(target[positive] > 0)
     if distances.ndim == 4:
         found, wanted = found[chosen[:, 0], chosen[:, 1]], wanted[chosen[:, 0]]
+    elif by_class:
+        found, wanted = found[chosen[:, 0]], wanted[chosen[:, 0]]
     each = focal(logits, soft)
     if iou_power:
-        if distances.ndim == 4:
-            missed = giou(found, wanted)
-        else:
-            missed = giou(found, wanted)[chosen[:, 0]]
+        missed = giou(found, wanted)
+        missed = missed if len(missed) == len(chosen) else missed[chosen[:, 0]]
         batch, point = torch.nonzero(positive)[chosen[:, 0]].T
         weight = torch.ones_like(each).index_put(
             (batch, point, chosen[:, 1]), (1 - missed).clamp(min=1e-8) ** iou_power

@@ -159,7 +159,7 @@ def evaluate(
         raise ValueError(
             f"predictions: no label is in ground_truth; predictions have {_some(pred['label'])}, "
             f"ground truth has {labels.tolist()[:5]}; give both the same names, or pass strict=1 "
-            "for a score of 0"
+            "(--max-dropped 1) for a score of 0"
         )
     report["ignored"] = int((known < 0).sum())
     wrong = ~broken & ~(pred["segment"][:, 1] > pred["segment"][:, 0])

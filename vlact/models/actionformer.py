@@ -31,6 +31,7 @@ ROWS = 16  # images from which on torch gives a convolution of one step to oneDN
 MOST_TAPS = 5  # with more, shifted products are slower than a convolution
 BLOCK = 32  # steps that share their keys in local attention
 HIDDEN = 4  # width of an MLP, as a multiple of D
+EPS, OPENTAD_EPS = 1e-5, 1e-6  # of norms
 WAVELENGTH = 10000  # longest of sinusoidal positions, over 2 pi, in steps
 
 
@@ -56,6 +57,8 @@ class LocalizerConfig:
         official: Padding and distances as the authors' code has them, for their checkpoints.
             Otherwise padding changes nothing and distances are softplus(x + 2) in place of ReLU,
             which leaves half of the points without a gradient at first.
+        opentad: With `official`, as OpenTAD has it, where it is not as in ActionFormer's own code:
+            padded steps are zero after the norms of convolutions, whose epsilon is 1e-6.
     """
 
     feature_dim: int
@@ -72,6 +75,7 @@ class LocalizerConfig:
     positions: int = 0
     ranges: tuple[tuple[int, int], ...] = ()
     official: bool = False
+    opentad: bool = False
 
     def __post_init__(self):
         if isinstance(self.window, list):  # from json
@@ -101,6 +105,23 @@ class LocalizerConfig:
         """Steps of which a whole video has a multiple, as the authors pad it."""
         return max(2**i * (w // 2 * 2 if w > 1 else 1) for i, w in enumerate(self.windows))
 
+    @property
+    def by_class(self) -> bool:
+        """Whether a point of several classes is regressed once for each, see
+        `vlact.losses.localization.detection_loss`.
+        """
+        return False
+
+    @property
+    def biased(self) -> bool:
+        """Whether padded steps keep the bias of the norm after a convolution."""
+        return self.official and not self.opentad
+
+    @property
+    def eps(self) -> float:
+        """Of norms after convolutions and after the pyramid."""
+        return OPENTAD_EPS if self.opentad else EPS
+
 
 class Pointwise(nn.Conv1d):
     """A linear map of (.., T, D), kept as a convolution of one step."""
@@ -122,13 +143,14 @@ class Pointwise(nn.Conv1d):
 class ChannelNorm(nn.Module):
     """LayerNorm of (.., T, D) over D."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, eps: float = EPS):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1, dim, 1))
         self.bias = nn.Parameter(torch.zeros(1, dim, 1))
+        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return layer_norm(x, x.shape[-1:], self.weight[0, :, 0], self.bias[0, :, 0])
+        return layer_norm(x, x.shape[-1:], self.weight[0, :, 0], self.bias[0, :, 0], self.eps)
 
 
 class Conv(nn.Module):
@@ -329,12 +351,12 @@ class Backbone(nn.Module):
 
     def __init__(self, config: LocalizerConfig, stem, branch):
         super().__init__()
-        dim, self.official = config.dim, config.official
+        dim, self.official, self.biased = config.dim, config.official, config.biased
         self.embd = nn.ModuleList(
             Conv(config.feature_dim if i == 0 else dim, dim, bias=False)
             for i in range(config.embeds)
         )
-        self.embd_norm = nn.ModuleList(ChannelNorm(dim) for _ in range(config.embeds))
+        self.embd_norm = nn.ModuleList(ChannelNorm(dim, config.eps) for _ in range(config.embeds))
         self.stem = nn.ModuleList(stem(0) for _ in range(config.stems))
         self.branch = nn.ModuleList(branch(level) for level in range(1, config.levels))
         if config.positions:
@@ -345,7 +367,7 @@ class Backbone(nn.Module):
         x = features if self.official else features * mask[..., None]
         for conv, norm in zip(self.embd, self.embd_norm, strict=True):
             x = norm(conv(x, mask)[0]).relu()
-            x = x if self.official else x * mask[..., None]
+            x = x if self.biased else x * mask[..., None]
         if hasattr(self, "places"):
             x = x + self._places(x.shape[1]) * mask[..., None]
         for block in self.stem:
@@ -388,7 +410,9 @@ class Neck(nn.Module):
     def __init__(self, config: LocalizerConfig):
         super().__init__()
         self.official = config.official
-        self.fpn_norms = nn.ModuleList(ChannelNorm(config.dim) for _ in range(config.levels))
+        self.fpn_norms = nn.ModuleList(
+            ChannelNorm(config.dim, config.eps) for _ in range(config.levels)
+        )
 
     def forward(self, levels: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
         found = [norm(x) for norm, x in zip(self.fpn_norms, levels, strict=True)]
@@ -424,11 +448,11 @@ class Head(nn.Module):
     ):
         super().__init__()
         inside = config.head_dim or config.dim
-        self.official, self.detached, self.last = config.official, detached, last
+        self.biased, self.detached, self.last = config.biased, detached, last
         self.head = nn.ModuleList(
             Conv(config.dim if i == 0 else inside, inside, bias=False) for i in range(2)
         )
-        self.norm = nn.ModuleList(ChannelNorm(inside) for _ in range(2))
+        self.norm = nn.ModuleList(ChannelNorm(inside, config.eps) for _ in range(2))
         self.add_module(last, Conv(inside, out))
         nn.init.constant_(getattr(self, last).conv.bias, bias)
 
@@ -442,7 +466,7 @@ class Head(nn.Module):
         x = join(levels, torch.zeros_like(levels[0][:, :gap]))
         mask = join(masks, masks[0][:, :gap] & False)
         # As published norms' biases stay in padded steps, but not in what stands between
-        kept = join([m | True for m in masks], masks[0][:, :gap] & False) if self.official else mask
+        kept = join([m | True for m in masks], masks[0][:, :gap] & False) if self.biased else mask
         x = x.detach() if self.detached else x
         for conv, norm in zip(self.head, self.norm, strict=True):
             x = norm(conv(x, mask)[0]).relu() * kept[..., None]

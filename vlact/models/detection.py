@@ -16,8 +16,9 @@ def candidates(
     threshold: float = 0.001,
     top_k: int = 2000,
     min_steps: float | None = None,
+    by_level: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Candidates of one window before NMS, as ActionFormer makes them.
+    """Candidates of one window before NMS, as ActionFormer makes them, or OpenTAD.
 
     Args:
         logits: (P, C). distances: (P, 2) in strides, or (P, C, 2) of every class. valid: (P,) bool.
@@ -26,14 +27,16 @@ def candidates(
         threshold: Least score.
         top_k: Most candidates of each level, over points and classes.
         min_steps: Steps that a segment must be longer than, if any.
+        by_level: Whether `top_k` are of each level (ActionFormer), or of all together (OpenTAD).
 
     Returns:
         `segment` (N, 2) in steps of the whole sequence, `label` (N,), `score` (N,), `point` (N,).
     """
     scores = torch.where(valid[:, None], logits.sigmoid(), 0.0)
     found = []
-    for stride in at.stride.unique():
-        level = torch.nonzero(at.stride == stride)[:, 0]
+    levels = [at.stride == stride for stride in at.stride.unique()]
+    for mine in levels if by_level else [at.stride > 0]:
+        level = torch.nonzero(mine)[:, 0]
         flat = scores[level].flatten()
         best = torch.nonzero(flat > threshold)[:, 0]
         best = best[flat[best].argsort(descending=True, stable=True)[:top_k]]

@@ -119,6 +119,14 @@ class DualEncoder(nn.Module):
         tokens = self.trunk.layernorm(tokens)
         return tokens[:, 0] if self.config.pool == "cls" else tokens[:, 1:].mean(1)
 
+    def tunable(self, frozen_blocks: int) -> list[nn.Module]:
+        """What is trained of the video side behind the frozen blocks."""
+        return [
+            *self.trunk.encoder.layer[frozen_blocks:],
+            self.trunk.layernorm,
+            self.video_projection,
+        ]
+
     def embed_video(self, features: Tensor) -> Tensor:
         """Pooled features (B, dim) to the shared space (B, D), unit length."""
         return normalize(self.video_projection(features).float(), dim=-1)

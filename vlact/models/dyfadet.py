@@ -44,6 +44,11 @@ class DyFADetConfig(SGPConfig):
 
     tau: float = 1.5
 
+    @property
+    def by_class(self) -> bool:
+        """As published."""
+        return True
+
 
 class Block(SGP):
     """SGP block with a rectified window branch."""

@@ -1,21 +1,43 @@
-"""Checkpoints of ActionFormer, TriDet and DyFADet as their authors leave them, key by key.
+"""Checkpoints of ActionFormer, TriDet, DyFADet and AdaTAD as their authors leave them, key by key.
 
 Such a file holds `state_dict` and `state_dict_ema`, whose names begin with "module."; the moving
-average is what its authors test.
+average is what its authors test. OpenTAD's names, AdaTAD's among them, are translated.
 """
 
+import re
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vlact.models.weights import DAMAGED
+from vlact.models.weights import translate
+from vlact.runtime.damage import DAMAGED
 
 MEAN, PLAIN, WRAPPED = "state_dict_ema", "state_dict", "module."
 OWN = {"positives"}  # what a model has and no file does
-# What only one architecture has
-MARKS = {"ActionFormer": ".attn.query.", "TriDet": "start_head.", "DyFADet": ".kernel_conv."}
+# What only one architecture has, the first that is there counts
+MARKS = {
+    "AdaTAD": "backbone.model.backbone.blocks.",
+    "OpenTAD's ActionFormer": "projection.stem.0.attn.query.",
+    "DyFADet": ".kernel_conv.",
+    "TriDet": "start_head.",
+    "ActionFormer": ".attn.query.",
+}
+LOCALIZER = "localizer."  # AdaTAD's part
+OPENTAD = [  # its names and ours of the localizer
+    (r"projection\.embed\.(\d+)\.conv\.weight", r"backbone.embd.\1.conv.weight"),
+    (r"projection\.embed\.(\d+)\.norm\.(\w+)", r"backbone.embd_norm.\1.\2"),
+    (r"projection\.((?:stem|branch)\..+)", r"backbone.\1"),
+    (r"(neck\.fpn_norms\.\d+\.\w+)", r"\1"),
+    (r"rpn_head\.(cls|reg)_convs\.(\d+)\.conv\.weight", r"\1_head.head.\2.conv.weight"),
+    (r"rpn_head\.(cls|reg)_convs\.(\d+)\.norm\.(\w+)", r"\1_head.norm.\2.\3"),
+    (r"rpn_head\.cls_head\.(\w+)", r"cls_head.cls_head.conv.\1"),
+    (r"rpn_head\.reg_head\.(\w+)", r"reg_head.offset_head.conv.\1"),
+    (r"rpn_head\.scale\.(\d+)\.scale", r"reg_head.scale.\1.scale"),
+    (r"rpn_head\.loss_normalizer", "positives"),
+]
+TOWER = (r"backbone\.model\.backbone\.(.+)", r"tower.\1")
 
 
 def read(path: str | Path, mean: bool = True) -> dict[str, Tensor]:
@@ -61,12 +83,39 @@ def read(path: str | Path, mean: bool = True) -> dict[str, Tensor]:
     return found
 
 
+def kind_of(state: dict[str, Tensor]) -> str:
+    """Architecture of weights: a name of `MARKS`, or "" where none is known."""
+    return next((kind for kind, mark in MARKS.items() if any(mark in k for k in state)), "")
+
+
+def expected_kind(model: nn.Module) -> str:
+    """The one that a model takes."""
+    kind = type(model).__name__
+    return "OpenTAD's ActionFormer" if kind == "ActionFormer" and model.config.opentad else kind
+
+
+def translated(state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """Weights under OpenTAD's names as ours.
+
+    Raises:
+        ValueError: A name that is not OpenTAD's; see `vlact.models.weights.translate`.
+    """
+    whole = any(re.fullmatch(TOWER[0], k) for k in state)  # AdaTAD's, not the localizer alone
+    prefix = LOCALIZER if whole else ""
+    out = translate(state, [TOWER, *((old, prefix + new) for old, new in OPENTAD)], path)
+    # norms of channels are kept (1, D, 1)
+    norm = re.compile(r"(localizer\.)?.*(norm\.\d|norms\.\d|_norm|\.ln\d)\.(weight|bias)")
+    mine = {k for k, x in out.items() if x.ndim == 1 and k[:6] != "tower." and norm.fullmatch(k)}
+    return {k: x[None, :, None] if k in mine else x for k, x in out.items()}
+
+
 def load(path: str | Path, model: nn.Module, mean: bool = True) -> nn.Module:
     """The model with the weights of a file, every one of which must be there and fit.
 
     Args:
         path, mean: See `read`.
-        model: `ActionFormer`, `TriDet` or `DyFADet`, of the file's shape and with `official` set.
+        model: `ActionFormer`, `TriDet`, `DyFADet` or `AdaTAD`, of the file's shape and with
+            `official` set, and `opentad` for a file of OpenTAD.
 
     Returns:
         The model, in evaluation mode.
@@ -75,24 +124,33 @@ def load(path: str | Path, model: nn.Module, mean: bool = True) -> nn.Module:
         ValueError: Another architecture, number of classes or levels, feature width or shape; names
             what the file has and what was expected.
     """
-    state = read(path, mean)
-    kind, own = type(model).__name__, model.state_dict()
-    expected = {k: tuple(x.shape) for k, x in own.items() if k not in OWN}
-    got = {k: tuple(x.shape) for k, x in state.items() if k not in OWN}
-    is_kind = next((n for n, mark in reversed(MARKS.items()) if any(mark in k for k in got)), None)
-    if is_kind != kind and is_kind:
-        raise ValueError(f"{path}: holds a {is_kind}; expected {kind}")
+    return fill(path, model, read(path, mean))
+
+
+def fill(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """As `load`, of what `read` gave."""
+    is_kind, kind, own = kind_of(state), expected_kind(model), model.state_dict()
+    if is_kind != kind:
+        found = is_kind or f"no localizer ({', '.join(sorted(state)[:3])} ..)"
+        raise ValueError(f"{path}: holds {found}; expected {kind}")
+    if kind in ("AdaTAD", "OpenTAD's ActionFormer"):
+        state = translated(state, path)
+    prefix = LOCALIZER if kind == "AdaTAD" else ""
+    kept = {prefix + k for k in OWN}
+    expected = {k: tuple(x.shape) for k, x in own.items() if k not in kept}
+    got = {k: tuple(x.shape) for k, x in state.items() if k not in kept}
     sizes = [
         ("classes", "cls_head.cls_head.conv.weight", 0),
         ("features", "backbone.embd.0.conv.weight", 1),
         ("channels", "backbone.embd.0.conv.weight", 0),
     ]
     for what, key, axis in sizes:
-        if key in got and got[key][axis] != expected[key][axis]:
+        if (key := prefix + key) in got and got[key][axis] != expected[key][axis]:
             raise ValueError(
                 f"{path}: made for {got[key][axis]} {what}; expected {expected[key][axis]}"
             )
-    levels = [sum(k.startswith("neck.fpn_norms.") for k in x) // 2 for x in (got, expected)]
+    norms = f"{prefix}neck.fpn_norms."
+    levels = [sum(k.startswith(norms) for k in x) // 2 for x in (got, expected)]
     if levels[0] and levels[0] != levels[1]:
         raise ValueError(f"{path}: made for {levels[0]} levels; expected {levels[1]}")
     missing, more = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
@@ -103,5 +161,5 @@ def load(path: str | Path, model: nn.Module, mean: bool = True) -> nn.Module:
         )
     if odd := [k for k in expected if got[k] != expected[k]]:
         raise ValueError(f"{path}: {odd[0]} is {got[odd[0]]}; expected {expected[odd[0]]}")
-    model.load_state_dict({k: own[k] for k in OWN if k in own} | state)
+    model.load_state_dict({k: own[k] for k in kept if k in own} | state)
     return model.eval()

@@ -7,32 +7,18 @@ model must get every weight it has, or the error lists what is missing and what 
 
 import functools
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from vlact.models.files import BROKEN, fill
+from vlact.runtime.damage import DAMAGED, UnpicklingError
 
 Rules = list[tuple[str, str]]
-# what torch raises of a pickle with other things in it; the module of that name is not for use here
-UnpicklingError = torch.serialization.pickle.UnpicklingError
 WRAPPINGS = ("model_state", "state_dict", "model", "module")  # of weights in a training checkpoint
-DAMAGED = (  # what readers raise of a file that is cut short, or of another kind
-    EOFError,
-    LookupError,
-    SafetensorError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    UnpicklingError,
-    zipfile.BadZipFile,
-)
 
 
 def read(path: str | Path) -> dict[str, Tensor]:

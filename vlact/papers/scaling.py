@@ -17,7 +17,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,8 @@ class Recipe:
         every: Steps between two checkpoints.
         compile: Whether `torch.compile` is used.
         recompute: Whether blocks keep no activations, see `thrifty`.
+        tracker: Of accelerate, that loss and rate of every step go to, such as "tensorboard" (event
+            files in the run's folder `log`) or "wandb"; "" for none.
     """
 
     steps: int
@@ -68,6 +70,7 @@ class Recipe:
     every: int = 500
     compile: bool = False
     recompute: bool = False
+    tracker: str = ""
 
 
 class Moments(Dataset):
@@ -230,8 +233,9 @@ def train(
         `step, loss` (of the whole batch, over all processes), the same in every process.
 
     Raises:
-        ValueError: A batch that cannot be shared out evenly, a run in `out` with another recipe, or
-            a running mean of weights that are shared out (FSDP, DeepSpeed).
+        ValueError: A batch that cannot be shared out evenly, a run in `out` with another recipe, a
+            running mean of weights that are shared out (FSDP, DeepSpeed), or a tracker that is not
+            there.
         FloatingPointError: A loss that is no number.
     """
     from accelerate import Accelerator
@@ -245,6 +249,8 @@ def train(
     accelerator.gradient_accumulation_steps = recipe.accumulate
     out.mkdir(parents=True, exist_ok=True)
     agree(out, recipe)
+    if recipe.tracker:
+        follow(accelerator, out, recipe)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         task.model = nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
     if recipe.recompute:
@@ -302,19 +308,41 @@ def train(
                 "in this batch"
             )
         curve.append({"step": step + 1, "loss": loss})
+        if recipe.tracker:
+            accelerator.log({"loss": loss, "lr": optimizer.param_groups[0]["lr"]}, step + 1)
         if (step + 1) % recipe.every == 0 or step + 1 == end:
             keep(accelerator, out, step + 1, curve, mean)
     found = pd.DataFrame(curve)
+    if recipe.tracker:
+        accelerator.end_training()
     if end == recipe.steps:
         finish(accelerator, wrapped, mean, out, found)
     return found
+
+
+def follow(accelerator, out: Path, recipe: Recipe) -> None:
+    """Begin to log a run where `Recipe.tracker` says.
+
+    Raises:
+        ValueError: accelerate knows no such tracker, or its package is not installed.
+    """
+    from accelerate.tracking import filter_trackers
+
+    accelerator.log_with = filter_trackers(recipe.tracker, out)
+    if not accelerator.log_with:
+        raise ValueError(
+            f"tracker {recipe.tracker!r}: its package is not installed; install it, or leave "
+            "tracker out"
+        )
+    accelerator.project_configuration.set_directories(str(out))
+    accelerator.init_trackers("log", config=asdict(recipe))
 
 
 def agree(out: Path, recipe: Recipe) -> None:
     """Note the recipe of a run, or find the same one there."""
     path, mine, usual = (
         out / "recipe.json",
-        asdict(recipe),
+        asdict(replace(recipe, tracker="")),  # who looks on changes nothing
         {f.name: f.default for f in fields(Recipe)},
     )
     other = usual | json.loads(path.read_text(encoding="utf-8")) if path.is_file() else mine

@@ -21,7 +21,14 @@ import pandas as pd
 
 from vlact import __version__, video
 from vlact.metrics import detad
-from vlact.metrics.localization import PROTOCOLS, agree, assignments, evaluate, summary
+from vlact.metrics.localization import (
+    MOST_LEFT_OUT,
+    PROTOCOLS,
+    agree,
+    assignments,
+    evaluate,
+    summary,
+)
 from vlact.runtime.extras import needs
 from vlact.runtime.jobs import track, write_whole
 
@@ -31,6 +38,9 @@ AT = 0.5  # tIoU at which a detection is right or wrong
 LEVEL = 0.95
 CHUNK = 16  # frames decoded at once
 TIES = {"activitynet": "stable", "thumos14": "by-video"}  # as the official codes order equal scores
+GAP = 1.5  # between touching segments, of a picture 1000 wide
+STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+MOST_TICKS = 10
 COLOURS = dict(
     zip(
         (*detad.KINDS, "found", "missed", "detection"),
@@ -49,9 +59,26 @@ max-width:70rem;padding:0 1rem} table{border-collapse:collapse;font-size:13px}
 td,th{padding:.15rem .6rem;text-align:right;border-bottom:1px solid #8884} td:first-child,
 th:first-child{text-align:left} video{max-width:320px;display:block;margin:.3rem 0}
 svg{width:100%;height:auto} svg text{font:11px sans-serif;fill:currentColor}
-.key i{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 1em}
-section{margin:1.5rem 0} .small{font-size:13px;opacity:.8}
+.key b{margin:0 .2em 0 1em} .key i{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .8em}
+section{margin:1.5rem 0} .small{font-size:13px;opacity:.8} h2{margin:2rem 0 .3rem}
+nav a{margin-right:1em}
 """
+SAYS = {  # what a table is, under its heading; those without are not on the page
+    "results": "Accuracy in percent, mean over seeds; SRT: every novel class by each synonym.",
+    "scores": "Mean average precision at each tIoU, in percent; in brackets the interval.",
+    "videos": "Worst first. Found, missed and wrong at tIoU {at}; F1 of both.",
+    "worst": "The surest wrong detections, then the longest instances that were missed.",
+    "confusion": "Rows: what happens. Columns: what its surest detection at tIoU {at} says.",
+    "errors": "What the best detections are, G being the number of instances: the first G, the "
+    "second, and so on; shares.",
+    "costs": "What mean average precision would gain without each kind of error.",
+    "sensitivity": "Average precision (normalised to the same share of positives) and share missed "
+    "of instances by their size; the ends of each bucket stand beside it.",
+    "account": "What came in, what was used, and what was left out and why.",
+}
+FIRST = ("results", "scores", "videos", "timelines")  # of the page
+ORDER = (*FIRST, *(name for name in SAYS if name not in FIRST))
+LANES = {"truth": ("found", "missed"), "detections": (*detad.KINDS, "detection")}
 
 
 @dataclass(frozen=True)
@@ -65,6 +92,7 @@ class Findings:
             `start_s, end_s, label, score, kind`.
         durations: Seconds, by video.
         notes: What a reader must know of how this was made.
+        left_out: The account of `evaluate`, see `vlact.metrics.localization.left_out`.
     """
 
     title: str
@@ -72,6 +100,7 @@ class Findings:
     lanes: dict[str, dict[str, pd.DataFrame]]
     durations: dict[str, float]
     notes: list[str] = field(default_factory=list)
+    left_out: list[dict] = field(default_factory=list)
 
 
 # Numbers
@@ -83,15 +112,18 @@ def score(
     durations: dict[str, float],
     ambiguous: pd.DataFrame | None = None,
     invalid: str = "error",
+    strict: float = MOST_LEFT_OUT,
     resamples: int = 200,
+    buckets: dict | None = None,
     title: str = "Localization",
 ) -> Findings:
     """Both protocols with intervals over videos, confusion, kinds of error, every video.
 
     Args:
-        truth, found, tious, ambiguous, invalid: See `vlact.metrics.localization.evaluate`.
+        truth, found, tious, ambiguous, invalid, strict: See `vlact.metrics.localization.evaluate`.
         durations: Seconds of every video.
         resamples: Of the videos, with replacement, for the intervals; 0 for none.
+        buckets: See `vlact.metrics.detad.sensitivity`; fifths of the truth if not given.
         title: Of the page.
 
     Raises:
@@ -100,6 +132,7 @@ def score(
     rows, classes, notes = [], [], []
     for protocol in PROTOCOLS:
         options = {"tious": tious, "protocol": protocol, "ties": TIES[protocol], "invalid": invalid}
+        options["strict"] = strict
         if protocol == "thumos14":
             options["ambiguous"] = ambiguous
         table = evaluate(truth, found, **options)
@@ -108,7 +141,7 @@ def score(
         for metric, value in summary(table).items():
             low, high = spread.get(metric, (np.nan, np.nan))
             rows.append((protocol, metric, value, low, high))
-        counted = table.attrs["report"]
+        counted, left_out = table.attrs["report"], table.attrs["left_out"]
     if said := ", ".join(f"{n} {what}" for what, n in counted.items() if n):
         notes.append(f"Counted on the way: {said}.")
     truth = truth.reset_index(drop=True)
@@ -124,7 +157,7 @@ def score(
         "errors": detad.false_positives(kinds).reset_index(),
         "costs": detad.impact(truth, kinds, tious).rename_axis("kind").reset_index(),
         "confusion": _confusion(instances, best),
-        "sensitivity": detad.sensitivity(described, valid, detad.quintiles(described)),
+        "sensitivity": detad.sensitivity(described, valid, buckets or detad.quintiles(described)),
         "classes": pd.concat(classes, ignore_index=True),
         "instances": instances,
         "detections": kinds,
@@ -139,7 +172,7 @@ def score(
         f"Intervals: {LEVEL:.0%} over {resamples} draws of the videos. Errors, confusion and "
         f"timelines: tIoU {AT}, of each class as many of its best detections as it has instances."
     )
-    return Findings(title, tables, lanes, durations, notes)
+    return Findings(title, tables, lanes, durations, notes, left_out)
 
 
 def _spread(truth, found, resamples: int, options: dict) -> dict[str, tuple[float, float]]:
@@ -296,14 +329,15 @@ def captioned(path: Path, segments: pd.DataFrame, out: Path, longest: int = 640)
 
 def timeline(lanes: dict[str, pd.DataFrame], duration_s: float) -> str:
     """Lanes of segments as svg; those of a lane that overlap stand under each other."""
-    width, row, left, out, y = 1000, 18, 80, [], 4
+    width, row, left, y = 1000, 18, 80, 4
+    out = []
     scale = (width - left) / max(duration_s, 1e-9)
     for name, rows in lanes.items():
         free, top = [], y
         for r in rows.sort_values("start_s").itertuples():
             part = next((i for i, end in enumerate(free) if end <= r.start_s), len(free))
             free[part : part + 1] = [r.end_s]
-            x, w = left + r.start_s * scale, max(1.0, (r.end_s - r.start_s) * scale)
+            x, w = left + r.start_s * scale, max(1.0, (r.end_s - r.start_s) * scale - GAP)
             said = f"{r.label}, {r.start_s:.1f} to {r.end_s:.1f} s, {r.kind}"
             said += "" if pd.isna(r.score) else f", score {r.score:.2f}"
             # a letter is about seven units wide
@@ -315,31 +349,67 @@ def timeline(lanes: dict[str, pd.DataFrame], duration_s: float) -> str:
             )
         out.append(f'<text x="0" y="{top + 12}">{escape(name)}</text>')
         y += row * max(1, len(free)) + 4
-    for k in range(6):
-        x = left + (width - left) * k / 5
-        side = "end" if k == 5 else "middle"
+    step = next((s for s in STEPS_S if duration_s / s <= MOST_TICKS), STEPS_S[-1])
+    for k in range(int(duration_s / step) + 1):
+        x = left + step * k * scale
+        side = "end" if x > width - 20 else "middle"
         out.append(
-            f'<text x="{x}" y="{y + 12}" text-anchor="{side}">{duration_s * k / 5:.1f} s</text>'
+            f'<path d="M{x:.1f} 2V{y}" stroke="currentColor" stroke-opacity=".15"/>'
+            f'<text x="{x:.1f}" y="{y + 12}" text-anchor="{side}">{step * k:g} s</text>'
         )
     return f'<svg viewBox="0 0 {width} {y + 18}" role="img">{"".join(out)}</svg>'
 
 
 # The page
-def _table(table: pd.DataFrame, most: int = 60) -> str:
-    """The first rows as html; numbers with three digits after the point."""
+def _table(table: pd.DataFrame, most: int = 60, shaded: bool = False) -> str:
+    """The first rows as html; numbers with three digits after the point.
 
-    def cell(x) -> str:
+    Args:
+        table: Any.
+        most: Rows.
+        shaded: Cells of numbers are darker the larger they are in their row.
+    """
+
+    def cell(x, whole: float) -> str:
+        tint = ""
+        if shaded and isinstance(x, int | np.integer) and whole:
+            tint = f' style="background:rgba(0,114,178,{0.6 * x / whole:.2f})"'
         if isinstance(x, float | np.floating):
-            return "" if np.isnan(x) else f"{x:.3f}"
-        return escape(str(x))
+            x = "" if np.isnan(x) else f"{x:.3f}"
+        return f"<td{tint}>{escape(str(x))}</td>"
 
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{cell(x)}</td>' for x in row)}</tr>"
-        for row in table.head(most).itertuples(index=False)
-    )
+    rows = ""
+    for row in table.head(most).itertuples(index=False):
+        whole = sum(x for x in row if isinstance(x, int | np.integer))
+        rows += f"<tr>{''.join(cell(x, whole) for x in row)}</tr>"
     head = "".join(f"<th>{escape(str(c))}</th>" for c in table)
     more = f"<p class=small>{most} of {len(table)} rows; the csv has all.</p>" * (len(table) > most)
     return f"<div class=wide><table><tr>{head}</tr>{rows}</table></div>{more}"
+
+
+def _shown(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A table as a person reads it; the csv has the numbers."""
+    if name == "scores":
+
+        def cell(r) -> str:
+            ends = "" if np.isnan(r["low"]) else f" [{100 * r['low']:.1f}, {100 * r['high']:.1f}]"
+            return f"{100 * r['value']:.1f}{ends}"
+
+        text = table.assign(value=table.apply(cell, axis=1))
+        wide = text.pivot(index="protocol", columns="metric", values="value")
+        return wide[table["metric"].unique()].rename_axis(columns=None).reset_index()
+    if name == "sensitivity":
+
+        def ends(r) -> str:
+            low, high = r["above"], r["up_to"]
+            parts = {f"above {low:.3g}": low, f"up to {high:.3g}": high}
+            return " ".join(text for text, end in parts.items() if np.isfinite(end))
+
+        table = table.assign(ends=table.apply(ends, axis=1)).drop(columns=["above", "up_to"])
+        return table[["characteristic", "bucket", "ends", *table.columns[2:-1]]]
+    if name == "account":
+        return table.fillna("")
+    return table
 
 
 def _film(path: Path | None, start_s: float, out: Path, room: int) -> tuple[str, int]:
@@ -390,23 +460,28 @@ def page(found: Findings, out: Path, videos: dict[str, Path]) -> str:
             f"<section><h3>{escape(name)}</h3>{timeline(lanes, duration_s)}{film}</section>"
         )
     used = {k for lanes in found.lanes.values() for t in lanes.values() for k in t["kind"].unique()}
-    key = "".join(f'<i style="background:{c}"></i>{k}' for k, c in COLOURS.items() if k in used)
-    sections = "".join(
-        f"<h2>{escape(name.capitalize())}</h2>{_table(table)}"
-        for name, table in found.tables.items()
-        if name not in ("detections", "instances", "classes")
-    )
+    key = ""
+    for lane, kinds in LANES.items():
+        marks = [f'<i style="background:{COLOURS[k]}"></i>{k}' for k in kinds if k in used]
+        key += f"<b>{lane}</b>{''.join(marks)}" if marks else ""
+    cut = f"<p class=small>The first {SHOWN} of {len(found.lanes)}.</p>"
+    body = {"timelines": f'<p class="key">{key}</p>{cut * (len(found.lanes) > SHOWN)}'}
+    body["timelines"] += "".join(parts)
+    for name in [n for n in SAYS if n in found.tables]:
+        told = name == "results" or "scores" in found.tables  # without truth little is to be said
+        said = escape(SAYS[name].format(at=AT)) if told else ""
+        table = _table(_shown(name, found.tables[name]), shaded=name == "confusion")
+        body[name] = f"<p class=small>{said}</p>{table}"
+    order = [n for n in ORDER if n in body]
+    sections = "".join(f'<h2 id="{n}">{n.capitalize()}</h2>{body[n]}' for n in order)
+    links = "".join(f'<a href="#{n}">{n}</a>' for n in order)
     notes = "".join(f"<p class=small>{escape(n)}</p>" for n in found.notes)
-    cut = f"<p class=small>The first {SHOWN} of {len(found.lanes)}.</p>" * (
-        len(found.lanes) > SHOWN
-    )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(found.title)}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{escape(found.title)}</h1>{notes}{sections}<h2>Every video, worst first</h2>{cut}"
-        f'<p class="key">{key}</p>{"".join(parts)}'
+        f"<h1>{escape(found.title)}</h1><nav>{links}</nav>{notes}{sections}"
         f"<p class=small>vlact {__version__}</p></body></html>\n"
     )
 

@@ -191,11 +191,22 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
     write("index.html", "home.html", title="Results", **given)
 
 
+MORE = {  # columns of the ledger beside verdict and parts, by what they are called
+    "size": "size",
+    "why": "no verdict because",
+    "detects": "smallest effect found",
+    "real verdict": "on real video",
+    "real size": "its size there",
+    "published tables": "the paper's own tables",
+}
+
+
 def claim(row: dict) -> dict:
     """A row of the ledger, as the template wants it."""
     name = row["notebook"]
     return {k: row[k] for k in ("id", "paper", "place", "claim", "verdict", "section")} | {
         "published": row["published effect"],
+        "more": [(MORE[k], row[k]) for k in MORE if row.get(k, "–") not in ("", "–", row["ours"])],
         # parts are set apart by semicolons, but not those inside an interval
         "ours": re.split(r"; (?=[^\[\]]*:)", row["ours"]),
         "notebook": f"notebooks/{Path(name).stem}.html" if name else "",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 METRIC_DIGITS = 4
+FEWEST_SEEDS = 5  # independent seeds, or other units, below which nothing is decided
 COUNTS = ("lr", "epochs", "n", "seeds", "set")  # columns that are no percentages
 NUMBER = r"^\s*([+-]?\d+(?:\.\d+)?)(?: ± [\d.]+)?\s*$"
 
@@ -96,6 +97,12 @@ def verdict(ours: str, other: str, what: str, found: dict, expected: int = 1) ->
         found: From `vlact.metrics.classification.paired_interval` on percent, ours minus other.
         expected: Sign of the published difference: 1, -1 or 0 (none claimed).
     """
+    interval = f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+    interval += f", {found['wins']}/{found['n']} seeds"
+    if found["n"] < FEWEST_SEEDS:
+        return f"{ours} minus {other} on {what}: {interval}; {found['n']} seeds decide nothing."
+    if not found["low"] < found["high"]:
+        return f"{ours} minus {other} on {what}: {interval}; equal ones decide nothing."
     sign = 1 if found["low"] > 0 else -1 if found["high"] < 0 else 0
     word = {1: "above", -1: "below", 0: "not separated from"}[sign]
     holds = (
@@ -107,8 +114,6 @@ def verdict(ours: str, other: str, what: str, found: dict, expected: int = 1) ->
         if not sign
         else "; against the paper"
     )
-    interval = f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
-    interval += f", {found['wins']}/{found['n']} seeds"
     return f"{ours} is {word} {other} on {what}: {interval}{holds}."
 
 

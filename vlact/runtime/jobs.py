@@ -3,26 +3,37 @@
 A job's result is kept under a key made of everything it depends on; a run that was killed finds the
 finished jobs there and the unfinished one's last checkpoint, and ends with the same bytes as a run
 that was not. Kept results are deleted when the whole stage has succeeded.
+
+Jobs run on this machine's processes (joblib's loky), or on a cluster that shares its disk:
+`VLACT_DASK=tcp://scheduler:8786 make repro PROFILE=paper`.
 """
 
 import contextlib
 import ctypes
 import glob
 import hashlib
+import inspect
 import json
+import math
 import multiprocessing
 import os
+import signal
+import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 
-from vlact.runtime import warm
+CLUSTER = "VLACT_DASK"  # in the environment: the address of a dask scheduler
+ORPHAN_S = 0.5  # between two looks of a worker at whether its parent lives
+AMOUNT = struct.Struct("d")  # of progress, through a pipe
+END = AMOUNT.pack(math.nan)
 
 _report: Callable[[float], None] | None = None  # in a worker: how to tell the parent of progress
-_tracked = False  # in a worker: the job reports its own inner progress
+_parent = 0  # in a worker on this machine: the process that it ends with
 
 
 def _fancy() -> bool:
@@ -71,8 +82,7 @@ def track(items: Iterable, total: int, label: str) -> Iterator:
     if _report is not None:
         for item in items:
             yield item
-            if _tracked:
-                _report(1 / total)
+            _report(1 / total)
         return
     progress = Progress(total, label)
     for item in items:
@@ -154,124 +164,169 @@ class Checkpoint:
     def save(self, state) -> None:
         import torch
 
-        if _report is not None and not multiprocessing.parent_process().is_alive():
-            # an orphan must not write under a new run
+        if _parent and not _alive(_parent):  # an orphan must not write under a new run
             raise SystemExit("the parent process is gone")
         write_whole(self.path, lambda data, to: torch.save(data, to), state)
 
 
-def _start_worker(queue, counter, place: str) -> None:
-    global _report
-    import signal
+def job_of(function: Callable, tracked: bool = False) -> type:
+    """A frozen dataclass of a function's arguments: a job by named fields, which does its work when
+    it is called.
 
-    import torch
-
-    from vlact.runtime import device
-
-    with counter.get_lock():
-        counter.value += 1
-        device.choose(place, counter.value - 1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
-
-    torch.set_num_threads(1)
-    _report = queue.put
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(function: Callable, job: tuple):
-    global _tracked
-    _tracked = getattr(function, "tracked", False)
-    return function(*job)
+    Args:
+        function: Of a module; its parameters are the fields.
+        tracked: Whether it reports inner progress through `track`.
+    """
+    fields = [
+        (p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, p.default)
+        for p in inspect.signature(function).parameters.values()
+    ]
+    name = function.__name__.removesuffix("_job").title().replace("_", "") + "Job"
+    own = {
+        "__call__": lambda self: function(**vars(self)),
+        "__doc__": f"Arguments of `{function.__module__}.{function.__name__}`.",
+        "__module__": function.__module__,  # where a worker finds it
+        "tracked": tracked,
+    }
+    return make_dataclass(name, fields, frozen=True, namespace=own)
 
 
-def call(function: Callable, *arguments):
-    """A job that says which function it is of, for a `run` of several kinds of tracked jobs."""
-    return function(*arguments)
+def _silent(amount: float) -> None:
+    """Of a job that reports no inner progress."""
 
 
-call.tracked = True
+@dataclass(frozen=True)
+class _Worker:
+    """What a process that works needs to know.
 
-# workers and device, pool, queue: imports are paid once
-_pool: tuple[tuple[int, str], ProcessPoolExecutor, object] | None = None
+    Attributes:
+        device: See `vlact.runtime.device.choose`.
+        parent: The process that it ends with; 0 on a cluster, which ends its own.
+        pipe: A named pipe for progress; "" on a cluster.
+    """
+
+    device: str
+    parent: int
+    pipe: str
+
+    def work(self, job: Callable, number: int) -> tuple[int, object]:
+        """A job's number and its result."""
+        global _report
+        import torch
+
+        from vlact.runtime import device
+
+        # loky counts its processes from 1; with several GPUs they take turns
+        count = multiprocessing.current_process().name.rpartition("-")[2]
+        device.choose(self.device, int(count) - 1 if count.isdigit() else 0)
+        # results depend on the number of threads; one is the same everywhere
+        torch.set_num_threads(1)
+        if self.parent and not _parent:
+            self._bind()
+        with contextlib.ExitStack() as held:
+            _report = _silent
+            if self.pipe and getattr(job, "tracked", False):
+                to = held.enter_context(open(self.pipe, "wb", buffering=0))
+
+                def _report(amount: float) -> None:
+                    to.write(AMOUNT.pack(amount))
+
+            return number, job()
+
+    def _bind(self) -> None:
+        """Once a process: it ends with its parent, however that ends."""
+        global _parent
+        _parent = self.parent
+        with contextlib.suppress(ValueError):  # not the main thread's to say
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: no traceback
+
+        def watch() -> None:
+            while _alive(_parent):
+                time.sleep(ORPHAN_S)
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
-def _workers(count: int) -> tuple[ProcessPoolExecutor, object]:
-    global _pool
-    from vlact.runtime import device
+@contextlib.contextmanager
+def _heard(progress: Progress) -> Iterator[str]:
+    """A named pipe through which workers report progress."""
+    with tempfile.TemporaryDirectory(prefix="vlact-") as folder:
+        pipe = f"{folder}/progress"
+        os.mkfifo(pipe)
+        with open(pipe, "r+b", buffering=0) as both:
 
-    wanted = count, device.wanted()
-    if _pool is None or _pool[0] != wanted:
-        close()
-        context = multiprocessing.get_context("spawn")
-        if warm.ADDRESS in os.environ:
-            context.set_executable(str(warm.LAUNCH / "python"))
-        queue = context.SimpleQueue()
-        given = queue, context.Value("i", 0), device.wanted()
-        _pool = (wanted, ProcessPoolExecutor(count, context, _start_worker, given), queue)
-    return _pool[1:]
+            def listen() -> None:
+                while not math.isnan(amount := AMOUNT.unpack(both.read(AMOUNT.size))[0]):
+                    progress.update(amount)
+
+            listener = threading.Thread(target=listen, daemon=True)
+            listener.start()
+            try:
+                yield pipe
+            finally:
+                both.write(END)
+                listener.join()
 
 
 def close() -> None:
     """Stop the worker processes; the next `run` starts new ones."""
-    global _pool
-    if _pool is not None:
-        _pool[1].shutdown(wait=False, cancel_futures=True)
-        _pool = None
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(kill_workers=True)
 
 
-def run(function: Callable, jobs: list[tuple], workers: int, label: str) -> list:
-    """`[function(*job) for job in jobs]` on single-thread processes, with one progress display.
+def run(todo: list[Callable], workers: int, label: str) -> list:
+    """`[job() for job in todo]` on single-thread processes, with one progress display.
 
     Args:
-        function: Importable (not defined in a notebook). One that reports inner progress through
-            `track` says so with the attribute `tracked = True`.
-        jobs: Argument tuples, picklable.
-        workers: Processes; 1 runs here.
+        todo: Jobs, picklable: see `job_of`, or `functools.partial` of a function.
+        workers: Processes; 1 runs here. A cluster has its own number, see above.
         label: What to call the work in the progress display.
 
     Raises:
         Exception: The first job's error, after the others were cancelled.
     """
-    progress = Progress(len(jobs), label)
-    if workers <= 1 or len(jobs) <= 1:
+    progress, address = Progress(len(todo), label), os.environ.get(CLUSTER)
+    if len(todo) <= 1 or (workers <= 1 and not address):
         import torch
 
-        # results depend on the number of threads; one is the same everywhere
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # as a worker has
         out = []
-        for job in jobs:
-            out.append(function(*job))
+        for job in todo:
+            out.append(job())
             progress.update()
         progress.close()
         return out
-    pool, queue = _workers(workers)
+    from vlact.runtime import device, forkserver
+    from vlact.runtime.extras import needs
+
+    with needs("work on several processes"):
+        from joblib import Parallel, delayed, parallel_config
+
     # glibc only: what was freed here is for the workers
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-    def listen():
-        while (amount := queue.get()) is not None:
-            progress.update(amount)
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    out = [None] * len(jobs)
-    try:
-        futures = {pool.submit(_work, function, job): i for i, job in enumerate(jobs)}
-        for future in as_completed(futures):
-            out[futures[future]] = future.result()
-            if not getattr(function, "tracked", False):
+    out = [None] * len(todo)
+    with contextlib.ExitStack() as held:
+        held.callback(progress.close)
+        if address:
+            with needs(f"{CLUSTER}={address}"):
+                from distributed import Client
+            held.enter_context(Client(address))
+            held.enter_context(parallel_config("dask"))
+            worker = _Worker(device.wanted(), 0, "")
+        else:
+            worker = _Worker(device.wanted(), os.getpid(), held.enter_context(_heard(progress)))
+            held.enter_context(forkserver.launching())
+        # a job is long: one at a time to each process, all sent at once
+        parallel = Parallel(
+            workers, batch_size=1, pre_dispatch="all", max_nbytes=None,
+            return_as="generator_unordered",
+        )  # fmt: skip
+        found = parallel(delayed(worker.work)(job, i) for i, job in enumerate(todo))
+        for number, result in found:
+            out[number] = result
+            if not (worker.pipe and getattr(todo[number], "tracked", False)):
                 progress.update()
-    except BaseException:
-        close()
-        raise
-    finally:
-        queue.put(None)
-        listener.join()
-        progress.close()
     return out

@@ -8,7 +8,11 @@ import sys
 
 from vlact import params
 
-HOMES = {"pretraining": "pretrain", "ace_sweeps": "ace"}  # stages whose file has another name
+HOMES = {
+    "pretraining": "pretrain",
+    "ace_sweeps": "ace",
+    "real_sets": "real",
+}  # stages whose file has another name
 STAGES = (
     "worlds",
     "pretraining",
@@ -25,6 +29,11 @@ STAGES = (
     "disentangle",
     "factors",
     "across",
+    "real_sets",
+    "real_video",
+    "real_ace",
+    "real_motion",
+    "real_localization",
 )
 
 
@@ -32,8 +41,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m vlact.stages", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("profile", choices=params.PROFILES)
+    parser.add_argument(
+        "--skip",
+        action="store_true",
+        help="of real clips: leave out those that are missing, cut or broken",
+    )
     given = parser.parse_args(arguments)
-    p = params.load(given.profile)
+    p = params.load(given.profile, **({"real__skip": True} if given.skip else {}))
     run = getattr(
         importlib.import_module(f"vlact.stages.{HOMES.get(given.stage, given.stage)}"), given.stage
     )

@@ -19,12 +19,12 @@ from vlact.language import tasks
 from vlact.language.trees import Trees, context_free, phrase
 from vlact.papers.ace.trials import (
     Files,
+    KeepJob,
     Trial,
+    TuneJob,
     concept_job,
-    keep_job,
     kept_file,
     plan_texts,
-    tune_job,
 )
 from vlact.params import Ace, Params
 from vlact.runtime import jobs
@@ -315,9 +315,9 @@ class Bench:
                 task = next(iter(self.tests[self.id(trial)].values()))
                 todo.setdefault(
                     kept_file(trial, files, self.ace),
-                    (trial, files, task, asdict(self.p.model), self.ace, s),
+                    KeepJob(trial, files, task, asdict(self.p.model), self.ace, s),
                 )
-        jobs.run(keep_job, list(todo.values()), self.p.workers, "frozen blocks")
+        jobs.run(list(todo.values()), self.p.workers, "frozen blocks")
 
     def job(
         self,
@@ -326,23 +326,10 @@ class Bench:
         lrs: list[float],
         epochs: list[int],
         model_out: str | None = None,
-    ) -> tuple:
-        tests, out = (
-            self.tests[self.id(trial)],
-            str(self.out(trial, seed, Path(model_out).stem if model_out else "")),
-        )
-        return (
-            trial,
-            self.file(trial, seed),
-            tests,
-            asdict(self.p.model),
-            self.ace,
-            lrs,
-            epochs,
-            seed,
-            out,
-            model_out,
-        )
+    ) -> TuneJob:
+        given = self.file(trial, seed), self.tests[self.id(trial)], asdict(self.p.model), self.ace
+        out = str(self.out(trial, seed, Path(model_out).stem if model_out else ""))
+        return TuneJob(trial, *given, lrs, epochs, seed, out, model_out)
 
     def out(self, trial: Trial, seed: int, suffix: str = "") -> Path:
         """Where a job's predictions go."""
@@ -367,7 +354,7 @@ def ace(p: Params, must_exist: bool = False) -> None:
         for s in p.seeds
     ]
     scores = pd.DataFrame(
-        [row for rows in jobs.run(tune_job, todo, p.workers, "fine-tuning grid") for row in rows]
+        [row for rows in jobs.run(todo, p.workers, "fine-tuning grid") for row in rows]
     )
     chosen = choose(scores)
     cells = [k for k in ("dataset", "model", "leaf", "test", "lr", "epoch") if k in chosen]
@@ -394,7 +381,7 @@ def ace(p: Params, must_exist: bool = False) -> None:
                 bench.job(trial, p.seeds[0], [float(cell["lr"])], [int(cell["epoch"])], out)
             )
             models[name] = (out, trial.leaf[0])
-        jobs.run(tune_job, keep, p.workers, f"chosen models of {NAMES[d]}")
+        jobs.run(keep, p.workers, f"chosen models of {NAMES[d]}")
         models = {
             "pretrained": (bench.file(trial, p.seeds[0]).encoders["pretrained"], False),
             **models,
@@ -438,9 +425,7 @@ def ace_sweeps(p: Params, must_exist: bool = False) -> None:
     for trial in bench.trials.values():
         cell = chosen.loc[trial.dataset]
         todo += [bench.job(trial, s, [float(cell["lr"])], [int(cell["epoch"])]) for s in p.seeds]
-    scores = pd.DataFrame(
-        [row for rows in jobs.run(tune_job, todo, p.workers, "sweeps") for row in rows]
-    )
+    scores = pd.DataFrame([row for rows in jobs.run(todo, p.workers, "sweeps") for row in rows])
     scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n", float_format="%.6f")
     SWEEPS.finish(p, folder)
     shutil.rmtree(p.scratch / "kept", ignore_errors=True)

@@ -58,7 +58,7 @@ def across(p: Params, must_exist: bool = False) -> None:
         )
     if not ACROSS.must_run(p, folder, must_exist):
         return
-    from vlact.papers.across import reading_job, rename_localizer, weigh_job
+    from vlact.papers.across import ReadingJob, WeighJob, rename_localizer
     from vlact.papers.transfer.benchmark import BY_NAME
     from vlact.worlds.stadium import ACTIONS
 
@@ -76,24 +76,11 @@ def across(p: Params, must_exist: bool = False) -> None:
     for name, (drawn, encoder) in READERS.items():
         for s in p.seeds[: a.seeds]:
             text = str(p.data / encoder.format(p.seeds[0])) if encoder else ""
-            given = (
-                drawn,
-                text,
-                features,
-                drills,
-                held_out,
-                list(ACTIONS),
-                step_s,
-                p.tal.window,
-                recipe,
-                others,
-                s,
-            )
-            todo.append((*given, str(work / f"reading{len(todo)}.pt")))
+            given = features, drills, held_out, list(ACTIONS), step_s, p.tal.window, recipe, others
+            kept = str(work / f"reading{len(todo)}.pt")
+            todo.append(ReadingJob(drawn, text, *given, seed=s, checkpoint=kept))
             rows.append({"reader": name, "seed": s})
-    found = jobs.kept(
-        work / "reading.json", lambda: jobs.run(reading_job, todo, p.workers, "readers")
-    )
+    found = jobs.kept(work / "reading.json", jobs.run, todo, p.workers, "readers")
     table = pd.DataFrame(
         [{**row, **gate} for row, gates in zip(rows, found, strict=True) for gate in gates]
     )
@@ -125,22 +112,11 @@ def across(p: Params, must_exist: bool = False) -> None:
                 str(x / f"{kind}-coarse-{which}") for x in (p.data / "transfer" / "weights", work)
             )
             options, _ = recipe_of(p, p.transfer.models[kind])
-            todo.append(
-                (
-                    kind,
-                    options,
-                    *source,
-                    classes,
-                    which,
-                    s,
-                    start,
-                    words,
-                    f"{weights}.safetensors",
-                    f"{out}.parquet",
-                )
-            )
-    jobs.run(weigh_job, todo, p.workers, "language for clips")
-    pd.concat([pd.read_parquet(job[-1]) for job in todo], ignore_index=True).to_parquet(
+            given = kind, options, *source, classes, which, s, start, words
+            kept = {"weights": f"{weights}.safetensors", "out": f"{out}.parquet"}
+            todo.append(WeighJob(*given, **kept))
+    jobs.run(todo, p.workers, "language for clips")
+    pd.concat([pd.read_parquet(job.out) for job in todo], ignore_index=True).to_parquet(
         folder / "weighed.parquet", index=False
     )
     ACROSS.finish(p, folder)

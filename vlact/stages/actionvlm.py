@@ -106,7 +106,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "actionvlm"
     if not ACTIONVLM.must_run(p, folder, must_exist):
         return
-    from vlact.papers.actionvlm.experiments import answer_job, vision_language_job
+    from vlact.papers.actionvlm.experiments import AnswerJob, VisionLanguageJob
 
     alignment(p, must_exist=True)
     # real data has none
@@ -124,7 +124,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
         f"deranged {i}": [int(x) for x in order]
         for i, order in enumerate(derangements(len(classes), DERANGED))
     }
-    todo, names = [], []
+    todo, names, asked = [], [], {}
     some = p.seeds[: p.vlm.ablation_seeds]
     for variant in (rows := headline()) + [
         v for v in ablations() if v.lm != "biased" or biased.is_file()
@@ -137,23 +137,15 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
                 if variant.name == "fixed λ = 1.0" and s in some
                 else variant
             )
-            given = (
-                one,
-                features,
-                durations[i],
-                truth,
-                classes,
-                clock,
-                shape,
-                recipe,
-                aligned,
-                conditions,
-            )
-            out, kept = (
-                str(work / f"{len(todo)}"),
-                str(folder / "reasoner.safetensors") if one.folds and not i else "",
-            )
-            todo.append((*given, s, out, f"{out}.pt", kept))
+            given = features, durations[i], truth, classes, clock, shape, recipe, aligned
+            out = str(work / f"{len(todo)}")
+            kept = {"out": out, "checkpoint": f"{out}.pt"}
+            kept["weights"] = str(folder / "reasoner.safetensors") if one.folds and not i else ""
+            todo.append(VisionLanguageJob(one, *given, conditions, seed=s, **kept))
+            # of one seed every row is asked the same
+            out = str(work / f"answers{s}")
+            kept = {"out": out, "checkpoint": f"{out}.pt"}
+            asked.setdefault(s, AnswerJob(*given, orders=swaps, seed=s, **kept))
             names.append({"model": variant.name, "seed": s})
     long, heard = [], []  # they take longest, and go first
     if (p.data / "stadium" / "sessions.json").is_file():  # real data need not have any
@@ -161,47 +153,27 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
         shown = descriptions(p, "sessions")
         for variant in headline()[:3]:
             for i, s in enumerate(p.seeds[: p.vlm.session_seeds]):
-                given = (
-                    variant,
-                    features,
-                    durations[i],
-                    truth,
-                    shown,
-                    clock,
-                    shape,
-                    recipe | SESSION | {"window": p.vlm.session_window},
-                )
+                given = features, durations[i], truth, shown, clock, shape
+                mine = recipe | SESSION | {"window": p.vlm.session_window}
                 out = str(work / f"session{len(long)}")
-                long.append((*given, aligned, {}, s, out, f"{out}.pt", ""))
+                kept = {"conditions": {}, "out": out, "checkpoint": f"{out}.pt"}
+                long.append(VisionLanguageJob(variant, *given, mine, aligned, seed=s, **kept))
                 heard.append({"model": f"{variant.name}, sessions", "seed": s})
-    asked = [
-        (
-            *job[1:9],
-            swaps,
-            *job[10:11],
-            str(work / f"answers{job[10]}"),
-            str(work / f"answers{job[10]}.pt"),
-        )
-        for job in todo
-    ]
-    asked = list({job[9]: job for job in asked}.values())
-    every = [(vision_language_job, *job) for job in long + todo] + [
-        (answer_job, *job) for job in asked
-    ]
-    curves = jobs.run(jobs.call, every, p.workers, "ActionVLM")
-    names = heard + names + [{"model": "question answering", "seed": job[9]} for job in asked]
-    answers = pd.concat([pd.read_parquet(f"{job[-2]}.parquet") for job in asked], ignore_index=True)
+    asked = list(asked.values())
+    curves = jobs.run(long + todo + asked, p.workers, "ActionVLM")
+    names = heard + names + [{"model": "question answering", "seed": job.seed} for job in asked]
+    answers = pd.concat([pd.read_parquet(f"{job.out}.parquet") for job in asked], ignore_index=True)
     answers.to_parquet(folder / "answers.parquet", index=False)
     if long:
         found = pd.concat(
-            [pd.read_parquet(f"{job[-3]}.parquet") for job in long], ignore_index=True
+            [pd.read_parquet(f"{job.out}.parquet") for job in long], ignore_index=True
         )
         found.to_parquet(folder / "sessions.parquet", index=False)
     for kind in ("", "-frames"):
         found = [
-            pd.read_parquet(f"{job[-3]}{kind}.parquet")
+            pd.read_parquet(f"{job.out}{kind}.parquet")
             for job in todo
-            if not kind or job[0].watched(job[9])
+            if not kind or job.variant.watched(job.conditions)
         ]
         found = pd.concat(found, ignore_index=True)
         found.to_parquet(folder / f"{'frames' if kind else 'detections'}.parquet", index=False)

@@ -44,18 +44,16 @@ def extract(
     mirrored: bool = False,
 ) -> dict:
     """Features of videos, many at once; what an earlier run left in `work` is taken."""
-    from vlact.training.features import extract_job
+    from vlact.training.features import ExtractJob
 
     # long videos may follow one another
     parts = [part for i in range(PARTS) if (part := names[i::PARTS])]
     stem, given = "mirrored" if mirrored else "features", (kind, str(encoder), str(folder))
     todo = [
-        (*given, x, fps, p.tal.stride, str(work / f"{stem}.{i}"), mirrored)
+        ExtractJob(*given, x, fps, p.tal.stride, str(work / f"{stem}.{i}"), mirrored)
         for i, x in enumerate(parts)
     ]
-    found = {
-        k: v for f in jobs.run(extract_job, todo, p.workers, stem) for k, v in load_file(f).items()
-    }
+    found = {k: v for f in jobs.run(todo, p.workers, stem) for k, v in load_file(f).items()}
     return {name: found[name] for name in names}
 
 
@@ -131,7 +129,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         return
     from vlact.language.descriptions import WORDS
     from vlact.models.poses import PoseEncoder
-    from vlact.papers.actionvlm.alignment import align_job, pose_job
+    from vlact.papers.actionvlm.alignment import AlignJob, PoseJob
     from vlact.worlds.stadium import ACTIONS
 
     stadium(p, must_exist=True)
@@ -144,12 +142,9 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     drills = json.loads((source / "drills.json").read_text(encoding="utf-8"))
     held_out = [v for v, d in drills.items() if d["split"] == "held out"]
     eye = work / "eye.safetensors"
-    poses = [
-        (str(source), drills, held_out, p.stadium.size, fps, recipe, str(eye), str(work / "eye.pt"))
-    ]
-    curves = {
-        "poses": jobs.kept(work / "eye.json", lambda: jobs.run(pose_job, poses, 1, "poses")[0])
-    }
+    given = str(source), drills, held_out, p.stadium.size, fps, recipe
+    poses = PoseJob(*given, out=str(eye), checkpoint=str(work / "eye.pt"))
+    curves = {"poses": jobs.kept(work / "eye.json", lambda: jobs.run([poses], 1, "poses")[0])}
     found = extract(
         p,
         PoseEncoder,
@@ -190,9 +185,10 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         ("biased language", "biased_reader", recipe["bias"]),
     ):  # one goes on from the other
         out = str(work / f"{stem}.safetensors")
-        job = (*given, bias, out, str(work / f"{stem}.pt"), first, p.align.threads, str(turned))
+        kept = {"out": out, "checkpoint": str(work / f"{stem}.pt"), "start_from": first}
+        job = AlignJob(*given, bias, **kept, threads=p.align.threads, mirrored=str(turned))
         curves[name], gate = jobs.kept(
-            work / f"{stem}.json", lambda job=job: jobs.run(align_job, [job], 1, "alignment")[0]
+            work / f"{stem}.json", lambda job=job: jobs.run([job], 1, "alignment")[0]
         )
         gates, first = gates + [{"reader": name, **row} for row in gate], out
     pd.DataFrame(gates).to_csv(

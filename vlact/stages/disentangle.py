@@ -62,7 +62,7 @@ def disentangle(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "disentangle"
     if not DISENTANGLE.must_run(p, folder, must_exist):
         return
-    from vlact.papers.transfer.benchmark import disentangle_job
+    from vlact.papers.transfer.benchmark import DisentangleJob
 
     synta(p, must_exist=True)
     pretraining(p, must_exist=True)
@@ -88,10 +88,10 @@ def disentangle(p: Params, must_exist: bool = False) -> None:
                     if seed == 0 and arm in (BASE, FULL)
                     else ""
                 )
-                given = (arm, options, own, *source, classes, which, recipe, seed, clip, words)
-                todo.append((*given, f"{out}.parquet", f"{out}.pt", weights))
-    jobs.run(disentangle_job, todo, p.workers, "disentanglement")
-    found = [pd.read_parquet(job[-3]) for job in todo]
+                given = arm, options, own, *source, classes, which, recipe, seed, clip, words
+                todo.append(DisentangleJob(*given, f"{out}.parquet", f"{out}.pt", weights))
+    jobs.run(todo, p.workers, "disentanglement")
+    found = [pd.read_parquet(job.out) for job in todo]
     pd.concat(found, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
     (work / "realistic.npy").unlink()
     DISENTANGLE.finish(p, folder)

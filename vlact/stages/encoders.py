@@ -27,15 +27,15 @@ def encoders(p: Params, must_exist: bool = False) -> None:
     `dim`.
 
     The encoders are those of ACE's pretraining, first seed: a TimeSformer that has seen hands at
-    work, and CLIP on frames. "end to end" trains adapters in the former (AdaTAD), for the first
-    `vlm.ablation_seeds`.
+    work, and CLIP on frames. "end to end" trains adapters in the former (AdaTAD), "end to end,
+    frozen" is the same without them, both for the first `vlm.ablation_seeds`.
     """
     folder = p.data / "encoders"
     if not ENCODERS.must_run(p, folder, must_exist):
         return
     from vlact.models.dual import DualEncoder
     from vlact.models.frames import FrameEncoder
-    from vlact.papers.actionvlm.localizing import end_to_end_job, localize_job
+    from vlact.papers.actionvlm.localizing import EndToEndJob, LocalizeJob
     from vlact.worlds.stadium import ACTIONS
 
     localizers(p, must_exist=True)
@@ -58,44 +58,24 @@ def encoders(p: Params, must_exist: bool = False) -> None:
         dim = next(iter(found.values())).shape[1]
         for i, s in enumerate(p.seeds):
             out = str(work / f"{stem}-{s}")
-            given = (
-                "ActionFormer",
-                str(path),
-                durations[i],
-                truth,
-                list(ACTIONS),
-                clock,
-                shape | {"feature_dim": dim},
-            )
-            todo.append((*given, recipe_of(p), s, out, f"{out}.pt"))
+            given = str(path), durations[i], truth, list(ACTIONS), clock
+            made = shape | {"feature_dim": dim}
+            kept = {"out": out, "checkpoint": f"{out}.pt"}
+            todo.append(LocalizeJob("ActionFormer", *given, made, recipe_of(p), s, **kept))
             rows.append({"encoder": label, "dim": dim})
     whole, first = [], str(p.data / "pretrained" / f"seed{p.seeds[0]}.safetensors")
     for i, s in enumerate(p.seeds[: p.vlm.ablation_seeds]):
-        out, given = (
-            str(work / f"whole-{s}"),
-            (str(p.data / "stadium"), float(p.stadium.fps), first),
-        )
-        made = shape | {"feature_dim": p.model.dim}
-        whole.append(
-            (
-                *given,
-                durations[i],
-                truth,
-                list(ACTIONS),
-                clock,
-                made,
-                recipe_of(p),
-                s,
-                out,
-                f"{out}.pt",
-            )
-        )
-        rows.append({"encoder": "TimeSformer on tutorials, end to end", "dim": p.model.dim})
+        source, name = (str(p.data / "stadium"), float(p.stadium.fps)), "end to end"
+        given = durations[i], truth, list(ACTIONS), clock, shape | {"feature_dim": p.model.dim}
+        for adapted, label in ((True, name), (False, f"{name}, frozen")):
+            out = str(work / f"{label.replace(', ', '-').replace(' ', '-')}-{s}")
+            kept = {"out": out, "checkpoint": f"{out}.pt", "adapted": adapted}
+            whole.append(EndToEndJob(*source, first, *given, recipe_of(p), s, **kept))
+            rows.append({"encoder": f"TimeSformer on tutorials, {label}", "dim": p.model.dim})
     # what lasts longest first
-    every = [(end_to_end_job, *job) for job in whole] + [(localize_job, *job) for job in todo]
-    jobs.run(jobs.call, every, p.workers, "localizers on other encoders")
+    jobs.run(whole + todo, p.workers, "localizers on other encoders")
     found = [
-        pd.read_parquet(f"{job[-2]}.parquet").assign(**row)
+        pd.read_parquet(f"{job.out}.parquet").assign(**row)
         for job, row in zip(todo + whole, rows, strict=True)
     ]
     pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)

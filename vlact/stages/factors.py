@@ -2,6 +2,7 @@
 and without ACE's training.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -52,22 +53,10 @@ def filmed(p: Params, work: Path, classes: pd.DataFrame) -> tuple[str, str]:
     for r in classes[classes["set"] == 1].itertuples():
         for label, new in kinds.items():
             ids = list(range(f.train if label == "train" else f.test))
-            todo.append(
-                (
-                    r.coarse_id,
-                    int(r.number),
-                    new,
-                    label,
-                    ids,
-                    str(folder),
-                    str(work),
-                    p.synta.size,
-                    p.synta.fps,
-                    p.synta.seed,
-                )
-            )
+            given = r.coarse_id, int(r.number), new, label, ids, str(folder), str(work)
+            todo.append(partial(film_job, *given, p.synta.size, p.synta.fps, p.synta.seed))
             rows.append((1, label, r.coarse_id, r.fine_id))
-    found = jobs.run(film_job, todo, p.workers, "filming factors")
+    found = jobs.run(todo, p.workers, "filming factors")
     table = pd.DataFrame(
         [(video, *row) for names, row in zip(found, rows, strict=True) for video in names],
         columns=["video", "set", "part", "coarse_id", "fine_id"],
@@ -97,7 +86,7 @@ def factors(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "factors"
     if not FACTORS.must_run(p, folder, must_exist):
         return
-    from vlact.papers.transfer.benchmark import BY_NAME, MOTION_TREES, factors_job, rename_job
+    from vlact.papers.transfer.benchmark import BY_NAME, MOTION_TREES, FactorsJob, RenameJob
 
     synta(p, must_exist=True)
     transfer(p, must_exist=True)
@@ -116,80 +105,39 @@ def factors(p: Params, must_exist: bool = False) -> None:
                 str(work / f"factors-{kind}-{s}"),
                 str(p.data / "pretrained" / f"frames{s}.safetensors"),
             )
-            todo.append(
-                (
-                    kind,
-                    options,
-                    *source,
-                    classes,
-                    recipe,
-                    s,
-                    clip,
-                    words,
-                    f"{out}.parquet",
-                    f"{out}.pt",
-                )
-            )
-    jobs.run(factors_job, todo, p.workers, "factors")
-    pd.concat([pd.read_parquet(job[-2]) for job in todo], ignore_index=True).to_parquet(
+            given = kind, options, *source, classes, recipe, s, clip, words
+            todo.append(FactorsJob(*given, out=f"{out}.parquet", checkpoint=f"{out}.pt"))
+    jobs.run(todo, p.workers, "factors")
+    pd.concat([pd.read_parquet(job.out) for job in todo], ignore_index=True).to_parquet(
         folder / "factors.parquet", index=False
     )
 
     source, todo, labels = prepared(p, work, "realistic"), [], []
+
+    def rename(label: str, kind: str, options: dict, **given) -> None:
+        out = str(work / f"names-{label.replace(' ', '_')}-{given['trained_on']}-{given['seed']}")
+        common = *source, classes, runs
+        files = {"words": words, "out": f"{out}.parquet", "checkpoint": f"{out}.pt"}
+        todo.append(RenameJob(kind, options, *common, **given, **files))
+        labels.append(label)
+
     for which in SETS:
         for kind in (k for k in p.transfer.models if k in BY_NAME):
             weights = str(p.data / "transfer" / "weights" / f"{kind}-coarse-{which}.safetensors")
             options, _ = recipe_of(p, p.transfer.models[kind])
             start = str(p.data / "pretrained" / f"frames{p.seeds[0]}.safetensors")
-            todo.append(
-                (
-                    kind,
-                    options,
-                    *source,
-                    classes,
-                    runs,
-                    which,
-                    None,
-                    p.seeds[0],
-                    start,
-                    words,
-                    weights,
-                )
-            )
-            labels.append(kind)
-        for label, (kind, given) in TRAININGS.items():
+            given = {"trained_on": which, "recipe": None, "seed": p.seeds[0]}
+            rename(kind, kind, options, **given, start=start, weights=weights)
+        for label, (kind, more) in TRAININGS.items():
             recipe = recipe_of(p, {"lr": f.ace_lr}, epochs=f.ace_epochs)[1]
             for s in p.seeds[: f.ace_seeds]:
                 start = str(p.data / "pretrained" / f"seed{s}.safetensors")
-                todo.append(
-                    (
-                        kind,
-                        {"tau": p.ace.tau} | given,
-                        *source,
-                        classes,
-                        runs,
-                        which,
-                        recipe,
-                        s,
-                        start,
-                        words,
-                        "",
-                    )
-                )
-                labels.append(label)
-    outs = [
-        str(work / f"names-{label.replace(' ', '_')}-{job[6]}-{job[8]}")
-        for label, job in zip(labels, todo, strict=True)
-    ]
-    jobs.run(
-        rename_job,
-        [(*job, f"{o}.parquet", f"{o}.pt") for job, o in zip(todo, outs, strict=True)],
-        p.workers,
-        "other names",
-    )
+                given = {"trained_on": which, "recipe": recipe, "seed": s}
+                rename(label, kind, {"tau": p.ace.tau} | more, **given, start=start, weights="")
+    jobs.run(todo, p.workers, "other names")
     found = [
-        pd.read_parquet(f"{o}.parquet").assign(model=label)
-        for o, label in zip(outs, labels, strict=True)
+        pd.read_parquet(job.out).assign(model=label)
+        for job, label in zip(todo, labels, strict=True)
     ]
     pd.concat(found, ignore_index=True).to_parquet(folder / "names.parquet", index=False)
     FACTORS.finish(p, folder)

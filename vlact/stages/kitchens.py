@@ -8,6 +8,7 @@ is, see `vlact.stages.alignment.published`.
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -127,7 +128,7 @@ def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, 
     """As `read`, of recordings filmed to `folder`; gate.csv says how well language reads."""
     from vlact.language.descriptions import describe
     from vlact.models.dual import DualEncoder
-    from vlact.papers.actionvlm.alignment import align_job
+    from vlact.papers.actionvlm.alignment import AlignJob
     from vlact.worlds.corpus import film_job
     from vlact.worlds.kitchen import BARE, EPIC_NOUNS, EPIC_VERBS
     from vlact.worlds.kitchen import kitchens as planned
@@ -135,11 +136,9 @@ def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, 
     pretraining(p, must_exist=True)
     k, w, seeds = p.kitchen, p.world, p.seeds[: p.kitchen.seeds]
     counts = {f"train{i}": k.train for i in range(len(seeds))} | {"test": k.test}
-    todo = [
-        (r, str(folder), str(work / "films"), w.size, w.fps, w.step_s)
-        for r in planned(counts, k.actions, w.seed)
-    ]
-    rows = pd.DataFrame(sum(jobs.run(film_job, todo, p.workers, "filming kitchens"), []))
+    given = str(folder), str(work / "films"), w.size, w.fps, w.step_s
+    todo = [partial(film_job, r, *given) for r in planned(counts, k.actions, w.seed)]
+    rows = pd.DataFrame(sum(jobs.run(todo, p.workers, "filming kitchens"), []))
     rows["duration_s"] = rows.groupby("video")["end_s"].transform("max")
     rows = rows[rows["verb"] != PAUSE]
 
@@ -171,21 +170,10 @@ def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, 
     todo = []
     for task, (events, held_out, words) in told.items():
         out = work / task
-        given = (
-            str(work / "heard.safetensors"),
-            events,
-            held_out,
-            names,
-            step_s,
-            p.tal.window,
-            align,
-            words,
-            0.0,
-        )
-        todo.append((*given, str(out / "reader.safetensors"), str(out / "reader.pt")))
-    read = jobs.kept(
-        work / "readers.json", lambda: jobs.run(align_job, todo, p.workers, "alignment in kitchens")
-    )
+        given = str(work / "heard.safetensors"), events, held_out, names, step_s, p.tal.window
+        kept = {"out": str(out / "reader.safetensors"), "checkpoint": str(out / "reader.pt")}
+        todo.append(AlignJob(*given, align, words, bias=0.0, **kept))
+    read = jobs.kept(work / "readers.json", jobs.run, todo, p.workers, "alignment in kitchens")
     gates = [
         {"task": task, **row} for task, (_, gate) in zip(told, read, strict=True) for row in gate
     ]
@@ -218,8 +206,8 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "kitchens"
     if not KITCHENS.must_run(p, folder, must_exist):
         return
-    from vlact.papers.actionvlm.experiments import vision_language_job
-    from vlact.papers.actionvlm.localizing import localize_job
+    from vlact.papers.actionvlm.experiments import VisionLanguageJob
+    from vlact.papers.actionvlm.localizing import LocalizeJob
 
     work = KITCHENS.work(p)
     tasks, features, step_s = (
@@ -242,40 +230,20 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
                 "test": durations_of(everything, "test"),
             }
             given, out = (str(features), durations, str(path)), str(work / f"{name}{s}")
-            alone.append(
-                (
-                    "ActionFormer",
-                    *given,
-                    list(task.called),
-                    clock,
-                    made,
-                    recipe_of(p),
-                    s,
-                    out,
-                    f"{out}.pt",
-                )
-            )
+            mine = *given, list(task.called), clock, made, recipe_of(p)
+            kept = {"out": out, "checkpoint": f"{out}.pt"}
+            alone.append(LocalizeJob("ActionFormer", *mine, seed=s, **kept))
             for variant in variants():
-                out, recipe = str(work / f"{name}{s}-{len(told)}"), recipe_of(p) | asdict(p.vlm)
-                told.append(
-                    (
-                        variant,
-                        *given,
-                        task.called,
-                        clock,
-                        made,
-                        recipe,
-                        str(task.aligned),
-                        {},
-                        s,
-                        out,
-                        f"{out}.pt",
-                    )
-                )
-    jobs.run(localize_job, alone, p.workers, "localizers in kitchens")
-    jobs.run(vision_language_job, told, p.workers, "ActionVLM in kitchens")
+                out = str(work / f"{name}{s}-{len(told)}")
+                mine = *given, task.called, clock, made, recipe_of(p) | asdict(p.vlm)
+                kept = {"out": out, "checkpoint": f"{out}.pt"}
+                kept |= {"aligned": str(task.aligned), "conditions": {}}
+                told.append(VisionLanguageJob(variant, *mine, seed=s, **kept))
+    jobs.run(alone, p.workers, "localizers in kitchens")
+    jobs.run(told, p.workers, "ActionVLM in kitchens")
     found = [
-        pd.read_parquet(f"{job[-2]}.parquet").assign(task=Path(job[3]).stem) for job in alone + told
+        pd.read_parquet(f"{job.out}.parquet").assign(task=Path(job.truth).stem)
+        for job in alone + told
     ]
     pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)
     KITCHENS.finish(p, folder)

@@ -65,7 +65,7 @@ def localizers(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "localizers"
     if not LOCALIZERS.must_run(p, folder, must_exist):
         return
-    from vlact.papers.actionvlm.localizing import KINDS, localize_job
+    from vlact.papers.actionvlm.localizing import KINDS, LocalizeJob
     from vlact.worlds.stadium import ACTIONS
 
     alignment(p, must_exist=True)
@@ -75,29 +75,16 @@ def localizers(p: Params, must_exist: bool = False) -> None:
     for kind in KINDS:
         for i, s in enumerate(p.seeds):
             out = str(work / f"{kind}{s}")
-            todo.append(
-                (
-                    kind,
-                    features,
-                    durations[i],
-                    truth,
-                    list(ACTIONS),
-                    clock,
-                    shape,
-                    recipe,
-                    s,
-                    out,
-                    f"{out}.pt",
-                )
-            )
-    curves = jobs.run(localize_job, todo, p.workers, "localizers")
+            given = features, durations[i], truth, list(ACTIONS), clock, shape, recipe
+            todo.append(LocalizeJob(kind, *given, seed=s, out=out, checkpoint=f"{out}.pt"))
+    curves = jobs.run(todo, p.workers, "localizers")
     detections = pd.concat(
-        [pd.read_parquet(f"{job[-2]}.parquet") for job in todo], ignore_index=True
+        [pd.read_parquet(f"{job.out}.parquet") for job in todo], ignore_index=True
     )
-    shutil.copy(f"{todo[0][-2]}.safetensors", folder / "localiser.safetensors")
+    shutil.copy(f"{todo[0].out}.safetensors", folder / "localiser.safetensors")
     detections.to_parquet(folder / "detections.parquet", index=False)
     rows = [
-        {"model": job[0], "seed": job[8], **row}
+        {"model": job.kind, "seed": job.seed, **row}
         for job, curve in zip(todo, curves, strict=True)
         for row in curve
     ]

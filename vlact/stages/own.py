@@ -45,7 +45,7 @@ def own_clips(
     from vlact.datasets import folder as own
     from vlact.models.text import sentence_encoder
     from vlact.models.zoo.ace import LITERAL, SLOW
-    from vlact.papers.ace.trials import Files, Trial, keep_job, plan_texts, tune_job
+    from vlact.papers.ace.trials import Files, Trial, TuneJob, keep_job, plan_texts
 
     pretraining(p, must_exist=True)
     table = own.read(csv)
@@ -96,9 +96,53 @@ def own_clips(
             Trial("own", "ACE slow", "ace", leaf=(True,), wise_ft=(True,), options=SLOW),
         ):
             keep_job(trial, files, task, model, ace, s)
-            out = work / f"{trial.name}-{s}.parquet"
-            todo.append((trial, files, {"own": task}, model, ace, [lr], [epochs], s, str(out)))
-    jobs.run(tune_job, todo, p.workers, "own clips")
-    predictions = pd.concat([pd.read_parquet(job[-1]) for job in todo], ignore_index=True)
+            out = str(work / f"{trial.name}-{s}.parquet")
+            todo.append(TuneJob(trial, files, {"own": task}, model, ace, [lr], [epochs], s, out))
+    jobs.run(todo, p.workers, "own clips")
+    predictions = pd.concat([pd.read_parquet(job.out) for job in todo], ignore_index=True)
     shutil.rmtree(work)
     return task, predictions, found
+
+
+def findings(task, predictions: pd.DataFrame, found: clips.Clips, results: pd.DataFrame, model):
+    """The report on one's own clips: every video's test clips, by what a model takes them for.
+
+    Args:
+        task, predictions, found: From `own_clips`.
+        results: A row a model, for the page.
+        model: Whose predictions of the first seed, under the classes' own names, are shown.
+    """
+    from vlact.report import own
+
+    names = {
+        "base": [" ".join(a).strip() for a in task.base],
+        "novel": [" ".join(a).strip() for a in task.novel],
+    }
+    mine = predictions[(predictions["model"] == model) & (predictions["split"] == "test")]
+    mine = mine[(mine["run"] == 0) & (mine["seed"] == mine["seed"].min())]
+    table = found.table.loc[mine["clip"]].reset_index(drop=True)[["video", "start_s", "end_s"]]
+    for column, number in (("label", "label"), ("said", "predicted")):
+        table[column] = [names[m][k] for m, k in zip(mine["mode"], mine[number], strict=True)]
+    right = table["label"] == table["said"]
+    table = table.assign(score=float("nan"), kind=right.map({True: "found", False: "missed"}))
+    verdict = right.map({True: "true positive", False: "wrong label"})
+    said = table.assign(label=table["said"], kind=verdict)
+    share = right.groupby(table["video"]).agg(["size", "sum"])
+    videos = pd.DataFrame({"clips": share["size"], "right": share["sum"]})
+    videos = videos.assign(accuracy=videos["right"] / videos["clips"])
+    videos = videos.sort_values("accuracy", kind="stable").reset_index()
+    lanes = {
+        v: {lane: t[t["video"] == v] for lane, t in (("truth", table), (model, said))}
+        for v in videos["video"]
+    }
+    tables = {
+        "results": results,
+        "videos": videos,
+        "confusion": pd.crosstab(table["label"], table["said"]).rename_axis("truth").reset_index(),
+        "clips": table.drop(columns=["kind", "score"]),
+    }
+    ends = found.table.groupby("video")["end_s"].max()
+    durations = {v: float(ends[v]) for v in videos["video"]}
+    notes = [f"Left out: {line}" for line in found.skipped]
+    notes.append(f"{len(table)} test clips; timelines and confusion are of {model}, first seed.")
+    return own.Findings("Your own clips", tables, lanes, durations, notes)

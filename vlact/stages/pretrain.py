@@ -14,7 +14,14 @@ from vlact.runtime import jobs
 from vlact.runtime.code import module_hash
 from vlact.stages import Stage
 from vlact.stages.worlds import WORLDS, worlds
-from vlact.training.pretraining import NOTHING, align, narrate, pretrain, pretrain_frames, published
+from vlact.training.pretraining import (
+    NOTHING,
+    AlignJob,
+    NarrateJob,
+    PretrainFramesJob,
+    PretrainJob,
+    published,
+)
 from vlact.video import clips
 
 PRETRAIN = Stage(
@@ -88,6 +95,10 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
             (folder if end == "safetensors" and kind != "trunk" else work) / f"{kind}{s}.{end}"
         )
 
+    def saved(kind: str, s: int) -> tuple[str, str]:
+        return at(kind, s), at(kind, s, "pt")
+
+    given = config, model, str(frames)
     files, looks, trunks, aligned = p.pretrain.checkpoints, [], [], []
     ready = {
         k: jobs.kept(
@@ -100,35 +111,16 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
         shutil.copy(at(kind, p.seeds[0]), at(kind, s))
     if "frames" not in ready:
         todo = [
-            (
-                config,
-                model,
-                str(frames),
-                captions,
-                rows,
-                texts,
-                at("frames", s),
-                at("frames", s, "pt"),
-                s,
-            )
+            PretrainFramesJob(*given, captions, rows, texts, *saved("frames", s), seed=s)
             for s in p.seeds
         ]
-        looks = jobs.run(pretrain_frames, todo, p.workers, "frames")
+        looks = jobs.run(todo, p.workers, "frames")
     if "trunk" not in ready:
         todo = [
-            (
-                config,
-                model,
-                str(frames),
-                labels | rows,
-                at("frames", s),
-                at("trunk", s),
-                at("trunk", s, "pt"),
-                s,
-            )
+            PretrainJob(*given, labels | rows, at("frames", s), *saved("trunk", s), seed=s)
             for s in p.seeds
         ]
-        trunks = jobs.run(pretrain, todo, p.workers, "pretraining")
+        trunks = jobs.run(todo, p.workers, "pretraining")
     heard = sorted(
         np.random.default_rng(p.world.seed)
         .permutation(rows["train"])[: p.pretrain.align_clips]
@@ -140,17 +132,19 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
             shutil.copy(at("trunk", s), at("seed", s))
     else:
         todo = [
-            (config, at("trunk", s), str(frames), told, heard, texts, at("seed", s), s)
+            AlignJob(config, at("trunk", s), str(frames), told, heard, texts, at("seed", s), s)
             for s in p.seeds
         ]
-        aligned = jobs.run(align, todo, p.workers, "alignment")
+        aligned = jobs.run(todo, p.workers, "alignment")
     told = vlog["caption"].tolist()
     everything = list(range(len(vlog)))
     todo = [
-        (config, at("seed", s), str(vlog_frames), told, everything, texts, at("vlog", s), s)
+        NarrateJob(
+            config, at("seed", s), str(vlog_frames), told, everything, texts, at("vlog", s), s
+        )
         for s in p.seeds
     ]
-    narrated = jobs.run(narrate, todo, p.workers, "narrations")
+    narrated = jobs.run(todo, p.workers, "narrations")
     curves = [
         {"stage": stage, "seed": s, **row}
         for stage, found in (

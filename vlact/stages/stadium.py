@@ -5,6 +5,7 @@ Seed number i trains on a set of recordings of its own; all are tested on the sa
 
 import json
 from collections import defaultdict
+from functools import partial
 
 import pandas as pd
 
@@ -54,12 +55,9 @@ def stadium(p: Params, must_exist: bool = False) -> None:
         s.drills, s.drill_seconds, s.seed
     )
     planned += broadcast.sessions(counts | {"test": s.session_test}, s.session_seconds, s.seed)
-    found = jobs.run(
-        broadcast.film_job,
-        [(b, str(folder), str(work), s.size, s.fps) for b in planned],
-        p.workers,
-        "filming the stadium",
-    )
+    given = str(folder), str(work), s.size, s.fps
+    todo = [partial(broadcast.film_job, b, *given) for b in planned]
+    found = jobs.run(todo, p.workers, "filming the stadium")
     drills = {
         f["video"]: {"split": f["split"], "poses": f["poses"], "routines": f["annotations"]}
         for f in found

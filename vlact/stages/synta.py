@@ -2,6 +2,8 @@
 layout.
 """
 
+from functools import partial
+
 import pandas as pd
 
 from vlact.datasets import transfer
@@ -35,9 +37,10 @@ def synta(p: Params, must_exist: bool = False) -> None:
         for r in table.itertuples():
             for part, wanted in ids.items():
                 given = (r.coarse_id, r.coarse, int(r.number), wanted, background)
-                todo.append((*given, str(folder / background), str(work), s.size, s.fps, s.seed))
+                place = str(folder / background), str(work), s.size, s.fps, s.seed
+                todo.append(partial(film_job, *given, *place))
                 rows.append((background, r.set, part, r.coarse_id, r.fine_id))
-    found = jobs.run(film_job, todo, p.workers, "filming Syn-TA")
+    found = jobs.run(todo, p.workers, "filming Syn-TA")
     clips = [
         (video, *row)
         for names, (background, *row) in zip(found, rows, strict=True)

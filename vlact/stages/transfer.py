@@ -93,7 +93,7 @@ def transfer(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "transfer"
     if not TRANSFER.must_run(p, folder, must_exist):
         return
-    from vlact.papers.transfer.benchmark import BY_NAME, transfer_job
+    from vlact.papers.transfer.benchmark import BY_NAME, TransferJob
     from vlact.worlds.synta import BACKGROUNDS
 
     synta(p, must_exist=True)
@@ -125,10 +125,9 @@ def transfer(p: Params, must_exist: bool = False) -> None:
                     str(folder / "weights" / f"{kind}-{task}-{which}.safetensors") if keep else ""
                 )
                 clip = str(p.data / "pretrained" / f"frames{s}.safetensors")
-                given = (kind, options, *source, classes, task, which, recipe, s, clip, words)
-                todo.append(
-                    (*given, str(work / f"{out}.parquet"), str(work / f"{out}.pt"), weights)
-                )
+                given = kind, options, *source, classes, task, which, recipe, s, clip, words
+                kept = str(work / f"{out}.parquet"), str(work / f"{out}.pt"), weights
+                todo.append(TransferJob(*given, *kept))
                 row = {
                     "background": background,
                     "model": f"{kind}, all clips" if whole else kind,
@@ -137,9 +136,9 @@ def transfer(p: Params, must_exist: bool = False) -> None:
                     "seed": s,
                 }
                 names.append(row)
-    curves = jobs.run(transfer_job, todo, p.workers, "motion transfer")
+    curves = jobs.run(todo, p.workers, "motion transfer")
     found = [
-        pd.read_parquet(job[-3]).assign(**{k: n[k] for k in ("background", "model")})
+        pd.read_parquet(job.out).assign(**{k: n[k] for k in ("background", "model")})
         for job, n in zip(todo, names, strict=True)
     ]
     pd.concat(found, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)

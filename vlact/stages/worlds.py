@@ -1,5 +1,7 @@
 """Stage `worlds`: the pretraining corpora and the three datasets."""
 
+from functools import partial
+
 import pandas as pd
 
 from vlact import schema
@@ -53,9 +55,8 @@ def worlds(p: Params, must_exist: bool = False) -> None:
     }
     for name, (recordings, mean_s) in sets.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
-        todo = [
-            (r, str(folder / name), str(work / name), w.size, w.fps, mean_s) for r in recordings
-        ]
-        rows = sum(jobs.run(corpus.film_job, todo, p.workers, f"rendering {name}"), [])
+        given = str(folder / name), str(work / name), w.size, w.fps, mean_s
+        todo = [partial(corpus.film_job, r, *given) for r in recordings]
+        rows = sum(jobs.run(todo, p.workers, f"rendering {name}"), [])
         schema.write_annotations(folder / name / "annotations.csv", pd.DataFrame(rows))
     WORLDS.finish(p, folder)

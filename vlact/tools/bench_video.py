@@ -125,18 +125,25 @@ def main() -> None:
     for path in parser.parse_args().files:
         info, tasks = probe(path), tasks_of(path)
         best: dict[str, dict[str, float]] = {name: {} for name in READERS}
+        failed: dict[str, str] = {}
         for name in list(READERS) * ROUNDS:
             try:
                 _round(READERS[name], path, tasks, best[name])
-            except NOT_THERE:
+            except NOT_THERE as error:
                 best[name].clear()
+                failed[name] = f"not read: {' '.join(str(error).split())[:60]}"
+            except Exception as error:  # peers raise anything where a film is odd
+                if name == "vlact":
+                    raise
+                failed[name] = f"not read: {' '.join(str(error).split())[-60:]}"
         print(
             f"{path}: {info.width} x {info.height}, {len(info.times)} frames",
             *(f"{t:>20}" for t in tasks),
         )
         for name, row in best.items():
             cells = (best["vlact"][t] / x if name != "vlact" else x * 1e3 for t, x in row.items())
-            print(f"{'/ ' + name if name != 'vlact' else 'ms':14}", *(f"{c:20.2f}" for c in cells))
+            shown = [f"  {failed[name]}"] if name in failed else [f"{c:20.2f}" for c in cells]
+            print(f"{'/ ' + name if name != 'vlact' else 'ms':14}", *shown)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ the same encoder again. Code is run only where the user names its file, never be
 """
 
 import importlib.util
-import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,9 +25,83 @@ from vlact import schema
 from vlact.datasets import activitynet, activitynet13, epic, thumos14
 
 SEGMENT = ("video", "start_s", "end_s", "label")
+VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+TIOUS = {
+    "thumos14": (0.3, 0.4, 0.5, 0.6, 0.7),
+    "activitynet": tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist()),
+    "epic": (0.1, 0.2, 0.3, 0.4, 0.5),
+}
+LIBRARIES = ("open_clip:", "transformers:", "videomae:")  # of `vlact.models.by_name`
+TRANSFER = ("label", "predicted", "set", "trained_on")
 TRAIN, TEST = ("train", "training", "val"), ("test", "testing", "validation")
 
 
+def thresholds(given: str) -> tuple[float, ...]:
+    """A name of `TIOUS`, or numbers with commas between."""
+    try:
+        return TIOUS.get(given) or tuple(float(x) for x in given.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--tious {given!r}: expected one of {sorted(TIOUS)} or 0.5,0.75"
+        ) from None
+
+
+# Videos
+def films(where: list[Path]) -> list[Path]:
+    """Video files, and those in folders.
+
+    Raises:
+        FileNotFoundError: None there.
+    """
+    out = []
+    for path in where:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS)
+        if not inside or not inside[0].exists():
+            raise FileNotFoundError(f"{path}: expected a video or a folder of {', '.join(VIDEOS)}")
+        out += inside
+    return out
+
+
+def films_of(names: list[str], where: Path | None) -> dict[str, Path]:
+    """The file of every video that is in a folder.
+
+    Raises:
+        FileNotFoundError: No such folder.
+    """
+    from vlact.video import files
+
+    out = {}
+    if where and not where.is_dir():
+        raise FileNotFoundError(f"{where}: expected a folder of videos; there is none")
+    for name in names if where else ():
+        try:
+            out |= files(where, [name])
+        except FileNotFoundError:
+            print(f"note: {where}: no file of {name!r}; it gets no clip", file=sys.stderr)
+    return out
+
+
+def clips_of(folder: Path, classes: list[str]) -> dict[Path, int]:
+    """Clips in a folder of folders that are named like classes, with their class's number.
+
+    Raises:
+        FileNotFoundError, ValueError: No such folder, or folders of other names.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: expected a folder with a folder of clips for each class"
+        )
+    there = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    if not there or (odd := [n for n in there if n not in classes]):
+        raise ValueError(
+            f"{folder}: expected folders named like {classes}; got {odd if there else 'none'}"
+        )
+    return {p: classes.index(n) for n in there for p in films([folder / n])}
+
+
+# Annotations and results
 @dataclass(frozen=True)
 class Truth:
     """Annotations `video, start_s, end_s, label` and, where known, `split, duration_s`."""
@@ -36,6 +110,12 @@ class Truth:
     layout: str
     ambiguous: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
+    others: int = 0  # rows of parts that were not asked for
+
+    @property
+    def rows(self) -> int:
+        """Of all parts."""
+        return len(self.table) + self.others
 
     def durations(self, *others: pd.DataFrame) -> dict[str, float]:
         """Seconds of every video; where the file has none, up to the last segment of any table."""
@@ -96,13 +176,14 @@ def read_truth(
         subset = next((s for s in TEST if s in known), None) if len(known) > 1 else None
         if subset:
             notes.append(f"{path.name}: subset {subset!r} of {known}; --subset takes another")
+    whole = len(table)
     if subset is not None:
         if subset not in known:
             raise ValueError(f"{path}: no subset {subset!r}; expected one of {known or 'none'}")
         table = table[table["split"].astype(str) == subset].reset_index(drop=True)
     if table.empty:
         raise ValueError(f"{path}: expected at least one annotated segment, found none")
-    return Truth(table, layout, ambiguous, notes)
+    return Truth(table, layout, ambiguous, notes, whole - len(table))
 
 
 def _csv_truth(path: Path, task: str, classes: Path | None, spellings: bool):
@@ -124,6 +205,8 @@ def _csv_truth(path: Path, task: str, classes: Path | None, spellings: bool):
     if spellings:  # all of one label look alike while the rest is looked at
         table = table.assign(label=labels.map(schema.label_key))
     table = schema.sound(table, path).assign(label=labels)
+    if "split" in table and not spellings:
+        schema.disjoint(table, path)
     return "csv", table.reset_index(drop=True), None
 
 
@@ -174,7 +257,7 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
             raise ValueError(f"{path}: missing columns {missing}; expected {list(wanted)}")
     elif path.suffix == ".csv":
         what = f"a csv with columns {','.join(wanted)}"
-        table = schema.csv(path, wanted, what)
+        table = schema.csv(path, wanted, what, empty=True)
         table = scores(schema.sound(table, path), path, 2).reset_index(drop=True)
     else:
         rows = [line.split() for line in schema.text(path).splitlines()]
@@ -189,6 +272,8 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
     if classes:
         names = {str(n): name for n, name in thumos14.class_list(classes).items()}
         table["label"] = table["label"].astype(str).map(lambda x: names.get(x, x))
+    if table.empty:  # nothing found; columns without rows have no kind by themselves
+        table = table.astype(dict.fromkeys(("start_s", "end_s", "score"), float))
     return table
 
 
@@ -196,20 +281,21 @@ def read_encoder(spec: str, options: dict | None = None):
     """What `vlact.training.features.extract` takes, and a note (json-able) that names it again.
 
     Args:
-        spec: A vlact encoder's .safetensors; "open_clip:MODEL[:PRETRAINED]", where PRETRAINED is a
-            tag or a local file; or "FILE.py:CLASS", see the module.
+        spec: A vlact encoder's .safetensors; a name of `vlact.models.by_name`, such as
+            "open_clip:ViT-B-16/openai"; or "FILE.py:CLASS", see the module.
         options: Of a class of one's own.
 
     Raises:
         FileNotFoundError, ValueError: None of them, or what it says is not there.
     """
     note = {"encoder": spec, "options": options or {}}
-    if spec.startswith("open_clip:"):
-        model, size, _ = open_clip_model(*spec.split(":", 2)[1:])
-        encode, num_frames = (lambda clips: image_features(model, clips)[:, 0]), 1
+    if spec.startswith(LIBRARIES):
+        from vlact.models import by_name
+
+        model = by_name.load(spec)
+        describe = model.describe()
     elif ".py:" in spec:
         model, describe = own_encoder(spec, options or {})
-        encode, num_frames, size = model.encode, describe["num_frames"], describe["image_size"]
     else:
         return vlact_encoder(Path(spec)), note
     from torch import nn
@@ -217,7 +303,7 @@ def read_encoder(spec: str, options: dict | None = None):
     class Adapter(nn.Module):
         """The two calls that `extract` makes."""
 
-        config = SimpleNamespace(num_frames=num_frames, image_size=size)
+        config = SimpleNamespace(**describe)
 
         def __init__(self):
             super().__init__()
@@ -229,7 +315,7 @@ def read_encoder(spec: str, options: dict | None = None):
         def last(self, clips, frozen_blocks):
             import torch
 
-            found = torch.as_tensor(np.asarray(encode(clips.cpu().numpy())))
+            found = torch.as_tensor(np.asarray(model.encode(clips.cpu().numpy())))
             if found.ndim != 2 or len(found) != len(clips):
                 shape = tuple(found.shape)
                 raise ValueError(f"{spec}: encode must give ({len(clips)}, D) numbers; got {shape}")
@@ -264,8 +350,8 @@ def vlact_encoder(path: Path):
 
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such encoder; expected a vlact .safetensors, open_clip:MODEL:PRETRAINED, "
-            "or FILE.py:CLASS"
+            f"{path}: no such encoder; expected a vlact .safetensors, "
+            "open_clip:MODEL/PRETRAINED, transformers:FOLDER-OR-ID or FILE.py:CLASS"
         )
     for kind in ENCODERS.values():
         try:
@@ -275,39 +361,6 @@ def vlact_encoder(path: Path):
     raise ValueError(f"{path}: expected an encoder of {sorted(ENCODERS)}")
 
 
-def open_clip_model(name: str, pretrained: str = ""):
-    """Model, side of its images in pixels, and its tokenizer; never with random weights."""
-    import open_clip
-
-    if not pretrained and ":" not in name:
-        raise ValueError(f"open_clip:{name}: say which weights, a tag or a file: {name}:TAG")
-    if not name.startswith(("hf-hub:", "local-dir:")) and name not in open_clip.list_models():
-        raise ValueError(f"{name!r}: open_clip knows no such model; see open_clip.list_models()")
-    try:
-        model = open_clip.create_model(
-            name, pretrained or None, load_weights=True, require_pretrained=True
-        ).eval()
-    except (RuntimeError, FileNotFoundError) as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"open_clip:{name}:{pretrained}: no such weights; {first}") from None
-    size = model.visual.image_size
-    size = size[0] if isinstance(size, tuple | list) else size
-    return model, size, open_clip.get_tokenizer(name)
-
-
-def image_features(model, clips) -> np.ndarray:
-    """uint8 (B, T, H, W, 3) to image features of every frame (B, T, D), in open_clip's norm."""
-    import open_clip
-    import torch
-
-    norm = open_clip.get_model_preprocess_cfg(model)
-    mean, std = torch.tensor(norm["mean"]), torch.tensor(norm["std"])
-    frames = torch.as_tensor(clips).flatten(0, 1).float() / 255
-    with torch.no_grad():
-        found = model.encode_image(((frames - mean) / std).permute(0, 3, 1, 2))
-    return found.float().unflatten(0, clips.shape[:2]).numpy()
-
-
 def read_options(text: str) -> dict:
     """`--options`, a JSON object.
 
@@ -315,9 +368,95 @@ def read_options(text: str) -> dict:
         ValueError: Something else.
     """
     try:
-        found = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+        found = schema.json_text(text or "{}")
+    except ValueError as error:
         raise ValueError(f"--options {text!r}: expected a JSON object; {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"--options {text!r}: expected a JSON object")
     return found
+
+
+def read_note(path: Path) -> dict:
+    """features.json, or nothing where there is none."""
+    return schema.json_object(path) if path.is_file() else {}
+
+
+def present_features(source: Path, videos: list[str]):
+    """Features (T, F) by video, and why others have none: (found, reason by video)."""
+    from vlact.papers.actionvlm.scaling import features_of
+
+    found, bad = {}, {}
+    try:
+        return features_of(source, videos), bad
+    except ValueError:
+        if not source.exists():
+            raise
+    for video in videos:
+        try:
+            found |= features_of(source, [video])
+        except ValueError as error:
+            missing = "no features of" in str(error)
+            bad[video] = "without features" if missing else str(error)
+    return found, bad
+
+
+def read_transfer(path: Path):
+    """Clips `label, predicted, set, trained_on, model, seed, task` of a csv, and what is wrong.
+
+    Returns:
+        The table, and a reason for every row that has an empty cell.
+    """
+    table = schema.csv(path, TRANSFER, f"a csv with columns {','.join(TRANSFER)}")
+    bad = {}
+    for column in reversed(TRANSFER):
+        empty = table.index[table[column].str.strip() == ""]
+        bad |= {i: f"{path}, line {i + 2}: {column} is empty" for i in empty}
+    for column, usual in (("model", "model"), ("seed", "0"), ("task", "coarse")):
+        table[column] = table[column] if column in table else usual
+    return table, bad
+
+
+def synonym_test(names: Path | None, dataset: str):
+    """The Synonym Robustness Test of one's own names, or of SRT v1; and what names it in a result.
+
+    Args:
+        names: JSON, class to its names, as many of each; the first is the class's own.
+        dataset: "ata", "ikea" or "gtea" of `vlact.language.srt`.
+
+    Raises:
+        ValueError: Both or none of them, or names of another form.
+    """
+    from vlact.language import srt
+    from vlact.metrics.synonyms import SynonymRobustnessTest
+
+    if bool(names) == bool(dataset):
+        raise ValueError("expected --names FILE.json or --dataset ata|ikea|gtea, one of them")
+    if dataset:
+        test = srt.load(dataset)
+        return SynonymRobustnessTest(test.runs), {"test": test.name, "sha256": test.sha256}
+    given = schema.json_object(names)
+    count = len(next(iter(given.values()), []) or [])
+    for key, value in given.items():
+        if not isinstance(value, list) or len(value) != count:
+            raise ValueError(f"{names}: {key!r}: expected lists of names, as many for each class")
+    runs = [[[value[r]] for value in given.values()] for r in range(count)]
+    return SynonymRobustnessTest(runs), {"test": names.name, "sha256": srt.digest(given)}
+
+
+def hub_model(model: str, kinds: tuple[str, ...]):
+    """A model that `save_pretrained` wrote, of one of these kinds, from a folder or the hub.
+
+    Raises:
+        FileNotFoundError, ValueError: Neither of them, or a model of another kind.
+    """
+    import vlact.hub as hub
+
+    local = Path(model) / hub.CONFIG
+    if not local.is_file() and (Path(model).exists() or model.count("/") != 1 or model[0] in "./"):
+        raise FileNotFoundError(
+            f"{local}: expected a folder that save_pretrained wrote, or a hub id"
+        )
+    loaded = hub.load(model)
+    if (kind := type(loaded).__name__) not in kinds:
+        raise ValueError(f"{local}: expected one of {kinds}; got {kind!r}")
+    return loaded

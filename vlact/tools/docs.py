@@ -10,7 +10,7 @@ from vlact.report.tables import markdown, write_text
 from vlact.tools import notebooks
 from vlact.tools.environment import environment
 
-PUBLISHED = ("study",)  # runs whose results are committed
+PUBLISHED = ("study", "real")  # runs whose results are committed
 PAPERS = {
     "ace": "ACE",
     "actionvlm": "ActionVLM",

@@ -28,7 +28,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from vlact import ROOT, params, schema
-from vlact.datasets import activitynet
+from vlact.datasets import activitynet, real
+from vlact.models.imagenet import FETCH, LITE0
 from vlact.models.text import MINILM_SHA256, find_minilm
 from vlact.runtime.jobs import track, write_whole
 
@@ -285,6 +286,30 @@ SEGMENTS = {
 }  # train, test, classes
 
 
+def needs(profile: str) -> tuple[Need, ...]:
+    """What a profile can use: of `real` the sets that it imports, and the weights that see and read
+    them.
+    """
+    if profile != "real":
+        return NEEDS
+    sets = [
+        Need(
+            s.name,
+            str(s.at or real.root() / s.name),
+            s.about,
+            f"`{real.command(s.name)}`: {s.url} @ {s.revision}: {s.path}; its page: {s.page}; "
+            f"cite {s.cite}",
+            s.licence,
+            s.needed_by,
+        )
+        for s in real.sources().values()
+    ]
+    (minilm,) = (need for need in NEEDS if need.name == "all-MiniLM-L6-v2")
+    path = str(LITE0.relative_to(ROOT))
+    lite0 = Need("EfficientNet-Lite0", path, "19 MB", f"`{FETCH}`", "Apache-2.0", "all")
+    return (*sets, minilm, lite0)
+
+
 def examine(profile: str) -> pd.DataFrame:
     """One row a need: `name, found, path, size, sha256, licence, where to get it, used by, counts`.
 
@@ -301,7 +326,8 @@ def examine(profile: str) -> pd.DataFrame:
         if p.world.source == "rendered"
         else ask(sorted({need.repo for need in NEEDS if need.repo}))
     )
-    for need in track(NEEDS, len(NEEDS), "what is there"):
+    wanted = needs(profile)
+    for need in track(wanted, len(wanted), "what is there"):
         if not need.path:
             try:
                 where, there = str(find_minilm()), True
@@ -309,7 +335,8 @@ def examine(profile: str) -> pd.DataFrame:
                 where, there = "-", False
         else:
             path = ROOT / need.path.format(data=p.data.relative_to(ROOT))
-            where, there = str(path.relative_to(ROOT)), path.exists()
+            inside = path.is_relative_to(ROOT)
+            where, there = str(path.relative_to(ROOT) if inside else path), path.exists()
         ours, page = need.path.startswith(CHECKPOINTS), pages.get(need.repo)
         weights = there and ours and not where.endswith(".json")
         size = f"{Path(ROOT / where).stat().st_size / 1e6:.0f} MB" if weights else need.size
@@ -555,7 +582,8 @@ def main(arguments: list[str]) -> int:
         print(f"        {row['counts'] or row['where to get it']}")
         if row["sha256"]:
             print(f"        sha256: {row['sha256']}")
-    rendered = params.load(arguments[0] if arguments else "mini").world.source == "rendered"
+    profile = arguments[0] if arguments else "mini"
+    rendered = profile != "real" and params.load(profile).world.source == "rendered"
     missing = (table["found"] == "missing").sum()
     print(
         f"{missing} of {len(table)} missing"

@@ -97,11 +97,8 @@ class AdaptedVideo(nn.Module):
     def block(self, k: int, x: Tensor) -> Tensor:
         x = self.tower.encoder.layer[k](x)
         x = x[0] if isinstance(x, tuple) else x
-        # positions outside, time inside
-        paths = x.unflatten(1, (8, -1)).transpose(1, 2).flatten(1, 2)
-        # an adapter expects a class token first
-        paths = self.adapters[k](torch.cat([paths[:, :1], paths], 1), 8)[:, 1:]
-        return paths.unflatten(1, (-1, 8)).transpose(1, 2).flatten(1, 2)
+        # adapters mix over all clips
+        return self.adapters[k](x.reshape(1, 8 * len(x), -1, x.shape[-1])).reshape(x.shape)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 16, 3, H, W) to features (1, 16 B, D)."""

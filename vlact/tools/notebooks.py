@@ -41,6 +41,8 @@ def run(name: str, profile: str) -> int:
     """
     import papermill
 
+    from vlact.tools import publish
+
     out = ROOT / "data" / "executed" / f"{profile}-{name}.ipynb"
     out.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -59,6 +61,7 @@ def run(name: str, profile: str) -> int:
         print(f"{error.ename}: {error.evalue}", file=sys.stderr)
         print(f"cell {error.exec_count} of notebooks/{name}.ipynb; all of it in {out}")
         return 1
+    publish.note(profile, name)
     return 0
 
 
@@ -142,9 +145,11 @@ def costed(text: str, minutes: dict[str, float]) -> str:
         "smoke": "tiny {}",
         "mini": "`mini` {} (on one of two cores)",
         "study": "`study` {} (on both)",
+        "real": "`real` {} (on both)",
     }
     said = [
         name.format(f"{60 * m:.0f} s" if (m := minutes[k]) < 1 else f"{m:.2g} min")
         for k, name in names.items()
+        if k in minutes
     ]
     return re.sub(r"(\*\*Cost\*\* )[^\\\"]*", lambda found: found[1] + " · ".join(said), text)

@@ -28,15 +28,15 @@ import pandas as pd
 import yaml
 
 from vlact import ROOT
-from vlact.report.tables import write_text
-from vlact.runtime import leash, warm
+from vlact.report.tables import FEWEST_SEEDS, write_text
+from vlact.runtime import forkserver, leash
 from vlact.runtime.code import file_hash, library
 from vlact.tools import notebooks
 
 GRAPH = "data/dvc.yaml"
 PAPERS = ("ace", "actionvlm", "transfer", "beyond")
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
-DVC = [sys.executable, "-m", "vlact.runtime.warm", "-m", "dvc"]
+DVC = [sys.executable, "-m", "vlact.runtime.forkserver", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
 GIVES_WAY = ["nice", "-n", "5"]  # more would starve it on a busy machine
 # folders that DVC does not empty, see data/dvc.yaml
@@ -55,7 +55,6 @@ HINTS = (  # lines of DVC and of kernels that tell a reader nothing
     "Loading weights:",
 )
 BUSY, INTERRUPTED = 3, 130  # exit codes
-FEWEST_SEEDS = 5  # of a run that decides anything
 
 
 class Refused(ValueError):
@@ -176,7 +175,14 @@ def alone(profile: str):
 # Running the graph
 def graph(profile: str) -> dict[str, set[str]]:
     """Every stage of a profile by its address, and the stages whose outputs it reads."""
-    stages = yaml.safe_load((ROOT / GRAPH).read_text(encoding="utf-8"))["stages"]
+    content = yaml.safe_load((ROOT / GRAPH).read_text(encoding="utf-8"))
+    lists = {f"${{{k}}}": v for x in content["vars"] for k, v in x.items()}
+
+    def of_profile(stage: dict) -> bool:
+        members = stage.get("matrix", {"p": [profile]})["p"]
+        return profile in (lists[members] if isinstance(members, str) else members)
+
+    stages = {name: stage for name, stage in content["stages"].items() if of_profile(stage)}
 
     def paths(stage: dict, what: str) -> list[str]:
         named = [x if isinstance(x, str) else next(iter(x)) for x in stage.get(what, ())]
@@ -373,7 +379,7 @@ def repro(profile: str, force: bool = False) -> int:
         with ExitStack() as held:
             held.enter_context(alone(profile))
             environment = held.enter_context(leash.held(environment))
-            environment = held.enter_context(warm.serving(environment))
+            environment = held.enter_context(forkserver.serving(environment))
             run = Run(profile, force, environment)
             try:
                 failed = run.go()

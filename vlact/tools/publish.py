@@ -45,6 +45,33 @@ def commit() -> str:
     return git("rev-parse", "HEAD") + (", changed" if git("status", "--porcelain", "-uno") else "")
 
 
+def made() -> dict:
+    """Where and from what something is made now."""
+    return {"machine": machine(), "commit": commit(), "date": time.strftime("%Y-%m-%d")}
+
+
+def note_of(profile: str, notebook: str) -> Path:
+    """Where a run keeps the machine and commit of the stage that a notebook is."""
+    return ROOT / "data" / "executed" / f"{profile}-{Path(notebook).stem}.json"
+
+
+def note(profile: str, notebook: str) -> None:
+    """Keep where a stage was run: what is published later may come from another commit."""
+    write_text(note_of(profile, notebook), json.dumps(made(), indent=1) + "\n")
+
+
+def run_of(profile: str, folder: Path) -> dict:
+    """Machine, commit and date of a stage's run, of its folder of figures; those of now, marked,
+    where its run kept no note.
+    """
+    listed = folder / "map.json"
+    rows = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
+    kept = note_of(profile, rows[0]["notebook"]) if rows else None
+    if kept and kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    return made() | {"note": "of publishing: the stage's run kept no note"}
+
+
 def publish(profile: str) -> int:
     """Copy data/<profile>/figures to figures/<profile>; stages that were not made here keep theirs.
 
@@ -58,15 +85,16 @@ def publish(profile: str) -> int:
         expected = f"expected one of {docs.PUBLISHED} after `make repro PROFILE=..`"
         print(f"publish: {expected}; data/{profile}/figures/index.csv is not there")
         return 2
-    note = to / "run.json"
-    run = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {"stages": {}}
-    made = {"machine": machine(), "commit": commit(), "date": time.strftime("%Y-%m-%d")}
+    path = to / "run.json"
+    run = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"stages": {}}
     for folder in sorted(x for x in source.iterdir() if x.is_dir()):
         shutil.rmtree(to / folder.name, ignore_errors=True)
         shutil.copytree(folder, to / folder.name)
-        run["stages"][folder.name] = made
+        run["stages"][folder.name] = run_of(profile, folder)
+    if (source / "claims").is_dir():
+        (to / "rules.md").unlink(missing_ok=True)  # of the ledger before, see vlact.tools.rejudge
     shutil.copy(source / "index.csv", to / "index.csv")
-    write_text(note, json.dumps(run, indent=1) + "\n")
+    write_text(path, json.dumps(run, indent=1) + "\n")
     docs.docs()
     print(f"figures/{profile}: {len(run['stages'])} stages, see README.md and run.json there")
     return 0

@@ -9,6 +9,8 @@ videos are other bytes and training drifts apart, so there
   numbers, at `LEVEL`; fewer than `FEWEST_SEEDS` seeds make no such test,
 - no decided verdict of the ledger is reversed.
 
+Everywhere the published ledger is made anew from the published score tables, and has to be equal.
+
     python -m vlact.tools.verify PROFILE [--write]
 
 Exit code 0: as published, 1: not, 2: nothing to compare with.
@@ -24,15 +26,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact import ROOT
-from vlact.report.tables import write_text
+from vlact import ROOT, params
+from vlact.params import Params
+from vlact.report import claims
+from vlact.report.results.common import FOLDER as SCORES
+from vlact.report.tables import FEWEST_SEEDS, write_text
+from vlact.report.verdicts import DECIDED
 from vlact.tools import publish
 
 UNTRAINED = ("worlds", "trees", "synta", "plans")  # stages
 LEVEL = 0.05  # of all tests together
-FEWEST_SEEDS = 5
 CLOSE = 1e-6
-DECIDED = ("holds", "does not hold")
+HALF_A_DIGIT = 0.0051  # of the ledger's parts, which are printed with two
 CELL = r"^\s*([+-]?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?\s*$"
 COLUMNS = ["file", "row", "column", "value", "sd"]
 
@@ -121,12 +126,43 @@ def compare(ours: pd.DataFrame, theirs: pd.DataFrame, same: set[str], seeds: int
 
 
 def reversed_verdicts(ours: Path, theirs: Path) -> list[str]:
-    """Claims that are decided in both ledgers, one way here and the other way there."""
+    """Claims that are decided in both ledgers, one way here and the other way there, on sign or on
+    size.
+    """
     if not (ours.is_file() and theirs.is_file()):
         return []
-    here, there = (pd.read_csv(f).set_index("id")["verdict"] for f in (ours, theirs))
-    both = there[there.isin(DECIDED)].index.intersection(here[here.isin(DECIDED)].index)
-    return [x for x in both if here[x] != there[x]]
+    here, there = (pd.read_csv(f).set_index("id") for f in (ours, theirs))
+    found = []
+    for column in ("verdict", "size"):
+        if column in here and column in there:
+            a, b = (t[column][t[column].isin(DECIDED)] for t in (here, there))
+            both = b.index.intersection(a.index)
+            found += [x + " size" * (column == "size") for x in both if a[x] != b[x]]
+    return found
+
+
+def unfounded(folder: Path, p: Params) -> list[str]:
+    """Parts of a published ledger that the score tables beside it do not give.
+
+    Args:
+        folder: Of published tables and figures.
+        p: Parameters of the run.
+
+    Returns:
+        Claim and part; none where no scores are kept.
+    """
+    path = folder / "claims" / "claims_parts.csv"
+    if not (path.is_file() and any(folder.glob(f"*/{SCORES}/*.parquet"))):
+        return []
+    ours = claims.measure(p, folder)
+    theirs = pd.read_csv(path, na_values="–", keep_default_na=False)
+    keys, values = ["id", "part"], ["mean", "low", "high"]
+    both = theirs.merge(ours, on=keys, how="outer", suffixes=("", " anew"), indicator="where")
+    equal = both["where"] == "both"
+    for value in values:
+        here, there = both[value].astype(float), both[f"{value} anew"].astype(float)
+        equal &= np.isclose(here, there, atol=HALF_A_DIGIT, rtol=0, equal_nan=True)
+    return [f"{x.id}, {x.part}" for x in both[~equal].itertuples()]
 
 
 def verify(profile: str) -> int:
@@ -161,7 +197,9 @@ def verify(profile: str) -> int:
         folder / "claims" / "claims.csv", ROOT / "figures" / profile / "claims" / "claims.csv"
     )
     print(f"decided verdicts that are reversed: {', '.join(turned) or 'none'}")
-    return int(len(wrong) > 0 or bool(turned))
+    astray = unfounded(ROOT / "figures" / profile, params.load(profile))
+    print(f"parts of the ledger that its score tables do not give: {'; '.join(astray) or 'none'}")
+    return int(len(wrong) > 0 or bool(turned) or bool(astray))
 
 
 def write(profile: str) -> int:

@@ -1,6 +1,7 @@
 """Features in time of whole videos, from a pretrained encoder: localization's usual input."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,15 @@ from safetensors.torch import load_file, save_file
 from vlact import video
 from vlact.models.dual import DualEncoder
 from vlact.models.frames import FrameEncoder
+from vlact.models.imagenet import ImageEncoder
 from vlact.models.poses import OFFSETS, PoseEncoder
 from vlact.runtime import device
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import job_of, run, write_whole
 from vlact.training.loop import autocast
 from vlact.video.clips import fit
 
 CHUNK = 512  # frames between two places where a batch may end
-CPU_BYTES = 8 << 20  # of the fitted frames that an encoder sees at once on a CPU, as uint8
+CPU_BYTES = 4 << 20  # of the fitted frames that an encoder sees at once on a CPU, as uint8
 
 
 def _grid(info: video.VideoInfo, fps: float) -> np.ndarray:
@@ -27,7 +29,11 @@ def _grid(info: video.VideoInfo, fps: float) -> np.ndarray:
 
 
 def _windows(
-    info: video.VideoInfo, wanted: np.ndarray, batches: list[np.ndarray], size: int
+    info: video.VideoInfo,
+    wanted: np.ndarray,
+    batches: list[np.ndarray],
+    size: int,
+    fitted: Callable[[np.ndarray, int], np.ndarray] = fit,
 ) -> Iterator[np.ndarray]:
     """Fitted frames of each batch of windows, in one pass over the film.
 
@@ -36,11 +42,12 @@ def _windows(
         wanted: (T, K) frame numbers, each column rising.
         batches: Rows of `wanted`, in order.
         size: Pixels of a side.
+        fitted: How frames become squares.
 
     Yields:
         uint8 (len(batch), K, size, size, 3).
     """
-    frames = video.stream(info.path, wanted.ravel(), info, lambda x: fit(x, size))
+    frames = video.stream(info.path, wanted.ravel(), info, lambda x: fitted(x, size))
     every, spans = np.unique(wanted), [(wanted[rows].min(), wanted[rows].max()) for rows in batches]
     held = (np.searchsorted(every, b, "right") - np.searchsorted(every, a) for a, b in spans)
     # One block for all: many small ones that live on would leave holes of a whole frame's size.
@@ -65,7 +72,7 @@ def _batches(count: int, stride: int, most: int) -> list[np.ndarray]:
 
 @torch.no_grad()
 def extract(
-    encoder: DualEncoder | FrameEncoder | PoseEncoder,
+    encoder: DualEncoder | FrameEncoder | ImageEncoder | PoseEncoder,
     path: Path,
     fps: float,
     stride: int,
@@ -79,7 +86,7 @@ def extract(
 
     Args:
         encoder: Sees some frames of `image_size` pixels, where it lies; other sizes are fitted, see
-            `vlact.video.clips.fit`.
+            `vlact.video.clips.fit`, or its own `fit`.
         path: A video.
         fps: Rate at which its frames are taken, whatever its own.
         stride: Frames at that rate from one feature to the next.
@@ -98,6 +105,9 @@ def extract(
     elif isinstance(encoder, FrameEncoder):
         around = np.zeros(1, int)
         embed = lambda clips: encoder.last(encoder.first(clips, 0), 0)[:, 0]  # noqa: E731
+    elif isinstance(encoder, ImageEncoder):
+        around = np.zeros(1, int)
+        embed = lambda clips: encoder(clips[:, 0])  # noqa: E731
     else:
         clip = encoder.config.num_frames
         around = np.arange(clip) - (clip - 1) // 2
@@ -109,7 +119,8 @@ def extract(
     if place.type == "cpu":
         most = max(1, min(most, CPU_BYTES // (len(around) * size * size * 3)))
     batches, out = _batches(len(wanted), stride, most), torch.empty(0)
-    for rows, clips in zip(batches, _windows(info, wanted, batches, size), strict=True):
+    seen = _windows(info, wanted, batches, size, getattr(encoder, "fit", fit))
+    for rows, clips in zip(batches, seen, strict=True):
         clips = np.ascontiguousarray(clips[:, :, :, ::-1]) if mirrored else clips
         with autocast(place.type):
             found = embed(torch.from_numpy(clips).to(place)).float().cpu()
@@ -170,3 +181,46 @@ def gather(files: list[str], out: Path) -> None:
     """Several feature files as one."""
     every = {k: v for f in files for k, v in load_file(f).items()}
     write_whole(out, lambda data, path: save_file(data, path), every)
+
+
+ExtractJob = job_of(extract_job)
+
+
+def extract_all(
+    kind: type,
+    encoder: str,
+    folder: Path,
+    names: list[str],
+    fps: float,
+    out: Path,
+    work: Path,
+    workers: int = 1,
+    part: int = 32,
+) -> dict[str, torch.Tensor]:
+    """Features of every video at a constant rate, one safetensors file that an earlier run may have
+    left; a killed run goes on with the next `part` videos.
+
+    Args:
+        kind, encoder: Class and file of the encoder, see `extract_job`.
+        folder, names: The videos; names may hold any character.
+        fps: Features a second.
+        out: The whole.
+        work: Where parts are kept until it is there; nothing else may be in that folder.
+        workers: Processes.
+
+    Returns:
+        Name to (T, dim).
+
+    Raises:
+        vlact.video.VideoError: One that cannot be read.
+    """
+    if not out.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        parts = [names[i : i + part] for i in range(0, len(names), part)]
+        common = kind, encoder, str(folder)
+        todo = [
+            ExtractJob(*common, p, fps, 1, f"{work}/{i}.safetensors") for i, p in enumerate(parts)
+        ]
+        gather(run(todo, workers, f"features of {len(names)} videos"), out)
+        shutil.rmtree(work)
+    return load_file(out)

@@ -17,6 +17,10 @@ from vlact.runtime.device import autocast  # noqa: F401  (long imported from her
 from vlact.runtime.jobs import Checkpoint, track
 
 CHECKPOINT_EVERY = 100  # steps
+WARMUP, CLIP = 0.1, 1.0  # unless a recipe says otherwise, see `fit`
+# Augmentation: standard deviations of changes of colours, of contrast, and of brightness (of 255)
+MIXING, CONTRAST, BRIGHTNESS = 0.15, 0.2, 20
+GREY = 128
 
 
 def augment(clips: Tensor, generator: torch.Generator) -> Tensor:
@@ -27,9 +31,9 @@ def augment(clips: Tensor, generator: torch.Generator) -> Tensor:
         x = clip.permute(3, 0, 1, 2).float()
         if torch.rand((), generator=generator) < 0.5:
             x = x.flip(3)
-        mix = torch.eye(3) + 0.15 * torch.randn(3, 3, generator=generator)
-        mix = mix * (1 + 0.2 * torch.randn((), generator=generator))
-        shift = 128 * (1 - mix.sum(1)) + 20 * torch.randn(3, generator=generator)
+        mix = torch.eye(3) + MIXING * torch.randn(3, 3, generator=generator)
+        mix = mix * (1 + CONTRAST * torch.randn((), generator=generator))
+        shift = GREY * (1 - mix.sum(1)) + BRIGHTNESS * torch.randn(3, generator=generator)
         x = (mix @ x.reshape(3, -1)).add_(shift[:, None]).clamp_(0, 255).view(x.shape)
         out[i] = x.permute(1, 2, 3, 0)
     return out
@@ -47,7 +51,7 @@ def batches(n: int, batch_size: int, steps: int, generator: torch.Generator):
         queue = queue[batch_size:]
 
 
-def warmup_cosine(step: int, steps: int, warmup: float = 0.1) -> float:
+def warmup_cosine(step: int, steps: int, warmup: float = WARMUP) -> float:
     """Factor on the learning rate: linear warm-up over a share of the steps, then half a cosine."""
     first = max(1, int(warmup * steps))
     if step < first:
@@ -87,9 +91,12 @@ def fit(
     validate: Callable[[], dict] = dict,
     every: int | None = None,
     ema: float = 0.0,
+    warmup: float = WARMUP,
+    clip: float = CLIP,
+    options: Callable[[str, Tensor], dict] = lambda name, weight: {},
 ) -> list[dict]:
-    """Train with AdamW, warm-up and cosine, the norm of the gradient clipped to 1; frozen weights
-    stay as they are.
+    """Train with AdamW, warm-up and cosine, the norm of the gradient clipped; frozen weights stay
+    as they are.
 
     Args:
         modules: Everything to train, by name, where it is to be trained; in training mode except
@@ -106,6 +113,9 @@ def fit(
         every: Steps between two rows of the curve; `CHECKPOINT_EVERY` if not given.
         ema: Highest decay of a moving average of what is trained (see `moving_average`), which the
             modules have in its place at the end; 0 for none.
+        warmup: Share of the steps in which the learning rate rises.
+        clip: Greatest norm of the gradient.
+        options: Name and weight to what AdamW does otherwise with it, `lr` or `weight_decay`.
 
     Returns:
         The curve: rows with step, mean loss since the last row, and what `validate` returned.
@@ -114,8 +124,18 @@ def fit(
         p for m in modules.values() for p in m.parameters() if p.requires_grad
     )
     parameters = list(learnt)
-    optimizer = torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, steps))
+    groups: dict[tuple, dict] = {}
+    for m in modules.values():
+        for name, weight in m.named_parameters():
+            own = options(name, weight)
+            if weight.requires_grad:
+                one = groups.setdefault(tuple(sorted(own.items())), {"params": []} | own)
+                one["params"].append(weight)
+    groups = list(groups.values())
+    optimizer = torch.optim.AdamW(groups, lr, weight_decay=weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: warmup_cosine(s, steps, warmup)
+    )
     parts, swa = modules | {"optimizer": optimizer, "schedule": schedule}, torch.optim.swa_utils
     # of what is trained: going through frozen modules, too, costs a twentieth of a step of
     # ActionVLM
@@ -134,7 +154,7 @@ def fit(
         loss = loss_of(step)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         schedule.step()
         if ema:

@@ -18,8 +18,13 @@ from torch.nn.functional import cross_entropy
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder, inflate
 from vlact.runtime.device import beside, put
+from vlact.runtime.jobs import job_of
 from vlact.training.loop import augment, autocast, batches, fit
 
+TEMPERATURE = 0.05  # of clips against captions
+FIRST_TEMPERATURE = 0.07  # of frames against captions, where CLIP begins to learn its own
+DECAY = 0.01  # of the weights of projections
+CURVE_EVERY = 50  # steps
 NOTHING = -100  # object label of a clip without a named object; cross entropy passes over it
 
 
@@ -125,7 +130,9 @@ def pretrain_frames(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     encoder, steps = put(FrameEncoder(DualConfig(**model))), config["frame_steps"]
-    scale = put(nn.ParameterDict({"logit": nn.Parameter(torch.tensor(math.log(1 / 0.07)))}))
+    scale = put(
+        nn.ParameterDict({"logit": nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))})
+    )
     plan = list(batches(len(train), config["frame_batch_size"], steps, generator))
 
     def loss_of(step: int) -> Tensor:
@@ -162,7 +169,7 @@ def pretrain_frames(
     return curve
 
 
-pretrain_frames.tracked = True
+PretrainFramesJob = job_of(pretrain_frames, tracked=True)
 
 
 def pretrain(
@@ -241,7 +248,7 @@ def pretrain(
     return curve
 
 
-pretrain.tracked = True
+PretrainJob = job_of(pretrain, tracked=True)
 
 
 def align(
@@ -286,17 +293,17 @@ def align(
         own = plan[step]
         candidates, which = torch.unique(target[own], return_inverse=True)
         said, which = encoder.embed_text(beside(encoder, text[candidates])), beside(encoder, which)
-        return cross_entropy(encoder.embed_video(features[own]) @ said.T / 0.05, which)
+        return cross_entropy(encoder.embed_video(features[own]) @ said.T / TEMPERATURE, which)
 
     curve = fit(
         modules,
         loss_of,
         config["align_steps"],
         config["align_lr"],
-        0.01,
+        DECAY,
         generator,
         "alignment",
-        every=50,
+        every=CURVE_EVERY,
     )
     encoder.save(out)
     return curve
@@ -339,7 +346,7 @@ def narrate(
         logits = (
             encoder.embed_video(features.float())
             @ encoder.embed_text(beside(encoder, text[target[own]])).T
-            / 0.05
+            / TEMPERATURE
         )
         same = beside(encoder, (target[own][:, None] == target[own]).float())
         same = same / same.sum(1, keepdim=True)
@@ -354,7 +361,10 @@ def narrate(
         config["weight_decay"],
         generator,
         "narrations",
-        every=50,
+        every=CURVE_EVERY,
     )
     encoder.save(out)
     return curve
+
+
+AlignJob, NarrateJob = job_of(align), job_of(narrate)

@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -155,19 +156,11 @@ def load(
     shape = (len(table), views, num_frames, size, size, 3)
     films = list(table.groupby("video", sort=False))
     with _array(shape, workers > 1 and len(films) > 1) as (frames, out):
-        jobs = [
-            (
-                str(folder),
-                name,
-                list(zip(r.index, r["start_s"], r["end_s"], strict=True)),
-                window_s,
-                out,
-            )
-            for name, r in films
-        ]
-        bad = sorted(
-            line for lines in run(_read_file, jobs, workers, "reading clips") for line in lines
-        )
+        todo = []
+        for name, r in films:
+            spans = list(zip(r.index, r["start_s"], r["end_s"], strict=True))
+            todo.append(partial(_read_file, str(folder), name, spans, window_s, out))
+        bad = sorted(line for lines in run(todo, workers, "reading clips") for line in lines)
     lines = [f"{source}, line {row + 2}: {reason}" for row, reason in bad]
     if lines and not skip_bad:
         more = (

@@ -43,6 +43,8 @@ SHORT_S = 0.25  # a film that ends earlier than its header says by more than thi
 GUESSED = 2.5  # frames that a guessed stamp may be off
 JUMP_S = 10.0  # a step of a broadcast clock beyond this is a new clock, as FFmpeg has it
 COARSE_S = 0.0005  # clocks with longer ticks round times
+ROUNDED = 0.51  # of a tick: what rounding alone moves a time
+RATES = tuple(r / d for r in (24, 25, 30, 50, 60) for d in (1.001, 1))  # of films and broadcasts
 CHECKED = 8  # packets that the header's tables are held against
 LONG = 4096  # frames; indexes from packets of shorter films are not worth a file
 COPLANAR = {f"yuv{j}{n}p" for j in ("", "j") for n in (420, 422, 444)}  # 8 bits, a byte a sample
@@ -330,20 +332,24 @@ def _on_grid(times: np.ndarray, tick: float, stream) -> tuple[np.ndarray, float 
     A clock is put right only if every frame lies within a tick of a multiple of the rate's step.
 
     Returns:
-        The times, and the step in seconds where there is such a rate.
+        The times, and the usual step in seconds where there is such a rate.
     """
     if tick < COARSE_S or len(times) < 2:
         return times, None
     given = [float(r) for r in (stream.base_rate, stream.average_rate, stream.guessed_rate) if r]
     usual = [f for r in given for f in (round(r), round(r * 1.001) / 1.001)]
-    for rate in [*given, *usual]:
+    found, least = (times, None), np.inf
+    for rate in [*given, *usual, *RATES]:
         if rate <= 0 or tick * rate > 0.5:  # ticks as long as frames round nothing
             continue
         steps = np.round((times - times[0]) * rate)
         exact = times[0] + steps / rate
-        if np.abs(exact - times).max() <= tick and (np.diff(steps) > 0).all():
-            return exact, 1 / rate
-    return times, None
+        off = np.abs(exact - times).max()
+        if off <= tick and off < least and (np.diff(steps) > 0).all():
+            found, least = (exact, float(np.median(np.diff(steps))) / rate), off
+        if least <= ROUNDED * tick:  # no other rate is needed: the clock only rounded
+            break
+    return found
 
 
 def _timed(container, stream, pts_s: np.ndarray, last_s: float, notes: list[str]):

@@ -38,12 +38,7 @@ class ProcVLR(Recognizer):
         return {"tokens": self.encoder.first(clips, self.frozen)}
 
     def trained(self):
-        trunk = self.encoder.trunk
-        parts = [
-            *trunk.encoder.layer[self.frozen :],
-            trunk.layernorm,
-            self.encoder.video_projection,
-        ]
+        parts = self.encoder.tunable(self.frozen)
         out = [pair for part in parts for pair in every(part)]
         return out + (
             every(self.encoder.text_projection, self.train_text) if self.train_text else []

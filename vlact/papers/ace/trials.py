@@ -24,7 +24,7 @@ from vlact.models.zoo import Kept, Recognizer
 from vlact.papers.ace.finetuning import clone, encode, finetune, frozen_features, take, wise_ft
 from vlact.papers.ace.prediction import predict, rows
 from vlact.runtime.device import put
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import job_of, write_whole
 
 
 @dataclass(frozen=True)
@@ -432,3 +432,6 @@ def concept_job(
         lambda d, f: d.to_parquet(f, index=False),
         pd.DataFrame(similar),
     )
+
+
+KeepJob, TuneJob = job_of(keep_job), job_of(tune_job)

@@ -27,13 +27,17 @@ from vlact.language.prompts import clauses, encode_clauses, prompts, targets, to
 from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.models.poses import OFFSETS, PoseConfig, PoseEncoder
 from vlact.runtime.device import beside, put
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.loop import autocast, fit
 
 POSES = sorted(WORDS)
 CANDIDATES = 10
 IGNORE = -100
 JITTER = 0.15  # of colours
+FRAMES_EACH = 8  # of a recording in a batch: decoded recordings all lie in memory
+DECAY = 0.01  # of weights
+GATE_EVERY = 250  # steps
+GATE_WHILE, GATE_AFTER = 4, 24  # batches of the reading gate while training, and at its end
 
 
 def pose_labels(poses: list[dict], times: np.ndarray, known: list[str] = POSES) -> np.ndarray:
@@ -101,12 +105,13 @@ def pose_job(
 
     def loss_of(step: int) -> Tensor:
         found, wanted = (
-            torch.empty(recipe["pose_batch_size"] // 8, 8, len(OFFSETS), 3, size, size),
+            torch.empty(
+                recipe["pose_batch_size"] // FRAMES_EACH, FRAMES_EACH, len(OFFSETS), 3, size, size
+            ),
             [],
         )
-        # eight frames a recording: decoding is all in memory
         for out, i in zip(found, draw(len(seen), len(found)).tolist(), strict=True):
-            at = draw(len(frames[seen[i]]), 8)
+            at = draw(len(frames[seen[i]]), FRAMES_EACH)
             x = clips(seen[i], at)
             x = x.flip(4) if draw(2, 1) else x
             mix = torch.eye(3) + JITTER * torch.randn(3, 3, generator=generator)
@@ -525,7 +530,7 @@ def align_job(
         return alignment_loss(reader, batch, recipe["text_weight"])
 
     def validate() -> dict:
-        return reading_gate(reader, rest, 4)
+        return reading_gate(reader, rest, GATE_WHILE)
 
     write_whole(Path(out).with_name("clauses.safetensors"), lambda d, f: save_file(d, f), said)
     write_whole(
@@ -539,19 +544,20 @@ def align_job(
         loss_of,
         steps,
         recipe["lr"],
-        0.01,
+        DECAY,
         generator,
         "alignment",
         checkpoint,
         validate,
-        250,
+        GATE_EVERY,
     )
     torch.set_num_threads(1)
     reader.eval().save(out)
     return curve, [
-        {"descriptions": k, **reading_gate(reader, rest, 24, blank=k == "blank")}
+        {"descriptions": k, **reading_gate(reader, rest, GATE_AFTER, blank=k == "blank")}
         for k in ("right", "blank")
     ]
 
 
-pose_job.tracked = align_job.tracked = True
+PoseJob = job_of(pose_job, tracked=True)
+AlignJob = job_of(align_job, tracked=True)

@@ -62,7 +62,7 @@ from vlact.papers.actionvlm.saved import (
     standard_of,
 )
 from vlact.runtime.device import beside, moved, put
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.loop import fit
 
 ADVANTAGE_WEIGHT = 0.1  # lambda_adv of Eq. 9
@@ -827,6 +827,7 @@ def answer_job(
     return curve
 
 
-vision_language_job.tracked = answer_job.tracked = True
+VisionLanguageJob = job_of(vision_language_job, tracked=True)
+AnswerJob = job_of(answer_job, tracked=True)
 
 __getattr__ = names_of(__name__)

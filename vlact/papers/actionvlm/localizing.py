@@ -5,8 +5,10 @@ A feature file (safetensors) holds one array (T, F) a video; `Clock` says which 
 for.
 """
 
+import math
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from vlact.models.adatad import EndToEnd
 from vlact.models.detection import candidates
 from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
+from vlact.models.localizer_presets import applied
 from vlact.models.tridet import TriDet, TriDetConfig
 from vlact.papers.actionvlm import saved
 from vlact.papers.actionvlm.accounting import (
@@ -35,7 +38,7 @@ from vlact.papers.actionvlm.accounting import (
     standard,
 )
 from vlact.runtime.device import beside, put
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.features import frames
 from vlact.training.loop import fit
 
@@ -45,6 +48,8 @@ KINDS = {
     "DyFADet": (DyFADet, DyFADetConfig),
 }
 WINDOWS = 8  # run at once at test
+LONGEST = 4096  # steps to which a window grows by itself
+SHAPE = ("dim", "heads", "embeds", "stems", "levels", "dropout")  # of a localizer, in `Tal`
 COLUMNS = {
     "video": object,
     "start_s": float,
@@ -216,19 +221,78 @@ def stack(cut: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> tuple[Tensor, Ten
 
 def steps_of(videos: list[Sequence], recipe: dict, epochs: float) -> int:
     """Batches of so many epochs, for every loop that trains on windows: one epoch has as many steps
-    of features as the videos, whatever windows hold of padding.
+    of features as the videos, whatever windows hold of padding; or, as published, as many windows
+    as there are videos.
 
     Args:
         videos: Training videos.
-        recipe: Its `window` (steps) and `batch_size` (windows).
+        recipe: Its `window` (steps), `batch_size` (windows), and `by_video` where it is published.
         epochs: How many.
     """
-    return max(
-        1,
-        round(
-            epochs * sum(len(s.features) for s in videos) / recipe["window"] / recipe["batch_size"]
-        ),
+    if recipe.get("by_video"):
+        return round(epochs) * max(1, len(videos) // recipe["batch_size"])
+    windows = sum(len(s.features) for s in videos) / recipe["window"]
+    return max(1, round(epochs * windows / recipe["batch_size"]))
+
+
+def planned(
+    tal: dict, kind: str, feature_dim: int, classes: int, changed: dict | None = None
+) -> tuple[dict, dict]:
+    """Recipe and shape of a localizer, for the command line and for jobs alike.
+
+    Args:
+        tal: `vlact.params.Tal` as a dict.
+        kind: One of `KINDS`.
+        feature_dim, classes: Of the data.
+        changed: What a user says otherwise: `preset`, the published numbers of that name, see
+            `vlact.models.localizer_presets`; then `epochs`, `window` and so on, over these.
+
+    Returns:
+        `recipe` and `config` of `localize_job`.
+
+    Raises:
+        ValueError: No such preset.
+    """
+    changed, tal = dict(changed or {}), dict(tal)
+    data = changed.pop("preset", "") or tal.get("preset", "")
+    recipe = (
+        tal
+        | {"preset": ""}
+        | {"nms": {"sigma": tal["nms_sigma"], "max_seg_num": tal["max_seg_num"]}}
     )
+    config = {k: tal[k] for k in SHAPE} | {"window": tal["attend"]}
+    config |= {"feature_dim": feature_dim, "classes": classes}
+    if data:
+        recipe, config = applied(kind, data, recipe, config)
+    return recipe | changed, config
+
+
+def holding(videos: list[Sequence], recipe: dict, levels: int) -> int:
+    """Steps of a window that holds every action of the videos: the recipe's, or where one is longer
+    as many more as it needs, up to `LONGEST`, which is said in a warning. What is longer still
+    counts as left out, see `vlact.papers.actionvlm.accounting.account`. A published recipe's window
+    stays.
+    """
+    given, steps = recipe["window"], 2 ** (levels - 1)
+    # what lies outside the features is in no window
+    lasting = [
+        float((s.segments.clamp(0, len(s.features)) @ torch.tensor([-1.0, 1.0])).max())
+        for s in videos
+        if len(s.segments)
+    ]
+    longest = max(lasting, default=0.0)
+    most = max(given, LONGEST)
+    if recipe.get("by_video") or longest <= given:
+        return given
+    whole = min(most, -(-math.ceil(longest) // steps) * steps)
+    if whole > given:
+        count = sum(int(((s.segments[:, 1] - s.segments[:, 0]) > given).sum()) for s in videos)
+        warnings.warn(
+            f"{count} actions are longer than a window of {given} steps, the longest has "
+            f"{longest:g}; windows have {whole} instead",
+            stacklevel=3,
+        )
+    return whole
 
 
 def starts(steps: int, length: int, overlap: float = 0.5) -> list[int]:
@@ -263,7 +327,8 @@ def train(
         sequences: Training videos.
         model: One of `KINDS`, or an `EndToEnd` on frames; it moves to where `vlact.runtime.device`
             says.
-        recipe: `Tal` as a dict; noise is added to features only.
+        recipe: `Tal` as a dict, or a published one, see
+            `vlact.models.localizer_presets.Training.recipe`; noise is added to features only.
         seed: Windows, noise.
         checkpoint: See `vlact.training.loop.fit`.
         most_left_out: Share of actions that may be left out; each reason is named in a warning, see
@@ -280,6 +345,9 @@ def train(
     generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
     at = points(recipe["window"], config.levels, config.ranges)
     power = getattr(config, "iou_power", 0.0)  # TriDet's
+    smoothing = recipe.get("smoothing", 0.0)
+    if "positives" in recipe:
+        model.positives.fill_(recipe["positives"])
 
     def loss_of(step: int) -> Tensor:
         cut = draw(sequences, recipe["batch_size"], recipe["window"], generator)
@@ -298,17 +366,31 @@ def train(
         x, mask, target, offset = beside(model, (x, mask, target, offset))
         logits, distances, valid = model(x, mask)
         model.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), 0.1)
-        found = detection_loss(
-            logits, distances, target, offset, valid, model.positives.clamp(min=1), iou_power=power
-        )
+        mean = model.positives.clamp(min=1)
+        given = logits, distances, target, offset, valid, mean
+        found = detection_loss(*given, smoothing, power, config.by_class)
         return found["cls"] + recipe["reg_weight"] * found["reg"]
 
     steps, given = (
         steps_of(sequences, recipe, recipe["epochs"]),
         (recipe["lr"], recipe["weight_decay"], generator, "localizer", checkpoint),
     )
-    curve = fit({"model": model}, loss_of, steps, *given, ema=recipe["ema"])
+    more = {k: recipe[k] for k in ("ema", "warmup", "clip") if k in recipe}
+    options = partial(as_published, recipe)
+    curve = fit({"model": model}, loss_of, steps, *given, **more, options=options)
     return model.eval(), curve
+
+
+def as_published(recipe: dict, name: str, weight: Tensor) -> dict:
+    """What a published recipe does otherwise with a weight, see `vlact.training.loop.fit`: with
+    `spared` norms, biases and factors do not decay; with `adapter_lr` adapters learn at that rate.
+    """
+    if ".adapter." in name and recipe.get("adapter_lr"):
+        return {"lr": recipe["adapter_lr"]}
+    a_norm = weight.ndim == 1 or weight.ndim == 3 and weight.shape[::2] == (1, 1)
+    if recipe.get("spared") and (a_norm or not name.endswith("weight")):
+        return {"weight_decay": 0.0}
+    return {}
 
 
 @dataclass
@@ -504,7 +586,8 @@ def localize_job(
         features: safetensors, standardised by its own training videos here.
         durations: "train" and "test" to the videos' seconds.
         truth: Parquet of the ground truth.
-        classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts.
+        classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts. With a
+            recipe's `preset` shape and numbers are the published ones of that name.
         out: Where model and detections go, without suffix.
         checkpoint: Where the state goes while training.
         most_left_out: See `train`.
@@ -516,6 +599,8 @@ def localize_job(
         ValueError: Features, clock or actions that nothing can be learnt from, see `sequences` and
             `train`.
     """
+    if recipe.get("preset"):
+        recipe, config = applied(kind, recipe["preset"], recipe, config)
     found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
     check_features(found, [*durations["train"], *durations["test"]])
     check_classes(table, durations)
@@ -525,9 +610,9 @@ def localize_job(
         scaled, durations["train"], table[table["video"].isin(durations["train"])], classes, time
     )
     torch.manual_seed(seed)
-    model, curve = train(
-        mine, KINDS[kind][0](KINDS[kind][1](**config)), recipe, seed, checkpoint, most_left_out
-    )
+    model = KINDS[kind][0](KINDS[kind][1](**config))
+    recipe = recipe | {"window": holding(mine, recipe, model.config.levels)}
+    model, curve = train(mine, model, recipe, seed, checkpoint, most_left_out)
     localizer = Localizer(model, classes, time, recipe, mean, std)
     detections = localizer.detect(found, durations["test"])
     localizer.save(f"{out}.safetensors")
@@ -553,6 +638,7 @@ def end_to_end_job(
     out: str,
     checkpoint: str,
     most_left_out: float = MOST_LEFT_OUT,
+    adapted: bool = True,
 ) -> list[dict]:
     """Train an ActionFormer with the encoder's adapters (AdaTAD) on frames; write its detections on
     the test videos (`out`.parquet).
@@ -562,6 +648,7 @@ def end_to_end_job(
         encoder: A `DualEncoder`'s file.
         durations, truth, classes, clock, config, recipe, seed, out, checkpoint, most_left_out: See
             `localize_job`.
+        adapted: Whether there are adapters; otherwise the encoder is frozen, the control.
 
     Returns:
         The curve.
@@ -585,7 +672,7 @@ def end_to_end_job(
     torch.manual_seed(seed)
     model, curve = train(
         mine,
-        EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride),
+        EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride, adapted=adapted),
         recipe,
         seed,
         checkpoint,
@@ -604,11 +691,14 @@ def end_to_end_job(
         torch.zeros(config["feature_dim"]),
         torch.ones(config["feature_dim"]),
     )
-    detections = localizer.detect(seen, durations["test"]).assign(model="AdaTAD", seed=seed)
+    detections = localizer.detect(seen, durations["test"])
+    kind = "AdaTAD" if adapted else "AdaTAD, frozen"
+    detections = detections.assign(model=kind, seed=seed)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve
 
 
-localize_job.tracked = end_to_end_job.tracked = True
+LocalizeJob = job_of(localize_job, tracked=True)
+EndToEndJob = job_of(end_to_end_job, tracked=True)
 
 __getattr__ = names_of(__name__)

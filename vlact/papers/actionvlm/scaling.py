@@ -319,9 +319,11 @@ def features_of(path: Path, videos: list[str]) -> dict[str, Tensor]:
                 f"{path}: expected a safetensors file with an array (T, F) a video; {error}"
             ) from None
     else:
-        there = {
-            f.stem.removeprefix("v_"): f for f in sorted(path.iterdir()) if f.suffix in SUFFIXES
-        }
+        there = {}
+        for file in (f for f in sorted(path.iterdir()) if f.suffix in SUFFIXES):
+            other = there.setdefault(file.stem.removeprefix("v_"), file)
+            if other is not file:
+                raise ValueError(f"{path}: {other.name} and {file.name} are of one video; keep one")
     if missing := [v for v in videos if v not in there]:
         raise ValueError(
             f"{path}: no features of {len(missing)} of {len(videos)} videos, for example "

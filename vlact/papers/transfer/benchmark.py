@@ -44,7 +44,7 @@ from vlact.models.zoo.vifi import ViFi
 from vlact.models.zoo.x3d import X3D
 from vlact.models.zoo.xclip import XCLIP
 from vlact.runtime.device import beside, of, put
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.loop import autocast, batches, fit
 
 SCRATCH = {
@@ -451,7 +451,7 @@ def transfer_job(
     return curve
 
 
-transfer_job.tracked = True
+TransferJob = job_of(transfer_job, tracked=True)
 
 
 def rename_job(
@@ -503,7 +503,7 @@ def rename_job(
     write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), found)
 
 
-rename_job.tracked = True
+RenameJob = job_of(rename_job, tracked=True)
 
 
 def factors_job(
@@ -548,7 +548,7 @@ def factors_job(
     write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), found)
 
 
-factors_job.tracked = True
+FactorsJob = job_of(factors_job, tracked=True)
 
 
 def disentangle_job(
@@ -605,4 +605,4 @@ def disentangle_job(
     write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), found)
 
 
-disentangle_job.tracked = True
+DisentangleJob = job_of(disentangle_job, tracked=True)

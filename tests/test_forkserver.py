@@ -1,0 +1,145 @@
+"""The process that has imported everything: programs in its forks behave as they do in a Python of
+their own.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from reference.waiting import LIMIT_S, until
+
+from vlact.runtime import forkserver
+
+PYTHON = [sys.executable, "-m", "vlact.runtime.forkserver"]
+COLD = {k: v for k, v in os.environ.items() if k != forkserver.ADDRESS}
+SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+
+
+@pytest.fixture(scope="module")
+def served():
+    """An environment in which programs are forked, as long as the module's tests last."""
+    code = "import os; print(os.environ['{}'], os.environ['JUPYTER_PATH'], flush=True); input()"
+    command = [*PYTHON, "serve", sys.executable, "-c", code.format(forkserver.ADDRESS)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=COLD, text=True, **pipes) as child:
+        address, path = child.stdout.readline().split()
+        yield COLD | {forkserver.ADDRESS: address, "JUPYTER_PATH": path}
+        child.communicate("\n")
+
+
+@pytest.fixture(params=["forked", "plain"])
+def environment(request):
+    return request.getfixturevalue("served") if request.param == "forked" else COLD
+
+
+def run(environment, *arguments, **more):
+    command = [*PYTHON, *arguments]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, **more
+    )
+
+
+def test_a_program_has_its_arguments_folder_environment_and_files(environment, tmp_path):
+    code = (
+        "import os, sys; print(sys.argv, os.getcwd(), os.environ['WHO'], sys.stdin.read()); "
+        "print('said', file=sys.stderr); sys.exit(7)"
+    )
+    given = environment | {"WHO": "me", "PYTHONPATH": os.getcwd()}
+    done = run(given, "-c", code, "a", "b c", cwd=tmp_path, input="given")
+    assert done.stdout == f"['-c', 'a', 'b c'] {tmp_path} me given\n"
+    assert done.stderr == "said\n" and done.returncode == 7
+
+
+def test_a_program_is_as_nice_as_what_asked_for_it(environment):
+    wanted = os.nice(0) + 3
+    done = run(environment, "-c", "import os; print(os.nice(0))", preexec_fn=lambda: os.nice(3))
+    assert int(done.stdout) == wanted
+
+
+def test_a_module_runs_as_main(environment):
+    done = run(environment, "-m", "json.tool", "--compact", input='{"a": [1, 2]}')
+    assert done.stdout == '{"a":[1,2]}\n' and done.returncode == 0
+
+
+def test_other_open_files_are_handed_on_by_their_numbers(environment):
+    end, start = os.pipe()
+    with os.fdopen(end) as reader:
+        command = [*PYTHON, "-c", f"import os; os.write({start}, b'through the pipe')"]
+        assert subprocess.run(command, env=environment, pass_fds=[start]).returncode == 0
+        os.close(start)
+        assert reader.read() == "through the pipe"
+
+
+def test_what_goes_wrong_is_said_as_python_says_it(environment):
+    done = run(environment, "-c", "raise ValueError('wrong')")
+    assert done.returncode == 1 and done.stderr.rstrip().endswith("ValueError: wrong")
+    done = run(environment, "-c", "import sys; sys.exit('no such thing')")
+    assert done.returncode == 1 and done.stderr == "no such thing\n"
+
+
+def test_a_program_that_is_forked_has_imported_torch(served):
+    code = "import sys; print('torch' in sys.modules)"
+    assert run(served, "-c", code).stdout == "True\n" != run(COLD, "-c", code).stdout
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is no more, or only waits to be counted."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+
+
+@pytest.mark.parametrize("code", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_program_is_gone(served, code):
+    command = [*PYTHON, "-c", SLEEPS]
+    child = subprocess.Popen(command, env=served, stdout=subprocess.PIPE, text=True)
+    pid = int(child.stdout.readline())
+    child.send_signal(code)
+    assert child.wait(LIMIT_S) == -code
+    until(lambda: ended(pid), f"the end of process {pid}")
+
+
+def test_a_kill_of_the_whole_group_reaches_programs_in_groups_of_their_own():
+    """As `timeout`, a batch system or a terminal that closes does."""
+    command = [*PYTHON, "serve", *PYTHON, "-c", SLEEPS]
+    child = subprocess.Popen(
+        command, env=COLD, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    pid = int(child.stdout.readline())
+    assert os.getpgid(pid) != os.getpgid(child.pid)
+    os.killpg(child.pid, signal.SIGTERM)
+    assert child.wait(LIMIT_S) == -signal.SIGTERM
+    until(lambda: ended(pid), f"the end of process {pid}")
+
+
+def test_serve_returns_what_its_command_returned():
+    code = f"import os, sys; sys.exit(9 if os.environ['{forkserver.ADDRESS}'] else 1)"
+    assert run(COLD, "serve", sys.executable, "-c", code).returncode == 9
+
+
+def test_workers_are_forked_and_their_errors_come_back(served, tmp_path):
+    script = tmp_path / "many.py"
+    script.write_text(
+        "import math\nfrom functools import partial\nfrom vlact.runtime import jobs\n"
+        "if __name__ == '__main__':\n"
+        "    print(jobs.run([partial(math.sqrt, x) for x in (4.0, 9.0)], 2, 'roots'))\n"
+        "    jobs.run([partial(math.sqrt, x) for x in (4.0, -1.0)], 2, 'roots')\n"
+    )
+    command = [sys.executable, script]
+    done = subprocess.run(command, env=served, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.stdout == "[2.0, 3.0]\n" and "ValueError: " in done.stderr
+
+
+def test_its_kernel_is_found_under_the_usual_name(served):
+    code = (
+        "from jupyter_client.kernelspec import get_kernel_spec; "
+        "print(get_kernel_spec('python3').argv[:5])"
+    )
+    wanted = ["python", "-m", "vlact.runtime.forkserver", "-m", "ipykernel_launcher"]
+    assert run(served, "-c", code).stdout == f"{wanted}\n"
+    assert run(COLD, "-c", code).stdout != f"{wanted}\n"

@@ -1,0 +1,216 @@
+"""One recipe for the command line and for jobs, published numbers in training, and windows that
+hold what is long.
+"""
+
+import json
+import warnings
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vlact import params
+from vlact.datasets import activitynet
+from vlact.models.actionformer import ActionFormer
+from vlact.models.localizer_presets import PRESETS, preset
+from vlact.papers.actionvlm import localizing
+from vlact.papers.actionvlm.localizing import Sequence, as_published, holding, planned, steps_of
+from vlact.stages import localizers
+from vlact.tools import cli
+
+
+def data(folder, videos=8, steps=60, width=6, length=9):
+    """Videos in which two classes show as two numbers, features, and annotations in two parts."""
+    rng, rows, found = np.random.default_rng(0), [], {}
+    for v in range(videos):
+        x = rng.normal(0, 0.3, (steps, width)).astype(np.float32)
+        for i, label in enumerate(("run", "jump")):
+            start = int(rng.integers(2 + 30 * i, 12 + 30 * i))
+            x[start : start + length, i] += 3
+            part = "train" if v < videos - 2 else "test"
+            rows.append((f"v{v}", start * 0.5, (start + length) * 0.5, label, part))
+        found[f"v{v}"] = torch.from_numpy(x)
+    (folder / "seen").mkdir()
+    save_file(found, folder / "seen" / "features.safetensors")
+    note = {"step_s": 0.5, "offset_s": 0.0}
+    (folder / "seen" / "features.json").write_text(json.dumps(note))
+    table = pd.DataFrame(rows, columns=["video", "start_s", "end_s", "label", "split"])
+    table.to_csv(folder / "truth.csv", index=False)
+    return table
+
+
+def test_the_command_line_and_the_job_train_the_same(tmp_path, capsys):
+    truth = data(tmp_path)
+    asked = "train-localizer", tmp_path / "truth.csv", tmp_path / "seen", "--profile", "smoke"
+    with pytest.raises(SystemExit) as left:
+        cli.main([*map(str, asked), "--out", str(tmp_path / "cli"), "--resamples", "0"])
+    assert left.value.code == 0
+    found = activitynet.results(tmp_path / "cli" / "detections.json")
+    # The job, with what its stage gives it
+    p, features = params.load("smoke"), tmp_path / "seen" / "features.safetensors"
+    truth.drop(columns="split").to_parquet(tmp_path / "truth.parquet")
+    seconds = {k: {v: 30.0 for v in g["video"]} for k, g in truth.groupby("split")}
+    localizing.localize_job(
+        kind="ActionFormer",
+        features=str(features),
+        durations=seconds,
+        truth=str(tmp_path / "truth.parquet"),
+        classes=["jump", "run"],
+        clock={"step_s": 0.5, "offset_s": 0.0},
+        config=localizers.shape_of(p, features, 2),
+        recipe=localizers.recipe_of(p),
+        seed=0,
+        out=str(tmp_path / "job"),
+        checkpoint=str(tmp_path / "job.pt"),
+    )
+    wanted = pd.read_parquet(tmp_path / "job.parquet")
+    assert len(wanted) and len(found) == len(wanted)
+    order = ["video", "score", "start_s"]
+    found, wanted = (x.sort_values(order, ignore_index=True) for x in (found, wanted))
+    assert found["label"].tolist() == wanted["label"].tolist()
+    for column in ("start_s", "end_s", "score"):
+        np.testing.assert_allclose(found[column], wanted[column], rtol=1e-9)
+
+
+# Published numbers
+def test_a_preset_reaches_training_and_a_user_s_own_numbers_go_before_it():
+    tal = asdict(params.load("smoke").tal)
+    recipe, config = planned(tal, "TriDet", 6, 2, {"preset": "thumos14_i3d", "epochs": 3})
+    own = preset("TriDet", "thumos14_i3d")
+    assert recipe["epochs"] == 3 and recipe["window"] == 2304 and recipe["lr"] == own.training.lr
+    assert (recipe["ema"], recipe["clip"], recipe["positives"]) == (0.999, 1.0, 100)
+    assert recipe["warmup"] == 0.5 and recipe["weight_decay"] == 0.025 and recipe["whole"]
+    assert config["feature_dim"] == 6 and config["classes"] == 2 and config["official"]
+    assert config["dim"] == 512 and not recipe["preset"]
+    assert planned(tal, "TriDet", 6, 2)[1]["dim"] == tal["dim"]
+    with pytest.raises(ValueError, match="no published configuration of 'TriDet' on 'gtea'"):
+        planned(tal, "TriDet", 6, 2, {"preset": "gtea"})
+
+
+def test_paper_trains_by_the_authors_numbers():
+    recipe = localizers.recipe_of(params.load("paper"))
+    for kind in localizing.KINDS:
+        shape = {"feature_dim": 7, "classes": 3}
+        found, config = localizing.applied(kind, recipe["preset"], recipe, shape)
+        own = preset(kind, "thumos14_i3d")
+        assert found["lr"] == own.training.lr and found["epochs"] == own.training.epochs
+        assert config == asdict(replace(own.config, **shape))
+
+
+def test_published_epochs_are_windows_as_many_as_videos():
+    videos = [
+        Sequence(str(i), 1.0, torch.zeros(n, 1), *[None] * 2) for i, n in enumerate((9, 90, 1))
+    ]
+    recipe = {"window": 10, "batch_size": 2}
+    assert steps_of(videos, recipe, 3) == 15  # 100 steps are ten windows, five batches
+    assert steps_of(videos, recipe | {"by_video": True}, 3) == 3  # three videos, one whole batch
+    counts = {
+        ("ActionFormer", "thumos14_i3d"): 35, ("TriDet", "thumos14_i3d"): 40,
+        ("DyFADet", "thumos14_i3d"): 40, ("ActionFormer", "activitynet_tsp"): 15,
+    }  # fmt: skip
+    assert {k: PRESETS[k].training.epochs for k in counts} == counts
+
+
+def test_only_weights_of_convolutions_and_maps_decay_and_adapters_learn_at_their_rate():
+    model = ActionFormer(replace(preset("ActionFormer", "thumos14_i3d").config, dim=16, levels=2))
+    recipe, spared = {"spared": True, "adapter_lr": 2e-4}, set()
+    for name, weight in model.named_parameters():
+        own = as_published(recipe, name, weight)
+        assert own in ({}, {"weight_decay": 0.0}) and as_published({}, name, weight) == {}
+        if own:
+            spared.add(name.split(".")[-1] + ("n" if "norm" in name or ".ln" in name else ""))
+    assert spared == {"bias", "biasn", "weightn", "scale"}
+    assert as_published(recipe, "tower.blocks.0.adapter.gamma", torch.ones(1)) == {"lr": 2e-4}
+
+
+def test_clip_warm_up_and_groups_change_training(tmp_path):
+    data(tmp_path)
+    base = asdict(params.load("smoke").tal)
+    curves = {}
+    for name, more in (
+        ("plain", {}),
+        ("clip", {"clip": 1e-6}),
+        ("warmup", {"warmup": 0.9}),
+        ("spared", {"spared": True, "weight_decay": 0.9}),
+        ("decayed", {"weight_decay": 0.9}),
+        ("smoothing", {"smoothing": 0.2}),
+        ("positives", {"positives": 1000.0}),
+    ):
+        torch.manual_seed(0)
+        recipe, config = planned(base, "ActionFormer", 6, 2, {"epochs": 4} | more)
+        model = ActionFormer(localizing.LocalizerConfig(**config))
+        found = localizing.load_file(tmp_path / "seen" / "features.safetensors")
+        table = pd.read_csv(tmp_path / "truth.csv")
+        seconds = dict.fromkeys(found, 30.0)
+        clock = localizing.Clock(0.5)
+        mine = localizing.sequences(found, seconds, table, ["jump", "run"], clock)
+        _, curve = localizing.train(mine, model, recipe, 0)
+        curves[name] = curve[-1]["loss"]
+    assert len(set(curves.values())) == len(curves) and all(map(np.isfinite, curves.values()))
+    assert curves["clip"] > curves["plain"]  # next to nothing is learnt
+
+
+# Long actions
+def test_windows_grow_to_hold_the_longest_action_and_say_so():
+    spans = torch.tensor([[1.0, 9.0], [3.0, 53.0], [70.0, 170.0]])
+    video = Sequence("v", 1.0, torch.zeros(100, 2), spans, torch.zeros(3, dtype=torch.long))
+    with pytest.warns(
+        UserWarning, match="2 actions are longer than a window of 16 steps, the long"
+    ):
+        assert holding([video], {"window": 16}, 3) == 52  # 50 steps, a multiple of 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert holding([video], {"window": 64}, 3) == 64
+        assert holding([video], {"window": 16, "by_video": True}, 3) == 16  # as published
+        nothing = Sequence("w", 1.0, torch.zeros(9, 2), torch.zeros(0, 2), torch.zeros(0))
+        assert holding([nothing], {"window": 16}, 3) == 16
+    endless = torch.zeros(9000, 1)
+    long = Sequence("x", 1.0, endless, torch.tensor([[0.0, 8000.0]]), torch.zeros(1))
+    with pytest.warns(UserWarning, match="windows have 4096 instead"):
+        assert holding([long], {"window": 16}, 3) == localizing.LONGEST
+
+
+def test_a_job_with_long_actions_finds_them_where_it_left_them_out(tmp_path):
+    truth = data(tmp_path, steps=90, length=26)
+    truth.drop(columns="split").to_parquet(tmp_path / "truth.parquet")
+    tal = asdict(params.load("smoke").tal) | {"window": 16}
+    recipe, config = planned(tal, "ActionFormer", 6, 2)
+    seconds = {k: {v: 45.0 for v in g["video"]} for k, g in truth.groupby("split")}
+    with pytest.warns(UserWarning, match="12 actions are longer than a window of 16 steps"):
+        localizing.localize_job(
+            "ActionFormer", str(tmp_path / "seen" / "features.safetensors"), seconds,
+            str(tmp_path / "truth.parquet"), ["jump", "run"], {"step_s": 0.5}, config, recipe, 0,
+            str(tmp_path / "o"), str(tmp_path / "o.pt"), 0.0,
+        )  # fmt: skip
+    saved = localizing.Localizer.load(tmp_path / "o.safetensors")
+    assert saved.recipe["window"] == 28
+
+
+# Sizes
+@pytest.mark.parametrize(
+    "kind, millions, gmacs, published",
+    [
+        # Table of computation of TriDet's paper (arXiv 2303.07347): GMACs at 2304 steps of 2048
+        ("ActionFormer", 29.251612, 45.366932, 45.3),
+        ("TriDet", 15.989604, 43.702564, 43.7),
+        # not published; counted of the authors' code's names and shapes
+        ("DyFADet", 28.572456, 93.061214, None),
+    ],
+)
+def test_localizers_have_the_published_size_and_cost(kind, millions, gmacs, published):
+    """Weights in millions, equal to the authors' code key by key (no paper lists them), and
+    multiply-adds of a window of THUMOS14.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    own = preset(kind, "thumos14_i3d")
+    with torch.device("meta"), FlopCounterMode(display=False) as counted, torch.no_grad():
+        model = localizing.KINDS[kind][0](own.config).eval()
+        model(torch.zeros(1, own.window, 2048), torch.ones(1, own.window, dtype=torch.bool))
+    assert sum(x.numel() for x in model.parameters()) == round(millions * 1e6)
+    assert counted.get_total_flops() / 2e9 == pytest.approx(gmacs, rel=1e-4)
+    if published:
+        assert gmacs == pytest.approx(published, abs=0.1)

@@ -1,0 +1,283 @@
+"""Motion transfer: every reported number, from the scores that its stages keep."""
+
+from functools import cached_property
+
+import pandas as pd
+
+from vlact.metrics.transfer import TASKS, accuracies, averaged
+from vlact.params import Params
+from vlact.report import published, tables
+from vlact.report.results.common import NONE, Scores, change, keep, paired, spread
+
+BASE, FULL = "EZ-CLIP", "disentangled"  # arms of the disentanglement
+VALUES = {"D_abs": "d_abs", "D_rel": "d_rel", "HM": "hm"}  # as printed, as computed
+READABLE = 90  # percent of coarse motions known, from which a drop can be interpreted
+PAIRS = (  # arms that the text compares, and the sign that is expected
+    (FULL, BASE, 1),
+    (FULL, "twice as long", 1),
+    (FULL, "fine labels only", 0),
+    (FULL, "two branches", 0),
+    ("dynamic input", BASE, 0),
+    ("disentangled, two streams", "dynamic input", 0),
+)
+RUN = ["model", "seed", "task", "trained_on"]
+CLIP = ["set", "video", "label", "predicted"]
+
+
+# What stages keep
+def keep_transfer(p: Params) -> None:
+    """Scores of stage `transfer`: every run on known and unknown contexts, and every clip."""
+    answers = pd.read_parquet(p.data / "transfer" / "predictions.parquet")
+    runs = [
+        accuracies(part).assign(background=background)
+        for background, part in answers.groupby("background", sort=False)
+    ]
+    keys = ["background", *RUN]
+    keep(p, "transfer", "runs", pd.concat(runs, ignore_index=True), keys)
+    keep(p, "transfer", "clips", answers[[*keys, *CLIP]], [*keys, "set", "video"])
+
+
+def keep_disentangle(p: Params) -> None:
+    """Scores of stage `disentangle`: every arm's runs, and every clip."""
+    answers = pd.read_parquet(p.data / "disentangle" / "predictions.parquet")
+    keep(p, "disentangle", "runs", accuracies(answers), RUN)
+    keep(p, "disentangle", "clips", answers[[*RUN, *CLIP]], [*RUN, "set", "video"])
+
+
+class Transfer(Scores):
+    """Accuracies by run, percent, and what the tables make of them."""
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """Accuracies by background, model, task, training set and seed."""
+        return self.scores("transfer", "runs")
+
+    @cached_property
+    def complete(self) -> pd.DataFrame:
+        """Runs that were asked about unknown contexts, too."""
+        return self.runs[self.runs["unknown"].notna()]
+
+    @cached_property
+    def transfer(self) -> pd.DataFrame:
+        """Accuracies by background, model, task and seed, both directions averaged."""
+        parts = self.complete.groupby("background", sort=False)
+        return pd.concat(
+            [averaged(part).assign(background=b) for b, part in parts], ignore_index=True
+        )
+
+    def by_model(self, task: str, column: str, background: str = "realistic") -> pd.Series:
+        """A column of `transfer`, mean over seeds, by model."""
+        mine = (self.transfer["task"] == task) & (self.transfer["background"] == background)
+        return self.transfer[mine].groupby("model", sort=False)[column].mean()
+
+    @cached_property
+    def arms(self) -> pd.DataFrame:
+        """Accuracies of the disentanglement's arms by training set and seed."""
+        return self.scores("disentangle", "runs")
+
+    def arm(self, name: str, trained_on: int | None = None) -> pd.Series:
+        """HM of an arm by seed; both directions averaged, or one."""
+        mine = self.arms[self.arms["model"] == name]
+        if trained_on is not None:
+            mine = mine[mine["trained_on"] == trained_on]
+        return mine.groupby("seed")["hm"].mean()
+
+    # Notebook 31
+    @cached_property
+    def clips(self) -> pd.DataFrame:
+        """Every run's answer to every test clip, by background."""
+        return self.scores("transfer", "clips")
+
+    @cached_property
+    def realistic(self) -> pd.DataFrame:
+        """`transfer` on realistic backgrounds."""
+        return self.transfer[self.transfer["background"] == "realistic"]
+
+    def beside(self, number: int) -> pd.DataFrame:
+        """Published rows of Syn-TA and ours: Table 2 (coarse motions) or 3 (fine ones)."""
+        task, short = {2: ("coarse", ("KC", "UC")), 3: ("fine", ("K", "U"))}[number]
+        paper = published.read(f"transfer_table{number}").query("dataset == 'Syn-TA'")
+        mine, rows = self.realistic[self.realistic["task"] == task], []
+        for (setting, method), part in paper.groupby(["setting", "method"], sort=False):
+            accuracy = part[part["metric"] == "acc"].set_index("split")["mean"]
+            drop = part.set_index("metric")["mean"]
+            row = {"kind": setting.split("; ")[1], "model": method}
+            row |= {
+                f"{s}, published": accuracy[split]
+                for s, split in zip(short, TASKS[task], strict=True)
+            }
+            rows.append(row | {f"{m}, published": drop[m] for m in ("D_abs", "HM")})
+        printed = {r["model"] for r in rows}
+        more = [m for m in mine["model"].unique() if m not in printed]
+        names = dict(zip(short, ("known", "unknown"), strict=True)) | VALUES
+        for row in (rows := rows + [{"kind": "more", "model": m} for m in more]):
+            found = mine[mine["model"] == row["model"]]
+            row |= {k: spread(found[v]) for k, v in names.items()}
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def coarse(self) -> pd.DataFrame:
+        """Coarse motions on realistic backgrounds, mean over seeds, by model."""
+        rows = self.realistic[self.realistic["task"] == "coarse"]
+        return rows.groupby("model", sort=False)[["known", "unknown", "hm", "d_rel"]].mean()
+
+    def findings(self) -> list[str]:
+        """Who knows most, who transfers best, and whether known contexts are easier."""
+        coarse = self.coarse
+        best, highest = coarse["known"].idxmax(), coarse["hm"].idxmax()
+        known, unknown = coarse.loc[best, ["known", "unknown"]]
+        care = f"({READABLE} % and more: its drop can be interpreted)"
+        if known < READABLE:
+            care = f"(below {READABLE} %: read its drop with care)"
+        easier = (coarse["known"] > coarse["unknown"]).sum()
+        return [
+            f"{best} knows {known:.1f} % of the coarse motions in known contexts {care} and "
+            f"{unknown:.1f} % in unknown ones; the highest HM is {coarse['hm'].max():.1f}, of "
+            f"{highest}.",
+            f"Known above unknown: {easier} of {len(coarse)} models.",
+        ]
+
+    def directions(self) -> pd.DataFrame:
+        """Accuracies and HM by task, model and training set, mean over seeds."""
+        rows = self.complete[self.complete["background"] == "realistic"]
+        both = rows.groupby(["task", "model", "trained_on"], sort=False)
+        return both[["known", "unknown", "hm"]].mean()
+
+    def table4(self) -> pd.DataFrame:
+        """HM on plain and realistic backgrounds, published and ours."""
+        rows = []
+        paper = published.read("transfer_table4")
+        for (setting, model), part in paper.groupby(["setting", "method"], sort=False):
+            task, background = setting.split("; ")[0], setting.split("; ")[1].split()[0]
+            row = {"task": task, "model": model, "background": background}
+            rows.append(row | {"printed": part["mean"].iloc[0]})
+        paper = pd.DataFrame(rows).pivot_table(
+            index=["task", "model"], columns="background", values="printed", sort=False
+        )
+        rows, backgrounds = [], ("realistic", "plain")
+        for (task, model), printed in paper.iterrows():
+            mine = self.transfer[
+                (self.transfer["model"] == model) & (self.transfer["task"] == task)
+            ]
+            row = {"task": task, "model": model}
+            row |= {f"{k}, published": printed[k] for k in backgrounds}
+            hm = {k: mine[mine["background"] == k]["hm"] for k in backgrounds}
+            rows.append(row | {k: spread(v) for k, v in hm.items()})
+        return pd.DataFrame(rows)
+
+    def known_and_unknown(self, models: list[str]) -> pd.DataFrame:
+        """Figure 5: coarse and fine accuracies of models that go by name, published and here, by
+        model and split.
+        """
+        shown = {}
+        for model in models:
+            for task, pair in TASKS.items():
+                printed = published.read(f"transfer_table{2 if task == 'coarse' else 3}")
+                printed = printed.query("dataset == 'Syn-TA' and method == @model")
+                mine = self.realistic
+                mine = mine[(mine["model"] == model) & (mine["task"] == task)]
+                for split, ours in zip(pair, ("known", "unknown"), strict=True):
+                    paper = printed[printed["split"] == split]["mean"].iloc[0]
+                    shown[model, split] = {"published": paper, "here": mine[ours].mean()}
+        return pd.DataFrame(shown).T
+
+    def sizes(self, here: dict[str, int], full: pd.DataFrame) -> pd.DataFrame:
+        """Figure 6: size, HM and relative drop of every model, here and published.
+
+        Args:
+            here: Parameters of the models of this run.
+            full: `model` and `M in all`, millions of parameters at full size.
+        """
+        rows = [
+            {"side": "here", "model": m, "M": count / 1e6}
+            | {k: self.coarse.loc[m, k] for k in ("hm", "d_rel")}
+            for m, count in here.items()
+        ]
+        size_of, paper = full.set_index("model")["M in all"], published.read("transfer_table2")
+        for (dataset, model), part in paper.groupby(["dataset", "method"], sort=False):
+            found = dict(zip(part["split"] + " " + part["metric"], part["mean"], strict=True))
+            known, drop = found["CoarseMotion-KC acc"], found["KC->UC D_abs"]
+            row = {"side": dataset, "model": model, "M": size_of[model]}
+            rows.append(row | {"hm": found["KC->UC HM"], "d_rel": 100 * drop / known})
+        return pd.DataFrame(rows)
+
+    # Notebook 32
+    @cached_property
+    def arm_clips(self) -> pd.DataFrame:
+        """Every arm's answer to every test clip."""
+        return self.scores("disentangle", "clips")
+
+    def compared(self, ours: str, other: str) -> dict | None:
+        """HM of an arm minus that of another, paired over the seeds that both have."""
+        return paired(self.arm(ours), self.arm(other))
+
+    def table5(self) -> pd.DataFrame:
+        """HM of every arm by training set, and its change from the base."""
+        paper = published.read("transfer_table5").query("dataset == 'Syn-TA'")
+        paper = paper.set_index(["method", "setting"])["mean"]
+        printed = {BASE: "Base-Coarse", FULL: "Ours (disentangled)"}
+        rows = []
+        for arm in self.arms["model"].unique():
+            row, mine = {"arm": arm}, self.arms[self.arms["model"] == arm]
+            for which in (1, 2):
+                named = arm in printed
+                row[f"set {which}, published"] = (
+                    paper[printed[arm], f"coarse; set {which}"] if named else None
+                )
+                row[f"set {which}"] = spread(self.arm(arm, which))
+            row |= {"KC": mine["known"].mean(), "UC": mine["unknown"].mean()}
+            found = self.compared(arm, BASE) if arm != BASE else None
+            rows.append(row | {"change": change(found, wins=", ") if found else NONE})
+        return pd.DataFrame(rows)
+
+    def arms_compared(self) -> list[str]:
+        """Sentences on the arms that the text compares, where there are seeds enough."""
+        return [
+            tables.verdict(ours, other, "HM", found, expected)
+            for ours, other, expected in PAIRS
+            if (found := self.compared(ours, other))
+        ]
+
+    def failures(self) -> tuple[str, pd.DataFrame]:
+        """The model that knows most coarse motions (first seed, realistic), and its wrong answers
+        in unknown contexts.
+        """
+        first = self.clips.query("background == 'realistic' and task == 'coarse'")
+        first = first[first["model"].isin(self.p.transfer.models)]
+        first = first[first["seed"] == self.p.seeds[0]]
+        known = first[first["set"] == first["trained_on"]]
+        right = (known["label"] == known["predicted"]).groupby(known["model"]).mean()
+        best = right.idxmax()
+        asked = first[(first["model"] == best) & (first["set"] != first["trained_on"])]
+        return best, asked[asked["label"] != asked["predicted"]]
+
+    def repaired(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """Clips of unknown contexts (seed 0) that only the disentangled model gets right, that only
+        the base does, and all: `video, trained_on, label` and both answers.
+        """
+        first = self.arm_clips[self.arm_clips["seed"] == 0]
+        first = first[(first["set"] != first["trained_on"]) & first["model"].isin([BASE, FULL])]
+        answers = first.pivot_table(
+            index=["video", "trained_on", "label"], columns="model", values="predicted"
+        )
+        answers = answers.astype(int).reset_index()
+        base, full = answers[BASE] == answers["label"], answers[FULL] == answers["label"]
+        return answers[~base & full], answers[base & ~full], answers
+
+    def repaired_by_motion(self, names: list[str]) -> pd.DataFrame:
+        """How many clips of every motion are repaired and broken."""
+        repaired, broken, _ = self.repaired()
+        sides = {"repaired": repaired, "broken": broken}
+        counts = pd.DataFrame({k: part.groupby("label").size() for k, part in sides.items()})
+        counts = counts.reindex(range(len(names))).fillna(0).astype(int)
+        return counts.assign(motion=names).reset_index()
+
+
+def confusions(wrong: pd.DataFrame) -> pd.DataFrame:
+    """How many `clips` of a label are taken for another."""
+    return wrong.groupby(["label", "predicted"]).size().rename("clips").reset_index()
+
+
+def size_rank(side: pd.DataFrame) -> float:
+    """Rank correlation of size and HM over one side of Figure 6; nan below three models."""
+    return side[["M", "hm"]].corr("spearman").iloc[0, 1] if len(side) > 2 else float("nan")
