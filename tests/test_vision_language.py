@@ -291,9 +291,9 @@ def test_names_random_text_and_noise_stand_for_language(reader, tmp_path):
     first, again = found("a"), found("b")
     assert first.equals(again), "noise is the same whenever it is asked for"
     parts = [x.drop(columns="condition").to_numpy().tolist() for _, x in first.groupby("condition")]
-    assert len(parts) == 5 and all(
-        parts[i] != parts[j] for i in range(5) for j in range(i)
-    ), "each condition is heard"
+    assert len(parts) == 5 and all(parts[i] != parts[j] for i in range(5) for j in range(i)), (
+        "each condition is heard"
+    )
     with pytest.raises(ValueError, match="expected one of .*got 'nonsense'"):
         job = (Variant("f", 1.0), *given, {"x": "nonsense"}, 0, str(tmp_path / "a"))
         vl.vision_language_job(*job, str(tmp_path / "c.pt"))

@@ -38,6 +38,12 @@ def headline():
         Variant("fixed λ = 1.0", 1.0),
         Variant("full (Eq. 1)", "eq1"),
         Variant("fixed λ = 1.0, random LM", 1.0, lm="random"),
+        # what any further input would do
+        Variant("fixed λ = 1.0, noise", 1.0, lm="noise"),
+        # ours: language as a prior over classes in place of Eq. 5
+        Variant("prior, λ = 1.0", 1.0, fusion="prior"),
+        Variant("prior, full (Eq. 1)", "eq1", fusion="prior"),
+        Variant("prior at test, λ = 0.25", 0.25, fusion="prior", joint=False),
     ]
 
 
@@ -106,7 +112,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "actionvlm"
     if not ACTIONVLM.must_run(p, folder, must_exist):
         return
-    from vlact.papers.actionvlm.experiments import AnswerJob, VisionLanguageJob
+    from vlact.papers.actionvlm.experiments import TEXTS, AnswerJob, VisionLanguageJob
 
     alignment(p, must_exist=True)
     # real data has none
@@ -130,7 +136,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
         v for v in ablations() if v.lm != "biased" or biased.is_file()
     ]:
         told = variant in rows or not variant.vision or variant.ground == "only"
-        conditions = {"language off": None} | swaps if told else {}
+        conditions = {"language off": None} | swaps | {k: k for k in TEXTS} if told else {}
         for i, s in enumerate(p.seeds if variant in rows else some):
             one = (
                 replace(variant, folds=FOLDS)

@@ -424,12 +424,6 @@ class Localizer:
         """
         return self.model(*beside(self.model, stack(cut)))
 
-    def actions(self, video: str) -> tuple[Tensor, Tensor]:
-        """What is known to happen in a video, segments (N, 2) in steps and labels (N,): nothing,
-        unless one asks an oracle.
-        """
-        return torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
-
     @torch.inference_mode()
     def candidates(self, features: dict[str, Tensor], durations: dict[str, float]) -> pd.DataFrame:
         """What sliding windows find before NMS: `video, start_s, end_s, label, score`.
@@ -448,15 +442,14 @@ class Localizer:
         check_clock(none, {v: len(features[v]) for v in durations}, durations, self.clock)
         levels, whole = self.model.config.levels, self.recipe.get("whole", False)
         videos, tables = [], []
+        unknown = torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)  # its actions
         for video, seconds in durations.items():
             x = features[video]
             if x.ndim != 2 or x.shape[1] != len(self.mean):
                 raise ValueError(
                     f"{video}: expected features (T, {len(self.mean)}), got {tuple(x.shape)}"
                 )
-            videos.append(
-                Sequence(video, seconds, (x.float() - self.mean) / self.std, *self.actions(video))
-            )
+            videos.append(Sequence(video, seconds, (x.float() - self.mean) / self.std, *unknown))
         found = (
             one
             for where, cut in (

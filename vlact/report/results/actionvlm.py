@@ -44,6 +44,15 @@ ABLATIONS = {
     "fixed λ = 1.0, grounding only": None,
     RANDOM: None,
 }
+PRIOR, PRIOR_FULL = "prior, λ = 1.0", "prior, full (Eq. 1)"
+LATE, NOISE = "prior at test, λ = 0.25", "fixed λ = 1.0, noise"
+CONTROLS = {  # what language reads at test, or what stands for it
+    "language off": "language off",
+    "names": "names only",
+    "random text": "random text",
+    "noise": "Gaussian noise",
+}
+HELD_OUT = ("held out", "held out, noise")  # chosen with labels of other test recordings
 LISTENS = {  # λ at test to the conditions with right and with wrong descriptions
     "λ = 0": ("language off", "language off"),
     "λ = 0.4": ("λ = 0.4", "λ = 0.4, deranged 0"),
@@ -646,7 +655,7 @@ class ActionVLM(Scores):
         """The model of λ = 1 with other weights at test, and how well λ is chosen."""
         conditions = {"language off": "λ = 0", "λ = 0.4": "λ = 0.4", "own": "λ = 1"}
         rows = []
-        for condition, name in (conditions | {k: k for k in ("selective", "oracle")}).items():
+        for condition, name in (conditions | {k: k for k in ("selective", *HELD_OUT)}).items():
             row = {"weight at test": name, "mAP": spread(self.map(FIXED, condition))}
             row["− λ = 0"] = self.versus(FIXED, FIXED, condition, base="language off")
             row["− λ = 1"] = self.versus(FIXED, FIXED, condition)
@@ -658,6 +667,18 @@ class ActionVLM(Scores):
         quality = self.scores("actionvlm", "selection").drop(columns="seed")
         words = "; ".join(f"{k} {tables.spread(quality[k], 1, 2)}" for k in quality)
         return pd.DataFrame(rows).fillna(NONE), words
+
+    def fusions(self) -> pd.DataFrame:
+        """Eq. 5 and language as a prior side by side, under the same controls at test."""
+        rows = []
+        for model in (FIXED, FULL, PRIOR, PRIOR_FULL, LATE, NOISE):
+            row = {"model": model, "mAP": spread(self.map(model))}
+            row["− vision only"] = self.versus(model, VISION)
+            wrong = [self.map(model, f"deranged {i}") for i in (0, 1)]
+            row["other descriptions"] = spread(pd.concat(wrong, axis=1).mean(axis=1))
+            row |= {name: spread(self.map(model, c)) for c, name in CONTROLS.items()}
+            rows.append(row)
+        return pd.DataFrame(rows).fillna(NONE)
 
     def wrong(self) -> pd.DataFrame:
         """mAP and its gain over language off by share of wrong descriptions, weight and seed."""
