@@ -709,7 +709,7 @@ def vision_language_job(
     detections = [
         x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()
     ]
-    if variant.folds:
+    if variant.folds and len(test) > 1:  # halves
         detections += [
             held_out(plain, test, found, durations["test"], noise) for noise in (False, True)
         ]
