@@ -1,5 +1,6 @@
 """Films whose frames carry their own numbers, in any container, made on the spot by PyAV."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -89,6 +90,9 @@ def film(
             frame.pts, frame.time_base = stamp + round(late / clock), clock
             out.mux(picture.encode(frame))
         out.mux(picture.encode())
+    if codec == "libsvtav1" and hasattr(os, "sched_setscheduler"):
+        # as root it takes the highest real-time priority and leaves its caller with it
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 
