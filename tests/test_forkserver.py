@@ -21,11 +21,13 @@ SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 @pytest.fixture(scope="module")
 def served():
     """An environment in which programs are forked, as long as the module's tests last."""
-    code = "import os; print(os.environ['{}'], os.environ['JUPYTER_PATH'], flush=True); input()"
+    code = (
+        "import os; print(os.environ['{}']); print(os.environ['JUPYTER_PATH'], flush=True); input()"
+    )
     command = [*PYTHON, "serve", sys.executable, "-c", code.format(forkserver.ADDRESS)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=COLD, text=True, **pipes) as child:
-        address, path = child.stdout.readline().split()
+        address, path = (child.stdout.readline().rstrip("\n") for _ in range(2))
         yield COLD | {forkserver.ADDRESS: address, "JUPYTER_PATH": path}
         child.communicate("\n")
 

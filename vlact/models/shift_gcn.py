@@ -7,11 +7,12 @@ between two frames a linear mix, and zero beyond the ends.
 """
 
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
+
+from vlact.runtime.damage import DAMAGED
 
 JOINTS = 25
 PEOPLE = 2
@@ -19,8 +20,6 @@ CLASSES = 60
 WIDTHS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
 STRIDES = (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)
 PADDED = 300  # frames that NTU's clips are repeated to
-# What torch raises at files that are no weights
-BAD = (RuntimeError, OSError, ValueError, TypeError, AttributeError, EOFError, UnpicklingError)
 
 
 class TemporalShift(nn.Module):
@@ -160,7 +159,7 @@ class ShiftGCN(nn.Module):
             state = torch.load(path, map_location="cpu", weights_only=True)
             self = cls()
             self.load_state_dict(state)
-        except BAD as error:
+        except (OSError, *DAMAGED) as error:
             raise ValueError(f"{path}: expected Shift-GCN's NTU weights; {error}") from None
         return self.eval().requires_grad_(False)
 

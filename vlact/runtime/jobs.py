@@ -185,10 +185,11 @@ def job_of(function: Callable, tracked: bool = False) -> type:
     own = {
         "__call__": lambda self: function(**vars(self)),
         "__doc__": f"Arguments of `{function.__module__}.{function.__name__}`.",
-        "__module__": function.__module__,  # where a worker finds it
         "tracked": tracked,
     }
-    return make_dataclass(name, fields, frozen=True, namespace=own)
+    made = make_dataclass(name, fields, frozen=True, namespace=own)
+    made.__module__ = function.__module__  # where a worker finds it
+    return made
 
 
 def _silent(amount: float) -> None:
