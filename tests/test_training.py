@@ -22,6 +22,7 @@ from distributed import LocalCluster
 from reference.processes import countdown, run
 from reference.waiting import until
 from safetensors.torch import save_file
+from torch import nn
 
 from vlact import params
 from vlact.models.dual import DualConfig, DualEncoder
@@ -30,7 +31,7 @@ from vlact.runtime import jobs
 from vlact.stages.pretrain import pretraining as stage
 from vlact.stages.worlds import worlds
 from vlact.training import loop as training
-from vlact.training import pretraining
+from vlact.training import pretraining, trackers
 
 SMALL = {
     "image_size": 32,
@@ -307,6 +308,32 @@ def test_a_moving_average_is_the_one_of_the_whole_model_and_goes_on_from_a_check
 
 
 # The encoder
+def test_training_is_logged_by_the_tracker_of_a_profile(monkeypatch, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def train():
+        model = nn.Linear(2, 1)
+        for weight in model.parameters():
+            nn.init.ones_(weight)
+        draw = torch.Generator().manual_seed(0)
+        return training.fit(
+            {"m": model}, lambda step: model(torch.ones(3, 2)).square().mean(), 4, 1e-2, 0.0, draw,
+            "toy", every=2, validate=lambda: {"acc": 0.5, "split": "val"},
+        )  # fmt: skip
+
+    for name in (trackers.TRACKER, trackers.LOGS):  # put back after the test
+        monkeypatch.setenv(name, "")
+    alone = train()
+    trackers.choose("tensorboard", tmp_path)
+    assert train() == alone  # who looks on changes nothing
+    events = EventAccumulator(str(tmp_path / "toy")).Reload()
+    for name in ("loss", "acc"):
+        told = [(e.step, pytest.approx(e.value, rel=1e-6)) for e in events.Scalars(name)]
+        assert [(row["step"], row[name]) for row in alone] == told
+    with pytest.raises(ValueError, match="tensorbord.*Choose between"):
+        trackers.choose("tensorbord", tmp_path)
+
+
 def test_encoder_file_round_trip_and_strangers_are_refused(tmp_path):
     encoder = DualEncoder(DualConfig(**SMALL)).eval()
     clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)

@@ -292,6 +292,7 @@ class Params(Record):
     workers: int  # processes of a stage
     parallel_stages: int  # stages that `make repro` runs at a time
     device: str  # where models are trained and run, see `vlact.runtime.device.choose`
+    tracker: str  # of accelerate, where training is logged, see `vlact.training.trackers`; "": none
     seeds: list
     world: World
     model: Model

@@ -32,6 +32,7 @@ from vlact import schema, video
 from vlact.models import files
 from vlact.papers.transfer.benchmark import recolour
 from vlact.runtime.jobs import track, write_whole
+from vlact.training import trackers
 from vlact.training.loop import moving_average, warmup_cosine
 from vlact.video.clips import fit as square
 
@@ -326,14 +327,7 @@ def follow(accelerator, out: Path, recipe: Recipe) -> None:
     Raises:
         ValueError: accelerate knows no such tracker, or its package is not installed.
     """
-    from accelerate.tracking import filter_trackers
-
-    accelerator.log_with = filter_trackers(recipe.tracker, out)
-    if not accelerator.log_with:
-        raise ValueError(
-            f"tracker {recipe.tracker!r}: its package is not installed; install it, or leave "
-            "tracker out"
-        )
+    accelerator.log_with = trackers.available(recipe.tracker, out)
     accelerator.project_configuration.set_directories(str(out))
     accelerator.init_trackers("log", config=asdict(recipe))
 

@@ -16,6 +16,7 @@ from vlact.params import Params
 from vlact.runtime import device, jobs
 from vlact.runtime.code import module_hash
 from vlact.runtime.jobs import write_whole
+from vlact.training import trackers
 
 BEGUN = "begun_by.json"  # of a folder that is not finished
 
@@ -73,6 +74,7 @@ class Stage:
                 stale.
         """
         device.choose(p.device)
+        trackers.choose(p.tracker, p.data / "logs")
         if self.done(p, folder):
             return False
         if must_exist and p.workspace == p.profile:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vlact.runtime.device import autocast  # noqa: F401  (long imported from here)
 from vlact.runtime.jobs import Checkpoint, track
+from vlact.training import trackers
 
 CHECKPOINT_EVERY = 100  # steps
 WARMUP, CLIP = 0.1, 1.0  # unless a recipe says otherwise, see `fit`
@@ -150,28 +151,31 @@ def fit(
         start, curve = state["step"], state["curve"]
     for m in modules.values():
         m.train()
-    for step in track(range(start, steps), steps, label):
-        loss = loss_of(step)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
-        schedule.step()
-        if ema:
-            mean.update_parameters(learnt)
-        losses.append(loss.item())
-        if (step + 1) % every == 0 or step + 1 == steps:
-            for m in modules.values():
-                m.eval()
-            curve.append({"step": step + 1, "loss": float(np.mean(losses)), **validate()})
-            losses = []
-            for m in modules.values() if step + 1 < steps else ():
-                m.train()
-            if saved:
-                now = {name: part.state_dict() for name, part in parts.items()}
-                saved.save(
-                    now | {"generator": generator.get_state(), "step": step + 1, "curve": curve}
-                )
+    run = Path(checkpoint).stem if checkpoint else label
+    with trackers.log_of(run) as log:
+        for step in track(range(start, steps), steps, label):
+            loss = loss_of(step)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, clip)
+            optimizer.step()
+            schedule.step()
+            if ema:
+                mean.update_parameters(learnt)
+            losses.append(loss.item())
+            if (step + 1) % every == 0 or step + 1 == steps:
+                for m in modules.values():
+                    m.eval()
+                curve.append({"step": step + 1, "loss": float(np.mean(losses)), **validate()})
+                log(curve[-1])
+                losses = []
+                for m in modules.values() if step + 1 < steps else ():
+                    m.train()
+                if saved:
+                    now = {name: part.state_dict() for name, part in parts.items()}
+                    saved.save(
+                        now | {"generator": generator.get_state(), "step": step + 1, "curve": curve}
+                    )
     if ema:
         with torch.no_grad():
             torch._foreach_copy_(parameters, list(mean.module))
