@@ -1,5 +1,5 @@
 """Curves of training in TensorBoard, W&B or another of accelerate's trackers: `tracker` of a
-profile in params.yaml names it, and what `vlact.training.loop.fit` trains in that profile is logged.
+profile in params.yaml names it; what `vlact.training.loop.fit` trains in that profile is logged.
 """
 
 import os
