@@ -197,6 +197,8 @@ class Vlm(Record):
     session_seeds: int  # of the longer recordings
     # features; a whole multiple of `Tal.window`, which the language model reads at once
     session_window: int
+    # numbers of `Tal` that ActionVLM has otherwise, and `slow_lr`, the rate of LoRA and the encoder
+    own: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

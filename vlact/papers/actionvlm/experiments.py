@@ -8,12 +8,12 @@ in: with language switched off, with the descriptions of other classes, with a w
 
 import zlib
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vlact._renamed import names_of
@@ -47,6 +47,7 @@ from vlact.papers.actionvlm.localizing import (
     Localizer,
     Sequence,
     Windows,
+    by_part,
     sequences,
     slide,
     stack,
@@ -64,6 +65,7 @@ from vlact.papers.actionvlm.saved import (
 from vlact.runtime.device import beside, moved, put
 from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.loop import fit
+from vlact.training.streams import scaled, stored
 
 ADVANTAGE_WEIGHT = 0.1  # lambda_adv of Eq. 9
 RUNNING = 0.1  # share of a batch in the running number of positive points, as in ActionFormer
@@ -244,7 +246,8 @@ def train(
         {"model": model, "means": means},
         (recipe["lr"], recipe["weight_decay"], generator, variant.name, checkpoint),
     )
-    curve = fit(modules, loss_of, steps, *given, ema=recipe["ema"])
+    options = partial(by_part, recipe)
+    curve = fit(modules, loss_of, steps, *given, ema=recipe["ema"], options=options)
     return model.eval(), curve
 
 
@@ -593,10 +596,10 @@ def prepare(
     check_classes(table, durations)
     mean, std = standard(found, durations["train"])
 
-    def scaled(part: str) -> list[Sequence]:
+    def standardised(part: str) -> list[Sequence]:
         names, mine = durations[part], table[table["video"].isin(durations[part])]
         return sequences(
-            {v: (found[v].float() - mean) / std for v in names},
+            {v: scaled(found[v], mean, std) for v in names},
             names,
             mine,
             list(classes),
@@ -608,7 +611,7 @@ def prepare(
         prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False)
     )
     setting = Setting(
-        scaled("train"),
+        standardised("train"),
         prompt,
         bare,
         words,
@@ -619,7 +622,7 @@ def prepare(
         mean,
         std,
     )
-    return setting, scaled("test"), said
+    return setting, standardised("test"), said
 
 
 def vision_language_job(
@@ -657,7 +660,7 @@ def vision_language_job(
     Returns:
         The curve.
     """
-    found, time, texts = load_file(features), Clock(**clock), list(classes.values())
+    found, time, texts = stored(features), Clock(**clock), list(classes.values())
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
     words, prompt, bare, mean, std = (
         setting.words,
@@ -752,7 +755,7 @@ def answer_job(
     Returns:
         The curve.
     """
-    found = load_file(features)
+    found = stored(features)
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
     torch.manual_seed(seed)
     reader, generator = (

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlact._renamed import names_of
@@ -41,6 +40,7 @@ from vlact.runtime.device import beside, put
 from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.features import frames
 from vlact.training.loop import fit
+from vlact.training.streams import IN_MEMORY, Film, scaled, stored
 
 KINDS = {
     "ActionFormer": (ActionFormer, LocalizerConfig),
@@ -75,8 +75,8 @@ class Clock:
 
 @dataclass
 class Sequence:
-    """One video: features (T, F) or whatever else a model sees of T steps, actions in steps (N, 2),
-    their classes (N,).
+    """One video: features (T, F) or whatever else a model sees of T steps, in memory or a stream;
+    actions in steps (N, 2), their classes (N,).
     """
 
     name: str
@@ -393,6 +393,15 @@ def as_published(recipe: dict, name: str, weight: Tensor) -> dict:
     return {}
 
 
+def by_part(recipe: dict, name: str, weight: Tensor) -> dict:
+    """As `as_published`; with `slow_lr` LoRA and a vision encoder learn at that rate, as in
+    ActionVLM.
+    """
+    slow = "lora_" in name or "eye." in name
+    rate = {"lr": recipe["slow_lr"]} if slow and recipe.get("slow_lr") else {}
+    return as_published(recipe, name, weight) | rate
+
+
 @dataclass
 class Localizer:
     """A trained model with everything needed to use it on a video's features.
@@ -449,7 +458,7 @@ class Localizer:
                 raise ValueError(
                     f"{video}: expected features (T, {len(self.mean)}), got {tuple(x.shape)}"
                 )
-            videos.append(Sequence(video, seconds, (x.float() - self.mean) / self.std, *unknown))
+            videos.append(Sequence(video, seconds, scaled(x, self.mean, self.std), *unknown))
         found = (
             one
             for where, cut in (
@@ -576,7 +585,8 @@ def localize_job(
 
     Args:
         kind: One of `KINDS`.
-        features: safetensors, standardised by its own training videos here.
+        features: safetensors, standardised by its own training videos here; a large file is
+            streamed, see `vlact.training.streams`.
         durations: "train" and "test" to the videos' seconds.
         truth: Parquet of the ground truth.
         classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts. With a
@@ -594,13 +604,13 @@ def localize_job(
     """
     if recipe.get("preset"):
         recipe, config = applied(kind, recipe["preset"], recipe, config)
-    found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
+    found, table, time = stored(features), pd.read_parquet(truth), Clock(**clock)
     check_features(found, [*durations["train"], *durations["test"]])
     check_classes(table, durations)
     mean, std = standard(found, durations["train"])
-    scaled = {v: (found[v].float() - mean) / std for v in durations["train"]}
+    known = {v: scaled(found[v], mean, std) for v in durations["train"]}
     mine = sequences(
-        scaled, durations["train"], table[table["video"].isin(durations["train"])], classes, time
+        known, durations["train"], table[table["video"].isin(durations["train"])], classes, time
     )
     torch.manual_seed(seed)
     model = KINDS[kind][0](KINDS[kind][1](**config))
@@ -615,6 +625,20 @@ def localize_job(
         detections.assign(model=kind, seed=seed),
     )
     return curve
+
+
+@torch.inference_mode()
+def seen_by(model: EndToEnd, video: Tensor | Film, window: int) -> Tensor:
+    """Features (T, D) of a video's frames: at once of frames in memory, so many steps after the
+    other of a film.
+    """
+    parts = (
+        [video]
+        if isinstance(video, Tensor)
+        else (video[i : i + window] for i in range(0, len(video), window))
+    )
+    frames = (beside(model, x.flatten(0, 1)[None]) for x in parts)
+    return torch.cat([model.features(x)[0].float().cpu() for x in frames])
 
 
 def end_to_end_job(
@@ -637,7 +661,8 @@ def end_to_end_job(
     the test videos (`out`.parquet).
 
     Args:
-        folder, fps: Of the videos; their frames all lie in memory.
+        folder, fps: Of the videos; frames lie in memory if all of them together are small, see
+            `vlact.training.streams.IN_MEMORY`.
         encoder: A `DualEncoder`'s file.
         durations, truth, classes, clock, config, recipe, seed, out, checkpoint, most_left_out: See
             `localize_job`.
@@ -653,10 +678,13 @@ def end_to_end_job(
         DualEncoder.load(encoder),
     )
     size, clip = eye.config.image_size, eye.config.num_frames
+    wanted = [v for part in ("train", "test") for v in durations[part]]
+    seconds = sum(sum(one.values()) for one in durations.values())
+    # a film that is streamed is decoded window by window
+    whole = seconds * fps * size * size * 3 <= IN_MEMORY
     found = {
-        v: frames(Path(folder) / v, fps, stride, clip // stride, size)
-        for part in ("train", "test")
-        for v in durations[part]
+        v: (frames if whole else Film)(Path(folder) / v, fps, stride, clip // stride, size)
+        for v in wanted
     }
     check_classes(table, durations)
     mine = sequences(
@@ -671,11 +699,7 @@ def end_to_end_job(
         checkpoint,
         most_left_out,
     )
-    with torch.inference_mode():
-        seen = {
-            v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu()
-            for v in durations["test"]
-        }
+    seen = {v: seen_by(model, found[v], recipe["window"]) for v in durations["test"]}
     localizer = Localizer(
         model.localizer,
         classes,
