@@ -28,7 +28,7 @@ from vlact.losses.actionvlm import (
 )
 from vlact.losses.localization import assign, detection_loss, diou, focal, points
 from vlact.models import files
-from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.actionformer import LocalizerConfig
 from vlact.models.actionvlm import (
     ActionVLM,
     Reader,
@@ -43,6 +43,8 @@ from vlact.models.actionvlm import (
 )
 from vlact.papers.actionvlm.accounting import check_classes, check_features, checked, standard
 from vlact.papers.actionvlm.localizing import (
+    KINDS,
+    POINTS,
     Clock,
     Localizer,
     Sequence,
@@ -76,7 +78,9 @@ TEXTS = ("names", "random text", "noise")  # what language may read by a name
 ASKED = 32  # windows that are answered at once
 # how files call a trained ActionVLM and its localizer, since the first version
 KIND, LOCALIZER = "reasoner", "localiser"
+USUAL = "ActionFormer"  # the localizer of ActionVLM, where a recipe's `localizer` names no other
 NOTE = {  # what the header of such a file holds
+    "head": str,
     LOCALIZER: dict,
     "reader": dict,
     "variant": dict,
@@ -87,6 +91,11 @@ NOTE = {  # what the header of such a file holds
     "weight": float | None,
     "rank": int,
 }
+
+
+def built_of(config: LocalizerConfig) -> torch.nn.Module:
+    """The localizer of which this is the shape."""
+    return next(kind for kind, shape in KINDS.values() if shape is type(config))(config)
 
 
 def frame_losses(
@@ -100,6 +109,9 @@ def frame_losses(
         logits, distances, wanted, strict=True
     ):
         positive = owner >= 0
+        if far.ndim == 3:  # of every class, as TriDet has them
+            own = kinds[owner.clamp(min=0)] if len(kinds) else torch.zeros_like(owner)
+            far = far[torch.arange(len(far), device=far.device), own]
         each = focal(one, target).sum(-1)
         each = each + torch.zeros_like(each).masked_scatter(
             positive, diou(far[positive], offset[positive])
@@ -164,7 +176,7 @@ def train(
     recipe, config = setting.recipe, setting.config
     torch.manual_seed(seed)
     generator, at = torch.Generator().manual_seed(seed), points(recipe["window"], config.levels)
-    localizer = ActionFormer(config)
+    localizer = built_of(config)
     torch.manual_seed(seed)
     language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
     model = put(ActionVLM(localizer, language, setting.mean, setting.std, variant, setting.reach))
@@ -210,9 +222,9 @@ def train(
         # the detection loss, L_det of Eq. 9
         logits, distances, valid = model.detect(x, mask, said, weight)
         localizer.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), RUNNING)
-        found = detection_loss(
-            logits, distances, target, offset, valid, localizer.positives.clamp(min=1)
-        )
+        many, power = localizer.positives.clamp(min=1), getattr(config, "iou_power", 0.0)
+        given = logits, distances, target, offset, valid, many, 0.0, power, config.by_class
+        found = detection_loss(*given)
         loss = found["cls"] + recipe["reg_weight"] * found["reg"]
 
         # L_adv: vision epochs measure the mean of each class, language epochs compare with it
@@ -424,6 +436,7 @@ class VisionLanguageLocalizer(Localizer):
             "standard": {"mean": self.mean, "std": self.std},
         }
         note = {
+            "head": type(model.localizer).__name__,
             LOCALIZER: asdict(model.config),
             "reader": asdict(model.reader.config),
             "variant": asdict(model.variant),
@@ -446,7 +459,10 @@ class VisionLanguageLocalizer(Localizer):
                 model lies elsewhere, see `vlact.models.files.inside`.
         """
         note, state = files.read(path, KIND)
-        note = files.checked(note, NOTE, path, KIND)
+        note = files.checked(note, NOTE, path, KIND, ("head",))
+        head = note.get("head", USUAL)  # of the first version
+        if head not in POINTS:
+            raise ValueError(f"{path}: head: expected one of {POINTS}; got {head!r}")
         parts = {k: {} for k in (LOCALIZER, "reader", "prompt", "standard")}
         for key, value in state.items():
             part, _, name = key.partition(".")
@@ -470,8 +486,8 @@ class VisionLanguageLocalizer(Localizer):
         reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
 
         # the localizer, and both together
-        config = shape_of(LocalizerConfig, note[LOCALIZER], path)
-        localizer = files.built(lambda: ActionFormer(config), parts[LOCALIZER], path)
+        config = shape_of(KINDS[head][1], note[LOCALIZER], path)
+        localizer = files.built(lambda: built_of(config), parts[LOCALIZER], path)
         mean, std = standard_of(parts["standard"], config.feature_dim, path)
         recipe = recipe_of(note["recipe"], path)
         if not 1 <= note["reach"] <= recipe["window"] or recipe["window"] % note["reach"]:
@@ -616,7 +632,7 @@ def prepare(
         bare,
         words,
         list(classes),
-        LocalizerConfig(**config),
+        KINDS[recipe.get("localizer", USUAL)][1](**config),
         recipe,
         reach,
         mean,

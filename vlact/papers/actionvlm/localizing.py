@@ -21,7 +21,8 @@ from vlact.losses.localization import assign, detection_loss, points
 from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.models.adatad import EndToEnd
-from vlact.models.detection import candidates
+from vlact.models.detection import candidates, members
+from vlact.models.digit import DiGIT, DiGITConfig
 from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
 from vlact.models.localizer_presets import applied
@@ -46,7 +47,10 @@ KINDS = {
     "ActionFormer": (ActionFormer, LocalizerConfig),
     "TriDet": (TriDet, TriDetConfig),
     "DyFADet": (DyFADet, DyFADetConfig),
+    "DiGIT": (DiGIT, DiGITConfig),
 }
+# those that say something of every point; the others give a set of segments, and bring their loss
+POINTS = [k for k, (kind, _) in KINDS.items() if not getattr(kind, "sets", False)]
 WINDOWS = 8  # run at once at test
 LONGEST = 4096  # steps to which a window grows by itself
 SHAPE = ("dim", "heads", "embeds", "stems", "levels", "dropout")  # of a localizer, in `Tal`
@@ -253,7 +257,7 @@ def planned(
     Raises:
         ValueError: No such preset.
     """
-    changed, tal = dict(changed or {}), dict(tal)
+    changed, tal = dict(changed or {}), {k: x for k, x in tal.items() if k != "kinds"}
     data = changed.pop("preset", "") or tal.get("preset", "")
     recipe = (
         tal
@@ -357,6 +361,9 @@ def train(
         torch.manual_seed(
             int(torch.randint(2**31, (), generator=generator))
         )  # paths are dropped from the global state, which no checkpoint has
+        if getattr(model, "sets", False):
+            given = x, mask, [(s, k) for *_, s, k in cut]
+            return model.loss(*beside(model, given), smoothing)
         target, offset = (
             torch.stack(t)
             for t in list(
@@ -449,7 +456,9 @@ class Localizer:
         check_features(features, durations)
         none = pd.DataFrame(columns=["video", "start_s", "end_s"])
         check_clock(none, {v: len(features[v]) for v in durations}, durations, self.clock)
-        levels, whole = self.model.config.levels, self.recipe.get("whole", False)
+        levels, sets = self.model.config.levels, getattr(self.model, "sets", False)
+        # without NMS windows must not overlap: a set is of a whole video
+        whole = self.recipe.get("whole", False) or sets
         videos, tables = [], []
         unknown = torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)  # its actions
         for video, seconds in durations.items():
@@ -473,18 +482,17 @@ class Localizer:
                     f"{video}: the model's answer is not finite from step {start} on; its "
                     f"weights or `mean` and `std` are bad"
                 )
-            length = len(one[0]) * 2 ** (levels - 1) // (2**levels - 1)
-            if length not in at:
-                at[length] = points(length, levels)
-            part = candidates(
-                *(x.cpu() for x in one),
-                at[length],
-                start,
-                top_k=self.recipe["pre_nms_topk"],
-                min_steps=self.recipe.get("min_steps"),
-            )
+            most = {"top_k": self.recipe["pre_nms_topk"], "min_steps": self.recipe.get("min_steps")}
+            one = [x.cpu() for x in one]
+            if sets:
+                part = members(*one, start, **most)
+            else:
+                length = len(one[0]) * 2 ** (levels - 1) // (2**levels - 1)
+                if length not in at:
+                    at[length] = points(length, levels)
+                part = candidates(*one, at[length], start, **most)
             seconds = self.clock.seconds(part["segment"])
-            if not whole:
+            if sets or not whole:
                 seconds = seconds.clip(0, durations[video])
             columns = {
                 "start_s": seconds[:, 0],
@@ -496,7 +504,7 @@ class Localizer:
             )
         nothing = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
         table = pd.concat(tables, ignore_index=True) if tables else nothing
-        return table if whole else table[table["end_s"] > table["start_s"] + 1e-3]
+        return table if whole and not sets else table[table["end_s"] > table["start_s"] + 1e-3]
 
     def _whole(self, videos: list[Sequence]):
         """As `slide`, each video in a single window that holds it."""
@@ -514,6 +522,9 @@ class Localizer:
         from vlact.models.nms import suppress  # numba, a second of its own
 
         found = self.candidates(features, durations)
+        if getattr(self.model, "sets", False):  # no NMS
+            best = found.sort_values("score", ascending=False, kind="stable")
+            return best.groupby("video", sort=False).head(self.recipe["nms"]["max_seg_num"])
         if not self.recipe.get("whole") or found.empty:
             return suppress(found, **self.recipe["nms"])
         ends = ["start_s", "end_s"]  # as published NMS is done on steps

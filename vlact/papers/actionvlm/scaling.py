@@ -45,6 +45,7 @@ from vlact.models.eye import Eye, tower_of
 from vlact.papers.actionvlm.accounting import MOST_LEFT_OUT, check_classes, checked, standard
 from vlact.papers.actionvlm.experiments import (
     ADVANTAGE_WEIGHT,
+    USUAL,
     ActionVLM,
     Variant,
     VisionLanguageLocalizer,
@@ -54,6 +55,7 @@ from vlact.papers.actionvlm.experiments import (
 )
 from vlact.papers.actionvlm.localizing import (
     KINDS,
+    POINTS,
     Clock,
     Localizer,
     Sequence,
@@ -448,7 +450,7 @@ def films_of(given: argparse.Namespace, videos: list[str]) -> tuple[Eye, dict[st
 def options(arguments: list[str]) -> tuple[argparse.Namespace, params.Params]:
     """What the command line says, with what the chosen profile says of the chosen kind."""
     profile = argparse.ArgumentParser(add_help=False)
-    profile.add_argument("--kind", default="ActionFormer", choices=[*KINDS, TOLD])
+    profile.add_argument("--kind", default="ActionFormer", choices=[*POINTS, TOLD])
     profile.add_argument(
         "--profile",
         default="paper",
@@ -471,7 +473,7 @@ def options(arguments: list[str]) -> tuple[argparse.Namespace, params.Params]:
     parser.add_argument("out", type=Path, help="folder of the run")
     parser.add_argument("--subset", default="training", help="of the ground truth")
     parser.add_argument(
-        "--localizer", default="ActionFormer", choices=KINDS, help="of ActionVLM: on which it is"
+        "--localizer", default="ActionFormer", choices=POINTS, help="of ActionVLM: on which it is"
     )
     parser.add_argument("--aligned", type=Path, help="of ActionVLM: folder of the alignment stage")
     parser.add_argument(
@@ -504,7 +506,12 @@ def options(arguments: list[str]) -> tuple[argparse.Namespace, params.Params]:
         help="processes that cut windows, for each training process",
     )
     parser.add_argument("--stop", type=int, help="end early, after so many steps")
-    numbers, _ = numbers_of(chosen, first.kind, first.kind, 1, 1)
+    try:
+        numbers, _ = numbers_of(
+            chosen, first.kind, first.kind if first.kind in KINDS else USUAL, 1, 1
+        )
+    except ValueError as error:
+        parser.error(str(error))
     usual = {k: numbers[k] for k in ("batch_size", "lr", "weight_decay", "ema")}
     usual |= {"slow_lr": numbers.get("slow_lr", 0.0), "warmup": numbers.get("warmup", WARMUP)}
     options_of(parser, steps=0, smoothing=numbers.get("smoothing", 0.0), **usual)
