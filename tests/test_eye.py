@@ -54,6 +54,9 @@ def test_activations_that_are_computed_again_are_not_kept():
     assert 0 < curve[True] < 0.3 * curve[False]
 
 
+WIDE = 64  # a head of attention
+
+
 def run_on_frames(tmp_path, *more) -> int:
     """ActionVLM on six films of a block that moves left or right, by the command line."""
     from vlact.language.prompts import tokenizer
@@ -71,11 +74,11 @@ def run_on_frames(tmp_path, *more) -> int:
         rows.append((f"v{i}", 5.0, 12.5, names[i % 2], "training", 20.0))
     columns = ["video", "start_s", "end_s", "label", "split", "duration_s"]
     activitynet.write_ground_truth(pd.DataFrame(rows, columns=columns), tmp_path / "truth.json")
-    torch.save({"module": published_videomae()}, tmp_path / "v.pth")
+    torch.save({"module": published_videomae(WIDE)}, tmp_path / "v.pth")
     texts = {"left": "the block first rests, then goes left", "right": "it rests, then goes right"}
     (folder := tmp_path / "aligned").mkdir(exist_ok=True)
     words = tokenizer(list(texts), 33)
-    language = {"feature_dim": 16, "numbers": words.convert_tokens_to_ids("0")}
+    language = {"feature_dim": WIDE, "numbers": words.convert_tokens_to_ids("0")}
     shape = ReaderConfig(len(words), 3, 8, 16, 2, 2, 4, language)
     Reader(shape).save(folder / "reader.safetensors")
     from vlact.language.prompts import clauses
@@ -100,7 +103,7 @@ def test_actionvlm_learns_on_frames_with_its_encoder(tmp_path):
     finder = VisionLanguageLocalizer.load(tmp_path / "out" / "reasoner.safetensors")
     film = Film(tmp_path / "films" / "v0.mp4", 4, 2, 8, 16)
     seen = {"v0": seen_by(eye, film, 32)}
-    assert seen["v0"].shape == (len(film), 16)
+    assert seen["v0"].shape == (len(film), WIDE)
     assert set(finder.detect(seen, {"v0": 20.0})["label"]) <= {"left", "right"}
 
 

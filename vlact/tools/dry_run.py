@@ -158,8 +158,8 @@ def show(profile: str) -> None:
         where = f"at {p.parallel_stages} stages a time"
     else:
         where = (
-            f"of one {CARD}, {hours / p.workers:,.0f} h on {p.workers} of them, without stages that "
-            f"have no number; `make doctor PROFILE={profile}` says which files are missing"
+            f"of one {CARD}, {hours / p.workers:,.0f} h on {p.workers} of them, without stages "
+            f"that have no number; `make doctor PROFILE={profile}` says which files are missing"
         )
     disk = content["disk_gb"][profile]
     print(f"{profile}: {hours:,.1f} h {where}; {disk} GB of disk. Nothing was begun.")
