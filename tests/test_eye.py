@@ -2,6 +2,7 @@
 Re2TAL's backbone keeps less still.
 """
 
+import copy
 import json
 
 import numpy as np
@@ -11,19 +12,22 @@ import torch
 from safetensors.torch import save_file
 from test_checkpoints import published_videomae
 from test_known_answers import pixels, same, waves
+from torch import nn
 
 from vlact import video
 from vlact.datasets import activitynet
 from vlact.models.actionformer import LocalizerConfig
-from vlact.models.adatad import Tower, TowerConfig
+from vlact.models.adatad import EndToEnd, Tower, TowerConfig
 from vlact.models.checkpoints import VideoMAE
+from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.eye import Eye, tower_of
 from vlact.models.re2tal import Re2TAL, Re2TALConfig, ReSwin, ReSwinConfig
+from vlact.models.wired import Propagated, Rewired
 from vlact.papers.actionvlm import scaling
 from vlact.papers.actionvlm.experiments import VisionLanguageLocalizer
 from vlact.papers.actionvlm.localizing import seen_by
 from vlact.tools.plans import kept_bytes
-from vlact.training.streams import Film
+from vlact.training.features import Film
 
 
 def test_a_tower_sees_what_a_published_videomae_sees(tmp_path):
@@ -169,3 +173,44 @@ def test_a_file_of_re2tal_loads_by_its_authors_names(tmp_path):
         frames = pixels(16, 28).unflatten(1, (8, 2))
         logits, _, valid = model.eval()(frames, torch.ones(1, 8, dtype=torch.bool))
     assert logits.shape == (1, 14, 2) and valid.all()
+
+
+# In the encoder made here
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    shape = {"image_size": 32, "patch_size": 16, "num_frames": 4, "dim": 16, "depth": 3, "heads": 4}
+    return lambda: DualEncoder(DualConfig(**shape, embed_dim=8, text_dim=8, pool="mean"))
+
+
+def test_a_rewired_encoder_learns_as_by_ordinary_backpropagation_and_keeps_less(encoder):
+    start, clip, found = encoder(), pixels(8, 32), {}
+    for reversible in (True, False):
+        model = Rewired(copy.deepcopy(start), nn.Identity(), 2, reversible).train()
+        kept, seen = kept_bytes(model, lambda m=model: m.features(clip))
+        seen.square().sum().backward()
+        grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+        found[reversible] = kept, seen.detach(), grads
+    torch.testing.assert_close(found[True][1], found[False][1])
+    assert found[True][0] < 0.3 * found[False][0] and len(found[True][2]) > 60
+    for name, grad in found[False][2].items():
+        torch.testing.assert_close(found[True][2][name], grad, atol=1e-4, rtol=1e-3)
+    # the weights it had, all of them
+    own = sum(p.numel() for p in start.trunk.parameters())
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == own
+
+
+def test_propagation_starts_as_the_encoder_and_reaches_over_the_borders_of_clips(encoder):
+    start, clip = encoder(), pixels(8, 32)
+    plain = EndToEnd(copy.deepcopy(start), nn.Identity(), adapted=False).eval()
+    model = Propagated(copy.deepcopy(start), nn.Identity()).eval()
+    other = clip.clone()
+    other[:, 4:] = 255 - other[:, 4:]  # the second of two clips
+    with torch.no_grad():
+        tokens = model.encoder.first(clip.unflatten(1, (2, 4))[0], 0)
+        torch.testing.assert_close(model.through(tokens, 1, 4), plain.through(tokens, 1, 4))
+        model.after = nn.ModuleList()
+        torch.testing.assert_close(model.features(clip)[:, :4], model.features(other)[:, :4])
+        for attention in model.inner.values():
+            nn.init.eye_(attention.proj.weight)
+        assert (model.features(clip) - model.features(other))[:, :4].abs().max() > 1e-3

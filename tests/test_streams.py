@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vlact import video
@@ -47,6 +47,25 @@ def test_slices_of_a_file_are_those_of_its_arrays(kind, tmp_path):
     for bad in (3, slice(0, 9, 2)):
         with pytest.raises(IndexError, match="read by slices of steps"):
             found["a"][bad]
+
+
+def test_parts_are_joined_array_by_array(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "COPIED", 100)
+    parts, found = [], {}
+    for i, kind in enumerate((torch.float32, torch.float16)):
+        mine = {f"v{i}{k}": torch.randn(9 + k, 3).to(kind) for k in range(3)}
+        parts.append(tmp_path / f"{i}.safetensors")
+        save_file(mine, parts[-1], metadata={"part": str(i)})
+        found |= mine
+    names = {f"new {k}": k for k in sorted(found, reverse=True)}
+    streams.joined(parts, tmp_path / "all.safetensors", names)
+    whole = load_file(tmp_path / "all.safetensors")
+    assert all(torch.equal(whole[k], found[old]) for k, old in names.items())
+    assert set(whole) == set(names)
+    with pytest.raises(ValueError, match="no features of 1 videos, such as 'v9'"):
+        streams.joined(parts, tmp_path / "all.safetensors", {"a": "v9"})
+    with pytest.raises(ValueError, match="'v00' is in .*0.safetensors, too; expected one"):
+        streams.joined(parts[:1] * 2, tmp_path / "all.safetensors")
 
 
 def test_what_cannot_be_streamed(tmp_path):
@@ -106,7 +125,7 @@ def test_a_film_by_windows_is_the_film(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (21, 40, 48, 3), dtype=np.uint8)
     video.write(tmp_path / "a.mp4", pixels, 8)
     whole = features.frames(tmp_path / "a.mp4", 8, 2, 4, 32)
-    film = streams.Film(tmp_path / "a.mp4", 8, 2, 4, 32)
+    film = features.Film(tmp_path / "a.mp4", 8, 2, 4, 32)
     assert film.shape == tuple(whole.shape) and film.finite
     for part in (slice(0, 3), slice(5, 9), slice(9, 99)):
         assert torch.equal(film[part], whole[part])

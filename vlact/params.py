@@ -151,7 +151,8 @@ class Tal(Record):
     attend: int = 0  # features that one attends to at most (odd), on every level; 0 for all
     # published shape and numbers in place of these, see `vlact.models.localizer_presets`
     preset: str = ""
-    # localizers that stage `localizers` trains, of `vlact.papers.actionvlm.localizing.KINDS`
+    # localizers that stage `localizers` trains, of `vlact.papers.actionvlm.localizing.KINDS`, and
+    # those that stage `encoders` trains on frames, of `vlact.models.wired.WIRED`
     kinds: list = field(default_factory=lambda: ["ActionFormer", "TriDet", "DyFADet"])
 
 

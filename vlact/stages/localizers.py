@@ -68,14 +68,14 @@ def localizers(p: Params, must_exist: bool = False) -> None:
     folder = p.data / "localizers"
     if not LOCALIZERS.must_run(p, folder, must_exist):
         return
-    from vlact.papers.actionvlm.localizing import LocalizeJob
+    from vlact.papers.actionvlm.localizing import KINDS, LocalizeJob
     from vlact.worlds.stadium import ACTIONS
 
     alignment(p, must_exist=True)
     work, recipe = LOCALIZERS.work(p), recipe_of(p)
     features, durations, truth, clock, shape = common(p, work)
     todo = []
-    for kind in p.tal.kinds:
+    for kind in filter(KINDS.__contains__, p.tal.kinds):
         for i, s in enumerate(p.seeds):
             out = str(work / f"{kind}{s}")
             given = features, durations[i], truth, list(ACTIONS), clock, shape, recipe

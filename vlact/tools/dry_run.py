@@ -46,6 +46,7 @@ class Work:
 def works(p: params.Params) -> Iterator[tuple[str, Work]]:
     """Stage and trainings of a profile of real data, at full size."""
     from vlact.models.cost import QWEN25_1B5, QWEN25_3B
+    from vlact.papers.actionvlm.localizing import POINTS
     from vlact.stages.actionvlm import ablations, headline
     from vlact.tools import plans
 
@@ -54,7 +55,7 @@ def works(p: params.Params) -> Iterator[tuple[str, Work]]:
         clips = count * max(p.ace.epochs)
         step = plans.ace_step(frames, p.ace.trained_blocks)
         yield "ace_train", Work(step, p.ace.batch_size, clips, many * len(p.ace.lrs))
-    for kind in p.tal.kinds:
+    for kind in filter(POINTS.__contains__, p.tal.kinds):
         step, batch, epochs = localizer_step(p, kind)
         yield "localizers", Work(step, batch, THUMOS14_VIDEOS * epochs, many)
     lm = QWEN25_3B if "3B" in p.align.language else QWEN25_1B5

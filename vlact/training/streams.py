@@ -1,4 +1,5 @@
-"""Videos that do not fit into memory, read window by window: features of a file, frames of a film.
+"""Videos that do not fit into memory, read window by window: features of a file here, frames of a
+film in `vlact.training.features`.
 
 A `Stream` stands where a tensor (T, ..) of a whole video would: it has its length and shape, and a
 slice of its steps is a tensor. A set of features below `IN_MEMORY` is loaded whole, as before.
@@ -10,19 +11,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vlact import video
 from vlact.datasets import features
-from vlact.training.features import _grid
-from vlact.video.clips import fit
+from vlact.runtime.jobs import write_whole
 
 IN_MEMORY = 2**30  # bytes of features that a job loads whole
 BLOCK = 4096  # steps that are looked at at once where every one is
+COPIED = 2**24  # bytes that are copied at once
 HEADER = 8  # bytes that say how long a safetensors file's header is
 KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -113,35 +112,6 @@ class Scaled(Stream):
         return (self.of[steps].float() - self.mean) / self.std
 
 
-class Film(Stream):
-    """Frames of a video, those of each step together: what `vlact.training.features.frames` gives.
-
-    Args:
-        path, fps, stride, multiple, size: See there.
-
-    Raises:
-        vlact.video.VideoError: It cannot be read, here or when it is looked at.
-    """
-
-    finite = True
-
-    def __init__(self, path: Path, fps: float, stride: int, multiple: int, size: int):
-        self.info = video.probe(path)
-        frame = _grid(self.info, fps)
-        last = np.repeat(frame[-1:], -len(frame) % (stride * multiple))
-        self.frame, self.size = np.concatenate([frame, last]).reshape(-1, stride), size
-        self.shape = (*self.frame.shape, size, size, 3)
-
-    def __getitem__(self, steps: slice) -> Tensor:
-        first, end = self.between(steps)
-        wanted = self.frame[first:end].ravel()
-        out = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
-        shown = lambda x: fit(x, self.size)  # noqa: E731
-        for number, image in video.stream(self.info.path, wanted, self.info, shown):
-            out[np.searchsorted(wanted, number) : np.searchsorted(wanted, number, "right")] = image
-        return torch.from_numpy(out).unflatten(0, (-1, self.frame.shape[1]))
-
-
 def stored(path: str | Path, at_most: int | None = None) -> dict[str, Tensor | Stored]:
     """Features of a safetensors file by video: tensors of a small file, streams of a large one.
 
@@ -156,26 +126,80 @@ def stored(path: str | Path, at_most: int | None = None) -> dict[str, Tensor | S
     try:
         if path.stat().st_size <= (IN_MEMORY if at_most is None else at_most):
             return load_file(path)
-        with safe_open(path, "pt"):  # which checks all that the header says
-            pass
+        start, header = _header(path)
     except SafetensorError as error:
         raise ValueError(
             f"{path}: expected a safetensors file with an array (T, F) a video; {error}"
         ) from None
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(HEADER), "little")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
     if odd := [k for k, x in header.items() if x["dtype"] not in KINDS]:
         raise ValueError(
             f"{path}: {odd[0]}: expected numbers of {', '.join(KINDS)}; got "
             f"{header[odd[0]]['dtype']}"
         )
-    start = HEADER + length
     return {
         k: Stored(path, x["dtype"], x["shape"], start + x["data_offsets"][0])
         for k, x in header.items()
     }
+
+
+def _header(path: Path) -> tuple[int, dict[str, dict]]:
+    """Where the arrays of a safetensors file begin, and by name what it says of each."""
+    with safe_open(path, "pt"):  # which checks all of it
+        pass
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(HEADER), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return HEADER + length, header
+
+
+def joined(parts: list[str | Path], out: Path, names: dict[str, str] | None = None) -> None:
+    """Several safetensors files as one, copied array by array: none lies in memory whole.
+
+    Args:
+        parts: The files.
+        out: The whole, written whole or not at all.
+        names: Of the arrays in the whole, in its order, to those in the parts; all and the same
+            if not given.
+
+    Raises:
+        ValueError: An array that no part has, or two have.
+    """
+    places: dict[str, tuple[Path, int, dict]] = {}
+    for part in map(Path, parts):
+        start, header = _header(part)
+        for name, x in header.items():
+            if name in places:
+                raise ValueError(f"{part}: {name!r} is in {places[name][0]}, too; expected one")
+            places[name] = part, start + x["data_offsets"][0], x
+    names = {name: name for name in places} if names is None else names
+    if missing := [n for n in names.values() if n not in places]:
+        raise ValueError(f"{out}: no features of {len(missing)} videos, such as {missing[0]!r}")
+    header, end = {}, 0
+    for name, old in names.items():
+        x = places[old][2]
+        size = x["data_offsets"][1] - x["data_offsets"][0]
+        header[name] = x | {"data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % HEADER)  # so that numbers begin where they may
+
+    def write(_, path: Path) -> None:
+        with open(path, "wb") as to:
+            to.write(len(text).to_bytes(HEADER, "little") + text)
+            for old in names.values():
+                part, first, x = places[old]
+                left = x["data_offsets"][1] - x["data_offsets"][0]
+                with open(part, "rb") as file:
+                    file.seek(first)
+                    while left:
+                        some = file.read(min(left, COPIED))
+                        if not some:
+                            raise ValueError(f"{part}: it became shorter while it was read")
+                        to.write(some)
+                        left -= len(some)
+
+    write_whole(Path(out), write, None)
 
 
 def scaled(x: Tensor | Stream, mean: Tensor, std: Tensor) -> Tensor | Scaled:

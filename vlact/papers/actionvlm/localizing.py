@@ -27,6 +27,7 @@ from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
 from vlact.models.localizer_presets import applied
 from vlact.models.tridet import TriDet, TriDetConfig
+from vlact.models.wired import WIRED
 from vlact.papers.actionvlm import saved
 from vlact.papers.actionvlm.accounting import (
     INSIDE,
@@ -39,9 +40,9 @@ from vlact.papers.actionvlm.accounting import (
 )
 from vlact.runtime.device import beside, put
 from vlact.runtime.jobs import job_of, write_whole
-from vlact.training.features import frames
+from vlact.training.features import Film, frames
 from vlact.training.loop import fit
-from vlact.training.streams import IN_MEMORY, Film, scaled, stored
+from vlact.training.streams import IN_MEMORY, scaled, stored
 
 KINDS = {
     "ActionFormer": (ActionFormer, LocalizerConfig),
@@ -51,6 +52,7 @@ KINDS = {
 }
 # those that say something of every point; the others give a set of segments, and bring their loss
 POINTS = [k for k, (kind, _) in KINDS.items() if not getattr(kind, "sets", False)]
+SLOW = 0.05  # rate of a pretrained encoder that is trained too, of that of a new localizer
 WINDOWS = 8  # run at once at test
 LONGEST = 4096  # steps to which a window grows by itself
 SHAPE = ("dim", "heads", "embeds", "stems", "levels", "dropout")  # of a localizer, in `Tal`
@@ -383,7 +385,7 @@ def train(
         (recipe["lr"], recipe["weight_decay"], generator, "localizer", checkpoint),
     )
     more = {k: recipe[k] for k in ("ema", "warmup", "clip") if k in recipe}
-    options = partial(as_published, recipe)
+    options = partial(by_part, recipe)
     curve = fit({"model": model}, loss_of, steps, *given, **more, options=options)
     return model.eval(), curve
 
@@ -404,7 +406,7 @@ def by_part(recipe: dict, name: str, weight: Tensor) -> dict:
     """As `as_published`; with `slow_lr` LoRA and a vision encoder learn at that rate, as in
     ActionVLM.
     """
-    slow = "lora_" in name or "eye." in name
+    slow = "lora_" in name or "eye." in name or name.startswith(("encoder.", "blocks."))
     rate = {"lr": recipe["slow_lr"]} if slow and recipe.get("slow_lr") else {}
     return as_published(recipe, name, weight) | rate
 
@@ -667,9 +669,10 @@ def end_to_end_job(
     checkpoint: str,
     most_left_out: float = MOST_LEFT_OUT,
     adapted: bool = True,
+    kind: str = "AdaTAD",
 ) -> list[dict]:
-    """Train an ActionFormer with the encoder's adapters (AdaTAD) on frames; write its detections on
-    the test videos (`out`.parquet).
+    """Train an ActionFormer with the encoder's adapters (AdaTAD), or with the encoder itself, on
+    frames; write its detections on the test videos (`out`.parquet).
 
     Args:
         folder, fps: Of the videos; frames lie in memory if all of them together are small, see
@@ -678,6 +681,8 @@ def end_to_end_job(
         durations, truth, classes, clock, config, recipe, seed, out, checkpoint, most_left_out: See
             `localize_job`.
         adapted: Whether there are adapters; otherwise the encoder is frozen, the control.
+        kind: "AdaTAD", or one of `vlact.models.wired.WIRED`, which train the encoder, at a rate of
+            `SLOW` times the recipe's.
 
     Returns:
         The curve.
@@ -702,14 +707,13 @@ def end_to_end_job(
         found, durations["train"], table[table["video"].isin(durations["train"])], classes, time
     )
     torch.manual_seed(seed)
-    model, curve = train(
-        mine,
-        EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride, adapted=adapted),
-        recipe,
-        seed,
-        checkpoint,
-        most_left_out,
-    )
+    localizer = ActionFormer(LocalizerConfig(**config))
+    if kind in WIRED:
+        model = WIRED[kind](eye, localizer, stride)
+        recipe = {"slow_lr": SLOW * recipe["lr"]} | recipe
+    else:
+        model = EndToEnd(eye, localizer, stride, adapted=adapted)
+    model, curve = train(mine, model, recipe, seed, checkpoint, most_left_out)
     seen = {v: seen_by(model, found[v], recipe["window"]) for v in durations["test"]}
     localizer = Localizer(
         model.localizer,
@@ -720,7 +724,7 @@ def end_to_end_job(
         torch.ones(config["feature_dim"]),
     )
     detections = localizer.detect(seen, durations["test"])
-    kind = "AdaTAD" if adapted else "AdaTAD, frozen"
+    kind = kind if adapted else f"{kind}, frozen"
     detections = detections.assign(model=kind, seed=seed)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve

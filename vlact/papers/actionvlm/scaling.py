@@ -67,8 +67,9 @@ from vlact.papers.actionvlm.localizing import (
 )
 from vlact.papers.actionvlm.localizing import Windows as Epochs
 from vlact.papers.scaling import Recipe, options_of, train
+from vlact.training.features import Film
 from vlact.training.loop import WARMUP
-from vlact.training.streams import IN_MEMORY, Filed, Film, Stream, scaled, stored
+from vlact.training.streams import IN_MEMORY, Filed, Stream, scaled, stored
 from vlact.video import VideoError
 
 TOLD = "ActionVLM"  # the kind that language tells
