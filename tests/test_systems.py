@@ -1,4 +1,4 @@
-"""data/systems.md says of every system of the tables what it is here: what it names is there."""
+"""vlact/models/zoo/systems.md says of every system of the tables what it is here: what it names is there."""
 
 import importlib
 
@@ -14,7 +14,7 @@ NONE = "–"
 
 
 def rows() -> list[dict[str, str]]:
-    text = (ROOT / "data" / "systems.md").read_text(encoding="utf-8")
+    text = (ROOT / "vlact" / "models" / "zoo" / "systems.md").read_text(encoding="utf-8")
     cells = [
         [x.strip() for x in line.strip("|").split("|")]
         for line in text.splitlines()
