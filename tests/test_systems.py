@@ -1,4 +1,6 @@
-"""vlact/models/zoo/systems.md says of every system of the tables what it is here: what it names is there."""
+"""vlact/models/zoo/systems.md says of every system of the tables what it is here: what it names is
+there.
+"""
 
 import importlib
 

@@ -51,6 +51,10 @@ class Stream(ABC):
     def __getitem__(self, steps: slice) -> Tensor:
         """Some steps, one after the other."""
 
+    def float(self) -> "Stream":
+        """The same as float32, when it is read."""
+        return Scaled(self, 0.0, 1.0)
+
     def between(self, steps: slice) -> tuple[int, int]:
         """First step of a slice, and the one after its last.
 
@@ -102,11 +106,14 @@ class Filed(Stream):
 
 
 class Scaled(Stream):
-    """Standardised features of another stream."""
+    """Standardised features of another stream, float32."""
 
-    def __init__(self, of: Stream, mean: Tensor, std: Tensor):
+    def __init__(self, of: Stream, mean: Tensor | float, std: Tensor | float):
         self.of, self.mean, self.std = of, mean, std
         self.shape, self.finite = of.shape, of.finite
+
+    def float(self) -> Stream:
+        return self
 
     def __getitem__(self, steps: slice) -> Tensor:
         return (self.of[steps].float() - self.mean) / self.std
