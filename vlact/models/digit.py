@@ -193,7 +193,13 @@ class DeformableAttention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at each other, into their segments, at the borders; an MLP."""
+    """Queries look at each other, into their segments, at the borders; an MLP.
+
+    Attributes:
+        watched: Whether `looked` keeps how queries attended to each other (B, Q, Q), mean of heads.
+    """
+
+    watched, looked = False, None
 
     def __init__(self, config: DiGITConfig):
         super().__init__()
@@ -207,7 +213,8 @@ class DecoderLayer(nn.Module):
     def forward(self, x: Tensor, place: Tensor, padded: Tensor, *seen) -> Tensor:
         """`place`: of each query's segment (B, Q, D). `seen`: see `DeformableAttention.forward`."""
         q = x + place
-        x = self.norm2(x + self.self_attn(q, q, x, padded, need_weights=False)[0])
+        found, self.looked = self.self_attn(q, q, x, padded, need_weights=self.watched)
+        x = self.norm2(x + found)
         x = self.norm1(x + self.cross_attn(x + place, *seen))
         x = self.norm_se(x + self.cross_attn_se(x + place, *seen))
         return self.norm3(x + self.linear2(self.linear1(x).relu()))
@@ -387,7 +394,12 @@ class DiGIT(nn.Module):
         wanted = [(self.seconds(s), k) for s, k in wanted]
         anything = [(s, torch.zeros_like(k)) for s, k in wanted]
         total = matched_loss(first, anything, ENCODER_CLASS_COST, smoothing)
-        return total + sum(matched_loss(x, wanted, CLASS_COST, smoothing) for x in layers)
+        total = total + sum(matched_loss(x, wanted, CLASS_COST, smoothing) for x in layers)
+        return total + self.more(layers)
+
+    def more(self, layers: list[Guess]) -> Tensor | float:
+        """What else is asked of the layers' guesses; nothing here."""
+        return 0.0
 
 
 def overlaps(a: Tensor, b: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ from vlact.papers.actionvlm.localizing import (
     Sequence,
     Windows,
     by_part,
+    name_of,
     sequences,
     slide,
     stack,
@@ -436,7 +437,7 @@ class VisionLanguageLocalizer(Localizer):
             "standard": {"mean": self.mean, "std": self.std},
         }
         note = {
-            "head": type(model.localizer).__name__,
+            "head": name_of(model.localizer),
             LOCALIZER: asdict(model.config),
             "reader": asdict(model.reader.config),
             "variant": asdict(model.variant),

@@ -21,11 +21,13 @@ from vlact.losses.localization import assign, detection_loss, points
 from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.models.adatad import EndToEnd
+from vlact.models.asl import ASL, ASLConfig
 from vlact.models.detection import candidates, members
 from vlact.models.digit import DiGIT, DiGITConfig
 from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
 from vlact.models.localizer_presets import applied
+from vlact.models.pred_detr import PredDETR, PredDETRConfig
 from vlact.models.tridet import TriDet, TriDetConfig
 from vlact.models.wired import WIRED
 from vlact.papers.actionvlm import saved
@@ -48,10 +50,12 @@ KINDS = {
     "ActionFormer": (ActionFormer, LocalizerConfig),
     "TriDet": (TriDet, TriDetConfig),
     "DyFADet": (DyFADet, DyFADetConfig),
+    "ASL": (ASL, ASLConfig),
     "DiGIT": (DiGIT, DiGITConfig),
+    "Pred-DETR": (PredDETR, PredDETRConfig),
 }
-# those that say something of every point; the others give a set of segments, and bring their loss
-POINTS = [k for k, (kind, _) in KINDS.items() if not getattr(kind, "sets", False)]
+# those that share ActionFormer's loss, on points; the others bring their own
+POINTS = [k for k, (kind, _) in KINDS.items() if not hasattr(kind, "loss")]
 SLOW = 0.05  # rate of a pretrained encoder that is trained too, of that of a new localizer
 WINDOWS = 8  # run at once at test
 LONGEST = 4096  # steps to which a window grows by itself
@@ -63,6 +67,11 @@ COLUMNS = {
     "label": object,
     "score": float,
 }  # of detections
+
+
+def name_of(model: nn.Module) -> str:
+    """Of a localizer in `KINDS`."""
+    return next(k for k, (kind, _) in KINDS.items() if kind is type(model))
 
 
 @dataclass(frozen=True)
@@ -363,7 +372,7 @@ def train(
         torch.manual_seed(
             int(torch.randint(2**31, (), generator=generator))
         )  # paths are dropped from the global state, which no checkpoint has
-        if getattr(model, "sets", False):
+        if hasattr(model, "loss"):
             given = x, mask, [(s, k) for *_, s, k in cut]
             return model.loss(*beside(model, given), smoothing)
         target, offset = (
@@ -542,7 +551,7 @@ class Localizer:
         """Weights and everything else as one safetensors file, written whole or not at all."""
         state = self.model.state_dict() | {"standard.mean": self.mean, "standard.std": self.std}
         note = {
-            "kind": type(self.model).__name__,
+            "kind": name_of(self.model),
             "config": asdict(self.model.config),
             "classes": self.classes,
         }
