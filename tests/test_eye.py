@@ -192,7 +192,7 @@ def test_a_rewired_encoder_learns_as_by_ordinary_backpropagation_and_keeps_less(
         grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
         found[reversible] = kept, seen.detach(), grads
     torch.testing.assert_close(found[True][1], found[False][1])
-    assert found[True][0] < 0.3 * found[False][0] and len(found[True][2]) > 60
+    assert found[True][0] < 0.65 * found[False][0] and len(found[True][2]) > 60
     for name, grad in found[False][2].items():
         torch.testing.assert_close(found[True][2][name], grad, atol=1e-4, rtol=1e-3)
     # the weights it had, all of them
