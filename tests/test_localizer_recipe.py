@@ -243,7 +243,8 @@ def test_a_job_with_long_actions_finds_them_where_it_left_them_out(tmp_path):
 @pytest.mark.parametrize(
     "kind, millions, gmacs, published",
     [
-        # Table of computation of TriDet's paper (arXiv 2303.07347): GMACs at 2304 steps of 2048
+        # Table 6 of TriDet's paper (arXiv 2303.07347); how it counts is in issue 15 of its
+        # repository: fvcore, so a multiply-add is one, on 2304 steps of 2048
         ("ActionFormer", 29.251612, 45.366932, 45.3),
         ("TriDet", 15.989604, 43.702564, 43.7),
         # not published; counted of the authors' code's names and shapes
