@@ -113,6 +113,8 @@ def test_steps_and_the_renderer_run_where_they_are_told():
     rows = measuring.ace(config, 2, 1, "cpu", 1)
     assert [r["way"] for r in rows] == ["frozen blocks kept", "every block anew"]
     assert measuring.rendered("cpu", 24, 4, 1)[0]["frames/s"] > 0
+    first, second = measuring.features("EfficientNet-Lite0", 32, 8, "cpu", 1)
+    assert first["difference"] == 0 and second["frames/s"] > 0
 
 
 def test_measuring_keeps_every_row_and_goes_on_after_a_kill(tmp_path, monkeypatch):
@@ -143,9 +145,9 @@ def test_measuring_keeps_every_row_and_goes_on_after_a_kill(tmp_path, monkeypatc
     assert measuring.main([str(out), "--device", "cuda"]) == 0
     table = pd.read_csv(out)
     pd.testing.assert_frame_equal(table.head(7), first)
-    assert asked == [*["table6"] * 4, *["localizer"] * 2, "ace", "features", "rendered"]
-    assert len(table) == 15 and table["date"].notna().all()
-    assert measuring.main([str(out), "--device", "cuda"]) == 0 and len(asked) == 9
+    assert asked == [*["table6"] * 4, *["localizer"] * 2, "ace", *["features"] * 2, "rendered"]
+    assert len(table) == 17 and table["date"].notna().all()
+    assert measuring.main([str(out), "--device", "cuda"]) == 0 and len(asked) == 10
     out.write_text("a,b\n1,2\n", encoding="utf-8")
     assert measuring.main([str(out), "--device", "cuda"]) == 1
     assert out.read_text(encoding="utf-8") == "a,b\n1,2\n"

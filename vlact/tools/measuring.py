@@ -4,8 +4,8 @@
 Table 6 of ActionVLM (vision alone, with a language model that sees every frame or every n-th, and
 the same language model that answers a question), and on a GPU steps of ACE and of the localizer,
 features and the renderer. What is compared runs in turn, so that a machine that slows down slows
-all. Nothing is downloaded. On CPUs one thread is used and its processor time counts; no GPU has
-been measured yet.
+all. Nothing is downloaded. On CPUs one thread is used and its processor time counts. What was
+measured on a card is in figures/gpu.csv.
 """
 
 import argparse
@@ -18,18 +18,20 @@ from datetime import date
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlact.losses.localization import detection_loss
+from vlact.models import actionformer
 from vlact.models.actionformer import ActionFormer
 from vlact.models.actionvlm import LanguageBranch, LanguageConfig, aggregate
 from vlact.models.adatad import Adapter
 from vlact.models.cost import QWEN25_1B5, QWEN25_3B, Decoder
 from vlact.models.dual import DualConfig, DualEncoder
+from vlact.models.imagenet import ImageEncoder
 from vlact.models.localizer_presets import preset
 from vlact.models.zoo.procvlr import ProcVLR
 from vlact.papers.transfer.full_size import VIT_B16
@@ -265,51 +267,69 @@ def table6(
 
 
 def localizer(steps: tuple[int, ...], device: str, repeats: int) -> list[dict]:
-    """A training step of ActionFormer as published for THUMOS14, two windows, by their length; in
-    single precision and in bf16.
+    """A training step of ActionFormer as published for THUMOS14, two windows, by their length: with
+    attention in blocks and with a dense mask, in single precision and in bf16.
     """
     torch.manual_seed(0)
-    config = preset("ActionFormer", "thumos14_i3d").config
-    with torch.device(device):
-        model = ActionFormer(config).train()
+    config, kind = preset("ActionFormer", "thumos14_i3d").config, device.split(":")[0]
+    model = ActionFormer(config).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
+    kernels = {"local": actionformer.local_attention, "dense": actionformer.dense_attention}
 
-    def step(length: int, narrow: bool) -> Callable:
-        length -= length % 2 ** (config.levels - 1)
-        count = sum(length >> i for i in range(config.levels))
+    def step(length: int, kernel: Callable, narrow: bool) -> Callable:
         with torch.device(device):
             x, mask = torch.randn(2, length, config.feature_dim), torch.ones(2, length).bool()
-            target = torch.zeros(2, count, config.classes)
-            target[:, ::9, 0] = 1
-            offset = torch.ones(2, count, 2)
 
         def run() -> None:
-            with torch.autocast(device.split(":")[0], torch.bfloat16, narrow):
-                logits, reach, valid = model(x, mask)
-            given = logits.float(), reach.float(), target, offset, valid, model.positives
-            loss = detection_loss(*given)
-            (loss["cls"] + loss["reg"]).backward()
-            model.zero_grad(set_to_none=True)
+            attend = patch.object(actionformer, "local_attention", kernel)
+            with torch.autocast(kind, torch.bfloat16, narrow), attend:
+                logits, reach, _ = model(x, mask)
+            (logits.float().square().mean() + reach.float().mean()).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
         return run
 
-    ways = {f"{t} steps{', bf16' * b}": step(t, b) for b in (False, True) for t in steps}
-    return in_turn(ways, device, repeats)
+    rows = []
+    for t in steps:
+        ways = {
+            f"{t} steps, {name}{', bf16' * narrow}": step(t, kernel, narrow)
+            for narrow in (False, True)
+            for name, kernel in kernels.items()
+        }
+        rows += in_turn(ways, device, repeats)
+    return rows
 
 
-def features(pixels: int, frames: int, device: str, repeats: int) -> list[dict]:
-    """A batch of frames through a ViT-B/16, in bf16 and in single precision."""
+def towers(pixels: int, frames: int) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Encoders of frames and of clips of 8, with a batch."""
     torch.manual_seed(0)
-    with torch.device(device):
-        model = DualEncoder(replace(VIT_B16, image_size=pixels)).eval()
-        shape = frames // VIT_B16.num_frames, VIT_B16.num_frames, pixels, pixels, 3
-        clips = torch.randint(0, 255, shape, dtype=torch.uint8)
+    clips = torch.randint(0, 255, (frames // 8, 8, pixels, pixels, 3), dtype=torch.uint8)
+    clip = DualEncoder(replace(VIT_B16, image_size=pixels, num_frames=8))
+    return {
+        "EfficientNet-Lite0": (ImageEncoder(), clips.flatten(0, 1)),
+        "TimeSformer-B": (clip, clips),
+    }
+
+
+@torch.inference_mode()
+def features(name: str, pixels: int, frames: int, device: str, repeats: int) -> list[dict]:
+    """A batch of frames through one of `towers`, in single precision and in bf16; `difference` of
+    the former from the CPU's answer, relative.
+    """
+    model, clips = towers(pixels, frames)[name]
+    model.eval()
+    here, given = model(clips[:2]), clips.to(device)
+    there = model.to(device)(given[:2]).cpu()
 
     def look(narrow: bool) -> None:
-        with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, narrow):
-            model(clips)
+        with torch.autocast(device.split(":")[0], torch.bfloat16, narrow):
+            model(given)
 
-    ways = {"bf16": partial(look, True), "single precision": partial(look, False)}
-    return [r | {"frames/s": 1e3 * frames / r["ms"]} for r in in_turn(ways, device, repeats)]
+    ways = {"single precision": partial(look, False), "bf16": partial(look, True)}
+    rows = [r | {"frames/s": 1e3 * frames / r["ms"]} for r in in_turn(ways, device, repeats)]
+    rows[0]["difference"] = float((there - here).norm() / here.norm())
+    return rows
 
 
 def ace(config: DualConfig, batch: int, blocks: int, device: str, repeats: int) -> list[dict]:
@@ -383,7 +403,9 @@ def everything(device: str, repeats: int) -> Iterator[tuple[str, Callable]]:
     yield "step of ActionFormer, 2 windows", partial(localizer, LENGTHS, device, repeats)
     given = replace(VIT_B16, num_frames=30), 16, 3, device, repeats
     yield "step of ACE, TimeSformer-B, 16 clips of 30 frames", partial(ace, *given)
-    yield "ViT-B/16, 64 frames of 224 pixels", partial(features, 224, 64, device, repeats)
+    for name in ("EfficientNet-Lite0", "TimeSformer-B"):
+        given = name, 224, 128, device, repeats
+        yield f"features of {name} at 224 pixels", partial(features, *given)
     yield "renderer, 224 pixels", partial(rendered, device, 224, 120, repeats)
 
 
