@@ -316,13 +316,13 @@ def planned(
     return recipe | changed, config
 
 
-def holding(videos: list[Sequence], recipe: dict, levels: int) -> int:
+def holding(videos: list[Sequence], recipe: dict, levels: int, clip: int = 1) -> int:
     """Steps of a window that holds every action of the videos: the recipe's, or where one is longer
-    as many more as it needs, up to `LONGEST`, which is said in a warning. What is longer still
-    counts as left out, see `vlact.papers.actionvlm.accounting.account`. A published recipe's window
-    stays.
+    as many more as it needs, a multiple of `clip`, up to `LONGEST`, which is said in a warning.
+    What is longer still counts as left out, see `vlact.papers.actionvlm.accounting.account`. A
+    published recipe's window stays.
     """
-    given, steps = recipe["window"], 2 ** (levels - 1)
+    given, steps = recipe["window"], math.lcm(2 ** (levels - 1), clip)
     # what lies outside the features is in no window
     lasting = [
         float((s.segments.clamp(0, len(s.features)) @ torch.tensor([-1.0, 1.0])).max())
@@ -330,7 +330,7 @@ def holding(videos: list[Sequence], recipe: dict, levels: int) -> int:
         if len(s.segments)
     ]
     longest = max(lasting, default=0.0)
-    most = max(given, LONGEST)
+    most = max(given, LONGEST // steps * steps)
     if recipe.get("by_video") or longest <= given:
         return given
     whole = min(most, -(-math.ceil(longest) // steps) * steps)
@@ -720,6 +720,8 @@ def end_to_end_job(
     mine = sequences(
         found, durations["train"], table[table["video"].isin(durations["train"])], classes, time
     )
+    steps = clip // math.gcd(clip, stride)
+    recipe = recipe | {"window": holding(mine, recipe, LocalizerConfig(**config).levels, steps)}
     torch.manual_seed(seed)
     model, curve = train(
         mine,
