@@ -21,8 +21,6 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 
 from vlact import ROOT, video
 from vlact._renamed import names_of
@@ -38,10 +36,15 @@ from vlact.models.zoo.ezclip import EZCLIP
 from vlact.papers.actionvlm import experiments
 from vlact.papers.actionvlm.localizing import Localizer
 from vlact.runtime.device import autocast
+from vlact.runtime.extras import needs
 from vlact.runtime.jobs import write_whole
 from vlact.schema import json_object
 from vlact.training.features import extract
 from vlact.video.clips import fit
+
+with needs("vlact.hub"):
+    from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
 ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
 CONFIG, NUMBERS = "vlact.json", "config.json"  # what a model is; the numbers that it is made with

@@ -10,10 +10,13 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from safetensors import safe_open
 
 from vlact import params
 from vlact.report.tables import markdown, write_text
+from vlact.runtime.extras import needs
+
+with needs("vlact.tools.zoo"):
+    from safetensors import safe_open
 
 LICENCE = "MIT"  # trained here on rendered films, from random weights
 FOLDERS = {"pretrained": "pretrain", "aligned": "alignment"}  # others are called like their stage
