@@ -305,6 +305,9 @@ def train_localizer(
         float, typer.Option(help="Seconds between features, if no features.json.")
     ] = 0.0,
     offset_s: Annotated[float, typer.Option(help="Seconds that the first one stands for.")] = 0.0,
+    transpose: Annotated[
+        bool, typer.Option("--transpose", help="Arrays of features are (F, T).")
+    ] = False,
     profile: Annotated[
         str, typer.Option(help="Of params.yaml: shape and numbers of training.")
     ] = "study",
@@ -325,7 +328,9 @@ def train_localizer(
 
     changed = {"preset": preset, "epochs": epochs, "window": window}
     changed = {k: v for k, v in changed.items() if v}
-    todo = own_localizer.plan(truth, features, kind, train, test, step_s, offset_s, profile)
+    todo = own_localizer.plan(
+        truth, features, kind, train, test, step_s, offset_s, profile, transpose
+    )
     made = own_localizer.train(todo, changed, seed, run.out, run.account)
     found = own_localizer.scored(todo, made, inputs.thresholds(tious), resamples, run.account)
     said = ""

@@ -381,22 +381,38 @@ def read_note(path: Path) -> dict:
     return schema.json_object(path) if path.is_file() else {}
 
 
-def present_features(source: Path, videos: list[str]):
-    """Features (T, F) by video, and why others have none: (found, reason by video)."""
+def present_features(source: Path, videos: list[str], transpose: bool = False):
+    """Features (T, F) by video, and why others have none: (found, reason by video).
+
+    Args:
+        source: See `vlact.papers.actionvlm.scaling.features_of`.
+        videos: Those that are wanted.
+        transpose: Arrays are (F, T).
+
+    Raises:
+        ValueError: Nothing at `source`, or arrays that do not go together; says which.
+    """
+    from vlact.papers.actionvlm.accounting import check_features
     from vlact.papers.actionvlm.scaling import features_of
 
     found, bad = {}, {}
     try:
-        return features_of(source, videos), bad
+        found = features_of(source, videos)
     except ValueError:
         if not source.exists():
             raise
-    for video in videos:
-        try:
-            found |= features_of(source, [video])
-        except ValueError as error:
-            missing = "no features of" in str(error)
-            bad[video] = "without features" if missing else str(error)
+        for video in videos:
+            try:
+                found |= features_of(source, [video])
+            except ValueError as error:
+                missing = "no features of" in str(error)
+                bad[video] = "without features" if missing else str(error)
+    if transpose:
+        found = {v: x.T.contiguous() for v, x in found.items()}
+    try:
+        check_features(found, found)
+    except ValueError as error:
+        raise ValueError(f"{source}: {str(error).replace('(x.T)', 'with --transpose')}") from None
     return found, bad
 
 
