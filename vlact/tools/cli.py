@@ -205,6 +205,7 @@ def score(
     )
     run.account.add("rows of the truth", "in", "", given.rows)
     run.account.add("rows of the truth", "not asked for", "of another part", given.others)
+    run.account.add("rows of the truth", "not asked for", "ambiguous, of no class", given.aside)
     run.account.add("rows of the truth", "used", "", len(given.table))
     run.account.scored(made.left_out, {"ground_truth": "instances", "predictions": "detections"})
     made.notes[:0] = [f"{truth}: {given.layout}, {len(given.table)} segments.", *given.notes]

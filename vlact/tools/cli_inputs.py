@@ -33,6 +33,7 @@ TIOUS = {
 }
 LIBRARIES = ("open_clip:", "transformers:", "videomae:")  # of `vlact.models.by_name`
 TRANSFER = ("label", "predicted", "set", "trained_on")
+AMBIGUOUS = "ambiguous"  # of THUMOS14: no class, what is found there is neither right nor wrong
 TRAIN, TEST = ("train", "training", "val"), ("test", "testing", "validation")
 
 
@@ -111,11 +112,12 @@ class Truth:
     ambiguous: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
     others: int = 0  # rows of parts that were not asked for
+    aside: int = 0  # ambiguous ones among the others' rows
 
     @property
     def rows(self) -> int:
         """Of all parts."""
-        return len(self.table) + self.others
+        return len(self.table) + self.others + self.aside
 
     def durations(self, *others: pd.DataFrame) -> dict[str, float]:
         """Seconds of every video; where the file has none, up to the last segment of any table."""
@@ -166,16 +168,28 @@ def read_truth(
         if any(isinstance(note, dict) and "class" in note for note in first):
             layout, table = "RTD-Net", thumos14.anno_action(path)
         elif any("duration_second" in v for v in entries):
-            layout, table = "BMN", activitynet13.bmn(path, path.with_name("video_info_new.csv"))
+            beside = path.with_name("video_info_new.csv")
+            layout = "BMN"
+            table = activitynet13.bmn(path, beside if beside.is_file() else None)
+        elif "results" in content and "database" not in content:
+            raise ValueError(f"{path}: expected ground truth, got results; results come first")
         else:
             layout, table = "ActivityNet", activitynet.ground_truth(path, None)
     else:
         layout, table, ambiguous = _csv_truth(path, task, classes, spellings)
+    table = bare(table, path)
     notes, known = [], sorted(set(table["split"].astype(str))) if "split" in table else []
+    vague = table["label"].map(schema.label_key) == AMBIGUOUS
+    if vague.any():
+        notes.append(f"{path.name}: {vague.sum()} ambiguous segments are set aside, as no class")
+        ambiguous = pd.concat([ambiguous, table.loc[vague, list(SEGMENT[:3])]], ignore_index=True)
+        table = table[~vague].reset_index(drop=True)
     if subset == "auto":
         subset = next((s for s in TEST if s in known), None) if len(known) > 1 else None
         if subset:
             notes.append(f"{path.name}: subset {subset!r} of {known}; --subset takes another")
+        elif len(known) > 1:
+            notes.append(f"{path.name}: all of {known} together; --subset takes one")
     whole = len(table)
     if subset is not None:
         if subset not in known:
@@ -183,7 +197,23 @@ def read_truth(
         table = table[table["split"].astype(str) == subset].reset_index(drop=True)
     if table.empty:
         raise ValueError(f"{path}: expected at least one annotated segment, found none")
-    return Truth(table, layout, ambiguous, notes, whole - len(table))
+    return Truth(table, layout, ambiguous, notes, whole - len(table), int(vague.sum()))
+
+
+def bare(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with videos' ids as `vlact.datasets.activitynet` reads them, without "v_".
+
+    Raises:
+        ValueError: An id with and without it.
+    """
+    ids = pd.Series(table["video"].astype(str).unique())
+    short = ids.str.removeprefix("v_")
+    if short.duplicated().any():
+        video = short[short.duplicated()].iloc[0]
+        raise ValueError(
+            f"{path}: {video!r} and 'v_{video}' are both there; expected one form of an id"
+        )
+    return table.assign(video=table["video"].astype(str).str.removeprefix("v_"))
 
 
 def _csv_truth(path: Path, task: str, classes: Path | None, spellings: bool):
@@ -272,6 +302,7 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
     if classes:
         names = {str(n): name for n, name in thumos14.class_list(classes).items()}
         table["label"] = table["label"].astype(str).map(lambda x: names.get(x, x))
+    table = bare(table, path)
     if table.empty:  # nothing found; columns without rows have no kind by themselves
         table = table.astype(dict.fromkeys(("start_s", "end_s", "score"), float))
     return table
