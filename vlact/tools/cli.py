@@ -191,7 +191,8 @@ def score(
     from vlact.report import own
 
     given = inputs.read_truth(truth, None if subset == "all" else subset, task, classes)
-    found = inputs.read_results(results, classes)
+    found, said = inputs.named(inputs.read_results(results, classes), truth)
+    given.notes.extend([said] if said else [])
     made = own.score(
         given.table,
         found,

@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 
 from vlact import schema
-from vlact.datasets import activitynet, activitynet13, epic, thumos14
+from vlact.datasets import activitynet, activitynet13, epic, pickled, thumos14
 
 SEGMENT = ("video", "start_s", "end_s", "label")
-VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv", ".flv")
 TIOUS = {
     "thumos14": (0.3, 0.4, 0.5, 0.6, 0.7),
     "activitynet": tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist()),
@@ -201,10 +201,11 @@ def read_truth(
 
 
 def bare(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table with videos' ids as `vlact.datasets.activitynet` reads them, without "v_".
+    """The table with videos' ids without "v_", as `vlact.datasets.activitynet` reads them, and
+    without the ending of a file, unless two files differ by it alone.
 
     Raises:
-        ValueError: An id with and without it.
+        ValueError: An id with and without "v_".
     """
     ids = pd.Series(table["video"].astype(str).unique())
     short = ids.str.removeprefix("v_")
@@ -213,7 +214,16 @@ def bare(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         raise ValueError(
             f"{path}: {video!r} and 'v_{video}' are both there; expected one form of an id"
         )
-    return table.assign(video=table["video"].astype(str).str.removeprefix("v_"))
+    stems = short.map(lambda x: x[: -len(end)] if (end := ending(x)) else x)
+    if not stems.duplicated().any():
+        short = stems
+    called = dict(zip(ids, short, strict=True))
+    return table.assign(video=table["video"].astype(str).map(called).astype("str"))
+
+
+def ending(name: str) -> str:
+    """Of a video's file, or nothing."""
+    return next((name[-len(e) :] for e in VIDEOS if name.lower().endswith(e)), "")
 
 
 def _csv_truth(path: Path, task: str, classes: Path | None, spellings: bool):
@@ -269,8 +279,8 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
     """Detections `video, start_s, end_s, label, score` of any system.
 
     Args:
-        path: ActivityNet's JSON; csv or parquet with these columns; or THUMOS14's text,
-            "video start end class score" a line.
+        path: ActivityNet's JSON; csv or parquet with these columns; ActionFormer's
+            eval_results.pkl; or THUMOS14's text, "video start end class score" a line.
         classes: "<number> <name>" a line, for classes that are numbers.
 
     Raises:
@@ -285,6 +295,10 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
         table = pd.read_parquet(path)
         if missing := [c for c in wanted if c not in table]:
             raise ValueError(f"{path}: missing columns {missing}; expected {list(wanted)}")
+    elif path.suffix in (".pkl", ".pickle"):
+        table = pickled.results(path)
+    elif path.suffix not in ("", ".csv", ".txt"):
+        raise ValueError(f"{path}: expected results as .json, .csv, .parquet, .txt or .pkl")
     elif path.suffix == ".csv":
         what = f"a csv with columns {','.join(wanted)}"
         table = schema.csv(path, wanted, what, empty=True)
@@ -306,6 +320,26 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
     if table.empty:  # nothing found; columns without rows have no kind by themselves
         table = table.astype(dict.fromkeys(("start_s", "end_s", "score"), float))
     return table
+
+
+def named(found: pd.DataFrame, truth: Path) -> tuple[pd.DataFrame, str]:
+    """Detections whose labels are numbers, named as the truth's `label_id` says; and a note.
+
+    Args:
+        found: From `read_results`.
+        truth: A JSON of ActivityNet's layout; others have no numbers.
+    """
+    labels = found["label"].astype(str)
+    if truth.suffix != ".json" or not len(found) or not labels.str.isdecimal().all():
+        return found, ""
+    database = schema.json_object(truth).get("database")
+    entries = database.values() if isinstance(database, dict) else ()
+    notes = [n for e in entries if isinstance(e, dict) for n in e.get("annotations") or ()]
+    names = {str(n["label_id"]): n["label"] for n in notes if "label_id" in n and "label" in n}
+    if not names or set(names) <= {str(x) for x in names.values()}:
+        return found, ""
+    label = labels.map(lambda x: names.get(x, x))
+    return found.assign(label=label), f"labels are numbers; they are named by label_id of {truth}"
 
 
 def read_encoder(spec: str, options: dict | None = None):
