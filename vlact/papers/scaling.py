@@ -255,10 +255,14 @@ def train(
         task.model = nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
     if recipe.recompute:
         thrifty(task.model)
-    parameters, kind = (
-        [p for p in task.parameters() if p.requires_grad],
-        {"lr": recipe.lr, "weight_decay": recipe.weight_decay},
-    )
+    # a task may say which weights learn more slowly: part of a name to factor
+    factors, groups = getattr(task, "factors", {}), {}
+    for name, weight in task.named_parameters():
+        if weight.requires_grad:
+            factor = next((f for part, f in factors.items() if part in name), 1.0)
+            groups.setdefault(factor, {"params": [], "factor": factor})["params"].append(weight)
+    parameters = list(groups.values())
+    kind = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     optimizer = (
         torch.optim.SGD(parameters, momentum=recipe.momentum, **kind)
         if recipe.momentum
@@ -285,7 +289,8 @@ def train(
     wrapped.train()
     for step in track(range(start, end), end, f"training, process {accelerator.process_index}"):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * (1 if recipe.momentum else warmup_cosine(step, recipe.steps))
+            rise = 1 if recipe.momentum else warmup_cosine(step, recipe.steps)
+            group["lr"] = recipe.lr * group["factor"] * rise
         total = torch.zeros((), device=accelerator.device)
         for _ in range(recipe.accumulate):
             batch = [x.to(accelerator.device, non_blocking=True) for x in next(batches)]

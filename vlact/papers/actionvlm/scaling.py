@@ -406,6 +406,7 @@ def main(arguments: list[str]) -> int:
     )
     chosen = params.load(profile.parse_known_args(arguments)[0].profile)
     tal, vlm = chosen.tal, chosen.vlm
+    reads = "ActionVLM" in arguments
     parser = argparse.ArgumentParser(
         prog="vlact.papers.actionvlm.scaling",
         description=__doc__.split("\n\n")[0],
@@ -447,7 +448,7 @@ def main(arguments: list[str]) -> int:
     options_of(
         parser,
         steps=0,
-        batch_size=tal.batch_size,
+        batch_size=vlm.batch_size if reads else tal.batch_size,
         lr=tal.lr,
         weight_decay=tal.weight_decay,
         smoothing=0.0,
@@ -497,6 +498,7 @@ def main(arguments: list[str]) -> int:
             task = Reasoned(
                 model, prompt, vlm.warm_epochs, tal.window, tal.reg_weight, recipe.smoothing
             )
+            task.factors = {"lora_": vlm.lora_lr / tal.lr}  # whatever rate is asked for
         else:
             windows, task = Windows(*cut), Located(model, tal.reg_weight, recipe.smoothing)
         resting = DistributedDataParallelKwargs(
