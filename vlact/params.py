@@ -126,7 +126,8 @@ class Arena(Record):
     bout_seconds: float  # of a recording, at least
     train: int  # recordings of a class that a seed trains on
     epochs: int  # on so many; with more recordings fewer, in as many steps
-    seeds: int  # of headline rows
+    seeds: int  # of vision alone and of priors
+    literal_seeds: int  # of Eq. 5, language alone and the full method
     ablation_seeds: int  # of the others
     sweep: list  # recordings of a class, the scarcity that is swept over
     sweep_seeds: int

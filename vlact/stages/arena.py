@@ -2,8 +2,9 @@
 ActionVLM's tables there, by seed and group of recordings.
 
 Seed number i trains on recordings that it draws from a pool; all are tested on the same ones.
-Headline rows run on `arena.seeds` seeds, the others on `arena.ablation_seeds`. A job whose scores
-are there is not run again, so that a stopped stage goes on with the next.
+Vision alone and priors run on `arena.seeds` seeds, rows that are trained with language on
+`arena.literal_seeds`, ablations on `arena.ablation_seeds`. A job whose scores are there is not run
+again, so that a stopped stage goes on with the next.
 """
 
 import json
@@ -155,7 +156,7 @@ def planned(p: Params, truth: pd.DataFrame, features: str, folder, work) -> dict
     for count in a.sweep:
         for seed in range(a.sweep_seeds):
             prior(f"scarce{count}-{seed}", seed, count, controls=False)
-    rows = [(v, s, True) for s in range(a.seeds) for v in headline()]
+    rows = [(v, s, True) for s in range(a.literal_seeds) for v in headline()]
     rows += [(v, s, False) for s in range(a.ablation_seeds) for v in ablations()]
     for variant, seed, full in rows:
         durations = {"train": drawn(truth, seed, a.train, names), "test": closed}

@@ -43,6 +43,7 @@ def tried(p: Params, row: int) -> list[dict]:
         raise ValueError(f"seed: expected {FIRST_SEED} or more; got {p.arena.seed}")
     a = p.arena
     world = {"seed": a.seed, "pairs": a.pairs, "seconds": a.bout_seconds, "test": a.test}
+    world["pool"] = a.pool
     folder = p.scratch / "calibration" / key(world)
     (work := folder / "work").mkdir(parents=True, exist_ok=True)
     truth, features = film(p, folder, work)

@@ -13,7 +13,9 @@ from vlact.params import Params
 from vlact.report.results.actionvlm import (
     FIXED,
     FULL,
+    LATE,
     NOTHING,
+    PRIOR,
     RUN,
     VISION,
     ActionVLM,
@@ -33,6 +35,7 @@ CONTROLS = {  # what language reads at test, or what stands for it
     "noise": "Gaussian noise",
     OFF: OFF,
 }
+THERE = {AT_TEST: LATE, TRAINED: PRIOR}  # what rows are called in the stadium
 CELLS = ("seed", "group")
 CLIPS = 10  # a class, of Table 5
 
@@ -133,13 +136,17 @@ class Arena(ActionVLM):
             return None
 
     def fusions(self) -> pd.DataFrame:
-        """Eq. 5 and language as a prior side by side, under the same controls at test."""
-        rows = []
+        """Eq. 5 and language as a prior side by side, under the same controls at test; beside them
+        the stadium, which is not calibrated.
+        """
+        rows, stadium = [], ActionVLM(self.p, self.folder)
         for model in (VISION, ONLY, FIXED, FULL, AT_TEST, TRAINED, f"{FIXED}, noise"):
             own = self.map(model)
             if not len(own):
                 continue
             row = {"model": model, "seeds": len(own), "mAP": spread(own)}
+            if stadium.kept("actionvlm", "ap"):
+                row["stadium"] = spread(stadium.map(THERE.get(model, model)))
             row["− vision only"] = said(self.gap(model, "own", VISION))
             for condition, name in CONTROLS.items():
                 row[name] = spread(self.map(model, condition))
