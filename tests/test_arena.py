@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from test_vision_language import CONFIG, LENGTH, RECIPE
 
+from vlact import ROOT, params
 from vlact.language.descriptions import describe
 from vlact.metrics.groups import GROUPS, groups_of, scored
 from vlact.metrics.localization import THUMOS14_TIOUS, evaluate
@@ -17,6 +18,7 @@ from vlact.models.actionvlm import ActionVLM, Variant
 from vlact.papers.actionvlm import trials
 from vlact.papers.actionvlm.localizing import Clock
 from vlact.stages.arena import drawn
+from vlact.tools import calibrate
 from vlact.worlds import arena
 from vlact.worlds.stadium import neighbours
 
@@ -105,6 +107,17 @@ def test_groups_are_alike_and_their_scores_are_those_of_their_recordings():
         wanted = evaluate(*mine, tious=THUMOS14_TIOUS).sort_values(["label", "tiou"])["ap"]
         got = table[table["group"] == group].sort_values(["label", "tiou"])["ap"]
         assert np.allclose(got, wanted)
+
+
+def test_calibration_has_worlds_and_models_of_its_own():
+    log = pd.read_csv(ROOT / "vlact" / "worlds" / "arena_calibration.csv")
+    assert set(log["model"]) <= {v.name for v in calibrate.BASELINES}
+    assert log["world"].min() >= calibrate.FIRST_SEED
+    for profile in params.PROFILES:
+        p = params.load(profile)
+        assert p.arena.seed < calibrate.FIRST_SEED
+    with pytest.raises(ValueError, match="seed: expected 900 or more; got 3"):
+        calibrate.tried(p, 0)
 
 
 # A prior that is heard once

@@ -1,8 +1,8 @@
 """Calibration of the arena on baselines only.
 
-`python -m vlact.tools.calibrate PROFILE CSV SETTING SEEDS`
+`python -m vlact.tools.calibrate PROFILE CSV SETTINGS SEEDS [vision|language]`
 
-A setting is a row of numbers for `Arena`, as yaml: `{seed: 901, pairs: 6, train: 2}`. Its world is
+Settings are rows of numbers for `Arena`, as yaml: `[{seed: 901, pairs: 6, train: 2}]`. A world is
 filmed from that seed, apart from those of the results. What is trained is vision alone and language
 alone; ActionVLM itself is not run. Every setting that was tried is a row of the file.
 """
@@ -29,12 +29,13 @@ FIRST_SEED = 900  # of a world: those of results are below
 EASY, HARD = 5, 10  # the share of classes that is one, as in the paper: a fifth, a tenth
 
 
-def tried(p: Params, row: int) -> list[dict]:
-    """Both baselines on one world, percent.
+def tried(p: Params, row: int, only: str = "") -> list[dict]:
+    """Baselines on one world, percent.
 
     Args:
         p: With the setting in `arena`.
         row: The seed of training.
+        only: What the baseline's name begins with; both if empty.
 
     Raises:
         ValueError: A seed of a world that results may use.
@@ -57,7 +58,7 @@ def tried(p: Params, row: int) -> list[dict]:
     }
     shape, clock = shape_of(p, features, len(names)), {"step_s": p.tal.stride / p.stadium.fps}
     recipe, aligned, rows = recipe_for(p, a.train), str(p.data / "aligned"), []
-    for variant in BASELINES:
+    for variant in (v for v in BASELINES if v.name.startswith(only)):
         out = str(work / f"{variant.name}-{row}-{key(asdict(a), recipe)}")
         given = features, durations, str(table), trained, clock, shape, recipe, aligned
         trial_job(variant, *given, {}, row, out, f"{out}.pt")
@@ -74,17 +75,17 @@ def tried(p: Params, row: int) -> list[dict]:
     return rows
 
 
-def main(profile: str, csv: str, setting: str, rows: str = "0") -> int:
-    """Try a setting on so many training seeds, and add it to the file."""
-    p = params.load(profile)
-    p = replace(p, workers=1, arena=replace(p.arena, **yaml.safe_load(setting)))
-    path, found = Path(csv), []
-    for row in rows.split(","):
-        found += tried(p, int(row))
-        print(pd.DataFrame(found[-2:]).round(1).to_string(index=False), flush=True)
-    known = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-    table = pd.concat([known, pd.DataFrame(found)], ignore_index=True)
-    write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.1f"))
+def main(profile: str, csv: str, settings: str, rows: str = "0", only: str = "") -> int:
+    """Try settings on so many training seeds, and add each to the file."""
+    p, path = replace(params.load(profile), workers=1), Path(csv)
+    for setting in yaml.safe_load(settings):
+        for row in rows.split(","):
+            mine = replace(p, arena=replace(p.arena, **setting))
+            new = pd.DataFrame(tried(mine, int(row), only))
+            print(new.round(1).to_string(index=False), flush=True)
+            table = pd.concat([pd.read_csv(path), new]) if path.is_file() else new
+            text = table.to_csv(index=False, lineterminator="\n", float_format="%.1f")
+            write_text(path, text)
     return 0
 
 
