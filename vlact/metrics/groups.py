@@ -37,9 +37,12 @@ def scored(truth: pd.DataFrame, found: pd.DataFrame, groups: dict[str, int]) -> 
     def parted(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(label=table["label"] + " " + table["video"].map(groups).astype(str))
 
-    found = found[found["label"].isin(truth["label"].unique())]
-    whole = evaluate(truth, found, tious=THUMOS14_TIOUS).assign(group=ALL)
-    parts = evaluate(parted(truth), parted(found), tious=THUMOS14_TIOUS)
+    def among(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+        return table[table["label"].isin(known["label"].unique())]
+
+    whole = evaluate(truth, among(found, truth), tious=THUMOS14_TIOUS).assign(group=ALL)
+    real = parted(truth)
+    parts = evaluate(real, among(parted(found), real), tious=THUMOS14_TIOUS)
     name = parts["label"].str.rsplit(" ", n=1, expand=True)
     parts = parts.assign(label=name[0], group=name[1].astype(int))
     return pd.concat([whole, parts], ignore_index=True)[["label", "group", "tiou", "ap"]]

@@ -128,6 +128,19 @@ class Arena(ActionVLM):
         mine = self.weights[(self.weights["model"] == model) & (self.weights["label"] != "")]
         return mine.set_index([*CELLS, "label"])["weight"]
 
+    def extent(self) -> str:
+        """What was run, beside what the profile asks for."""
+        a, size = self.p.arena, self.scores("arena", "sizes").set_index("what").loc["recordings"]
+        known = len(self.designs())
+        run, asked = size["videos"] // known, a.test
+        words = f"{run} test recordings of each of {known} classes, {size['instances']} instances"
+        if run < asked:
+            words += f" (of {asked} recordings that the profile asks for: the rest was not run)"
+        seeds = self.map(VISION).size
+        if seeds < a.seeds:
+            words += f"; {seeds} of {a.seeds} seeds"
+        return f"{words}."
+
     def gap(self, model: str, condition: str, other: str, base: str = "own") -> Effect | None:
         """Difference in mAP over seeds and recordings; None where there is none to be had."""
         try:
