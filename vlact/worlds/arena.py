@@ -1,10 +1,11 @@
 """The arena: a second untrimmed world, in which language can earn its weight.
 
 A routine is a chain of the stadium's poses. Some chains are two classes, one for each direction:
-they share poses, prop and place, and differ in order alone, which a description says and few
-recordings do not. The last chains are trained on by nobody (`HELD_OUT`): their classes are known by
-description only. A recording shows one class (and its twin, where it has one), attempts that are
-broken off, and performances whose beginning the shot has missed, which count in full.
+they share their poses and differ in order alone, which a description says and few recordings do
+not. Prop and place are drawn for every recording and tell nothing. The last chains are trained on
+by nobody (`HELD_OUT`): their classes are known by description only. A recording shows one class
+(and its twin, where it has one), attempts that are broken off, and performances whose beginning the
+shot has missed, which count in full.
 
 Neighbours in every chain are neighbours in the stadium's classes, too, so that no drill has shown
 them to the language model, in either order.
@@ -15,10 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlact.worlds.broadcast import Broadcast
-from vlact.worlds.stadium import Action, Take, beats, look
+from vlact.worlds.stadium import PROPS, Action, Take, beats, look
 
 EVENTS = ("action", "twin", "broken", "late", "wait", "walk")
 CHANCES = (0.36, 0.14, 0.2, 0.12, 0.09, 0.09)
+PLACES = ("", "wicket", "table", "net", "tall net", "goal", "sand", "bar", "high bar", "hoop")
 LEAST_LATE = 3  # beats that a performance has of which the first may be missed
 
 
@@ -28,7 +30,7 @@ class Chain:
 
     Attributes:
         name, back: Of the class, and of the one that has them from the last to the first.
-        action: See `vlact.worlds.stadium.Action`.
+        action: Its beats.
     """
 
     name: str
@@ -42,36 +44,32 @@ class Chain:
         return replace(self.action, beats=turned)
 
 
-def _chain(name: str, back: str, text: str, prop: str = "", place: str = "", stand=0.0) -> Chain:
-    return Chain(name, back, Action(beats(text), prop, None, place, "own", "", stand))
+def _chain(name: str, back: str, text: str) -> Chain:
+    return Chain(name, back, Action(beats(text)))
 
 
 CHAINS = (
-    _chain("Hoist", "Lower", "squat .6, rack .5, overhead .5", "barbell"),
-    _chain("Parry", "Recover", "address .5, swing back .45, block .45", "bat", "wicket"),
-    _chain("Stroke", "Unwind", "guard .35, forehand back .4, forehand through .35, racket high .4",
-           "racket", "net"),
-    _chain("Hurl", "Regather", "wind up .5, cock .45, over the top .35, thrown .4", "ball"),
-    _chain("Thrust", "Gather", "shot at neck .55, arm out .55", "shot"),
-    _chain("Jab", "Withdraw", "bend over table .6, cue forward .5", "cue", "table"),
-    _chain("Fling", "Coil", "discus wind .55, discus out .5", "disc"),
-    _chain("Smash", "Sink", "crouch .35, leap .4 ^.6, spike .4 ^.3", "", "tall net"),
-    _chain("Whirl", "Unwhirl", "wheel .45, wheel .45 @360, wheel out .4", "hammer"),
-    _chain("Punt", "Reset", "kick back .45, kick .4", "football", "goal"),
-    _chain("Bound", "Rebound", "leap .35 +.3 ^.4, long flight .35 +.4 ^.4, sit in sand .4 +.2", "",
-           "sand"),
-    _chain("Flop", "Unflop", "leap .35 +.2 ^.5, back arch .4 +.3 ^.8, fall on back .4 +.2 ^.2", "",
-           "bar"),
-    _chain("Vault", "Unvault", "plant .4 +.2 ^.1, upside down .45 +.3 ^.9, fall on back .5 +.3 ^.2",
-           "pole", "high bar"),
-    _chain("Stuff", "Unstuff", "crouch .3, leap .35 +.2 ^.7, slam .35 +.1 ^.5", "basketball",
-           "hoop"),
-)  # fmt: skip
+    _chain("Hoist", "Lower", "squat .6, rack .5, overhead .5"),
+    _chain("Parry", "Recover", "address .5, swing back .45, block .45"),
+    _chain("Stroke", "Unwind", "guard .35, forehand back .4, forehand through .35, racket high .4"),
+    _chain("Hurl", "Regather", "wind up .5, cock .45, over the top .35, thrown .4"),
+    _chain("Thrust", "Gather", "shot at neck .55, arm out .55"),
+    _chain("Jab", "Withdraw", "bend over table .6, cue forward .5"),
+    _chain("Fling", "Coil", "discus wind .55, discus out .5"),
+    _chain("Smash", "Sink", "crouch .35, leap .4 ^.6, spike .4 ^.3"),
+    _chain("Whirl", "Unwhirl", "wheel .45, wheel .45 @360, wheel out .4"),
+    _chain("Punt", "Reset", "kick back .45, kick .4"),
+    _chain("Bound", "Rebound", "leap .35 +.3 ^.4, long flight .35 +.4 ^.4, sit in sand .4 +.2"),
+    _chain("Flop", "Unflop", "leap .35 +.2 ^.5, back arch .4 +.3 ^.8, fall on back .4 +.2 ^.2"),
+    _chain(
+        "Vault", "Unvault", "plant .4 +.2 ^.1, upside down .45 +.3 ^.9, fall on back .5 +.3 ^.2"
+    ),
+    _chain("Stuff", "Unstuff", "crouch .3, leap .35 +.2 ^.7, slam .35 +.1 ^.5"),
+)
 HELD_OUT = (
-    _chain("Loft", "Unloft", "address .45, swing back .45, swing through .35, finish high .4",
-           "bat"),
-    _chain("Spring", "Settle", "edge .5, push off .5", "", "board", 0.8),
-)  # fmt: skip
+    _chain("Loft", "Unloft", "address .45, swing back .45, swing through .35, finish high .4"),
+    _chain("Spring", "Settle", "edge .5, push off .5"),
+)
 NAMES = tuple(n for c in (*CHAINS, *HELD_OUT) for n in (c.name, c.back))
 
 
@@ -116,17 +114,19 @@ class Bout(Broadcast):
         rng = np.random.default_rng((*self.seed, 1))
         take = Take(rng, look(np.random.default_rng((*self.seed, 2))).pace)
         known = classes(self.pairs) | unseen()
-        mine = known[self.label]
-        while take.now < self.seconds or not any(s[2] == "action" for s in take.segments):
+        prop, place = (x[rng.integers(len(x))] for x in (PROPS, PLACES))
+        mine = replace(known[self.label], prop=prop, place=place)
+        own = "action", self.label
+        while take.now < self.seconds or own not in {s[2:] for s in take.segments}:
             what = EVENTS[rng.choice(len(EVENTS), p=CHANCES)]
             label = mine.twin if what == "twin" and mine.twin else self.label
             late = what == "late" and len(mine.beats) >= LEAST_LATE
-            if not take.keys or mine.stand or late or rng.random() < 0.5:
+            if not take.keys or late or rng.random() < 0.5:
                 take.cut()
             else:
                 take.to_start()
             if what in ("wait", "walk"):
-                take.wait(walk=what == "walk" and not mine.stand)
+                take.wait(walk=what == "walk")
             elif late:
                 take.late(label, mine)
             else:
