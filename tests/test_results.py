@@ -157,14 +157,14 @@ def test_habits_of_writing_are_shares_of_multiples_of_ten(run):
 
 
 def test_what_looks_like_an_action_counts_from_half_of_it(run):
-    (run.data / "stadium").mkdir()
+    path = run.data / "events.json"
     clip = {"start_s": 2.0, "end_s": 4.0, "what": "backwards", "label": "a"}
-    (run.data / "stadium" / "events.json").write_text(json.dumps({"v": {"distractors": [clip]}}))
+    path.write_text(json.dumps({"v": {"distractors": [clip]}}))
     found = pd.DataFrame({"video": "v", "start_s": [0.0, 2.5], "end_s": [2.9, 9.0]})
     found = found.assign(score=[0.9, 0.4], model="m", seed=[0, 0])
-    (row,) = actionvlm.ambiguous(run, pd.DataFrame({"video": ["v"]}), found).itertuples()
+    (row,) = actionvlm.ambiguous(path, pd.DataFrame({"video": ["v"]}), found).itertuples()
     assert row.confidence == 0.4 and row.length == 0.75  # the surer one covers 0.45
-    (none,) = actionvlm.ambiguous(run, pd.DataFrame({"video": ["v"]}), found[:1]).itertuples()
+    (none,) = actionvlm.ambiguous(path, pd.DataFrame({"video": ["v"]}), found[:1]).itertuples()
     assert none.confidence == none.length == 0
 
 

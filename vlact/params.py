@@ -116,6 +116,26 @@ class Stadium(Record):
 
 
 @dataclass(frozen=True)
+class Arena(Record):
+    """The calibrated world; size and rate are the stadium's, see `vlact.worlds.arena`."""
+
+    seed: int
+    pairs: int  # chains that are two classes, one for each direction
+    pool: int  # recordings of a class that seeds draw their training recordings from
+    test: int  # recordings of a class
+    bout_seconds: float  # of a recording, at least
+    train: int  # recordings of a class that a seed trains on
+    epochs: int  # on so many; with more recordings fewer, in as many steps
+    seeds: int  # of vision alone and of priors
+    literal_seeds: int  # of Eq. 5, language alone and the full method
+    ablation_seeds: int  # of the others
+    sweep: list  # recordings of a class, the scarcity that is swept over
+    sweep_seeds: int
+    pre_nms_topk: int
+    max_seg_num: int
+
+
+@dataclass(frozen=True)
 class Kitchen(Record):
     """Untrimmed egocentric sequences; size, rate and seed are the world's."""
 
@@ -196,12 +216,13 @@ class Vlm(Record):
     epochs: int  # half of them with language
     rank: int  # of LoRA
     warm_epochs: int  # with language, at a fixed weight
+    batch_size: int  # windows; the paper has 1 on THUMOS14
+    # of LoRA, and of an encoder that is trained: a twentieth of `Tal.lr`, as published
+    lora_lr: float
     ablation_seeds: int  # of the rows that are no headline
     session_seeds: int  # of the longer recordings
     # features; a whole multiple of `Tal.window`, which the language model reads at once
     session_window: int
-    # numbers of `Tal` that ActionVLM has otherwise, and `slow_lr`, the rate of LoRA and the encoder
-    own: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -304,6 +325,7 @@ class Params(Record):
     pretrain: Pretrain
     ace: Ace
     stadium: Stadium
+    arena: Arena
     kitchen: Kitchen
     tal: Tal
     align: Align

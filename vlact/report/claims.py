@@ -21,13 +21,14 @@ from vlact.report import evidence, published, verdicts
 from vlact.report.evidence import FAILS, HOLDS, OPEN
 from vlact.report.results.ace import NAMES, PARTS, RIVALS, Ace
 from vlact.report.results.actionvlm import FIXED, FULL, VISION, ActionVLM
+from vlact.report.results.arena import judged
 from vlact.report.results.common import FOLDER
 from vlact.report.results.transfer import Transfer
 from vlact.report.verdicts import LARGER, NO_SIZE, NOT_HERE, SMALLER
 
 __all__ = ["FAILS", "HOLDS", "LARGER", "NOT_HERE", "NO_SIZE", "OPEN", "SMALLER"]
 
-PAPERS = {"A": Ace, "V": ActionVLM, "T": Transfer}  # from the letter that its claims begin with
+PAPERS = {"A": Ace, "V": judged, "T": Transfer}  # from the letter that its claims begin with
 SRT = {"accuracy": "srt_acc_mean", "F1": "srt_f1_mean"}
 CLOSE = 5.0  # points within which something is competitive, or unchanged
 LOSS = evidence.LOSS
@@ -253,20 +254,21 @@ def a20(r):
 
 @claim
 def v1(r):
-    yield Part("mAP", "mAP of the full method over vision only", r.map(FULL) - r.map(VISION))
+    gain = r.over(FULL, VISION)
+    yield Part("mAP", "mAP of the full method over vision only", gain, r.random)
 
 
 @claim
 def v3(r):
     other = rival("V3", "mAP")
-    gain = r.map(FULL) - r.map(other)
-    yield Part("mAP", f"mAP of the full method over {other}, on features alone", gain)
+    gain = r.over(FULL, other)
+    yield Part("mAP", f"mAP of the full method over {other}, on features alone", gain, r.random)
 
 
 @claim
 def v4(r):
-    gain = r.map(VISION) - r.map("language only")
-    yield Part("mAP", "mAP of vision over language alone", gain)
+    gain = r.over(VISION, "language only")
+    yield Part("mAP", "mAP of vision over language alone", gain, r.random)
 
 
 @claim
@@ -284,35 +286,36 @@ def v6(r):
 
 @claim
 def v7(r):
-    gain = r.hard_minus_easy(r.ap[FULL, "own"] - r.ap[VISION, "own"])
-    yield Part("gain", "gain of the full method, hard over easy classes", gain)
+    gain = r.hard_minus_easy((r.labelled(FULL) - r.labelled(VISION)).dropna())
+    yield Part("gain", "gain of the full method, hard over easy classes", gain, r.random)
 
 
 @claim
 def v8(r):
     weight = r.hard_minus_easy(r.weight_by_label(FULL))
-    yield Part("weight", "mean λ (0–1), hard over easy classes", weight)
+    yield Part("weight", "mean λ (0–1), hard over easy classes", weight, r.random)
 
 
 @claim
 def v9(r):
-    gain = r.map(FULL) - r.map("learnable λ w/o L_adv")
-    yield Part("mAP", "mAP with over without it", gain)
+    gain = r.over(FULL, "learnable λ w/o L_adv")
+    yield Part("mAP", "mAP with over without it", gain, r.random)
 
 
 @claim
 def v10(r):
-    best = r.map("fixed λ = 0.4")
+    best = "fixed λ = 0.4"
     for part, other in (("vision", VISION), ("fixed", FIXED)):
-        yield Part(part, f"mAP at λ = 0.4 over {other}", best - r.map(other))
-    yield Part("adaptive", "adaptive over λ = 0.4", r.map(FULL) - best)
+        yield Part(part, f"mAP at λ = 0.4 over {other}", r.over(best, other), r.random)
+    yield Part("adaptive", "adaptive over λ = 0.4", r.over(FULL, best), r.random)
 
 
 @claim
 def v11(r):
     vision, full = r.ambiguous(VISION), r.ambiguous(FULL)
     for part in ("confidence", "length"):
-        yield Part(part, f"{part}, vision only over adaptive", vision[part] - full[part])
+        gain = (vision[part] - full[part]).dropna()
+        yield Part(part, f"{part}, vision only over adaptive", gain, r.random)
 
 
 @claim
@@ -335,24 +338,24 @@ def v15(r):
 
 def without(r: ActionVLM, part: str) -> pd.Series:
     """mAP at full weight of language minus that without a part of the method."""
-    return r.map(FIXED) - r.map(f"{FIXED}, w/o {part}")
+    return r.over(FIXED, f"{FIXED}, w/o {part}")
 
 
 @claim
 def v16(r):
     what = "mAP with over without descriptions, λ = 1"
-    yield Part("mAP", what, without(r, "T_desc"))
+    yield Part("mAP", what, without(r, "T_desc"), r.random)
 
 
 @claim
 def v17(r):
     for part in ("[loc]", "special tokens"):
-        yield Part(part, f"mAP with over without {part}, λ = 1", without(r, part))
+        yield Part(part, f"mAP with over without {part}, λ = 1", without(r, part), r.random)
 
 
 @claim
 def v18(r):
-    yield Part("mAP", "mAP with over without it, λ = 1", without(r, "L_tg"))
+    yield Part("mAP", "mAP with over without it, λ = 1", without(r, "L_tg"), r.random)
 
 
 @claim

@@ -144,6 +144,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     from vlact.language.descriptions import WORDS
     from vlact.models.poses import PoseEncoder
     from vlact.papers.actionvlm.alignment import AlignJob, PoseJob
+    from vlact.worlds.arena import NAMES
     from vlact.worlds.stadium import ACTIONS
 
     stadium(p, must_exist=True)
@@ -187,7 +188,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         str(work / "features.safetensors"),
         drills,
         held_out,
-        list(ACTIONS),
+        [*ACTIONS, *NAMES],
         step_s,
         p.tal.window,
         recipe,

@@ -64,7 +64,7 @@ def works(p: params.Params) -> Iterator[tuple[str, Work]]:
     parts = p.tal.window / (p.align.reach or p.tal.window)
     runs = len(headline()) * many + len(ablations()) * p.vlm.ablation_seeds
     clips = THUMOS14_VIDEOS * p.vlm.epochs * parts / 2
-    yield "actionvlm", Work(said, p.vlm.own.get("batch_size", p.tal.batch_size), clips, runs)
+    yield "actionvlm", Work(said, p.vlm.batch_size, clips, runs)
     for kind in p.transfer.models:
         clips = SYNTA_CLIPS * p.transfer.epochs
         sets = 2 * (1 + (kind in p.transfer.plain))

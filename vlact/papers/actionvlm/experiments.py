@@ -40,6 +40,7 @@ from vlact.models.actionvlm import (
     make_reader,
     noise_of,
     refilled,
+    told,
 )
 from vlact.papers.actionvlm.accounting import check_classes, check_features, checked, standard
 from vlact.papers.actionvlm.localizing import (
@@ -50,6 +51,7 @@ from vlact.papers.actionvlm.localizing import (
     Sequence,
     Windows,
     by_part,
+    draw,
     name_of,
     sequences,
     slide,
@@ -179,38 +181,43 @@ def train(
     generator, at = torch.Generator().manual_seed(seed), points(recipe["window"], config.levels)
     localizer = built_of(config)
     torch.manual_seed(seed)
-    language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
+    reads = variant.reads and not variant.frozen
+    language = make_reader(aligned, variant, recipe["rank"]) if reads else None
     model = put(ActionVLM(localizer, language, setting.mean, setting.std, variant, setting.reach))
     checked(setting.train, recipe["window"], config.levels)
     windows = Windows(setting.train, recipe["window"], recipe["batch_size"], seed)
     steps = windows.steps * max(1, round(variant.epochs * recipe["epochs"]))
-    means, prompt = (
-        put(ClassMeans(config.classes)),
-        beside(model, setting.prompt if variant.described else setting.bare),
-    )
+    means = put(ClassMeans(config.classes))
+    prompt = beside(model, setting.prompt if variant.described else setting.bare) if reads else None
     over = beside(model, at)
     measured = variant.weight in ("eq1", "paired")
 
     def loss_of(step: int) -> Tensor:
         epoch = step // windows.steps
         if step % windows.steps == 0:
+            if not variant.repaired:
+                means.mean.fill_(torch.nan)
             means.close()
 
         # windows of videos, and what every point of theirs is to find
-        cut = windows(step)
+        batch = recipe["batch_size"], recipe["window"], generator
+        cut = windows(step) if variant.repaired else draw(setting.train, *batch)
         x, mask = stack(cut)
+        x, heard = told(x, config.feature_dim) if variant.frozen else (x, None)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
         # dropped paths come from the global state
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
-        x, mask, wanted = beside(model, (x, mask, wanted))
+        x, mask, wanted, heard = beside(model, (x, mask, wanted, heard))
         target, offset = torch.stack([w[2] for w in wanted]), torch.stack([w[3] for w in wanted])
 
         # language takes part in odd epochs (Alg. 1), without vision in all
         odd = epoch % 2 == 1 or not variant.vision
         language = variant.reads and variant.joint and odd
         said = weight = None
-        if language:
+        if language and variant.frozen:
+            said, weight = heard, mask * float(variant.weight)
+        elif language:
             text = (
                 targets(setting.words, answers(cut, setting.classes, setting.reach))
                 if variant.text_weight
@@ -251,7 +258,7 @@ def train(
                 loss = loss + ADVANTAGE_WEIGHT * advantage_loss(said["advantage"], gain, mask)
 
         # L_tg, the text
-        if language and variant.text_weight:
+        if language and reads and variant.text_weight:
             loss = loss + variant.text_weight * said["text_loss"]
         return loss
 
@@ -259,7 +266,7 @@ def train(
         {"model": model, "means": means},
         (recipe["lr"], recipe["weight_decay"], generator, variant.name, checkpoint),
     )
-    options = partial(by_part, recipe)
+    options = partial(by_part, recipe | {"slow_lr": recipe.get("lora_lr")})
     curve = fit(modules, loss_of, steps, *given, ema=recipe["ema"], options=options)
     return model.eval(), curve
 

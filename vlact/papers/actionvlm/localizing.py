@@ -477,7 +477,7 @@ def by_part(recipe: dict, name: str, weight: Tensor) -> dict:
     ActionVLM.
     """
     slow = "lora_" in name or "eye." in name or name.startswith(("encoder.", "blocks."))
-    rate = {"lr": recipe["slow_lr"]} if slow and recipe.get("slow_lr") else {}
+    rate = {"lr": recipe["slow_lr"]} if slow and recipe.get("slow_lr") is not None else {}
     return as_published(recipe, name, weight) | rate
 
 

@@ -527,7 +527,8 @@ def numbers_of(
     """
     tal = asdict(chosen.tal)
     if kind == TOLD:
-        tal |= {"preset": ""} | chosen.vlm.own
+        own = {"batch_size": chosen.vlm.batch_size, "slow_lr": chosen.vlm.lora_lr}
+        tal |= {"preset": ""} | own
     return planned(tal, localizer, feature_dim, classes)
 
 
@@ -565,7 +566,8 @@ def main(arguments: list[str]) -> int:
         torch.manual_seed(given.seed)  # the same start in every process
         on = given.localizer if told else given.kind
         numbers, shape = numbers_of(chosen, given.kind, on, len(mean), len(classes))
-        numbers |= {k: getattr(given, k) for k in ("batch_size", "lr", "smoothing", "slow_lr")}
+        numbers |= {k: getattr(given, k) for k in ("batch_size", "lr", "smoothing")}
+        numbers["slow_lr"] = given.slow_lr or None
         length, (kind, config) = numbers["window"], KINDS[on]
         model = kind(config(**shape))
         checked(videos, length, model.config.levels, given.most_left_out, model.config.ranges)
