@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vlact.datasets import features
 from vlact.runtime.jobs import write_whole
 
 IN_MEMORY = 2**30  # bytes of features that a job loads whole
@@ -90,19 +89,6 @@ class Stored(Stream):
             if file.readinto(found) != len(found):
                 raise ValueError(f"{self.path}: it became shorter while it was read")
         return torch.frombuffer(found, dtype=dtype).view(-1, *self.shape[1:])
-
-
-class Filed(Stream):
-    """Features of a video that have a file of their own, see `vlact.datasets.features.read`."""
-
-    finite = True  # or `read` refuses
-
-    def __init__(self, path: Path):
-        self.path, self.shape = path, tuple(features.read(path).shape)
-
-    def __getitem__(self, steps: slice) -> Tensor:
-        first, end = self.between(steps)
-        return features.read(self.path)[first:end].clone()
 
 
 class Scaled(Stream):

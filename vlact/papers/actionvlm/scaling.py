@@ -69,7 +69,7 @@ from vlact.papers.actionvlm.localizing import Windows as Epochs
 from vlact.papers.scaling import Recipe, options_of, train
 from vlact.training.features import Film
 from vlact.training.loop import WARMUP
-from vlact.training.streams import IN_MEMORY, Filed, Stream, scaled, stored
+from vlact.training.streams import IN_MEMORY, Stream, scaled, stored
 from vlact.video import VideoError
 
 TOLD = "ActionVLM"  # the kind that language tells
@@ -323,6 +323,19 @@ class Reasoned(Located):
         own = counted.sum().float()
         (whole,), processes = over_processes(own.clone())
         return mean * own * processes / whole.clamp(min=1)
+
+
+class Filed(Stream):
+    """Features of a video that have a file of their own, see `vlact.datasets.features.read`."""
+
+    finite = True  # or `read` refuses
+
+    def __init__(self, path: Path):
+        self.path, self.shape = path, tuple(features.read(path).shape)
+
+    def __getitem__(self, steps: slice) -> Tensor:
+        first, end = self.between(steps)
+        return features.read(self.path)[first:end].clone()
 
 
 def features_of(path: Path, videos: list[str]) -> dict[str, Tensor | Stream]:
