@@ -42,7 +42,13 @@ from vlact.losses.localization import Points, assign, detection_loss, points
 from vlact.models import files
 from vlact.models.checkpoints import VideoMAE
 from vlact.models.eye import Eye, tower_of
-from vlact.papers.actionvlm.accounting import MOST_LEFT_OUT, check_classes, checked, standard
+from vlact.papers.actionvlm.accounting import (
+    INSIDE,
+    MOST_LEFT_OUT,
+    check_classes,
+    checked,
+    standard,
+)
 from vlact.papers.actionvlm.experiments import (
     ADVANTAGE_WEIGHT,
     USUAL,
@@ -84,6 +90,7 @@ class Windows(Dataset):
         parts: Where windows come from: a video, and the k-th of n parts of it.
         length, at, classes: Steps of a window, points of the pyramid, C.
         noise: Standard deviation, added to standardised features.
+        inside: See `vlact.papers.actionvlm.localizing.window`.
         seed: Of what is drawn.
     """
 
@@ -95,9 +102,11 @@ class Windows(Dataset):
         at: Points,
         classes: int,
         noise: float,
+        inside: float,
         seed: int,
     ):
         self.videos, self.parts, self.length, self.points = videos, parts, length, at
+        self.inside = inside
         self.classes, self.noise, self.seed = classes, noise, seed
 
     def __len__(self) -> int:
@@ -115,7 +124,7 @@ class Windows(Dataset):
         one = self.videos[video]
         last = max(0, len(one.features) - self.length)
         place = (k + float(torch.rand((), generator=chance))) / n
-        x, *rest = window(one, min(last, int(place * (last + 1))), self.length)
+        x, *rest = window(one, min(last, int(place * (last + 1))), self.length, self.inside)
         if self.noise and x.is_floating_point():
             x = x + self.noise * torch.randn(x.shape, generator=chance)
         return x, *rest
@@ -594,7 +603,8 @@ def main(arguments: list[str]) -> int:
             parts = [(i, 0, 1) for i in range(len(videos))]
             given.steps = given.steps or steps_of(videos, numbers, numbers["epochs"])
         recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
-        cut = (videos, parts, length, at, len(classes), numbers["noise"], recipe.seed)
+        shown = numbers["noise"], numbers.get("inside", INSIDE)
+        cut = (videos, parts, length, at, len(classes), *shown, recipe.seed)
         if told:
             model, prompt, words = reasoner(model, given, classes, mean, std, vlm.rank)
             model.eye = eye
