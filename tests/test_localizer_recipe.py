@@ -211,6 +211,8 @@ def test_windows_grow_to_hold_the_longest_action_and_say_so():
         UserWarning, match="2 actions are longer than a window of 16 steps, the long"
     ):
         assert holding([video], {"window": 16}, 3) == 52  # 50 steps, a multiple of 4
+    with pytest.warns(UserWarning, match="windows have 60 instead"):
+        assert holding([video], {"window": 24}, 3, 6) == 60  # and of an encoder's clip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert holding([video], {"window": 64}, 3) == 64
