@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 
 from vlact import params
 from vlact.datasets import activitynet
@@ -23,9 +22,13 @@ from vlact.papers.actionvlm.localizing import (
     sequences,
 )
 from vlact.report import own
+from vlact.runtime.extras import needs
 from vlact.tools import cli_inputs as inputs
 from vlact.tools.account import Account
 from vlact.training.features import extract
+
+with needs("vlact.tools.own_localizer"):
+    from safetensors.torch import save_file
 
 
 @dataclass(frozen=True)
