@@ -46,7 +46,7 @@ def test_no_drill_has_shown_what_a_class_shows():
 
 
 def test_recordings_show_one_pair_and_hold_late_ones():
-    planned = arena.bouts({"train": 1, "test": 1}, 10.0, 5, PAIRS)
+    planned = arena.bouts({"train": 1, "test": 1}, 7.0, 5, PAIRS)
     assert not {b.label for b in planned if b.split == "train"} & set(arena.unseen())
     late = 0
     for bout in planned:
@@ -59,8 +59,8 @@ def test_recordings_show_one_pair_and_hold_late_ones():
             if what == "late":
                 late += 1
                 assert len(poses) == len(whole) - 1
-    assert late > 10
-    with pytest.raises(ValueError, match="pairs must be in 0..14; got 15"):
+    assert late > 3
+    with pytest.raises(ValueError, match="pairs must be in 0..10; got 15"):
         arena.classes(15)
 
 

@@ -2,7 +2,7 @@
 
 A routine is a chain of the stadium's poses. Some chains are two classes, one for each direction:
 they share their poses and differ in order alone, which a description says and few recordings do
-not. Prop and place are drawn for every recording and tell nothing. The last chains are trained on
+not. Prop and place are drawn for every recording and tell nothing. Other chains are trained on
 by nobody (`HELD_OUT`): their classes are known by description only. A recording shows one class
 (and its twin, where it has one), attempts that are broken off, and performances whose beginning the
 shot has missed, which count in full.
@@ -59,12 +59,6 @@ CHAINS = (
     _chain("Smash", "Sink", "crouch .35, leap .4 ^.6, spike .4 ^.3"),
     _chain("Whirl", "Unwhirl", "wheel .45, wheel .45 @360, wheel out .4"),
     _chain("Punt", "Reset", "kick back .45, kick .4"),
-    _chain("Bound", "Rebound", "leap .35 +.3 ^.4, long flight .35 +.4 ^.4, sit in sand .4 +.2"),
-    _chain("Flop", "Unflop", "leap .35 +.2 ^.5, back arch .4 +.3 ^.8, fall on back .4 +.2 ^.2"),
-    _chain(
-        "Vault", "Unvault", "plant .4 +.2 ^.1, upside down .45 +.3 ^.9, fall on back .5 +.3 ^.2"
-    ),
-    _chain("Stuff", "Unstuff", "crouch .3, leap .35 +.2 ^.7, slam .35 +.1 ^.5"),
 )
 HELD_OUT = (
     _chain("Loft", "Unloft", "address .45, swing back .45, swing through .35, finish high .4"),
