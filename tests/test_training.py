@@ -19,6 +19,7 @@ import psutil
 import pytest
 import torch
 from distributed import LocalCluster
+from reference.elsewhere import own_gpu
 from reference.processes import countdown, run
 from reference.waiting import until
 from safetensors.torch import save_file
@@ -503,7 +504,7 @@ def alive(process: psutil.Process) -> bool:
     return False
 
 
-def test_a_cluster_gives_the_same_results(monkeypatch):
+def test_a_cluster_gives_the_same_results(tmp_path, monkeypatch):
     """Two dask workers, as `VLACT_DASK=tcp://scheduler:8786` reaches those of other machines."""
     wanted = [*squares(5, 1, 4), SlowStepsJob(7)]
     here = jobs.run(wanted, 2, "here")
@@ -512,6 +513,10 @@ def test_a_cluster_gives_the_same_results(monkeypatch):
         assert jobs.run(wanted, 1, "there") == here == [25, 1, 16, 7]
         with pytest.raises(ValueError, match="three"):
             jobs.run(squares(1, 3), 2, "there")
+        # each of its workers has a GPU of its own, though nobody numbers them
+        meet = [partial(own_gpu, str(tmp_path), 2, 2)] * 2
+        found = dict(jobs.run(meet, 1, "there"))
+    assert sorted(found) == ["cuda:0", "cuda:1"] and len(set(found.values())) == 2
     jobs.close()
 
 

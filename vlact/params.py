@@ -151,6 +151,9 @@ class Tal(Record):
     attend: int = 0  # features that one attends to at most (odd), on every level; 0 for all
     # published shape and numbers in place of these, see `vlact.models.localizer_presets`
     preset: str = ""
+    # localizers that stage `localizers` trains, of `vlact.papers.actionvlm.localizing.KINDS`, and
+    # those that stage `encoders` trains on frames, of `vlact.models.wired.WIRED`
+    kinds: list = field(default_factory=lambda: ["ActionFormer", "TriDet", "DyFADet"])
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,8 @@ class Vlm(Record):
     session_seeds: int  # of the longer recordings
     # features; a whole multiple of `Tal.window`, which the language model reads at once
     session_window: int
+    # numbers of `Tal` that ActionVLM has otherwise, and `slow_lr`, the rate of LoRA and the encoder
+    own: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

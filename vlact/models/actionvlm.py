@@ -731,6 +731,7 @@ class ActionVLM(nn.Module):
         variant: How the two come together.
         reach: Steps that the language model reads at once; of a longer window it reads one part
             after the other.
+        eye: From frames to features, where both are trained on frames, see `vlact.models.eye`.
 
     Attributes:
         half: Whether it reads in bf16; otherwise as whoever calls it does.
@@ -746,15 +747,21 @@ class ActionVLM(nn.Module):
         std: Tensor,
         variant: Variant,
         reach: int,
+        eye: nn.Module | None = None,
     ):
         super().__init__()
         self.localizer, self.reader, self.variant, self.reach = localizer, reader, variant, reach
+        self.eye = eye
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
     @property
     def config(self) -> LocalizerConfig:
         return self.localizer.config
+
+    def see(self, x: Tensor) -> Tensor:
+        """Standardised features of what an eye sees of frames; without an eye they are given."""
+        return x if self.eye is None else (self.eye(x) - self.mean) / self.std
 
     def read(
         self, x: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None

@@ -123,7 +123,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
             "to the right description, "
             f"expected {p.align.gate:.2f} (align.gate); align it longer (align.steps)"
         )
-    work, recipe = ACTIONVLM.work(p), recipe_of(p) | asdict(p.vlm)
+    work, recipe = ACTIONVLM.work(p), recipe_of(p) | asdict(p.vlm) | p.vlm.own
     features, durations, truth, clock, shape = common(p, work)
     classes, aligned = descriptions(p), str(p.data / "aligned")
     swaps = {

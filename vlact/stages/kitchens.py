@@ -235,7 +235,7 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
             alone.append(LocalizeJob("ActionFormer", *mine, seed=s, **kept))
             for variant in variants():
                 out = str(work / f"{name}{s}-{len(told)}")
-                mine = *given, task.called, clock, made, recipe_of(p) | asdict(p.vlm)
+                mine = *given, task.called, clock, made, recipe_of(p) | asdict(p.vlm) | p.vlm.own
                 kept = {"out": out, "checkpoint": f"{out}.pt"}
                 kept |= {"aligned": str(task.aligned), "conditions": {}}
                 told.append(VisionLanguageJob(variant, *mine, seed=s, **kept))

@@ -513,7 +513,8 @@ class ActionVLM(Scores):
 
     def table1(self) -> pd.DataFrame:
         """Table 1 on THUMOS14: published, and ours where the method is implemented."""
-        ours = {k: k for k in ("ActionFormer", "TriDet", "DyFADet")} | {"ActionVLM-3B (ours)": FULL}
+        ours = {k: k for k in self.scores("localizers", "ap")["model"].unique()}
+        ours |= {"ActionVLM-3B (ours)": FULL}
         paper = published.read("actionvlm_table1").query("dataset == 'THUMOS14'")
         rows = []
         for (setting, method), part in paper.groupby(["setting", "method"], sort=False):
