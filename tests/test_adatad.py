@@ -5,6 +5,7 @@ pixels that anyone can make again.
 
 import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from test_known_answers import pixels, waves
 from vlact.losses.localization import assign, detection_loss, points
 from vlact.models import localizer_checkpoints as checkpoints
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
-from vlact.models.adatad import Adapter, AdaTAD, AdaTADConfig, TowerConfig
+from vlact.models.adatad import Adapter, AdaTAD, AdaTADConfig, Tower, TowerConfig
 from vlact.models.localizer_presets import PRESETS, preset
 
 SMALL = LocalizerConfig(16, 3, dim=16, heads=2, levels=4, dropout=0.1, official=True, opentad=True)
@@ -226,3 +227,28 @@ def test_presets_are_those_of_the_paper():
     small, base = (preset("AdaTAD", name) for name in sizes[:2])
     assert small.training.adapter_lr == 2e-4 and base.training.adapter_lr == 1e-4
     assert small.window == 768 and small.recipe["nms"]["sigma"] == 0.7
+
+
+# Sizes
+@pytest.mark.parametrize("size, gmacs", [("s", 57), ("b", 180), ("l", 597), ("h", 1192)])
+def test_towers_cost_what_videomae_publishes(size, gmacs):
+    """Its paper's multiply-adds of 16 frames of 224 pixels, in 1e9, rounded; AdaTAD's own paper
+    counts memory, no operations.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape = preset("AdaTAD", f"thumos14_videomae_{size}").config.tower
+    frames = torch.zeros(1, 16, 224, 224, 3, dtype=torch.uint8, device="meta")
+    with torch.device("meta"), FlopCounterMode(display=False) as counted, torch.no_grad():
+        Tower(replace(shape, adapted=False)).eval()(frames)
+    assert counted.get_total_flops() / 2e9 == pytest.approx(gmacs, rel=3e-3)
+
+
+def test_the_small_network_has_as_many_weights_as_the_authors_file():
+    """Theirs for VideoMAE-S on THUMOS14 has 200,938,640 bytes, some 400 of them to name each
+    tensor.
+    """
+    with torch.device("meta"):
+        state = AdaTAD(preset("AdaTAD", "thumos14_videomae_s").config).state_dict()
+    numbers = 4 * sum(x.numel() for x in state.values())
+    assert 0 < 200_938_640 - numbers < 500 * len(state)

@@ -195,7 +195,7 @@ def test_a_folder_of_another_kind_says_so(film, tmp_path):
 
 
 def test_importing_the_hub_waits_for_large_libraries():
-    large = ("open_clip", "transformers", "peft", "numba", "sklearn", "matplotlib")
+    large = ("open_clip", "transformers", "peft", "numba", "sklearn", "pandas", "matplotlib")
     code = f"import sys, vlact.hub; print([m for m in {large} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT

@@ -119,6 +119,18 @@ def test_nothing_changed_runs_nothing_and_force_runs_all(project, capfd):
     assert ran[0] == f"begin {code} --wait-for-lock repro --single-item --force {code}"
 
 
+def test_after_a_run_without_work_dvc_is_asked_again_when_a_file_has_changed(project):
+    folder, dvc = project
+    dvc([at("speed")])
+    assert pipeline.repro("smoke") == 0 and lines(folder, "begin") == [at("speed")]
+    dvc()
+    assert pipeline.repro("smoke") == 0
+    dvc([at("speed")])
+    assert pipeline.repro("smoke") == 0 and lines(folder, "begin") == [at("speed")]
+    (folder / "params.yaml").write_text((folder / "params.yaml").read_text() + "\n")
+    assert pipeline.repro("smoke") == 0 and lines(folder, "begin") == 2 * [at("speed")]
+
+
 def test_a_stage_that_fails_stops_what_comes_after_it(project, capfd):
     folder, dvc = project
     dvc([at("worlds"), at("stadium")], f"[ $stage = {at('worlds')} ] && exit 3")

@@ -68,15 +68,18 @@ def test_every_experiment_has_a_plan():
 
 
 # What a GPU is to measure, in small on the CPU
-@pytest.mark.parametrize("lm_stride", [None, 1, 4])
-def test_a_window_is_trained_and_evaluated(lm_stride):
+def test_table_6_has_a_row_a_way_against_vision_only():
     from vlact.models.cost import Decoder
     from vlact.tools import measuring
 
-    window = measuring.Window(frames=32, pixels=32, text=12, answer=5, head=16, levels=2)
-    decoder = Decoder(32, 2, 64, 4, 2, 50) if lm_stride else None
-    found = measuring.action_vlm((24, 2, 2), decoder, lm_stride or 1, window, "cpu", 2, rank=4)
-    assert set(found) == {"train ms", "train GB", "eval ms", "eval GB"}
+    shape = {"frames": 32, "pixels": 32, "text": 12, "answer": 5, "asked": 16, "head": 32}
+    window = measuring.Window(**shape, levels=2)
+    decoder = Decoder(32, 2, 64, 4, 2, 50)
+    rows = measuring.table6((24, 2, 2), decoder, (1, 4), window, "cpu", 2, rank=4)
+    ways = ["vision only", "ActionVLM, lm_stride 1", "ActionVLM, lm_stride 4", "question answering"]
+    assert [r["way"] for r in rows] == [f"{p}, {w}" for p in ("eval", "train") for w in ways]
+    assert all(r["ratio"] == 1 for r in rows[::4]) and all(r["rounds"] == 2 for r in rows)
+    assert all(r["ms lowest"] <= r["ms"] <= r["ms highest"] for r in rows)
 
 
 def test_adapters_learn_and_the_tower_does_not():
@@ -101,26 +104,17 @@ def test_adapters_learn_and_the_tower_does_not():
     )
 
 
-def test_ace_s_two_steps_and_the_renderer():
+def test_steps_and_the_renderer_run_where_they_are_told():
     from vlact.models.dual import DualConfig
     from vlact.tools import measuring
 
-    found = measuring.ace(
-        DualConfig(32, 16, 4, 32, 3, 2, 16, 384, "cls", motion_input=False, conv_stem=False),
-        2,
-        1,
-        "cpu",
-        2,
-    )
-    assert set(found) == {"naive ms", "naive GB", "cached ms", "cached GB"}
-    assert set(measuring.rendered("cpu", 24, 4, 1)) == {"frames/s", "GB"}
-
-
-def test_without_a_gpu_nothing_is_measured(capsys, tmp_path):
-    from vlact.tools import measuring
-
-    assert measuring.main([str(tmp_path / "x.csv"), "--device", "cpu"]) == 1
-    assert "no GPU here" in capsys.readouterr().err and not (tmp_path / "x.csv").exists()
+    shape = {"motion_input": False, "conv_stem": False}
+    config = DualConfig(32, 16, 4, 32, 3, 2, 16, 384, "cls", **shape)
+    rows = measuring.ace(config, 2, 1, "cpu", 1)
+    assert [r["way"] for r in rows] == ["frozen blocks kept", "every block anew"]
+    assert measuring.rendered("cpu", 24, 4, 1)[0]["frames/s"] > 0
+    first, second = measuring.features("EfficientNet-Lite0", 32, 8, "cpu", 1)
+    assert first["difference"] == 0 and second["frames/s"] > 0
 
 
 def test_measuring_keeps_every_row_and_goes_on_after_a_kill(tmp_path, monkeypatch):
@@ -128,42 +122,32 @@ def test_measuring_keeps_every_row_and_goes_on_after_a_kill(tmp_path, monkeypatc
 
     asked, out = [], tmp_path / "gpu.csv"
 
-    def measured(name, dies_at=None):
+    def measured(name):
         def run(*given):
             asked.append(name)
-            if len(asked) == dies_at:
-                raise KeyboardInterrupt
             if len(asked) == 2:
                 raise torch.cuda.OutOfMemoryError
-            return {"train ms": float(len(asked))}
+            if len(asked) == 5:
+                raise KeyboardInterrupt
+            return [{"way": "a", "ms": 1.0}, {"way": "b", "ms": 2.0}]
 
         return run
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Card")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    for name in ("action_vlm", "ace", "rendered"):
-        monkeypatch.setattr(measuring, name, measured(name, 5))
+    for name in ("table6", "localizer", "ace", "features", "rendered"):
+        monkeypatch.setattr(measuring, name, measured(name))
     with pytest.raises(KeyboardInterrupt):
         measuring.main([str(out), "--device", "cuda"])
     first = pd.read_csv(out)
-    assert (
-        len(first) == 4
-        and first["note"].tolist()[1] == "out of memory"
-        and first["machine"].str.startswith("Card, torch ").all()
-    )
+    assert len(first) == 7 and first["note"].tolist()[2] == "out of memory"
+    assert first["machine"].str.startswith("Card, torch ").all()
     assert measuring.main([str(out), "--device", "cuda"]) == 0
     table = pd.read_csv(out)
-    pd.testing.assert_frame_equal(table.head(4), first)
-    assert table["what"].value_counts().to_dict() == {
-        **{f"VideoMAEv2-{v}, Qwen2.5-{q}": 4 for v in "SB" for q in ("1.5B", "3B")},
-        **{f"VideoMAEv2-{v}, vision only": 1 for v in "SB"},
-        "ACE step, TimeSformer-B, 16 clips of 30 frames": 1,
-        "renderer, 224 pixels": 1,
-    }
-    assert len(asked) == 21 and table["date"].notna().all()  # twenty rows, one of them begun twice
-    assert measuring.main([str(out), "--device", "cuda"]) == 0 and len(asked) == 21
+    pd.testing.assert_frame_equal(table.head(7), first)
+    assert asked == [*["table6"] * 4, *["localizer"] * 2, "ace", *["features"] * 2, "rendered"]
+    assert len(table) == 17 and table["date"].notna().all()
+    assert measuring.main([str(out), "--device", "cuda"]) == 0 and len(asked) == 10
     out.write_text("a,b\n1,2\n", encoding="utf-8")
-    assert (
-        measuring.main([str(out), "--device", "cuda"]) == 1
-        and out.read_text(encoding="utf-8") == "a,b\n1,2\n"
-    )
+    assert measuring.main([str(out), "--device", "cuda"]) == 1
+    assert out.read_text(encoding="utf-8") == "a,b\n1,2\n"

@@ -13,13 +13,11 @@ it, and what does not fit is a ValueError that names the file.
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
@@ -35,13 +33,16 @@ from vlact.models.moving import MovingFrames
 from vlact.models.poses import PoseEncoder
 from vlact.models.text import sentence_encoder
 from vlact.models.zoo.ezclip import EZCLIP
-from vlact.papers.actionvlm import experiments
-from vlact.papers.actionvlm.localizing import Localizer
 from vlact.runtime.device import autocast
 from vlact.runtime.jobs import write_whole
 from vlact.schema import json_object
 from vlact.training.features import extract
 from vlact.video.clips import fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vlact.papers.actionvlm.localizing import Localizer
 
 ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
 CONFIG, NUMBERS = "vlact.json", "config.json"  # what a model is; the numbers that it is made with
@@ -264,7 +265,7 @@ class ActionRecognizer(_Citizen):
     @torch.inference_mode()
     def predict(
         self, path: str | Path, names: list[str], start_s: float = 0.0, end_s: float | None = None
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         """Names with scores that sum to one, best first.
 
         Args:
@@ -305,8 +306,10 @@ def _clip(
     return torch.from_numpy(frames[np.searchsorted(needed, wanted)])[None]
 
 
-def _ranked(names: list[str], logits: torch.Tensor) -> pd.DataFrame:
+def _ranked(names: list[str], logits: torch.Tensor) -> "pd.DataFrame":
     """`name, score`, scores that sum to one, best first."""
+    import pandas as pd
+
     table = pd.DataFrame({"name": names, "score": logits.softmax(0).numpy().astype(np.float64)})
     return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
@@ -403,7 +406,7 @@ class MotionRecognizer(_Citizen):
     @torch.inference_mode()
     def predict(
         self, path: str | Path, start_s: float = 0.0, end_s: float | None = None
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         """Coarse motions with scores that sum to one, best first; arguments and errors as
         `ActionRecognizer.predict`.
         """
@@ -427,18 +430,24 @@ class ActionLocalizer(_Citizen):
     """
 
     numbers = {"fps": float, "stride": int}
-    read: ClassVar[Callable] = Localizer.load  # of the localizer's file
 
     def __init__(
         self,
         encoder: DualEncoder | FrameEncoder | PoseEncoder,
-        localizer: Localizer,
+        localizer: "Localizer",
         fps: float,
         stride: int,
     ):
         self.encoder, self.localizer = encoder.eval(), localizer
         self.fps, self.stride = _within("fps", fps, FPS), stride
         _within("stride", stride, (1, files.FRAMES))
+
+    @staticmethod
+    def read(path: Path) -> "Localizer":
+        """A localizer's file."""
+        from vlact.papers.actionvlm.localizing import Localizer  # brings pandas
+
+        return Localizer.load(path)
 
     @classmethod
     def needed(cls) -> tuple[str, ...]:
@@ -454,7 +463,7 @@ class ActionLocalizer(_Citizen):
         return super()._load(model_id, config, **given) | {"localizer": localizer}
 
     @torch.inference_mode()
-    def predict(self, path: str | Path) -> pd.DataFrame:
+    def predict(self, path: str | Path) -> "pd.DataFrame":
         """Detections `video, start_s, end_s, label, score`, best first.
 
         Raises:
@@ -475,7 +484,12 @@ class VisionLanguageLocalizer(ActionLocalizer):
         localizer: From `vlact.papers.actionvlm.experiments`, with the prompt that it reads.
     """
 
-    read = experiments.VisionLanguageLocalizer.load
+    @staticmethod
+    def read(path: Path) -> "Localizer":
+        """A localizer's file, and that of what reads for it."""
+        from vlact.papers.actionvlm.experiments import VisionLanguageLocalizer
+
+        return VisionLanguageLocalizer.load(path)
 
 
 def load(name: str):

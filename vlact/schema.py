@@ -21,15 +21,18 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from itertools import chain, compress
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import yaml
 
 try:
     import orjson
 except ModuleNotFoundError:  # of an extra; the standard library reads the same, slower
     orjson = json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 ANNOTATION = ("video", "start_s", "end_s", "label", "split", "group")
@@ -266,7 +269,9 @@ def _separator(header: str, columns: tuple[str, ...]) -> str:
     return max(SEPARATORS, key=lambda s: len(names(s) & set(columns)))
 
 
-def csv(path: str | Path, columns: tuple[str, ...], what: str, empty: bool = False) -> pd.DataFrame:
+def csv(
+    path: str | Path, columns: tuple[str, ...], what: str, empty: bool = False
+) -> "pd.DataFrame":
     """A csv with at least these columns and a row, all cells as the text that they are.
 
     Columns are separated by commas, semicolons or tabs; the header decides. Nothing is guessed: an
@@ -314,6 +319,8 @@ def csv(path: str | Path, columns: tuple[str, ...], what: str, empty: bool = Fal
             )
     if len(rows) < 2 and not empty:
         raise ValueError(f"{path}: expected at least one row after the header, found none")
+    import pandas as pd
+
     # row i of the table is line i + 2 of the file, also where lines are blank
     index = pd.Index(np.array(lines[1:]) - 2)
     if not len(index) or index[-1] == len(index) - 1:
@@ -323,12 +330,14 @@ def csv(path: str | Path, columns: tuple[str, ...], what: str, empty: bool = Fal
     return table
 
 
-def seconds(column: pd.Series, separator: str = ",") -> pd.Series:
+def seconds(column: "pd.Series", separator: str = ",") -> "pd.Series":
     """Times as seconds: numbers, "hh:mm:ss.f", and "1,5" where the csv has another separator.
 
     Returns:
         Floats, nan for what is no time.
     """
+    import pandas as pd
+
     number = pd.to_numeric(column, errors="coerce").astype(float)
     for i in np.flatnonzero(number.isna().to_numpy()):
         cell = column.iloc[i]
@@ -351,12 +360,12 @@ def _remedy(cell) -> str:
 
 
 def sound(
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     path: str | Path,
     row: str = "line {}",
     first: int = 2,
     outside: bool = False,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """The table with its times as numbers.
 
     Args:
@@ -400,7 +409,7 @@ def sound(
     return table
 
 
-def read_annotations(path: str | Path, outside: bool = False) -> pd.DataFrame:
+def read_annotations(path: str | Path, outside: bool = False) -> "pd.DataFrame":
     """Read and check an annotation table.
 
     Args:
@@ -424,7 +433,7 @@ def read_annotations(path: str | Path, outside: bool = False) -> pd.DataFrame:
     return table
 
 
-def spans(table: pd.DataFrame, path: str | Path, outside: bool = False) -> pd.DataFrame:
+def spans(table: "pd.DataFrame", path: str | Path, outside: bool = False) -> "pd.DataFrame":
     """The rows of a csv with `start_s` and `end_s` as numbers.
 
     Raises:
@@ -457,7 +466,7 @@ def spans(table: pd.DataFrame, path: str | Path, outside: bool = False) -> pd.Da
     return table
 
 
-def disjoint(table: pd.DataFrame, path: str | Path) -> None:
+def disjoint(table: "pd.DataFrame", path: str | Path) -> None:
     """No second of a video is in two splits.
 
     Args:
@@ -485,7 +494,7 @@ def disjoint(table: pd.DataFrame, path: str | Path) -> None:
             )
 
 
-def write_annotations(path: str | Path, table: pd.DataFrame) -> None:
+def write_annotations(path: str | Path, table: "pd.DataFrame") -> None:
     """Write an annotation table, all or nothing."""
     given = {"index": False, "lineterminator": "\n", "float_format": "%.6f"}
     path = Path(path)

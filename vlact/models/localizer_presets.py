@@ -51,8 +51,10 @@ class Training:
         noise: Standard deviation, added to features.
         smoothing: Of labels.
         reg_weight: Of the second loss.
-        ema: Highest decay of the moving average of weights.
+        ema: Decay of the moving average of weights, from the first step on.
         adapter_lr: Of AdaTAD's adapters, 0 for `lr`.
+        inside: Share of an action that a window must hold.
+        least: Share of the rate that is left at the end.
     """
 
     epochs: int
@@ -67,13 +69,15 @@ class Training:
     reg_weight: float = 1.0
     ema: float = 0.999
     adapter_lr: float = 0.0
+    inside: float = 0.5
+    least: float = 0.0
 
     @property
     def recipe(self) -> dict:
         """As `vlact.papers.actionvlm.localizing.train` takes it."""
         out = asdict(self)
         warmup = out.pop("warmup_epochs") / self.epochs
-        return out | {"warmup": warmup, "by_video": True, "spared": True}
+        return out | {"warmup": warmup, "by_video": True, "spared": True, "rising": False}
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ def _dyfadet(feature_dim: int, classes: int, dim: int = 512, **more) -> DyFADetC
 def _epic(
     config: LocalizerConfig, epochs: int, smoothing: float, lr: float = 1e-4, **more
 ) -> Preset:
-    numbers = _training(epochs, 2, lr, 0.05, 250, smoothing=smoothing, **more)
+    numbers = _training(epochs, 2, lr, 0.05, 250, smoothing=smoothing, inside=0.3, **more)
     return Preset(config, 2304, 16, 32, numbers, EPIC_TEST, fps=30)
 
 
@@ -139,7 +143,7 @@ def _adatad(tower: TowerConfig, adapter_lr: float = 1e-4) -> Preset:
     """Every fourth frame of THUMOS14 in windows of 768, half a window apart."""
     config = AdaTADConfig(_actionformer(tower.dim, 20, opentad=True), tower)
     # it ends after 60 of the 100 epochs for which the rate falls
-    numbers = Training(100, 2, 1e-4, 0.05, 100, adapter_lr=adapter_lr)
+    numbers = Training(100, 2, 1e-4, 0.05, 100, adapter_lr=adapter_lr, inside=0.75)
     return Preset(config, 768, 4, 0, numbers, OPENTAD_TEST, min_steps=None, image_size=160)
 
 
@@ -175,14 +179,17 @@ PRESETS = {
             bins=12, spread=0.2, iou_power=1.0,
         ),
         768, 16, 16,
-        _training(5, 16, 1e-3, 0.04, 400, warmup_epochs=10, noise=0.5, smoothing=0.1, clip=0.4),
+        _training(
+            5, 16, 1e-3, 0.04, 400, warmup_epochs=10, noise=0.5, smoothing=0.1, clip=0.4,
+            least=0.05,
+        ),
         _one_class(0.95, 0.7, 200), fps=15, min_steps=0.1,
     ),
     ("TriDet", "epic_verb"): _epic(
         _tridet(
             2304, 97, kernel=5, widening=2, mlp_dim=1024, spread=0.0, iou_power=0.25, ranges=EPIC
         ),
-        22, 0.0,
+        22, 0.0, least=0.5,
     ),
     ("TriDet", "epic_noun"): _epic(
         _tridet(
@@ -200,16 +207,18 @@ PRESETS = {
             512, 1, 256, kernel=15, widening=1.2, mlp_dim=2048, head_dim=512, positions=768,
             spread=0.15,
         ),
-        768, 16, 16, _training(10, 8, 5e-4, 0.05, 400, noise=0.7, smoothing=0.1, clip=0.4),
+        768, 16, 16, _training(
+            10, 8, 5e-4, 0.05, 400, noise=0.7, smoothing=0.1, clip=0.4, least=0.1
+        ),
         _one_class(0.95, 0.7, 200), fps=15, min_steps=0.1,
     ),
     ("DyFADet", "epic_verb"): _epic(
         _dyfadet(2304, 97, kernel=5, widening=2, mlp_dim=1024, spread=0.0, ranges=EPIC),
-        15, 0.0, warmup_epochs=10, noise=0.00001,
+        15, 0.0, warmup_epochs=10, noise=0.00001, least=0.5,
     ),
     ("DyFADet", "epic_noun"): _epic(
         _dyfadet(2304, 300, kernel=1, widening=4, mlp_dim=1024, spread=0.0, tau=2.0, ranges=EPIC),
-        20, 0.1, lr=2e-4, noise=0.000001,
+        20, 0.1, lr=2e-4, noise=0.000001, least=0.25,
     ),
     ("AdaTAD", "thumos14_videomae_s"): _adatad(TowerConfig(384, 12, 6), 2e-4),
     ("AdaTAD", "thumos14_videomae_b"): _adatad(TowerConfig(768, 12, 12)),

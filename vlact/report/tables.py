@@ -4,8 +4,10 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 METRIC_DIGITS = 4
 FEWEST_SEEDS = 5  # independent seeds, or other units, below which nothing is decided
@@ -23,6 +25,8 @@ def write_text(path: Path, text: str) -> None:
 
 def spread(values, scale: float = 100, digits: int = 1) -> str:
     """Mean ± standard deviation (ddof 1) of fractions, in percent; a single one has no spread."""
+    import pandas as pd
+
     values = scale * pd.Series(list(values), dtype=float)
     return f"{values.mean():.{digits}f}" + (
         f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
@@ -34,7 +38,7 @@ def plain(text: str) -> str:
     return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text).replace("](", "]\\(")
 
 
-def markdown(table: pd.DataFrame, markup: bool = False) -> str:
+def markdown(table: "pd.DataFrame", markup: bool = False) -> str:
     """A GitHub table of the columns, cells as they print; none is markup unless asked for."""
 
     def line(cells) -> str:
@@ -47,7 +51,7 @@ def markdown(table: pd.DataFrame, markup: bool = False) -> str:
     return "".join(map(line, [map(str, table.columns), ["---"] * table.shape[1], *rows]))
 
 
-def latex(table: pd.DataFrame) -> str:
+def latex(table: "pd.DataFrame") -> str:
     """A booktabs tabular."""
     special = {
         "&": r"\&",
@@ -118,7 +122,7 @@ def verdict(ours: str, other: str, what: str, found: dict, expected: int = 1) ->
 
 
 def save(
-    table: pd.DataFrame, folder: Path, stem: str, digits: int = 1, caption: str = ""
+    table: "pd.DataFrame", folder: Path, stem: str, digits: int = 1, caption: str = ""
 ) -> list[str]:
     """Write `stem`.csv, .md and .tex; floats with `digits` decimals, missing values as a dash, the
     caption below.
@@ -126,6 +130,8 @@ def save(
     Returns:
         The file names, for the results map.
     """
+    import pandas as pd
+
     shown = table.copy()
     for column in shown:
         if pd.api.types.is_float_dtype(shown[column]):
@@ -140,7 +146,7 @@ def save(
     return [f"{stem}.{kind}" for kind in ("csv", "md", "tex")]
 
 
-def numbers(table: pd.DataFrame) -> dict[str, float]:
+def numbers(table: "pd.DataFrame") -> dict[str, float]:
     """What was measured here in a table of percent, as fractions, for `dvc metrics`.
 
     Args:
@@ -163,7 +169,7 @@ def numbers(table: pd.DataFrame) -> dict[str, float]:
     for row in cells.index:
         name = ", ".join(cells.loc[row, text])
         values = {f"{name}/{c}": found[c][row] / 100 for c in measured}
-        out |= {k: v for k, v in values.items() if pd.notna(v)}
+        out |= {k: v for k, v in values.items() if v == v}
     return out
 
 

@@ -4,8 +4,9 @@ Each comparison runs both sides in turn, in one process on one thread, several t
 the median ratio and the lowest and the highest. Both sides must agree, or nothing is reported. The
 slow sides lie in `tests/reference` of a checkout, where tests hold them equal, too.
 
-`vlact.tools.bench_metrics`, `vlact.tools.bench_models` and `vlact.tools.bench_video` add tables of
-their own.
+Two parts have other peers: what of a core's arithmetic training steps reach, and what importing
+costs above the library that has to be there. `vlact.tools.bench_metrics`,
+`vlact.tools.bench_models` and `vlact.tools.bench_video` add tables of their own.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import importlib
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,12 +26,19 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from vlact import ROOT
 from vlact.runtime.jobs import write_whole
 
 PARTS = ("vlact.tools.bench_metrics", "vlact.tools.bench_models", "vlact.tools.bench_video")
 LIBRARIES = ("torch", "numpy", "pandas", "transformers")
+IMPORTS = {
+    "vlact.metrics.localization": "pandas",
+    "vlact.models.nms": "numba",
+    "vlact.hub": "torch",
+}
+SIDE = 1024  # of the matrices whose product is the machine's peak
 REPEATS = 5
 
 
@@ -152,9 +161,15 @@ def rendering(repeats: int = REPEATS) -> Comparison:
     return agreeing(made, close.mean() > 0.9)
 
 
-def ace_step(repeats: int = REPEATS, clips: int = 8) -> Comparison:
-    """A step of ACE on ATA's actions from kept features, against every string through the text
-    trunk and every clip through every block.
+def backward(loss: Tensor) -> float:
+    """Gradients of a loss, and the loss."""
+    loss.backward()
+    return loss.item()
+
+
+def ace_sides(clips: int = 8) -> tuple[Callable, Callable]:
+    """A step of ACE on ATA's actions from kept features, and one that gives every string to the
+    text trunk and every clip to every block.
     """
     from vlact.language import tasks
     from vlact.language.trees import ActionTexts, phrase
@@ -187,22 +202,82 @@ def ace_step(repeats: int = REPEATS, clips: int = 8) -> Comparison:
     with torch.no_grad():
         kept = method.frozen_features(batch)
 
-    def backward(loss: Tensor) -> float:
-        loss.backward()
-        return loss.item()
-
     given = (encoder, trunk.encode, batch, labels, plan, drawn, shadow, tau, method.frozen)
     method.requires_grad_(False)
     for parameter, _ in method.trained():
         parameter.requires_grad_()
-    made = compare(
-        "a step of ACE",
-        "every string and every clip anew",
-        lambda: backward(method.loss(kept, labels)),
-        lambda: backward(naive(*given)),
-        repeats,
-    )
+    return lambda: backward(method.loss(kept, labels)), lambda: backward(naive(*given))
+
+
+def ace_step(repeats: int = REPEATS) -> Comparison:
+    """See `ace_sides`."""
+    made = compare("a step of ACE", "every string and every clip anew", *ace_sides(), repeats)
     return agreeing(made, abs(made.found - made.wanted) < 1e-3 * abs(made.wanted))
+
+
+def action_vlm_step(frames: int = 256, dim: int = 64) -> Callable:
+    """A training step of ActionVLM as the stadium has it: a small language model that reads every
+    frame, and a localizer on what both see.
+    """
+    from vlact.models.actionformer import ActionFormer, LocalizerConfig
+    from vlact.models.actionvlm import aggregate
+    from vlact.models.cost import Decoder
+    from vlact.tools.measuring import language
+
+    torch.manual_seed(0)
+    said = language(Decoder(64, 3, 256, 4, 4, 1000), dim, 1, 16).float().train()
+    head = ActionFormer(LocalizerConfig(dim, 20)).train()
+    x, mask = torch.randn(2, frames, dim), torch.ones(2, frames, dtype=torch.bool)
+    words, answer = torch.randint(0, 1000, (2, 200)), torch.randint(0, 1000, (2, 30))
+    given = x, mask, words, torch.ones_like(words, dtype=torch.bool), answer
+    weight = torch.full((2, frames), 0.5)
+
+    def step() -> float:
+        out = said(*given)
+        both = [aggregate(x, out[k], weight) for k in ("cls", "loc")]
+        found = head(both[0], mask, both[1])
+        return backward(sum(part.mean() for part in found[:2]) + out["text_loss"])
+
+    return step
+
+
+def arithmetic(repeats: int = REPEATS) -> pd.DataFrame:
+    """What of a core's arithmetic steps reach: `ratio` is their operations a second over those of a
+    matrix product in the same round; both in `GFLOP/s` and `peak`.
+    """
+    square, rows = torch.randn(SIDE, SIDE), []
+    steps = {"a step of ACE": ace_sides()[0], "a step of ActionVLM": action_vlm_step()}
+    for work, step in steps.items():
+        with FlopCounterMode(display=False) as counted:
+            step()
+        rounds = [(spent(step)[1], spent(lambda: square @ square)[1]) for _ in range(repeats)]
+        speed = [counted.get_total_flops() / own / 1e9 for own, _ in rounds]
+        peak = [2 * SIDE**3 / other / 1e9 for _, other in rounds]
+        share = [a / b for a, b in zip(speed, peak, strict=True)]
+        row = {"work": work, "peer": "arithmetic of a matrix product"}
+        row |= {"ratio": statistics.median(share), "lowest": min(share), "highest": max(share)}
+        row["ours_ms"] = 1e3 * statistics.median(own for own, _ in rounds)
+        rows.append(row | {"GFLOP/s": statistics.median(speed), "peak": statistics.median(peak)})
+    return pd.DataFrame(rows)
+
+
+def imports(repeats: int = REPEATS) -> pd.DataFrame:
+    """Processor seconds of importing a module in a fresh process, against the library that it
+    cannot do without; `more_s` is what comes on top.
+    """
+
+    def taken(name: str) -> float:
+        code = f"import time, {name}; print(time.process_time())"
+        command = [sys.executable, "-c", code]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    rows = []
+    for name, peer in IMPORTS.items():
+        pairs = [(taken(name), taken(peer)) for _ in range(repeats)]
+        ours, theirs = zip(*pairs, strict=True)
+        row = Comparison(f"import {name}", f"import {peer}", ours, theirs, None, None).row()
+        rows.append(row | {"more_s": statistics.median(a - b for a, b in pairs)})
+    return pd.DataFrame(rows)
 
 
 def planning(repeats: int = REPEATS) -> Comparison:
@@ -227,19 +302,22 @@ def planning(repeats: int = REPEATS) -> Comparison:
     return agreeing(made, np.allclose(*sides, rtol=0.02))
 
 
-def others(repeats: int = REPEATS) -> list[pd.DataFrame]:
-    """The tables of `PARTS`."""
-    return [
-        importlib.import_module(name).table(repeats).assign(part=name.rpartition("_")[2])
-        for name in PARTS
-    ]
+def tools(repeats: int = REPEATS) -> pd.DataFrame:
+    """The renderer, a step of ACE, a plan."""
+    return pd.DataFrame([f(repeats).row() for f in (rendering, ace_step, planning)])
 
 
-def table(repeats: int = REPEATS) -> pd.DataFrame:
+def parts() -> dict[str, Callable]:
+    """What can be measured, by name."""
+    more = {name.rpartition("_")[2]: importlib.import_module(name).table for name in PARTS}
+    return {"tools": tools, "arithmetic": arithmetic, "imports": imports} | more
+
+
+def table(repeats: int = REPEATS, wanted: list[str] | None = None) -> pd.DataFrame:
     """Every row, `part, work, peer, ratio, lowest, highest, ours_ms` first."""
     torch.set_num_threads(1)
-    own = [f(repeats).row() for f in (rendering, ace_step, planning)]
-    found = pd.concat([pd.DataFrame(own).assign(part="tools"), *others(repeats)], ignore_index=True)
+    own = {k: f for k, f in parts().items() if k in (wanted or parts())}
+    found = pd.concat([f(repeats).assign(part=k) for k, f in own.items()], ignore_index=True)
     return found[["part", *found.columns.drop("part")]]
 
 
@@ -247,8 +325,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="vlact.tools.bench", description=__doc__)
     parser.add_argument("csv", type=Path, nargs="?", help="where the table goes")
     parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--parts", nargs="+", choices=parts(), help="all if not given")
     given = parser.parse_args(arguments)
-    found, on = table(given.repeats), machine()
+    found, on = table(given.repeats, given.parts), machine()
     print(on)
     print(found.round(2).to_string(index=False, na_rep=""))
     if given.csv:

@@ -11,21 +11,23 @@ publish PROFILE         copy a run's tables and figures to figures/<profile>, wi
 docs                    write what is generated: environment.yml, notebooks' costs
 """
 
+import csv
 import difflib
 import fcntl
+import hashlib
 import json
 import os
 import queue
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
 from contextlib import ExitStack
 
-import pandas as pd
 import yaml
 
 from vlact import ROOT
@@ -55,6 +57,8 @@ HINTS = (  # lines of DVC and of kernels that tell a reader nothing
     "[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel",
     "Loading weights:",
 )
+WATCHED = ("deps", "outs", "metrics", "plots")  # of a stage
+IGNORED = {".ipynb_checkpoints", "__pycache__"}  # as in .dvcignore
 BUSY, INTERRUPTED = 3, 130  # exit codes
 
 
@@ -74,6 +78,8 @@ def code() -> None:
 # Results map
 def index(profile: str) -> None:
     """Every table and figure of a profile: index.csv, and index.html to look at them."""
+    import pandas as pd
+
     from vlact.report import gallery
 
     folder = ROOT / "data" / profile / "figures"
@@ -105,11 +111,13 @@ def caveat(profile: str) -> str:
 def summary(profile: str) -> None:
     """Say what a run made, where to look, and what it can decide."""
     folder = ROOT / "data" / profile / "figures"
-    table = pd.read_csv(folder / "index.csv")
-    kinds = table["item"].str.extract(r"^(table|figure)")[0].value_counts()
+    with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = {k: sum(r["item"].startswith(k) for r in rows) for k in ("table", "figure")}
+    more = sum(r["paper"] == "beyond" for r in rows)
     print(
-        f"{profile}: {kinds.get('table', 0)} tables and {kinds.get('figure', 0)} figures of the "
-        f"papers and {int((table['paper'] == 'beyond').sum())} more"
+        f"{profile}: {kinds['table']} tables and {kinds['figure']} figures of the papers and "
+        f"{more} more"
     )
     print(f"look at {folder.relative_to(ROOT)}/index.html, or run `make site PROFILE={profile}`")
     if said := caveat(profile):
@@ -213,13 +221,39 @@ def changed(after: dict[str, set[str]]) -> set[str]:
     Raises:
         subprocess.CalledProcessError: `dvc status` failed, and has said why.
     """
-    command = [*DVC, "status", "--json", *after]
+    # DVC reads the whole graph anew for every stage it is asked for: the last ones bring the rest
+    last = [s for s in after if not any(s in before for before in after.values())]
+    command = [*DVC, "status", "--json", "--with-deps", *last]
     found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     out = set(json.loads(found)) & set(after)
     for stage in after:  # those before stand before it
         if after[stage] & out:
             out.add(stage)
     return out
+
+
+def fingerprint(profile: str) -> str:
+    """Of all that DVC would look at for a profile, by name, size and time of change, as DVC itself
+    takes a file for the one it knows.
+    """
+    content = yaml.safe_load((ROOT / GRAPH).read_text(encoding="utf-8"))["stages"].values()
+    listed = [x for s in content for k in WATCHED for x in s.get(k, ())]
+    names = {x if isinstance(x, str) else next(iter(x)) for x in listed}
+    found, open_ = hashlib.sha256(), [GRAPH, "data/dvc.lock", "params.yaml"]
+    open_ += sorted(x.replace("${item.p}", profile) for x in names)
+    while open_:
+        name = open_.pop()
+        try:
+            about = os.stat(ROOT / name)
+        except FileNotFoundError:
+            about = None
+        if about is not None and stat.S_ISDIR(about.st_mode):
+            inside = sorted(os.listdir(ROOT / name))
+            open_ += [f"{name}/{x}" for x in inside if x not in IGNORED]
+            continue
+        known_by = about and (about.st_size, about.st_mtime_ns, about.st_ino)
+        found.update(f"{name} {known_by}\n".encode())
+    return found.hexdigest()
 
 
 class Run:
@@ -379,6 +413,12 @@ def repro(profile: str, force: bool = False) -> int:
     try:
         with ExitStack() as held:
             held.enter_context(alone(profile))
+            # left by a run that had nothing to do: DVC knows the files as they are
+            done, seen = ROOT / "data" / "tmp" / f"done-{profile}", fingerprint(profile)
+            if not force and done.is_file() and done.read_text() == seen:
+                print(f"{profile}: up to date", flush=True)
+                summary(profile)
+                return 0
             environment = held.enter_context(leash.held(environment))
             environment = held.enter_context(forkserver.serving(environment))
             run = Run(profile, force, environment)
@@ -390,6 +430,8 @@ def repro(profile: str, force: bool = False) -> int:
         said = "stopped" if failed else "up to date"
         print(f"{profile}: {said} after {(time.monotonic() - start) / 60:.1f} min", flush=True)
         if not failed:
+            if not run.count:
+                done.write_text(seen)
             summary(profile)
         return failed
     except subprocess.CalledProcessError as error:  # `dvc status`, which has said why

@@ -216,7 +216,22 @@ def vision_step(
     return Step(weights(model) + 16 * trained, kept, 3 * counter.get_total_flops() * clips)
 
 
-HOURS_OF_ACTIVITYNET = 648
+# Hours of video, and frames from one clip of features to the next as the localizers take them
+SETS = {
+    "THUMOS14": (20, 4),
+    "EPIC-KITCHENS-100": (100, 16),
+    "ActivityNet-1.3": (648, 16),
+    "a million hours": (1_000_000, 16),
+}
+FPS, CLIP, FEATURE_BYTES = (
+    30,
+    16,
+    2 * 768,
+)  # frames a second, of a clip; a feature in half precision
+DECODED = 800  # frames a second that a core decodes
+CARDS_A_MACHINE, CORES_A_MACHINE, MACHINES = 8, 16, 16
+# US dollars of an hour of a rented card or core; an assumption, as utilisation is
+PRICES, CORE_PRICE = {"A100": 2.0, "H200": 4.0}, 0.04
 
 
 def experiments() -> dict[str, tuple[Step, int, float]]:
@@ -245,13 +260,34 @@ def experiments() -> dict[str, tuple[Step, int, float]]:
             6_000 * 30,
         )
     alone = vision_step(768, 12, frames=16, pixels=224)
-    clips = HOURS_OF_ACTIVITYNET * 3600 * 30 / 16
+    clips = SETS["ActivityNet-1.3"][0] * 3600 * FPS / CLIP
     out["VideoMAEv2-B features, ActivityNet-1.3: 648 h, every 16 frames"] = (
         Step(0.2 * GB, alone.kept / 12, alone.flops / 3),
         32,
         clips,
     )
     return out
+
+
+def features_cost() -> pd.DataFrame:
+    """What VideoMAEv2-B's features of whole data sets cost on paper: a row a set and card with
+    `hours` of video, `core h` of decoding every frame, `card h`, `TB` of features, `USD`, `USD an
+    hour of video`, and `days` on `MACHINES` machines that share the videos.
+    """
+    flops, rows = vision_step(768, 12, frames=CLIP, pixels=224).flops / 3, []
+    for name, (hours, stride) in SETS.items():
+        frames = hours * 3600 * FPS
+        cores = frames / DECODED / 3600
+        for card, price in PRICES.items():
+            clips = frames / stride
+            cards = clips * flops / (CARDS[card][1] * UTILISATION) / 3600
+            dollars = cores * CORE_PRICE + cards * price
+            wall = max(cards / CARDS_A_MACHINE, cores / CORES_A_MACHINE) / MACHINES
+            row = {"set": name, "card": card, "hours": hours, "clip every": stride}
+            row |= {"core h": cores, "card h": cards, "TB": clips * FEATURE_BYTES / 1e12}
+            row |= {"USD": dollars, "USD an hour of video": dollars / hours, "days": wall / 24}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def table() -> pd.DataFrame:

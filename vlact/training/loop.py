@@ -52,20 +52,25 @@ def batches(n: int, batch_size: int, steps: int, generator: torch.Generator):
         queue = queue[batch_size:]
 
 
-def warmup_cosine(step: int, steps: int, warmup: float = WARMUP) -> float:
-    """Factor on the learning rate: linear warm-up over a share of the steps, then half a cosine."""
+def warmup_cosine(step: int, steps: int, warmup: float = WARMUP, least: float = 0.0) -> float:
+    """Factor on the learning rate: linear warm-up over a share of the steps, then half a cosine
+    down to `least`.
+    """
     first = max(1, int(warmup * steps))
     if step < first:
         return (step + 1) / first
-    return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
+    fall = 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
+    return least + (1 - least) * fall
 
 
-def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def moving_average(
+    decay: float, rising: bool = True
+) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
     """For torch's `AveragedModel`: at step n the mean keeps the smaller of `decay` and (1 + n) /
     (10 + n) of itself.
 
-    Without that rise (ActionFormer's 0.999 is constant) a mean of a few hundred steps is to a good
-    part the weights that training began with.
+    Without that rise (not `rising`, as ActionFormer's 0.999) a mean of a few hundred steps is to a
+    good part the weights that training began with.
 
     Raises:
         ValueError: A decay outside [0, 1).
@@ -75,7 +80,8 @@ def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor
 
     @torch.no_grad()
     def move(means: list[Tensor], now: list[Tensor], n: Tensor) -> None:
-        torch._foreach_lerp_(means, now, 1 - min(decay, (1 + n.item()) / (10 + n.item())))
+        most = (1 + n.item()) / (10 + n.item()) if rising else 1.0
+        torch._foreach_lerp_(means, now, 1 - min(decay, most))
 
     return move
 
@@ -133,7 +139,9 @@ def fit(
     validate: Callable[[], dict] = dict,
     every: int | None = None,
     ema: float = 0.0,
+    rising: bool = True,
     warmup: float = WARMUP,
+    least: float = 0.0,
     clip: float = CLIP,
     options: Callable[[str, Tensor], dict] = lambda name, weight: {},
 ) -> list[dict]:
@@ -155,7 +163,9 @@ def fit(
         every: Steps between two rows of the curve; `CHECKPOINT_EVERY` if not given.
         ema: Highest decay of a moving average of what is trained (see `moving_average`), which the
             modules have in its place at the end; 0 for none.
-        warmup: Share of the steps in which the learning rate rises.
+        rising: See `moving_average`; without it the mean begins with the weights before training.
+        warmup, least: Share of the steps in which the learning rate rises, and the share of it
+            that is left at the end.
         clip: Greatest norm of the gradient.
         options: Name and weight to what AdamW does otherwise with it, `lr` or `weight_decay`.
 
@@ -170,13 +180,16 @@ def fit(
         grouped(modules, options), lr, weight_decay=weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: warmup_cosine(s, steps, warmup)
+        optimizer, lambda s: warmup_cosine(s, steps, warmup, least)
     )
     parts, swa = modules | {"optimizer": optimizer, "schedule": schedule}, torch.optim.swa_utils
     # of what is trained: going through frozen modules, too, costs a twentieth of a step of
     # ActionVLM
     if ema:
-        parts["mean"] = mean = swa.AveragedModel(learnt, multi_avg_fn=moving_average(ema))
+        average = moving_average(ema, rising)
+        parts["mean"] = mean = swa.AveragedModel(learnt, multi_avg_fn=average)
+        if not rising:
+            mean.n_averaged.fill_(1)  # at 0 it would begin with the weights after the first step
     every = every or CHECKPOINT_EVERY
     saved, start, curve, losses = Checkpoint(Path(checkpoint)) if checkpoint else None, 0, [], []
     if saved and (state := saved.load()):

@@ -5,14 +5,17 @@ import tempfile
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from vlact.runtime.jobs import run, write_whole
 from vlact.video.decode import stream
 from vlact.video.index import VideoError, VideoInfo, probe
 from vlact.video.sampling import clip_times, nearest_frames
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -25,7 +28,7 @@ class Clips:
         skipped: One line for every row left out, with the reason.
     """
 
-    table: pd.DataFrame
+    table: "pd.DataFrame"
     frames: np.ndarray
     skipped: list[str] = field(default_factory=list)
 
@@ -125,7 +128,7 @@ def _array(shape: tuple[int, ...], shared: bool):
 
 def load(
     folder: str | Path,
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     num_frames: int,
     size: int,
     window_s: float | None = None,

@@ -59,6 +59,7 @@ POINTS = [k for k, (kind, _) in KINDS.items() if not hasattr(kind, "loss")]
 SLOW = 0.05  # rate of a pretrained encoder that is trained too, of that of a new localizer
 WINDOWS = 8  # run at once at test
 LONGEST = 4096  # steps to which a window grows by itself
+CROP, TRIALS = (0.9, 1.0), 200  # of published training windows, see `Published`
 SHAPE = ("dim", "heads", "embeds", "stems", "levels", "dropout")  # of a localizer, in `Tal`
 COLUMNS = {
     "video": object,
@@ -166,18 +167,20 @@ def sequences(
     return out
 
 
-def window(sequence: Sequence, start: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Steps `start` to `start + length`: features (length, F) padded with zeros, mask, and the
-    actions that lie in it.
+def window(
+    sequence: Sequence, start: int, length: int, inside: float = INSIDE, most: int | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Steps `start` to `start + length`, or `most` of them: features (length, F) padded with zeros,
+    mask, and the actions that lie in it.
 
-    An action is cut to the window; one of which less than `INSIDE` remains is left out.
+    An action is cut to the window; one of which a share less than `inside` remains is left out.
     """
-    part = sequence.features[start : start + length]
+    part = sequence.features[start : start + (length if most is None else most)]
     features = torch.cat([part, part.new_zeros(length - len(part), *part.shape[1:])])
     mask = torch.arange(length) < len(part)
     cut = (sequence.segments - start).clamp(0, len(part))
     whole = sequence.segments[:, 1] - sequence.segments[:, 0]
-    keep = (cut[:, 1] - cut[:, 0]) >= INSIDE * whole
+    keep = (cut[:, 1] - cut[:, 0]) >= inside * whole
     return features, mask, cut[keep], sequence.labels[keep]
 
 
@@ -190,6 +193,52 @@ def draw(
         last = max(0, len(videos[i].features) - length)
         out.append(window(videos[i], int(torch.randint(last + 1, (), generator=generator)), length))
     return out
+
+
+class Published:
+    """Windows as the authors of ActionFormer, TriDet, DyFADet and AdaTAD draw them.
+
+    An epoch takes each video once, in random order; what fills no batch is left out. Of a longer
+    video it is a random window, of a shorter one a random stretch of `CROP` of it; one that holds
+    `inside` of an action, if `TRIALS` draws find it. Batches depend on seed and step alone.
+
+    Args:
+        videos: Training videos.
+        length: Steps of a window.
+        batch_size: Windows.
+        seed: Of order and places.
+        inside: See `window`.
+    """
+
+    def __init__(
+        self, videos: list[Sequence], length: int, batch_size: int, seed: int, inside: float
+    ):
+        self.videos, self.length, self.seed, self.inside = videos, length, seed, inside
+        self.batch_size = min(batch_size, len(videos))
+        self.steps = len(videos) // self.batch_size
+
+    def __call__(self, step: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        epoch, batch = divmod(step, self.steps)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.videos))
+        rng = np.random.default_rng([self.seed, epoch, batch])
+        first = batch * self.batch_size
+        return [self._one(self.videos[i], rng) for i in order[first : first + self.batch_size]]
+
+    def _one(
+        self, video: Sequence, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        steps = most = len(video.features)
+        if steps > self.length:
+            most = self.length
+        else:
+            low, high = (max(1, round(share * steps)) for share in CROP)
+            most = int(rng.integers(low, high + 1))
+        for _ in range(TRIALS):
+            start = int(rng.integers(steps - most + 1))
+            found = window(video, start, self.length, self.inside, most)
+            if len(found[2]) or not len(video.segments):
+                break
+        return found
 
 
 class Windows:
@@ -282,13 +331,13 @@ def planned(
     return recipe | changed, config
 
 
-def holding(videos: list[Sequence], recipe: dict, levels: int) -> int:
+def holding(videos: list[Sequence], recipe: dict, levels: int, clip: int = 1) -> int:
     """Steps of a window that holds every action of the videos: the recipe's, or where one is longer
-    as many more as it needs, up to `LONGEST`, which is said in a warning. What is longer still
-    counts as left out, see `vlact.papers.actionvlm.accounting.account`. A published recipe's window
-    stays.
+    as many more as it needs, a multiple of `clip`, up to `LONGEST`, which is said in a warning.
+    What is longer still counts as left out, see `vlact.papers.actionvlm.accounting.account`. A
+    published recipe's window stays.
     """
-    given, steps = recipe["window"], 2 ** (levels - 1)
+    given, steps = recipe["window"], math.lcm(2 ** (levels - 1), clip)
     # what lies outside the features is in no window
     lasting = [
         float((s.segments.clamp(0, len(s.features)) @ torch.tensor([-1.0, 1.0])).max())
@@ -296,7 +345,7 @@ def holding(videos: list[Sequence], recipe: dict, levels: int) -> int:
         if len(s.segments)
     ]
     longest = max(lasting, default=0.0)
-    most = max(given, LONGEST)
+    most = max(given, LONGEST // steps * steps)
     if recipe.get("by_video") or longest <= given:
         return given
     whole = min(most, -(-math.ceil(longest) // steps) * steps)
@@ -364,8 +413,16 @@ def train(
     if "positives" in recipe:
         model.positives.fill_(recipe["positives"])
 
+    published = None
+    if recipe.get("by_video"):
+        given = recipe["window"], recipe["batch_size"], seed, recipe.get("inside", INSIDE)
+        published = Published(sequences, *given)
+
     def loss_of(step: int) -> Tensor:
-        cut = draw(sequences, recipe["batch_size"], recipe["window"], generator)
+        if published:
+            cut = published(step)
+        else:
+            cut = draw(sequences, recipe["batch_size"], recipe["window"], generator)
         x, mask = stack(cut)
         if x.is_floating_point():
             x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
@@ -393,7 +450,8 @@ def train(
         steps_of(sequences, recipe, recipe["epochs"]),
         (recipe["lr"], recipe["weight_decay"], generator, "localizer", checkpoint),
     )
-    more = {k: recipe[k] for k in ("ema", "warmup", "clip") if k in recipe}
+    names = "ema", "rising", "warmup", "least", "clip"
+    more = {k: recipe[k] for k in names if k in recipe}
     options = partial(by_part, recipe)
     curve = fit({"model": model}, loss_of, steps, *given, **more, options=options)
     return model.eval(), curve
@@ -715,6 +773,8 @@ def end_to_end_job(
     mine = sequences(
         found, durations["train"], table[table["video"].isin(durations["train"])], classes, time
     )
+    steps = clip // math.gcd(clip, stride)
+    recipe = recipe | {"window": holding(mine, recipe, LocalizerConfig(**config).levels, steps)}
     torch.manual_seed(seed)
     localizer = ActionFormer(LocalizerConfig(**config))
     if kind in WIRED:
