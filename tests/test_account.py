@@ -165,10 +165,11 @@ def test_the_zoo_says_what_each_file_is(tmp_path):
     from types import SimpleNamespace
 
     from vlact.models.dual import DualConfig, DualEncoder
+    from vlact.stages.__main__ import STAGES
     from vlact.tools import zoo
 
     run = SimpleNamespace(data=tmp_path, profile="mini", metrics=lambda s: tmp_path / f"{s}.json")
-    with pytest.raises(SystemExit, match="no trained weights"):
+    with pytest.raises(FileNotFoundError, match="no trained weights"):
         zoo.table(run)
     (tmp_path / "pretrained").mkdir()
     path = tmp_path / "pretrained" / "seed0.safetensors"
@@ -177,7 +178,12 @@ def test_the_zoo_says_what_each_file_is(tmp_path):
     (row,) = zoo.table(run).to_dict("records")
     assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (row["file"], row["numbers"]) == ("pretrained/seed0.safetensors", "top-1 0.5")
-    assert row["command"] == "python -m vlact.stages pretrain mini" and '"dim": 32' in row["config"]
+    assert row["command"] == "python -m vlact.stages pretraining mini"
+    assert row["command"].split()[3] in STAGES and '"dim": 32' in row["config"]
+    zoo.release(run, zoo.table(run), tmp_path / "release")
+    copied = tmp_path / "release" / "pretrained" / "seed0.safetensors"
+    assert copied.read_bytes() == path.read_bytes()
+    assert row["sha256"] in (tmp_path / "release" / "README.md").read_text()
 
 
 # SRT v1

@@ -111,7 +111,7 @@ def class_list(path: str | Path) -> dict[int, str]:
     out = {}
     for number, line in enumerate(text(path).splitlines(), 1):
         if line.strip():
-            parts = line.split()
+            parts = line.strip().split(maxsplit=1)
             if len(parts) != 2 or not parts[0].isdecimal():
                 raise ValueError(
                     f"{path}, line {number}: expected '<number> <class>'; got {line!r}"
@@ -121,8 +121,8 @@ def class_list(path: str | Path) -> dict[int, str]:
 
 
 def anno_action(path: str | Path) -> pd.DataFrame:
-    """Annotations `video, start_s, end_s, label` from RTD-Net's `thumos14_anno_action.json`, in
-    file order.
+    """Annotations `video, start_s, end_s, label, split` from RTD-Net's `thumos14_anno_action.json`,
+    in file order; `split` is "test" or "validation", as the videos' names say, else "".
 
     Raises:
         ValueError: No JSON object of videos, or an annotation without class and segment; names the
@@ -139,4 +139,6 @@ def anno_action(path: str | Path) -> pd.DataFrame:
                     f'{path}: {video}, annotation {i}: expected "class" and "segment": '
                     f"[start, end]; got {note!r}"
                 ) from None
-    return sound(pd.DataFrame(rows, columns=[*COLUMNS, "label"]), path, "annotation {}", 0)
+    table = sound(pd.DataFrame(rows, columns=[*COLUMNS, "label"]), path, "annotation {}", 0)
+    part = table["video"].astype(str).str.extract(r"^video_(test|validation)_\d+$", expand=False)
+    return table.assign(split=part.fillna(""))

@@ -568,8 +568,13 @@ def refilled(make: Callable[[], Reader], lm: str, state: dict[str, Tensor], path
     """A reader made anew, with the weights of its file; see `vlact.models.files.built`."""
     if not lm:
         return files.built(make, state, path, lambda name: elsewhere(name, lm))
-    # most of it is a folder's, which is on this machine already
-    return files.fill(make(), state, path, lambda name: elsewhere(name, lm))
+    try:  # most of it is a folder's, which is on this machine already
+        made = make()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: lm: {error}") from error
+    except files.BROKEN as error:
+        raise ValueError(f"{path}: no module can be made of its shape: {error}") from error
+    return files.fill(made, state, path, lambda name: elsewhere(name, lm))
 
 
 def lora(reader: Reader, rank: int) -> Reader:

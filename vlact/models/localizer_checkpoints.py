@@ -10,11 +10,14 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlact.models.weights import translate
 from vlact.runtime.damage import DAMAGED
+from vlact.runtime.extras import needs
+
+with needs("vlact.models.localizer_checkpoints"):
+    from safetensors.torch import load_file
 
 MEAN, PLAIN, WRAPPED = "state_dict_ema", "state_dict", "module."
 OWN = {"positives"}  # what a model has and no file does

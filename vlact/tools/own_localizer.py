@@ -41,6 +41,7 @@ class Plan:
         note: What is known of how they were made.
         clock: `step_s` and `offset_s`.
         profile: Whose shape and numbers of training.
+        transpose: Whether arrays of features are (F, T).
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Plan:
     note: dict
     clock: dict[str, float]
     profile: str
+    transpose: bool = False
 
     @property
     def classes(self) -> list[str]:
@@ -80,6 +82,7 @@ def plan(
     step_s: float,
     offset_s: float,
     profile: str,
+    transpose: bool = False,
 ) -> Plan:
     """See the options of `vlact train-localizer`.
 
@@ -114,7 +117,7 @@ def plan(
     whole = features / "features.safetensors"
     source = whole if whole.is_file() else features
     title = f"{kind} on {truth.name}"
-    return Plan(kind, title, every, parts, source, note, clock, profile)
+    return Plan(kind, title, every, parts, source, note, clock, profile, transpose)
 
 
 def train(todo: Plan, changed: dict, seed: int, out: Path, account: Account) -> Trained:
@@ -131,7 +134,9 @@ def train(todo: Plan, changed: dict, seed: int, out: Path, account: Account) -> 
         ValueError: More is left out than the account allows, or see `localize_job`.
     """
     listed = {k: list(part["video"].unique()) for k, part in todo.parts.items()}
-    found, bad = inputs.present_features(todo.source, [*listed["train"], *listed["test"]])
+    found, bad = inputs.present_features(
+        todo.source, [*listed["train"], *listed["test"]], todo.transpose
+    )
     used = account.files("videos", [*listed["train"], *listed["test"]], bad)
     listed = {k: [v for v in vs if v in set(used)] for k, vs in listed.items()}
     if empty := [k for k, vs in listed.items() if not vs]:

@@ -213,24 +213,27 @@ def checked(
     return found
 
 
-def check_features(features: dict[str, Tensor], videos: Iterable[str]) -> None:
+def check_features(
+    features: dict[str, Tensor], videos: Iterable[str], width: int | None = None
+) -> None:
     """Refuse features that nothing can be learnt or told from.
 
     Args:
         features: By video, (T, ..) with T the steps; tensors, or streams that are read part by
             part.
         videos: Those that are wanted.
+        width: F of features (T, F); that of the first video if not given.
 
     Raises:
-        ValueError: A video without features or steps, numbers that are not finite, or videos of
-            different width; names video and step.
+        ValueError: A video without features or steps, numbers that are not finite, or another
+            width than expected; names video and step.
     """
     videos = list(videos)
     if missing := [v for v in videos if v not in features]:
         raise ValueError(
             f"no features of {len(missing)} videos, for example {missing[0]!r}; extract them first"
         )
-    shape = None
+    shape = None if width is None else ("the model", (width,))
     for video in videos:
         x = features[video]
         if x.ndim < 2 or not x.numel():
@@ -242,7 +245,7 @@ def check_features(features: dict[str, Tensor], videos: Iterable[str]) -> None:
         if tuple(x.shape[1:]) != shape[1]:
             raise ValueError(
                 f"{video}: features of shape {tuple(x.shape)}; expected (T, "
-                f"{', '.join(map(str, shape[1]))}) as {shape[0]} has"
+                f"{', '.join(map(str, shape[1]))}) as {shape[0]} has{turned(x, features, width)}"
             )
         streamed = isinstance(x, Stream)
         if x.finite if streamed else not x.is_floating_point():
@@ -256,6 +259,14 @@ def check_features(features: dict[str, Tensor], videos: Iterable[str]) -> None:
             )
         if streamed:
             x.finite = True
+
+
+def turned(x: Tensor, features: dict[str, Tensor], width: int | None = None) -> str:
+    """What to do, where features (T, F) of another width than expected seem to be (F, T)."""
+    firsts = {len(f) for f in features.values()} if width is None else {width}
+    if x.ndim != 2 or firsts != {len(x)}:
+        return ""
+    return "; perhaps they are (F, T): turn every array round (x.T)"
 
 
 def standard(features: dict[str, Tensor], videos: Iterable[str]) -> tuple[Tensor, Tensor]:

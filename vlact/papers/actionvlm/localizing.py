@@ -112,7 +112,7 @@ def sequences(
     """All videos of `durations` as sequences.
 
     Args:
-        features: By video.
+        features: By video; (T, F) become float32, whatever numbers they are.
         durations: Seconds, by video; which videos are wanted, and in which order.
         truth: Columns `video, start_s, end_s, label`.
         classes: Their numbers are the labels.
@@ -163,7 +163,8 @@ def sequences(
             clock.steps(part[["start_s", "end_s"]].to_numpy()), dtype=torch.float32
         ).view(-1, 2)
         kinds = torch.tensor([number[x] for x in part["label"]], dtype=torch.long)
-        out.append(Sequence(video, duration, features[video], spans, kinds))
+        x = features[video]  # frames (T, ..) stay as they are
+        out.append(Sequence(video, duration, x.float() if x.ndim == 2 else x, spans, kinds))
     return out
 
 
@@ -404,7 +405,9 @@ def train(
     Raises:
         ValueError: More actions are left out, or features that are empty or not finite.
     """
-    check_features({s.name: s.features for s in sequences}, [s.name for s in sequences])
+    given = {s.name: s.features for s in sequences}
+    frames_of = any(x.ndim > 2 for x in given.values())  # of an `EndToEnd`
+    check_features(given, given, None if frames_of else model.config.feature_dim)
     checked(sequences, recipe["window"], model.config.levels, most_left_out, model.config.ranges)
     generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
     at = points(recipe["window"], config.levels, config.ranges)
@@ -522,7 +525,7 @@ class Localizer:
                 another dimension than the model, a duration that is no positive number, or a model
                 whose answer is not finite.
         """
-        check_features(features, durations)
+        check_features(features, durations, len(self.mean))
         none = pd.DataFrame(columns=["video", "start_s", "end_s"])
         check_clock(none, {v: len(features[v]) for v in durations}, durations, self.clock)
         levels, sets = self.model.config.levels, getattr(self.model, "sets", False)
@@ -531,12 +534,8 @@ class Localizer:
         videos, tables = [], []
         unknown = torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)  # its actions
         for video, seconds in durations.items():
-            x = features[video]
-            if x.ndim != 2 or x.shape[1] != len(self.mean):
-                raise ValueError(
-                    f"{video}: expected features (T, {len(self.mean)}), got {tuple(x.shape)}"
-                )
-            videos.append(Sequence(video, seconds, scaled(x, self.mean, self.std), *unknown))
+            x = scaled(features[video], self.mean, self.std)
+            videos.append(Sequence(video, seconds, x, *unknown))
         found = (
             one
             for where, cut in (
