@@ -17,6 +17,7 @@ from vlact.metrics import segmentation
 from vlact.metrics.localization import evaluate, summary
 from vlact.models.aligned import AlignedConfig, AlignedEncoder
 from vlact.papers.actionvlm import real, real_language
+from vlact.stages import real_claims
 
 
 def table(rows, columns=("video", "start_s", "end_s", "label")):
@@ -282,3 +283,20 @@ def test_errors_of_a_perfect_system_are_none():
     found = real.errors_of({"s": (recordings, perfect)})
     assert found.set_index("kind")["share"].to_dict()["true positive"] == 100.0
     assert found["gain"].fillna(0).abs().max() == 0
+
+
+def test_claims_of_localizers_are_within_recordings():
+    truth, _ = made(4)
+    videos = sorted(truth["video"].unique())
+    good = truth.assign(score=0.9, dataset="s", seed=0)
+    bad = good.assign(label=np.where(good["video"] == videos[0], "none", good["label"]))
+    tables = [
+        (real_language.FULL, good), (real_claims.VISION, bad), (real_language.ONLY, bad),
+        ("DyFADet", good),
+    ]  # fmt: skip
+    every = pd.concat([own.assign(model=name) for name, own in tables])
+    found = real_claims.localization(every, lambda name: (truth, videos)).set_index("id")
+    gain = found.loc["V1"].set_index("recording")["value"]
+    assert gain[videos[0]] == pytest.approx(100) and gain[videos[1:]].abs().max() < 1e-9
+    assert found.loc["V3", "value"].abs().max() < 1e-9
+    assert real_claims.localization(every[every["model"] == "DyFADet"], None).empty
