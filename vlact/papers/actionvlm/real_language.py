@@ -87,10 +87,11 @@ class Reading:
         return cls({v: (x - mean) / temperature for v, x in near.items()}, words)
 
     def deranged(self, number: int) -> "Reading":
-        """Every class is told with the description of another one."""
+        """What is said of a class is what fits the description of another one."""
         orders = derangements(len(self.descriptions), number + 1)
         order = torch.from_numpy(orders[number])
-        return Reading({v: x[:, order] for v, x in self.said.items()}, self.descriptions[order])
+        # descriptions stay: F_lang is a sum over classes, which forgets an order of both
+        return Reading({v: x[:, order] for v, x in self.said.items()}, self.descriptions)
 
     def noise(self, seed: int) -> "Reading":
         """Gaussian noise of the same spread in place of what is said."""
