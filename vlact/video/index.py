@@ -109,7 +109,7 @@ class Index:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are not equal or unequal as a whole
 class VideoInfo:
     """What a file shows.
 
