@@ -246,6 +246,17 @@ def test_two_files_of_features_of_one_video_are_named(tmp_path):
         features_of(tmp_path, ["x"])
 
 
+def test_transposed_files_of_features_are_refused_or_turned(tmp_path):
+    from vlact.tools import cli_inputs
+
+    for name, steps in (("a", 5), ("b", 7)):
+        np.save(tmp_path / f"{name}.npy", np.ones((3, steps)))  # (F, T), doubles
+    with pytest.raises(ValueError, match=r"b: .*\(3, 7\).*perhaps .* \(F, T\).*--transpose"):
+        cli_inputs.present_features(tmp_path, ["a", "b"])
+    found, bad = cli_inputs.present_features(tmp_path, ["a", "b"], transpose=True)
+    assert [tuple(x.shape) for x in found.values()] == [(5, 3), (7, 3)] and not bad
+
+
 def test_a_csv_whose_splits_share_seconds_is_refused(tmp_path):
     from vlact.tools import cli_inputs
 
