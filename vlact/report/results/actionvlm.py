@@ -336,10 +336,13 @@ class ActionVLM(Scores):
     Attributes:
         stage: Whose scores are read.
         random: Factors over which `cells` vary.
+        calibrated: Whether its world was made so that vision alone and language alone come out as
+            published.
     """
 
     stage: str = "actionvlm"
     random: tuple[str, ...] = ("seed",)
+    calibrated: bool = False
 
     @cached_property
     def by_class(self) -> pd.DataFrame:
@@ -375,7 +378,8 @@ class ActionVLM(Scores):
 
     def over(self, model: str, other: str, condition: str = "own", base: str = "own") -> pd.Series:
         """One model's mAP minus another's, over the seeds that both have."""
-        return (self.cells(model, condition) - self.cells(other, base)).dropna()
+        ours, theirs = self.cells(model, condition), self.cells(other, base)
+        return (ours - theirs).dropna() if len(ours) and len(theirs) else NOTHING
 
     def map_of(self, model: str, labels: list[str], condition: str = "own") -> pd.Series:
         """mAP over some classes by seed, percent."""

@@ -101,7 +101,7 @@ def alias(table: pd.DataFrame) -> pd.DataFrame:
 class Arena(ActionVLM):
     """As `ActionVLM`, from the arena's scores."""
 
-    stage, random = "arena", CELLS
+    stage, random, calibrated = "arena", CELLS, True
 
     @cached_property
     def by_class(self) -> pd.DataFrame:
@@ -143,10 +143,7 @@ class Arena(ActionVLM):
 
     def gap(self, model: str, condition: str, other: str, base: str = "own") -> Effect | None:
         """Difference in mAP over seeds and recordings; None where there is none to be had."""
-        try:
-            return effect(self.over(model, other, condition, base), CELLS, model)
-        except ScoreFault:
-            return None
+        return measured(self.over(model, other, condition, base))
 
     def fusions(self) -> pd.DataFrame:
         """Eq. 5 and language as a prior side by side, under the same controls at test; beside them
@@ -185,18 +182,19 @@ class Arena(ActionVLM):
     def scarcity(self) -> pd.DataFrame:
         """mAP and gain by recordings a class: `recordings, model, mAP, gain, low, high, seeds`."""
         table, rows = self.scores("arena", "scarce"), []
-        cells = table.set_index(["recordings", "model", "condition", *CELLS])["ap"] * 100
+        keys = ["recordings", "model", "condition", *CELLS]
+        cells = 100 * table.set_index(keys)["ap"].sort_index()
         for count in table["recordings"].unique():
             base = cells[count, AT_TEST, OFF]
             for model, condition in ((VISION, OFF), (AT_TEST, "own"), (TRAINED, "own")):
                 mine = cells[count, AT_TEST if model == VISION else model, condition]
                 row = {"recordings": count, "model": model, "mAP": mine.mean()}
                 row["seeds"] = mine.index.unique("seed").size
-                if model != VISION:
-                    found = effect((mine - base).dropna(), CELLS, model)
-                    low, high = found.interval()
-                    row |= {"gain": found.mean, "low": low, "high": high}
-                rows.append(row)
+                gain = (mine - base).dropna()
+                found = measured(gain) if model != VISION else None
+                low, high = found.interval() if found else (float("nan"),) * 2
+                mean = gain.mean() if model != VISION else float("nan")
+                rows.append(row | {"gain": mean, "low": low, "high": high})
         return pd.DataFrame(rows)
 
     def by_ambiguity(self) -> pd.DataFrame:
@@ -211,7 +209,7 @@ class Arena(ActionVLM):
                 row = {"model": model, "group": group, "n": len(by[seeds[0]][group])}
                 vision = in_groups(base, {s: x[group] for s, x in by.items()})
                 row["vision only"] = f"{vision.mean():.1f}" if len(vision) else NONE
-                row["gain"] = said(effect(chosen, CELLS, model)) if len(chosen) else NONE
+                row["gain"] = said(measured(chosen))
                 row["λ"] = NONE
                 if model in self.watched:
                     weight = self.weight_by_label(model)
@@ -241,7 +239,7 @@ class Arena(ActionVLM):
                         for x in (found, off)
                     )
                     row[f"{what} mAP"] = f"{own.mean():.1f}"
-                    gain = effect(own - base, CELLS) if condition != OFF else None
+                    gain = measured(own - base) if condition != OFF else None
                     row[f"{what} − language off"] = said(gain)
                 rows.append(row)
         return pd.DataFrame(rows)
@@ -277,6 +275,14 @@ def in_groups(values: pd.Series, labels: dict[int, list[str]]) -> pd.Series:
         )
     ]
     return values[wanted].groupby(list(CELLS)).mean()
+
+
+def measured(values: pd.Series) -> Effect | None:
+    """Mean over seeds and groups of recordings; None where there are too few, or all alike."""
+    try:
+        return effect(values, CELLS)
+    except ScoreFault:
+        return None
 
 
 def said(found: Effect | None) -> str:
