@@ -43,7 +43,10 @@ DVC = [sys.executable, "-m", "vlact.runtime.forkserver", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
 GIVES_WAY = ["nice", "-n", "5"]  # more would starve it on a busy machine
 # folders that DVC does not empty, see data/dvc.yaml
-PERSISTENT = ("worlds", "stadium", "aligned", "kitchens", "arena")
+PERSISTENT = (
+    *("worlds", "stadium", "aligned", "kitchens", "arena"),
+    *("real_video", "real_ace", "real_looks", "real_motion", "real_localization"),
+)
 # glibc: freed memory is used again, not mapped
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 HINTS = (  # lines of DVC and of kernels that tell a reader nothing
