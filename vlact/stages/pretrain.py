@@ -17,6 +17,7 @@ from vlact.stages.worlds import WORLDS, worlds
 from vlact.training.pretraining import (
     NOTHING,
     AlignJob,
+    FamiliarJob,
     NarrateJob,
     PretrainFramesJob,
     PretrainJob,
@@ -36,23 +37,24 @@ CURVE = ["stage", "seed", "step", "loss", "val_caption", "val_verb", "val_object
 
 
 def frames_of(
-    p: Params, name: str, window_s: float | None, views: int
+    p: Params, name: str, window_s: float | None, views: int, frames: int = 0
 ) -> tuple[pd.DataFrame, Path]:
-    """Clips of one corpus, decoded from its files once and kept as npy in the scratch folder."""
+    """Clips of one corpus, decoded from its files once and kept as npy in the scratch folder; of
+    `frames` frames, 0 for as many as the model has.
+    """
+    frames = frames or p.model.num_frames
     folder = p.data / "worlds" / name
     csv = folder / "annotations.csv"
     table = schema.read_annotations(csv)
     code = module_hash("vlact.video.clips")
-    key = jobs.key(
-        csv, code, WORLDS.key(p), p.model.num_frames, p.model.image_size, window_s, views
-    )
+    key = jobs.key(csv, code, WORLDS.key(p), frames, p.model.image_size, window_s, views)
     path = p.scratch / "clips" / f"{key}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         found = clips.load(
             folder,
             table,
-            p.model.num_frames,
+            frames,
             p.model.image_size,
             window_s,
             views,
@@ -63,11 +65,42 @@ def frames_of(
     return table, path
 
 
+def novel_programs() -> set[str]:
+    """Motion programs of the actions that one of ACE's datasets calls novel."""
+    from vlact.language.tasks import DATASETS
+    from vlact.worlds.corpus import PROGRAM
+
+    return {PROGRAM.get(verb, verb) for _, novel in DATASETS.values() for verb, _ in novel}
+
+
+def labels_of(table: pd.DataFrame, hidden: pd.Series | None = None) -> dict[str, list[int]]:
+    """Class numbers of verb and object of every clip; `NOTHING` where none is told, as of the verb
+    of `hidden` clips.
+    """
+    told = table[["verb", "object"]].copy()
+    if hidden is not None:
+        told.loc[hidden, "verb"] = ""
+    return {
+        k: np.where(told[k] == "", NOTHING, pd.factorize(told[k], sort=True)[0]).tolist()
+        for k in told
+    }
+
+
+def rows_of(table: pd.DataFrame, hidden: pd.Series | None = None) -> dict[str, list[int]]:
+    """Row numbers of the training and the validation clips, without the `hidden` ones."""
+    shown = True if hidden is None else ~hidden
+    return {
+        split: np.flatnonzero((table["split"] == split) & shown).tolist()
+        for split in ("train", "val")
+    }
+
+
 def pretraining(p: Params, must_exist: bool = False) -> None:
     """The ladder for every seed, as safetensors and curves.csv under `data/<workspace>/pretrained`.
 
     `frames<k>`: CLIP on frames, with captions. `seed<k>`: the TimeSformer inflated from it, trained
-    on labels, then aligned with captions. `vlog<k>`: the same, trained further on egocentric
+    on labels, then aligned with captions. `familiar<k>`: the same where labels and captions name the
+    novel actions, too. `vlog<k>`: the same, trained further on egocentric
     narrations. With `pretrain.checkpoints` published weights stand in for CLIP and the trunk, the
     same for every seed.
     """
@@ -85,9 +118,11 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     words = sorted({*table["caption"], *vlog["caption"]})
     texts = str(work / "captions.safetensors")
     save_file(dict(zip(words, sentence_encoder(p.model.text)(words), strict=True)), texts)
-    labels = {k: pd.factorize(table[k], sort=True)[0].tolist() for k in ("verb", "object")}
-    labels["object"] = np.where(table["object"] == "", NOTHING, labels["object"]).tolist()
-    rows = {split: np.flatnonzero(table["split"] == split).tolist() for split in ("train", "val")}
+    hidden = table["verb"].isin(novel_programs())
+    labels = labels_of(table, hidden if p.pretrain.novel != "labelled" else None)
+    familiar = p.seeds[: p.pretrain.familiar]
+    rows = rows_of(table)
+    spoken = rows_of(table, hidden if p.pretrain.novel == "unnamed" else None)
     config, model, captions = asdict(p.pretrain), asdict(p.model), table["caption"].tolist()
 
     def at(kind: str, s: int, end: str = "safetensors") -> str:
@@ -111,7 +146,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
         shutil.copy(at(kind, p.seeds[0]), at(kind, s))
     if "frames" not in ready:
         todo = [
-            PretrainFramesJob(*given, captions, rows, texts, *saved("frames", s), seed=s)
+            PretrainFramesJob(*given, captions, spoken, texts, *saved("frames", s), seed=s)
             for s in p.seeds
         ]
         looks = jobs.run(todo, p.workers, "frames")
@@ -123,7 +158,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
         trunks = jobs.run(todo, p.workers, "pretraining")
     heard = sorted(
         np.random.default_rng(p.world.seed)
-        .permutation(rows["train"])[: p.pretrain.align_clips]
+        .permutation(spoken["train"])[: p.pretrain.align_clips]
         .tolist()
     )
     told = [captions[i] for i in heard]
@@ -136,6 +171,22 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
             for s in p.seeds
         ]
         aligned = jobs.run(todo, p.workers, "alignment")
+        todo = [
+            FamiliarJob(
+                config,
+                model,
+                str(frames),
+                labels_of(table) | rows,
+                captions,
+                texts,
+                at("frames", s),
+                at("familiar", s),
+                str(work / f"familiar{s}.pt"),
+                s,
+            )
+            for s in familiar
+        ]
+        jobs.run(todo, p.workers, "pretraining with all names")
     told = vlog["caption"].tolist()
     everything = list(range(len(vlog)))
     todo = [

@@ -8,6 +8,7 @@ Supervision of each is declared in its docstring.
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -307,6 +308,39 @@ def align(
     )
     encoder.save(out)
     return curve
+
+
+def familiarise(
+    config: dict,
+    model: dict,
+    frames: str,
+    labels: dict,
+    captions: list[str],
+    texts: str,
+    start_from: str,
+    out: str,
+    checkpoint: str,
+    seed: int,
+) -> list[dict]:
+    """Rungs 2 and 3 on a corpus that names every action: what a held-out corpus is compared with.
+
+    Args:
+        config, model, frames, labels, start_from, out, checkpoint, seed: As in `pretrain`.
+        captions, texts: As in `pretrain_frames`, for every clip.
+
+    Returns:
+        The curve of rung 2.
+    """
+    trunk = f"{out}.trunk"
+    curve = pretrain(config, model, frames, labels, start_from, trunk, checkpoint, seed)
+    heard = np.random.default_rng(seed).permutation(labels["train"])[: config["align_clips"]]
+    heard = sorted(heard.tolist())
+    align(config, trunk, frames, [captions[i] for i in heard], heard, texts, out, seed)
+    Path(trunk).unlink()
+    return curve
+
+
+FamiliarJob = job_of(familiarise, tracked=True)
 
 
 def narrate(
