@@ -370,7 +370,7 @@ def test_an_anchor_is_the_way_of_the_names_from_where_they_started():
 def test_a_design_says_on_which_seeds_folds_and_fine_tunings_a_trial_is_trained(tmp_path):
     p = params.load(
         "study", seeds=[3, 4, 5], ace__tunes=2, ace__grid_seeds=2, ace__folds=True,
-        pretrain__familiar=1,
+        ace__known_seeds=1,
     )  # fmt: skip
     bench = Bench(p, [], tmp_path)
     bench.folds = {"ata": 1, "gtea": 4}

@@ -23,7 +23,12 @@ def run(tmp_path):
     p = params.load("smoke", "scratch")
     return SimpleNamespace(
         **{k: getattr(p, k) for k in ("ace", "tal", "stadium", "vlm", "world", "transfer")},
-        **{"profile": "smoke", "workspace": "scratch", "seeds": list(SEEDS)},
+        **{
+            "profile": "smoke",
+            "workspace": "scratch",
+            "seeds": list(SEEDS),
+            "ace_seeds": list(SEEDS),
+        },
         data=tmp_path,
         figures=tmp_path / "figures",
         results=lambda stage: tmp_path / "figures" / stage,

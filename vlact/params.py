@@ -81,10 +81,10 @@ class Pretrain(Record):
     align_lr: float
     align_noise: float  # share of captions that name another clip
     vlog_steps: int
-    # what the corpus says of the programs that are novel to one of ACE's datasets: their labels
-    # and captions; captions alone; nothing (their clips stay, with the object's label)
+    # what the encoder that ACE starts from is told of the programs that are novel to one of its
+    # datasets: labels and captions; captions alone; nothing (their clips stay, with the object)
     novel: Literal["labelled", "captioned", "unnamed"]
-    familiar: int  # of the first so many seeds, a second encoder that was told all names
+    more_seeds: list  # that ACE alone takes, beside the profile's
     # `frames` and `trunk`: published files in place of the first two rungs
     checkpoints: dict = field(default_factory=dict)
 
@@ -104,6 +104,7 @@ class Ace(Record):
     epochs: list
     grid_seeds: int  # the first so many, on which the whole grid is trained
     tunes: int  # fine-tunings of each pretraining seed, of the headline rows
+    known_seeds: int  # the first so many, of the rows whose pretraining was told all names
     folds: bool  # whether rows of the tables take all folds with every seed, else one a seed
     text_blocks: int  # last blocks of the text trunk that ViFi-CLIP trains
     idle: bool  # ATA's idle class counts as a base action
@@ -325,6 +326,11 @@ class Params(Record):
     factors: Factors
     across: Across
     real: Real
+
+    @property
+    def ace_seeds(self) -> list[int]:
+        """Pretraining seeds of ACE's stages."""
+        return [*self.seeds, *self.pretrain.more_seeds]
 
     @property
     def data(self) -> Path:

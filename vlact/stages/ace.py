@@ -85,7 +85,7 @@ def grid_trials(p: Params) -> list[Trial]:
             replace(ours, name="ACE anchored", options=ANCHORED),
             replace(ours, name="ACE leaves alone", options=LEAVES),
         ]
-        if p.pretrain.familiar:
+        if p.ace.known_seeds:
             out += [
                 replace(x, name=x.name + KNOWN, start="familiar", design="claim")
                 for x in (
@@ -322,7 +322,7 @@ class Bench:
                     table = fold(annotations, number) if d in FOLDED else annotations
                     tables.append(str(work / f"{d}-{kind}{number}.parquet"))
                     clip_table(table, task).to_parquet(tables[-1], index=False)
-                for s in p.seeds:
+                for s in p.ace_seeds:
                     kept = str(p.scratch / "kept" / ACE.key(p) / f"{d}-{kind}{s}")
                     for number, table in enumerate(tables):
                         others = tuple(x for x in tables if x != table)
@@ -332,7 +332,8 @@ class Bench:
 
     def encoders(self, seed: int) -> dict[str, str]:
         """Start of a trial to its file."""
-        named = {"pretrained": "seed", "familiar": "familiar", "vlog": "vlog", "clip": "frames"}
+        named = {"familiar": "seed", "vlog": "vlog", "clip": "frames"}
+        named["pretrained"] = "seed" if self.p.pretrain.novel == "labelled" else "held"
         folder = self.p.data / "pretrained"
         return {k: str(folder / f"{name}{seed}.safetensors") for k, name in named.items()}
 
@@ -342,11 +343,11 @@ class Bench:
 
     def own_fold(self, dataset: str, seed: int) -> int:
         """The fold that goes with a seed where it has only one."""
-        return self.p.seeds.index(seed) % self.folds[dataset]
+        return self.p.ace_seeds.index(seed) % self.folds[dataset]
 
     def probes(self, trial: Trial) -> list[Unit]:
         """On which the grid is trained."""
-        seeds = self.p.seeds[: self.p.ace.grid_seeds]
+        seeds = self.p.ace_seeds[: self.p.ace.grid_seeds]
         return [Unit(s, self.own_fold(trial.dataset, s)) for s in seeds if self.has(trial, s)]
 
     def units(self, trial: Trial) -> list[Unit]:
@@ -357,7 +358,7 @@ class Bench:
         every = folds and self.p.ace.folds
         return [
             Unit(s, number, tune)
-            for s in self.p.seeds
+            for s in self.p.ace_seeds
             if self.has(trial, s)
             for number in range(self.folds[trial.dataset])
             if every or number == self.own_fold(trial.dataset, s)
@@ -366,7 +367,7 @@ class Bench:
 
     def has(self, trial: Trial, seed: int) -> bool:
         """Whether a seed has the encoder that the trial starts from."""
-        return trial.start != "familiar" or seed in self.p.seeds[: self.p.pretrain.familiar]
+        return trial.start != "familiar" or seed in self.p.ace_seeds[: self.p.ace.known_seeds]
 
     def file(self, trial: Trial, unit: Unit) -> Files:
         return self.files[trial.dataset, trial.verb_only, unit.seed, unit.fold]
@@ -463,8 +464,8 @@ def ace(p: Params, must_exist: bool = False) -> None:
         {c: "category" for c in ("dataset", "model", "test", "split", "mode")}
     )
     for d in tasks.DATASETS:
-        for s in p.seeds:
-            names = ("ProcVLR", "ACE", "ACE, halfway") if s == p.seeds[0] else ("ACE",)
+        for s in p.ace_seeds:
+            names = ("ProcVLR", "ACE", "ACE, halfway") if s == p.ace_seeds[0] else ("ACE",)
             concepts_of(bench, chosen, d, s, names, folder)
     predictions.to_parquet(folder / "predictions.parquet", index=False)
     scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n", float_format="%.6f")
@@ -478,7 +479,7 @@ def concepts_of(
     first seed, `<folder>/<dataset>-<seed>` for the others.
     """
     p, models, keep = bench.p, {}, []
-    unit, first = Unit(seed, bench.own_fold(dataset, seed)), seed == bench.p.seeds[0]
+    unit, first = Unit(seed, bench.own_fold(dataset, seed)), seed == bench.p.ace_seeds[0]
     mine = chosen[chosen["dataset"] == dataset]
     for name in names:
         plain = name.removesuffix(", halfway")

@@ -17,7 +17,7 @@ from vlact.stages.worlds import WORLDS, worlds
 from vlact.training.pretraining import (
     NOTHING,
     AlignJob,
-    FamiliarJob,
+    HoldOutJob,
     NarrateJob,
     PretrainFramesJob,
     PretrainJob,
@@ -99,8 +99,8 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     """The ladder for every seed, as safetensors and curves.csv under `data/<workspace>/pretrained`.
 
     `frames<k>`: CLIP on frames, with captions. `seed<k>`: the TimeSformer inflated from it, trained
-    on labels, then aligned with captions. `familiar<k>`: the same where labels and captions name the
-    novel actions, too. `vlog<k>`: the same, trained further on egocentric
+    on labels, then aligned with captions. `held<k>`: the same, told less of the actions that ACE
+    calls novel (`pretrain.novel`). `vlog<k>`: `seed<k>`, trained further on egocentric
     narrations. With `pretrain.checkpoints` published weights stand in for CLIP and the trunk, the
     same for every seed.
     """
@@ -118,11 +118,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     words = sorted({*table["caption"], *vlog["caption"]})
     texts = str(work / "captions.safetensors")
     save_file(dict(zip(words, sentence_encoder(p.model.text)(words), strict=True)), texts)
-    hidden = table["verb"].isin(novel_programs())
-    labels = labels_of(table, hidden if p.pretrain.novel != "labelled" else None)
-    familiar = p.seeds[: p.pretrain.familiar]
-    rows = rows_of(table)
-    spoken = rows_of(table, hidden if p.pretrain.novel == "unnamed" else None)
+    labels, rows = labels_of(table), rows_of(table)
     config, model, captions = asdict(p.pretrain), asdict(p.model), table["caption"].tolist()
 
     def at(kind: str, s: int, end: str = "safetensors") -> str:
@@ -138,62 +134,65 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     ready = {
         k: jobs.kept(
             work / f"{k}.json",
-            lambda k=k: published(k, str(ROOT / files[k]), model, at(k, p.seeds[0])),
+            lambda k=k: published(k, str(ROOT / files[k]), model, at(k, p.ace_seeds[0])),
         )
         for k in files
     }
-    for kind, s in itertools.product(ready, p.seeds[1:]):
-        shutil.copy(at(kind, p.seeds[0]), at(kind, s))
+    for kind, s in itertools.product(ready, p.ace_seeds[1:]):
+        shutil.copy(at(kind, p.ace_seeds[0]), at(kind, s))
     if "frames" not in ready:
         todo = [
-            PretrainFramesJob(*given, captions, spoken, texts, *saved("frames", s), seed=s)
-            for s in p.seeds
+            PretrainFramesJob(*given, captions, rows, texts, *saved("frames", s), seed=s)
+            for s in p.ace_seeds
         ]
         looks = jobs.run(todo, p.workers, "frames")
     if "trunk" not in ready:
         todo = [
             PretrainJob(*given, labels | rows, at("frames", s), *saved("trunk", s), seed=s)
-            for s in p.seeds
+            for s in p.ace_seeds
         ]
         trunks = jobs.run(todo, p.workers, "pretraining")
     heard = sorted(
         np.random.default_rng(p.world.seed)
-        .permutation(spoken["train"])[: p.pretrain.align_clips]
+        .permutation(rows["train"])[: p.pretrain.align_clips]
         .tolist()
     )
     told = [captions[i] for i in heard]
     if ready.get("trunk"):
-        for s in p.seeds:
+        for s in p.ace_seeds:
             shutil.copy(at("trunk", s), at("seed", s))
     else:
         todo = [
             AlignJob(config, at("trunk", s), str(frames), told, heard, texts, at("seed", s), s)
-            for s in p.seeds
+            for s in p.ace_seeds
         ]
         aligned = jobs.run(todo, p.workers, "alignment")
-        todo = [
-            FamiliarJob(
-                config,
-                model,
-                str(frames),
-                labels_of(table) | rows,
-                captions,
-                texts,
-                at("frames", s),
-                at("familiar", s),
-                str(work / f"familiar{s}.pt"),
-                s,
-            )
-            for s in familiar
-        ]
-        jobs.run(todo, p.workers, "pretraining with all names")
+        if p.pretrain.novel != "labelled":
+            hidden = table["verb"].isin(novel_programs())
+            known = hidden & (p.pretrain.novel == "unnamed")
+            shown = [i for i in heard if not known[i]]
+            todo = [
+                HoldOutJob(
+                    *given,
+                    labels_of(table, hidden) | rows,
+                    captions,
+                    shown,
+                    texts,
+                    at("frames", s),
+                    at("held", s),
+                    str(work / f"held{s}.pt"),
+                    s,
+                )
+                for s in p.ace_seeds
+            ]
+            jobs.run(todo, p.workers, "pretraining without the novel actions")
     told = vlog["caption"].tolist()
     everything = list(range(len(vlog)))
     todo = [
         NarrateJob(
             config, at("seed", s), str(vlog_frames), told, everything, texts, at("vlog", s), s
         )
-        for s in p.seeds
+        for s in p.ace_seeds
     ]
     narrated = jobs.run(todo, p.workers, "narrations")
     curves = [
@@ -205,7 +204,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
             ("vlog", narrated),
         )
         # none of a rung that a published file stands in for
-        for s, curve in zip(p.seeds, found, strict=False)
+        for s, curve in zip(p.ace_seeds, found, strict=False)
         for row in curve
     ]
     pd.DataFrame(curves, columns=CURVE).to_csv(

@@ -310,37 +310,37 @@ def align(
     return curve
 
 
-def familiarise(
+def hold_out(
     config: dict,
     model: dict,
     frames: str,
     labels: dict,
     captions: list[str],
+    heard: list[int],
     texts: str,
     start_from: str,
     out: str,
     checkpoint: str,
     seed: int,
 ) -> list[dict]:
-    """Rungs 2 and 3 on a corpus that names every action: what a held-out corpus is compared with.
+    """Rungs 2 and 3 once more, on a corpus that names only some of its actions.
 
     Args:
         config, model, frames, labels, start_from, out, checkpoint, seed: As in `pretrain`.
         captions, texts: As in `pretrain_frames`, for every clip.
+        heard: Clips whose captions may be read.
 
     Returns:
         The curve of rung 2.
     """
     trunk = f"{out}.trunk"
     curve = pretrain(config, model, frames, labels, start_from, trunk, checkpoint, seed)
-    heard = np.random.default_rng(seed).permutation(labels["train"])[: config["align_clips"]]
-    heard = sorted(heard.tolist())
     align(config, trunk, frames, [captions[i] for i in heard], heard, texts, out, seed)
     Path(trunk).unlink()
     return curve
 
 
-FamiliarJob = job_of(familiarise, tracked=True)
+HoldOutJob = job_of(hold_out, tracked=True)
 
 
 def narrate(

@@ -9,6 +9,7 @@ is from the published values, in points:
     python -m vlact.papers.ace.calibration candidates.yaml log.csv
 """
 
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,12 @@ from vlact.runtime import jobs
 
 SEED = 100  # of worlds and of pretraining; the profiles use 0 to 9
 EPOCHS, LRS = [3, 9], [0.008]  # of the baselines, chosen on base validation
+# parameters of `pretrain` that a rung depends on begin with these
+USES = {
+    "frames": ("frame", "weight"),
+    "trunk": ("steps", "batch", "lr", "weight", "object"),
+    "seed": ("align",),
+}
 CLOSE = 10.0  # points from the published value that count as matched
 BASELINES = {  # name here: trial, the paper's row, what is compared
     "zero-shot": ("zero_shot", "pretraining=yes, ACE=no", "unseen"),
@@ -56,6 +63,64 @@ def trials(depth: int) -> list[Trial]:
     ]
 
 
+def pretrained(p: params.Params) -> tuple[dict[str, str], pd.DataFrame]:
+    """The ladder without LaViLa for one candidate; a rung that another one has trained alike is
+    taken from it.
+
+    Returns:
+        `frames` and `seed`, files of encoders; and the trunk's curve.
+    """
+    from safetensors.torch import save_file
+
+    from vlact.models.text import sentence_encoder
+    from vlact.stages import pretrain as stage
+    from vlact.training import pretraining as rungs
+
+    table, frames = stage.frames_of(p, "tutorial", None, 1)
+    work = p.scratch / "rungs"
+    work.mkdir(parents=True, exist_ok=True)
+    texts, captions = work / "captions.safetensors", table["caption"].tolist()
+    if not texts.is_file():
+        words = sorted(set(captions))
+        save_file(dict(zip(words, sentence_encoder(p.model.text)(words), strict=True)), texts)
+    hidden = table["verb"].isin(stage.novel_programs())
+    labels = stage.labels_of(table, hidden if p.pretrain.novel != "labelled" else None)
+    rows = stage.rows_of(table)
+    spoken = stage.rows_of(table, hidden if p.pretrain.novel == "unnamed" else None)
+    config, model = asdict(p.pretrain), asdict(p.model)
+
+    def rung(kind: str, function, *given) -> tuple[str, list[dict]]:
+        mine = {k: v for k, v in config.items() if k.startswith(USES[kind])}
+        known = jobs.key(kind, mine, model, SEED, *given)
+        out, note = work / f"{kind}-{known}.safetensors", work / f"{kind}-{known}.json"
+        return str(out), jobs.kept(note, lambda: function(str(out), str(work / f"{known}.pt")))
+
+    looks, _ = rung(
+        "frames",
+        lambda out, state: rungs.pretrain_frames(
+            config, model, str(frames), captions, rows, str(texts), out, state, SEED
+        ),
+    )
+    trunk, curve = rung(
+        "trunk",
+        lambda out, state: rungs.pretrain(
+            config, model, str(frames), labels | rows, looks, out, state, SEED
+        ),
+        looks,
+        labels,
+    )
+    heard = spoken["train"]
+    told = [captions[i] for i in heard]
+    aligned, _ = rung(
+        "seed",
+        lambda out, _: rungs.align(config, trunk, str(frames), told, heard, str(texts), out, SEED),
+        trunk,
+        heard,
+    )
+    kind = "seed" if p.pretrain.novel == "labelled" else "held"
+    return {"frames": looks, kind: aligned}, pd.DataFrame(curve)
+
+
 def measure(name: str, changes: dict) -> pd.DataFrame:
     """Baselines of one candidate: the columns of `targets`, with `candidate, here, distance, verb,
     object` (validation accuracies of pretraining, percent).
@@ -65,40 +130,41 @@ def measure(name: str, changes: dict) -> pd.DataFrame:
         changes: `section__name: value` over profile `study`.
     """
     from vlact.stages.ace import Bench
-    from vlact.stages.pretrain import pretraining
     from vlact.stages.worlds import WORLDS, worlds
 
-    p = params.load("study", "calibration", seeds=[SEED], world__seed=SEED, **changes)
+    changes = {"ace__views": 1, "workers": 1, "seeds": [SEED], "world__seed": SEED} | changes
+    p = params.load("study", "calibration", **changes)
     # candidates on one world share its files
-    p = params.load(
-        "study",
-        f"calibration-{WORLDS.key(p)}",
-        seeds=[SEED],
-        world__seed=SEED,
-        workers=1,
-        **changes,
-    )
+    p = params.load("study", f"calibration-{WORLDS.key(p)}", **changes)
     worlds(p)
-    pretraining(p)
-    work = p.scratch / "calibration" / jobs.key(name, asdict(p))
-    work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(p, trials(p.model.depth), work)
-    bench.keep()
-    todo = [bench.job(t, SEED, LRS, EPOCHS) for t in bench.trials.values()]
-    grid = pd.DataFrame([row for rows in jobs.run(todo, 1, name) for row in rows])
+    files, curve = pretrained(p)
+    (p.data / "pretrained").mkdir(exist_ok=True)
+    for kind, path in files.items():
+        shutil.copy(path, p.data / "pretrained" / f"{kind}{SEED}.safetensors")
+    rows = []
+    for kind in files:
+        mine = [t for t in trials(p.model.depth) if (t.start == "clip") == (kind == "frames")]
+        work = p.scratch / "baselines" / jobs.key(files[kind], asdict(p.ace))
+        work.mkdir(parents=True, exist_ok=True)
+        bench = Bench(p, mine, work)
+        if not all(bench.out(t, u).is_file() for t in mine for u in bench.probes(t)):
+            bench.keep()
+        todo = [bench.job(t, u, LRS, EPOCHS) for t in mine for u in bench.probes(t)]
+        rows += [row for found in jobs.run(todo, 1, name) for row in found]
+    grid = pd.DataFrame(rows)
     cells = grid.merge(choose(grid), on=["dataset", "model", "leaf", "test", "lr", "epoch"])
     cells = cells.set_index(["dataset", "model"])
-    curve = pd.read_csv(p.data / "pretrained" / "curves.csv").query("stage == 'trunk'").iloc[-1]
     rows = targets()
     rows["here"] = [
         100 * float(cells.loc[(r.dataset, r.baseline), f"{r.split}_acc"]) for r in rows.itertuples()
     ]
+    rows["epochs"] = [int(cells.loc[(r.dataset, r.baseline), "epoch"]) for r in rows.itertuples()]
     rows["distance"] = (rows["here"] - rows["published"]).abs()
     rows.insert(0, "candidate", name)
-    said = "; ".join(f"{k}: {v}" for k, v in changes.items()) or "none"
-    return rows.assign(
-        verb=100 * curve["val_verb"], object=100 * curve["val_object"], seed=SEED, changes=said
-    ).round(1)
+    last = curve.iloc[-1]
+    said = "; ".join(f"{k}: {v}" for k, v in changes.items())
+    balance = {"verb": 100 * last["val_verb"], "object": 100 * last["val_object"]}
+    return rows.assign(**balance, seed=SEED, changes=said).round(1)
 
 
 def summary(log: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +188,7 @@ def main(candidates: str, log: str) -> None:
         if name not in set(done["candidate"]):
             done = pd.concat([done, measure(name, changes or {})], ignore_index=True)
             done.to_csv(path, index=False, lineterminator="\n")
-    print(summary(done).to_string())
+    sys.stdout.write(summary(done).to_string() + "\n")
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ class Trial:
         dataset: "ata", "ikea" or "gtea".
         name: As in the tables.
         method: File of `vlact.models.zoo`.
-        start: "pretrained" (the ladder's TimeSformer), "familiar" (one whose corpus named the novel
-            actions, too), "random", "vlog" (LaViLa's) or "clip" (frames).
+        start: "pretrained" (the ladder's TimeSformer), "familiar" (the one that was told the names
+            of novel actions, too), "random", "vlog" (LaViLa's) or "clip" (frames).
         tree: Of the base actions: "shipped", "manual", "context-free", or "3x11" (first x second
             order).
         tests: Trees of the novel actions, one test each; the training tree if empty.

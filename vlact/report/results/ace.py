@@ -110,7 +110,7 @@ def keep_sweeps(p: Params) -> None:
     sweeps = best_cells(pd.read_csv(p.data / "ace_sweeps" / "scores.csv"), every=True)
     keep(p, "ace_sweeps", "sweeps", sweeps, CELL)
     rows = []
-    for dataset, seed in product(NAMES, p.seeds):
+    for dataset, seed in product(NAMES, p.ace_seeds):
         folder = dataset if seed == p.seeds[0] else f"{dataset}-{seed}"
         nodes = pd.read_parquet(p.data / "ace" / folder / "concepts.parquet")
         for (mode, model), part in nodes.groupby(["mode", "model"], sort=False):
