@@ -281,14 +281,14 @@ class Bench:
     stage.
     """
 
-    def __init__(self, p: Params, trials: list[Trial], work: Path):
+    def __init__(self, p: Params, trials: list[Trial], work: Path, encoders: Path | None = None):
         from safetensors.torch import save_file
 
         from vlact.models.text import sentence_encoder
         from vlact.worlds.corpus import CAPTIONS
         from vlact.worlds.things import TUTORIAL_OBJECTS
 
-        self.p, self.work = p, work
+        self.p, self.work, self.pretrained = p, work, encoders or p.data / "pretrained"
         lexicon = sorted({*(w for ws in CAPTIONS.values() for w in ws[:3]), *TUTORIAL_OBJECTS})
         self.ace = {d: asdict(p.ace.of(d)) | {"lexicon": lexicon} for d in tasks.DATASETS}
         self.tests = {self.id(t): tasks_of(t, p.ace) for t in trials}
@@ -334,8 +334,7 @@ class Bench:
         """Start of a trial to its file."""
         named = {"familiar": "seed", "vlog": "vlog", "clip": "frames"}
         named["pretrained"] = "seed" if self.p.pretrain.novel == "labelled" else "held"
-        folder = self.p.data / "pretrained"
-        return {k: str(folder / f"{name}{seed}.safetensors") for k, name in named.items()}
+        return {k: str(self.pretrained / f"{n}{seed}.safetensors") for k, n in named.items()}
 
     @staticmethod
     def id(trial: Trial) -> str:
@@ -430,8 +429,7 @@ def train_grid(bench: Bench) -> tuple[pd.DataFrame, pd.DataFrame]:
     chosen = choose(grid)
     todo = []
     for t in trials:
-        mine = [t.name + ", averaged" * a + ", halfway" * b for a in t.averaged for b in t.wise_ft]
-        cells = chosen[(chosen["dataset"] == t.dataset) & chosen["model"].isin(mine)]
+        cells = chosen[(chosen["dataset"] == t.dataset) & chosen["model"].isin(t.names)]
         rates, epochs = sorted(set(cells["lr"])), sorted({int(e) for e in cells["epoch"]})
         rest = [u for u in bench.units(t) if u not in bench.probes(t)]
         todo += [bench.job(t, u, rates, epochs) for u in rest]

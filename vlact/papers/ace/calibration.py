@@ -2,15 +2,18 @@
 
 A candidate is a handful of changed parameters. It is rendered and pretrained with seeds of its own
 (no figure uses them), and three baselines are measured: the pretrained model without fine-tuning on
-unseen actions, ProcVLR and an image model (ViFi-CLIP) after fine-tuning on seen ones. ACE is never
+unseen actions, ProcVLR and an image model (Text4Vis) after fine-tuning on seen ones. ACE is never
 run here, so nothing can be tuned towards it. The log says what was tried and how far each candidate
 is from the published values, in points:
 
     python -m vlact.papers.ace.calibration candidates.yaml log.csv
 """
 
+import json
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,11 +23,17 @@ import yaml
 from vlact import params
 from vlact.metrics.selection import choose
 from vlact.papers.ace.trials import Trial
+from vlact.params import Params
 from vlact.report import published
 from vlact.runtime import jobs
+from vlact.runtime.jobs import write_whole
+from vlact.stages.ace import Bench, scores_of
+from vlact.stages.pretrain import frames_of, labels_of, novel_programs, rows_of
+from vlact.stages.worlds import WORLDS, worlds
+from vlact.training.pretraining import align, pretrain, pretrain_frames
 
 SEED = 100  # of worlds and of pretraining; the profiles use 0 to 9
-EPOCHS, LRS = [3, 9], [0.008]  # of the baselines, chosen on base validation
+EPOCHS, LRS = [3, 9, 15], [0.008]  # of the baselines, chosen on base validation
 # parameters of `pretrain` that a rung depends on begin with these
 USES = {
     "frames": ("frame", "weight"),
@@ -35,7 +44,7 @@ CLOSE = 10.0  # points from the published value that count as matched
 BASELINES = {  # name here: trial, the paper's row, what is compared
     "zero-shot": ("zero_shot", "pretraining=yes, ACE=no", "unseen"),
     "ProcVLR": ("procvlr", "ProcVLR", "seen"),
-    "ViFi-CLIP (ft)": ("vifi", "ViFi (ft)", "seen"),
+    "Text4Vis": ("text4vis", "Text4Vis", "seen"),
 }
 
 
@@ -55,7 +64,7 @@ def targets() -> pd.DataFrame:
 
 def trials(depth: int) -> list[Trial]:
     """The baselines of every dataset; the image model is trained whole, as in the paper."""
-    whole = {"vifi": {"start": "clip", "text_blocks": 1, "blocks": depth}}
+    whole = {"text4vis": {"start": "clip", "blocks": depth}}
     return [
         Trial(d, name, method, **whole.get(method, {}))
         for d in ("ata", "ikea", "gtea")
@@ -63,102 +72,119 @@ def trials(depth: int) -> list[Trial]:
     ]
 
 
-def pretrained(p: params.Params) -> tuple[dict[str, str], pd.DataFrame]:
-    """The ladder without LaViLa for one candidate; a rung that another one has trained alike is
-    taken from it.
+def rung(p: Params, seed: int, kind: str, function: Callable, *given) -> tuple[str, list[dict]]:
+    """An encoder's file and curve; one that was trained alike is taken as it is.
 
-    Returns:
-        `frames` and `seed`, files of encoders; and the trunk's curve.
+    Args:
+        p: Parameters of a candidate.
+        seed: Of pretraining.
+        kind: A key of `USES`.
+        function: Trains, given where the encoder and its checkpoint go.
+        given: Whatever else the encoder depends on.
     """
+    uses = {k: v for k, v in asdict(p.pretrain).items() if k.startswith(USES[kind])}
+    known = jobs.key(kind, uses, asdict(p.model), seed, *given)
+    out = p.scratch / "rungs" / f"{kind}-{known}.safetensors"
+    note = out.with_suffix(".json")
+    if not note.is_file():
+        # candidates may train the same one side by side
+        mine = out.with_suffix(f".{os.getpid()}")
+        curve = function(str(mine), f"{mine}.pt")
+        mine.replace(out)
+        write_whole(note, lambda x, f: f.write_text(json.dumps(x), encoding="utf-8"), curve)
+    return str(out), json.loads(note.read_text(encoding="utf-8"))
+
+
+def corpus_of(p: Params) -> tuple[pd.DataFrame, str, str]:
+    """The tutorials' table, and where their clips and the features of their captions are."""
     from safetensors.torch import save_file
 
     from vlact.models.text import sentence_encoder
-    from vlact.stages import pretrain as stage
-    from vlact.training import pretraining as rungs
 
-    table, frames = stage.frames_of(p, "tutorial", None, 1)
-    work = p.scratch / "rungs"
-    work.mkdir(parents=True, exist_ok=True)
-    texts, captions = work / "captions.safetensors", table["caption"].tolist()
+    table, frames = frames_of(p, "tutorial", None, 1)
+    texts = p.scratch / "rungs" / "captions.safetensors"
     if not texts.is_file():
-        words = sorted(set(captions))
-        save_file(dict(zip(words, sentence_encoder(p.model.text)(words), strict=True)), texts)
-    hidden = table["verb"].isin(stage.novel_programs())
-    labels = stage.labels_of(table, hidden if p.pretrain.novel != "labelled" else None)
-    rows = stage.rows_of(table)
-    spoken = stage.rows_of(table, hidden if p.pretrain.novel == "unnamed" else None)
-    config, model = asdict(p.pretrain), asdict(p.model)
+        words = sorted(set(table["caption"]))
+        features = dict(zip(words, sentence_encoder(p.model.text)(words), strict=True))
+        write_whole(texts, save_file, features)
+    return table, str(frames), str(texts)
 
-    def rung(kind: str, function, *given) -> tuple[str, list[dict]]:
-        mine = {k: v for k, v in config.items() if k.startswith(USES[kind])}
-        known = jobs.key(kind, mine, model, SEED, *given)
-        out, note = work / f"{kind}-{known}.safetensors", work / f"{kind}-{known}.json"
-        return str(out), jobs.kept(note, lambda: function(str(out), str(work / f"{known}.pt")))
 
-    looks, _ = rung(
-        "frames",
-        lambda out, state: rungs.pretrain_frames(
-            config, model, str(frames), captions, rows, str(texts), out, state, SEED
-        ),
-    )
-    trunk, curve = rung(
-        "trunk",
-        lambda out, state: rungs.pretrain(
-            config, model, str(frames), labels | rows, looks, out, state, SEED
-        ),
-        looks,
-        labels,
-    )
-    heard = spoken["train"]
+def frames_rung(p: Params, seed: int = SEED) -> str:
+    """CLIP on frames, the same for all candidates of a world."""
+    table, frames, texts = corpus_of(p)
+    given = asdict(p.pretrain), asdict(p.model), frames, table["caption"].tolist()
+
+    def train(out: str, state: str) -> list[dict]:
+        return pretrain_frames(*given, rows_of(table), texts, out, state, seed)
+
+    return rung(p, seed, "frames", train)[0]
+
+
+def pretrained(p: Params, seed: int = SEED) -> tuple[dict[str, str], pd.DataFrame]:
+    """The ladder up to the encoder that ACE starts from.
+
+    Returns:
+        `frames`, and `held` (`seed` where it was told all names), files of encoders; and the
+        trunk's curve.
+    """
+    table, frames, texts = corpus_of(p)
+    hidden, captions = table["verb"].isin(novel_programs()), table["caption"].tolist()
+    labels = labels_of(table, hidden if p.pretrain.novel != "labelled" else None) | rows_of(table)
+    heard = rows_of(table, hidden if p.pretrain.novel == "unnamed" else None)["train"]
+    config, model, looks = asdict(p.pretrain), asdict(p.model), frames_rung(p, seed)
+
+    def train(out: str, state: str) -> list[dict]:
+        return pretrain(config, model, frames, labels, looks, out, state, seed)
+
+    trunk, curve = rung(p, seed, "trunk", train, looks, labels)
     told = [captions[i] for i in heard]
-    aligned, _ = rung(
-        "seed",
-        lambda out, _: rungs.align(config, trunk, str(frames), told, heard, str(texts), out, SEED),
-        trunk,
-        heard,
-    )
+
+    def speak(out: str, _: str) -> list[dict]:
+        return align(config, trunk, frames, told, heard, texts, out, seed)
+
+    aligned, _ = rung(p, seed, "seed", speak, trunk, heard)
     kind = "seed" if p.pretrain.novel == "labelled" else "held"
     return {"frames": looks, kind: aligned}, pd.DataFrame(curve)
 
 
 def measure(name: str, changes: dict) -> pd.DataFrame:
-    """Baselines of one candidate: the columns of `targets`, with `candidate, here, distance, verb,
-    object` (validation accuracies of pretraining, percent).
+    """A candidate's world rendered and its baselines measured, see `baselines`.
 
     Args:
         name: Of the candidate.
         changes: `section__name: value` over profile `study`.
     """
-    from vlact.stages.ace import Bench
-    from vlact.stages.worlds import WORLDS, worlds
-
     changes = {"ace__views": 1, "workers": 1, "seeds": [SEED], "world__seed": SEED} | changes
     p = params.load("study", "calibration", **changes)
     # candidates on one world share its files
     p = params.load("study", f"calibration-{WORLDS.key(p)}", **changes)
     worlds(p)
+    return baselines(name, p, changes)
+
+
+def baselines(name: str, p: Params, changes: dict) -> pd.DataFrame:
+    """Pretrain a candidate whose world is there, and measure its baselines.
+
+    Returns:
+        The columns of `targets`, with `candidate, here, epochs, distance` (points) and `verb,
+        object` (validation accuracies of the trunk, percent).
+    """
     files, curve = pretrained(p)
-    (p.data / "pretrained").mkdir(exist_ok=True)
+    work = p.scratch / "baselines" / jobs.key(name, asdict(p))
+    work.mkdir(parents=True, exist_ok=True)
     for kind, path in files.items():
-        shutil.copy(path, p.data / "pretrained" / f"{kind}{SEED}.safetensors")
-    rows = []
-    for kind in files:
-        mine = [t for t in trials(p.model.depth) if (t.start == "clip") == (kind == "frames")]
-        work = p.scratch / "baselines" / jobs.key(files[kind], asdict(p.ace))
-        work.mkdir(parents=True, exist_ok=True)
-        bench = Bench(p, mine, work)
-        if not all(bench.out(t, u).is_file() for t in mine for u in bench.probes(t)):
-            bench.keep()
-        todo = [bench.job(t, u, LRS, EPOCHS) for t in mine for u in bench.probes(t)]
-        rows += [row for found in jobs.run(todo, 1, name) for row in found]
-    grid = pd.DataFrame(rows)
+        shutil.copy(path, work / f"{kind}{SEED}.safetensors")
+    bench = Bench(p, trials(p.model.depth), work, encoders=work)
+    bench.keep()
+    todo = [bench.job(t, u, LRS, EPOCHS) for t in bench.trials.values() for u in bench.probes(t)]
+    grid = scores_of(jobs.run(todo, 1, name))
     cells = grid.merge(choose(grid), on=["dataset", "model", "leaf", "test", "lr", "epoch"])
     cells = cells.set_index(["dataset", "model"])
     rows = targets()
-    rows["here"] = [
-        100 * float(cells.loc[(r.dataset, r.baseline), f"{r.split}_acc"]) for r in rows.itertuples()
-    ]
-    rows["epochs"] = [int(cells.loc[(r.dataset, r.baseline), "epoch"]) for r in rows.itertuples()]
+    mine = [cells.loc[(r.dataset, r.baseline)] for r in rows.itertuples()]
+    rows["here"] = [100 * c[f"{s}_acc"] for c, s in zip(mine, rows["split"], strict=True)]
+    rows["epochs"] = [int(c["epoch"]) for c in mine]
     rows["distance"] = (rows["here"] - rows["published"]).abs()
     rows.insert(0, "candidate", name)
     last = curve.iloc[-1]

@@ -83,6 +83,16 @@ class Trial:
     def trained(self) -> bool:
         return self.method != "zero_shot"
 
+    @property
+    def variants(self) -> list[tuple[bool, bool]]:
+        """Whether weights are averaged, and halfway back, of each variant; never both."""
+        return [x for x in product(self.averaged, self.wise_ft) if x != (True, True)]
+
+    @property
+    def names(self) -> list[str]:
+        """Of its variants in tables."""
+        return [self.name + ", averaged" * a + ", halfway" * b for a, b in self.variants]
+
 
 @dataclass(frozen=True)
 class Files:
@@ -336,12 +346,12 @@ def tune_job(
                 mean.add([p for p, _ in method.trained()])
             if epoch not in epochs:
                 return
-            for average, back in product(trial.averaged, trial.wise_ft):
+            for average, back in trial.variants:
                 name = trial.name + ", averaged" * average + ", halfway" * back
                 tested = with_weights(method, mean.value) if average else method
                 tested = wise_ft(tested, weights) if back else tested
                 seen = note_epoch(tested, name, lr, epoch)
-                if diagnosed:
+                if diagnosed and tested is method:
                     sides = {"before": before, "after": (tested, seen)}
                     more.append(
                         {"model": name, "lr": lr, "epoch": epoch}
@@ -354,7 +364,7 @@ def tune_job(
     predictions = pd.concat(found, ignore_index=True)
     scores = score_grid(predictions)
     if more:
-        scores = scores.merge(pd.DataFrame(more), on=["model", "lr", "epoch"])
+        scores = scores.merge(pd.DataFrame(more), on=["model", "lr", "epoch"], how="left")
     write_whole(path, lambda d, p: d.to_parquet(p, index=False), predictions)
     write_whole(
         note, lambda d, p: p.write_text(json.dumps(d), encoding="utf-8"), scores.to_dict("records")
