@@ -61,8 +61,9 @@ class ACE(ProcVLR):
         self.plan, self.leaf, self.shadow, self.fixed, self.rand = plan, leaf, shadow, fixed, rand
         self.rng, self.tower, self.anchor = np.random.default_rng(seed), tower, anchor
         self.register_buffer("text", torch.stack([words[t] for t in plan.texts]), persistent=False)
-        with torch.no_grad():
-            self.register_buffer("held", self.encoder.embed_text(self.text), persistent=False)
+        with torch.no_grad():  # words may lie elsewhere than the encoder, which moves later
+            held = encoder.embed_text(self.text.to(encoder.text_projection.weight.device))
+            self.register_buffer("held", held, persistent=False)
 
     def trained(self):
         return super().trained() + (every(self.tower) if self.tower else [])

@@ -6,7 +6,7 @@ unseen actions, ProcVLR and an image model (Text4Vis) after fine-tuning on seen 
 run here, so nothing can be tuned towards it. The log says what was tried and how far each candidate
 is from the published values, in points:
 
-    python -m vlact.papers.ace.calibration candidates.yaml log.csv
+    python -m vlact.tools.calibrate_ace candidates.yaml log.csv
 """
 
 import json
@@ -24,7 +24,8 @@ from vlact import params
 from vlact.metrics.selection import choose
 from vlact.papers.ace.trials import Trial
 from vlact.params import Params
-from vlact.report import published
+from vlact.report import published, tables
+from vlact.report.tables import write_text
 from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.stages.ace import Bench, scores_of
@@ -206,14 +207,36 @@ def summary(log: pd.DataFrame) -> pd.DataFrame:
     return wide.join(facts)
 
 
+def page(log: pd.DataFrame) -> str:
+    """The log as one page of markdown: published values, what each candidate reaches, changes."""
+    wanted = targets().set_index(["dataset", "baseline"])["published"]
+    shown = summary(log)
+    shown.index = [f"{n}: {log[log['candidate'] == n]['changes'].iloc[0]}" for n in shown.index]
+    aims = {f"{d.upper()} {b}": value for (d, b), value in wanted.items()}
+    shown = pd.concat([pd.DataFrame(aims, index=["published"]), shown])
+    shown = shown.map(lambda x: f"{x:.1f}" if isinstance(x, float) else x)
+    table = tables.markdown(shown.fillna("–").replace("nan", "–").reset_index(names="candidate"))
+    return (
+        "# Which world and pretraining ACE's tables are run in\n\n"
+        f"Baselines alone, percent; distances in points. Worlds and pretraining of seed {SEED}, "
+        "which no table uses. Zero-shot: unseen actions by their names; ProcVLR, Text4Vis: seen "
+        "actions after fine-tuning, at the epoch that base validation chooses. Verb, object: "
+        "validation accuracy of the trunk's labels. Changes are over profile `study`. Written by "
+        f"`python -m vlact.tools.calibrate_ace`.\n\n{table}\n"
+    )
+
+
 def main(candidates: str, log: str) -> None:
-    """Measure every candidate of a yaml file (name to changes) that the log lacks."""
+    """Measure every candidate of a yaml file (name to changes) that the log lacks; a page goes
+    beside the log.
+    """
     path = Path(log)
     done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["candidate"])
     for name, changes in yaml.safe_load(Path(candidates).read_text(encoding="utf-8")).items():
         if name not in set(done["candidate"]):
             done = pd.concat([done, measure(name, changes or {})], ignore_index=True)
             done.to_csv(path, index=False, lineterminator="\n")
+            write_text(path.with_suffix(".md"), page(done))
     sys.stdout.write(summary(done).to_string() + "\n")
 
 
