@@ -17,7 +17,6 @@ from vlact.language.trees import ActionTexts, Trees, context_free, nearest_trees
 from vlact.losses.ace import ace_loss, classification_loss, leaf_average
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.zoo.ace import ACE, ANCHORED, LITERAL
-
 from vlact.papers.ace.trials import Trial
 from vlact.stages.ace import Bench, Unit, caption_words, tasks_of
 from vlact.tools import calibrate_ace as calibration

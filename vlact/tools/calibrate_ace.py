@@ -156,7 +156,8 @@ def measure(name: str, changes: dict) -> pd.DataFrame:
         name: Of the candidate.
         changes: `section__name: value` over profile `study`.
     """
-    changes = {"ace__views": 1, "workers": 1, "seeds": [SEED], "world__seed": SEED} | changes
+    own = {"seeds": [SEED], "pretrain__more_seeds": [], "world__seed": SEED}
+    changes = own | {"ace__views": 1, "workers": 1} | changes
     p = params.load("study", "calibration", **changes)
     # candidates on one world share its files
     p = params.load("study", f"calibration-{WORLDS.key(p)}", **changes)

@@ -234,7 +234,7 @@ def kept_of(path: Path, part: str, clips: np.ndarray, views: int = 1) -> Kept:
     """
     stored = load_file(path)
     known = stored["rows.test" if part == "test" else "rows.train"]
-    at = torch.searchsorted(known, torch.as_tensor(np.asarray(clips)))
+    at = torch.searchsorted(known, torch.tensor(np.array(clips)))
     at = (at[:, None] * views + torch.arange(views)).flatten()
     return {
         k.removeprefix(f"{part}."): v[at] for k, v in stored.items() if k.startswith(f"{part}.")
