@@ -9,8 +9,8 @@ CASE = ("dataset", "model", "leaf", "test")
 
 
 def score_grid(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, seed, fold, fine-tuning (`tune`), lr and epoch, and per value of `dataset`,
-    `leaf`, `test`, where the table has them.
+    """One row per model, seed, fold, fine-tuning (`tune`), lr and epoch, and per value of
+    `dataset`, `leaf` and `test`, where the table has them.
 
     Columns (fractions): `val_acc` (base classes of the validation split), `seen_acc`, `seen_f1`,
     `unseen_acc`, `unseen_f1` (root labels), `hm_acc`, `hm_f1`, and those of
