@@ -184,6 +184,26 @@ def caption_files(folder, captions):
     return trunk
 
 
+def test_an_encoder_held_out_of_names_has_the_trunk_of_its_labels_and_projections_of_its_own(
+    corpus,
+):
+    folder, labels = corpus
+    captions = [f"move {'red' if c else 'blue'}" for c in labels["object"]]
+    caption_files(folder, captions)
+    files = [str(folder / n) for n in ("texts.safetensors", "held.safetensors", "held.pt")]
+    config, heard = CONFIG | {"steps": 2, "align_steps": 2}, list(range(10))
+    curve = pretraining.hold_out(
+        config, SMALL, str(folder / "frames.npy"), labels, captions, heard, files[0], None,
+        *files[1:], 0,
+    )  # fmt: skip
+    assert curve == pretrain(corpus, "plain", steps=2)
+    held, plain = (DualEncoder.load(folder / f"{n}.safetensors") for n in ("held", "plain"))
+    for name, weight in plain.trunk.state_dict().items():
+        assert torch.equal(held.trunk.state_dict()[name], weight), name
+    assert not torch.equal(held.text_projection.weight, plain.text_projection.weight)
+    assert sorted(x.name for x in folder.glob("held*")) == ["held.safetensors"]
+
+
 @pytest.mark.parametrize(
     "job, config", [("align", {"align_steps": 300}), ("narrate", {"lr": 0.01, "vlog_steps": 60})]
 )
