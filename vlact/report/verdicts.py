@@ -130,7 +130,8 @@ def judge(parts: pd.DataFrame, whole: bool = True) -> tuple[pd.DataFrame, pd.Dat
     wrong = {*keys} ^ {*mine.index} if whole else {*keys} - {*mine.index}
     if wrong := sorted(wrong):
         raise ValueError(f"claims_parts.csv and the measured parts differ in {wrong}")
-    parts = parts.reindex(columns=COLUMNS).fillna({"why": "", "caution": ""})
+    parts = parts.assign(caution=parts["caution"] if "caution" in parts else "")
+    parts = parts.reindex(columns=COLUMNS).fillna({"why": ""})
     parts = parts.join(mine[["family", "rival", "published"]], on=["id", "part"])
     verdicts, judged = {}, []
     for name, group in parts.groupby("id", sort=False):
