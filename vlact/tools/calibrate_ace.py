@@ -6,7 +6,7 @@ unseen actions, ProcVLR and an image model (Text4Vis) after fine-tuning on seen 
 run here, so nothing can be tuned towards it. The log says what was tried and how far each candidate
 is from the published values, in points:
 
-    python -m vlact.tools.calibrate_ace candidates.yaml log.csv
+    python -m vlact.tools.calibrate_ace vlact/tools/calibrate_ace.yaml log.csv
 """
 
 import json
