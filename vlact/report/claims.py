@@ -34,7 +34,7 @@ CLOSE = 5.0  # points within which something is competitive, or unchanged
 LOSS = evidence.LOSS
 LEARNT = 50.0  # percent of coarse motions in known contexts from which a drop is read
 GENERALISERS = ("VideoDG", "STDN", "CIR")
-ONE_CARD = "latency is of one machine, so nothing is sampled; measured on one, see notebook 41"
+ONE_CARD = "latency was measured on one card (notebook 41), others would test it"
 CLIPS = "its clips cannot be rendered; a run of the profile `paper` on them would test it"
 UNTESTABLE = {
     "V2": "one size of language model is aligned here; a second, twice as large, would test it",

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from unittest.mock import patch
@@ -54,21 +54,22 @@ def serving(environment: dict[str, str]) -> Iterator[dict[str, str]]:
     with patch.dict(os.environ, backend | environment, clear=True):
         ensure_running()  # and begins to import
     with tempfile.TemporaryDirectory(prefix="vlact-") as folder:
-        listener = Listener(f"{folder}/socket", "AF_UNIX")
+        listener = socket.create_server(f"{folder}/socket", family=socket.AF_UNIX)
         threading.Thread(target=_serve, args=(listener, context), daemon=True).start()
         # its kernel `python3` is a fork
         paths = [str(LAUNCH), *filter(None, [environment.get("JUPYTER_PATH")])]
-        yield environment | {ADDRESS: listener.address, "JUPYTER_PATH": os.pathsep.join(paths)}
+        served = {ADDRESS: listener.getsockname(), "JUPYTER_PATH": os.pathsep.join(paths)}
+        yield environment | served
 
 
-def _serve(listener: Listener, context) -> None:
+def _serve(listener: socket.socket, context) -> None:
     def report(program, client: Connection) -> None:
         program.join()
         with client, contextlib.suppress(OSError):  # killed meanwhile
             client.send(program.exitcode)
 
     while True:
-        client = listener.accept()
+        client = Connection(listener.accept()[0].detach())
         program = context.Process(target=become, args=(client,))
         program.start()
         threading.Thread(target=report, args=(program, client), daemon=True).start()
