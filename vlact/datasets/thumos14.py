@@ -121,8 +121,8 @@ def class_list(path: str | Path) -> dict[int, str]:
 
 
 def anno_action(path: str | Path) -> pd.DataFrame:
-    """Annotations `video, start_s, end_s, label, split` from RTD-Net's `thumos14_anno_action.json`,
-    in file order; `split` is "test" or "validation", as the videos' names say, else "".
+    """Annotations `video, start_s, end_s, label` from RTD-Net's `thumos14_anno_action.json`, in
+    file order.
 
     Raises:
         ValueError: No JSON object of videos, or an annotation without class and segment; names the
@@ -139,6 +139,4 @@ def anno_action(path: str | Path) -> pd.DataFrame:
                     f'{path}: {video}, annotation {i}: expected "class" and "segment": '
                     f"[start, end]; got {note!r}"
                 ) from None
-    table = sound(pd.DataFrame(rows, columns=[*COLUMNS, "label"]), path, "annotation {}", 0)
-    part = table["video"].astype(str).str.extract(r"^video_(test|validation)_\d+$", expand=False)
-    return table.assign(split=part.fillna(""))
+    return sound(pd.DataFrame(rows, columns=[*COLUMNS, "label"]), path, "annotation {}", 0)

@@ -121,15 +121,20 @@ class SentenceEncoder(TextEncoder):
     def __init__(self, folder: str | Path | None = None):
         with needs("the sentence encoder"):
             from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
         super().__init__()
         path = find_minilm(folder)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.tokenizer = AutoTokenizer.from_pretrained(path)
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # 90 MB from disk; a notebook would store the bar
         self.model = (
             AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
             .eval()
             .requires_grad_(False)
         )
+        if shown:
+            logging.enable_progress_bar()
         self.dim, self.layers = self.model.config.hidden_size, self.model.encoder.layer
         self.limit = self.model.config.max_position_embeddings  # tokens, its two marks among them
 

@@ -34,6 +34,7 @@ TIOUS = {
 LIBRARIES = ("open_clip:", "transformers:", "videomae:")  # of `vlact.models.by_name`
 TRANSFER = ("label", "predicted", "set", "trained_on")
 AMBIGUOUS = "ambiguous"  # of THUMOS14: no class, what is found there is neither right nor wrong
+PART = r"^video_(test|validation)_\d+$"  # what names of THUMOS14's videos say
 TRAIN, TEST = ("train", "training", "val"), ("test", "testing", "validation")
 
 
@@ -167,6 +168,8 @@ def read_truth(
         first = [notes[0] for notes in listed if notes]
         if any(isinstance(note, dict) and "class" in note for note in first):
             layout, table = "RTD-Net", thumos14.anno_action(path)
+            part = table["video"].astype(str).str.extract(PART, expand=False).fillna("")
+            table = table.assign(split=part)  # both of THUMOS14's are in one file
         elif any("duration_second" in v for v in entries):
             beside = path.with_name("video_info_new.csv")
             layout = "BMN"
