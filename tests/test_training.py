@@ -186,7 +186,7 @@ def caption_files(folder, captions):
     return trunk
 
 
-def test_an_encoder_held_out_of_names_has_the_trunk_of_its_labels_and_projections_of_its_own(
+def test_an_encoder_held_out_of_names_has_projections_of_its_own(
     corpus,
 ):
     folder, labels = corpus
@@ -203,7 +203,7 @@ def test_an_encoder_held_out_of_names_has_the_trunk_of_its_labels_and_projection
     for name, weight in plain.trunk.state_dict().items():
         assert torch.equal(held.trunk.state_dict()[name], weight), name
     assert not torch.equal(held.text_projection.weight, plain.text_projection.weight)
-    assert sorted(x.name for x in folder.glob("held*")) == ["held.safetensors"]
+    assert not list(folder.glob("*.trunk"))
 
 
 @pytest.mark.parametrize(

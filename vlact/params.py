@@ -358,7 +358,7 @@ class Params(Record):
     @property
     def ace_seeds(self) -> list[int]:
         """Pretraining seeds of ACE's stages."""
-        return [*self.seeds, *self.pretrain.more_seeds]
+        return list(dict.fromkeys([*self.seeds, *self.pretrain.more_seeds]))
 
     @property
     def data(self) -> Path:
