@@ -80,7 +80,7 @@ def test_what_changed_and_what_comes_after_runs_two_at_a_time_after_its_inputs(p
         else:
             running.remove(stage)
             done.add(stage)
-    assert re.search(r"\[1/9\] alignment: about \d+ min left in all", out)
+    assert re.search(r"\[1/10\] alignment: about \d+ min left in all", out)
     assert f"alignment | Running stage '{at('alignment')}':" in out
     assert re.search(r"smoke: up to date after \d+.\d min", out)
     assert "2 seeds decide nothing" in out and "data/smoke/figures/index.html" in out
