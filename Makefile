@@ -24,7 +24,7 @@ test: .venv/.ok           ## unit tests and notebooks
 notebooks: .venv/.ok      ## every notebook on its tiny default, against its stored outputs
 	pytest --nbval notebooks/0*.ipynb
 	pytest --nbval notebooks/1*.ipynb notebooks/3[0-3]*.ipynb & pytest --nbval notebooks/2*.ipynb notebooks/4[12]*.ipynb && wait $$!
-	pytest --nbval notebooks/34*.ipynb notebooks/40*.ipynb
+	pytest --nbval notebooks/34*.ipynb notebooks/40*.ipynb notebooks/5*.ipynb
 
 fuzz: .venv/.ok           ## nightly: 1,000 random inputs of each kind (N, SEED=number for the same ones)
 	VLACT_FUZZ=$(or $(N),1000) OMP_NUM_THREADS=1 pytest -n 2 -m fuzz tests $(if $(SEED),--hypothesis-seed=$(SEED))

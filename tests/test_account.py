@@ -165,10 +165,11 @@ def test_the_zoo_says_what_each_file_is(tmp_path):
     from types import SimpleNamespace
 
     from vlact.models.dual import DualConfig, DualEncoder
+    from vlact.stages.__main__ import STAGES
     from vlact.tools import zoo
 
     run = SimpleNamespace(data=tmp_path, profile="mini", metrics=lambda s: tmp_path / f"{s}.json")
-    with pytest.raises(SystemExit, match="no trained weights"):
+    with pytest.raises(FileNotFoundError, match="no trained weights"):
         zoo.table(run)
     (tmp_path / "pretrained").mkdir()
     path = tmp_path / "pretrained" / "seed0.safetensors"
@@ -177,7 +178,12 @@ def test_the_zoo_says_what_each_file_is(tmp_path):
     (row,) = zoo.table(run).to_dict("records")
     assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (row["file"], row["numbers"]) == ("pretrained/seed0.safetensors", "top-1 0.5")
-    assert row["command"] == "python -m vlact.stages pretrain mini" and '"dim": 32' in row["config"]
+    assert row["command"] == "python -m vlact.stages pretraining mini"
+    assert row["command"].split()[3] in STAGES and '"dim": 32' in row["config"]
+    zoo.release(run, zoo.table(run), tmp_path / "release")
+    copied = tmp_path / "release" / "pretrained" / "seed0.safetensors"
+    assert copied.read_bytes() == path.read_bytes()
+    assert row["sha256"] in (tmp_path / "release" / "README.md").read_text()
 
 
 # SRT v1
@@ -238,6 +244,17 @@ def test_two_files_of_features_of_one_video_are_named(tmp_path):
         np.save(tmp_path / f"{name}.npy", np.ones((5, 3), np.float32))
     with pytest.raises(ValueError, match="v_x.npy and x.npy are of one video"):
         features_of(tmp_path, ["x"])
+
+
+def test_transposed_files_of_features_are_refused_or_turned(tmp_path):
+    from vlact.tools import cli_inputs
+
+    for name, steps in (("a", 5), ("b", 7)):
+        np.save(tmp_path / f"{name}.npy", np.ones((3, steps)))  # (F, T), doubles
+    with pytest.raises(ValueError, match=r"b: .*\(3, 7\).*perhaps .* \(F, T\).*--transpose"):
+        cli_inputs.present_features(tmp_path, ["a", "b"])
+    found, bad = cli_inputs.present_features(tmp_path, ["a", "b"], transpose=True)
+    assert [tuple(x.shape) for x in found.values()] == [(5, 3), (7, 3)] and not bad
 
 
 def test_a_csv_whose_splits_share_seconds_is_refused(tmp_path):

@@ -170,7 +170,8 @@ def broken(value, step=7):
             r"\(0, 4\)",
         ),
         (torch.zeros(9), r"b: expected features \(T, F\)"),
-        (torch.zeros(9, 3), r"b: features of shape \(9, 3\); expected \(T, 4\) as a has"),
+        (torch.zeros(9, 3), r"b: features of shape \(9, 3\); expected \(T, 4\) as "),
+        (torch.zeros(4, 9), r"b: features of shape \(4, 9\); expected \(T, 4\) as "),
     ],
 )
 def test_features_that_nothing_can_be_told_from_are_refused(bad, message, tmp_path):
@@ -373,3 +374,28 @@ def test_the_command_line_names_what_it_leaves_out(tmp_path, capsys):
         scaling.main([*files, "--profile", "smoke", "--step-s", "1", "--most-left-out", "0.1"]) == 1
     )
     assert "33% of them, more than the 10% of `most_left_out`" in capsys.readouterr().err
+
+
+def test_transposed_features_are_refused_with_what_to_do():
+    features, durations = given(a=torch.randn(4, STEPS), b=torch.randn(4, 30))
+    with pytest.raises(ValueError, match=r"b: .*\(4, 30\).*perhaps they are \(F, T\): turn"):
+        localizing.sequences(features, durations, GOOD, ["x", "y"], Clock(1.0))
+    finder = Localizer(model(), ["x", "y"], Clock(1.0), RECIPE, torch.zeros(4), torch.ones(4))
+    with pytest.raises(ValueError, match=r"a: .*\(4, 48\); expected \(T, 4\).*\(x\.T\)"):
+        finder.detect(features, durations)
+    same, durations = given(a=torch.randn(STEPS, 6), b=torch.randn(STEPS, 6))
+    videos = localizing.sequences(same, durations, GOOD, ["x", "y"], Clock(1.0))
+    with pytest.raises(ValueError, match=r"a: .*\(48, 6\); expected \(T, 4\) as the model has"):
+        localizing.train(videos, model(), RECIPE, 0)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int64, torch.uint8])
+def test_features_of_any_numbers_train_as_the_same_floats(kind):
+    numbers = {v: torch.randint(0, 9, (STEPS, 4)) for v in "ab"}
+    _, durations = given(**numbers)
+    curves = []
+    for features in (numbers, {v: x.to(kind) for v, x in numbers.items()}):
+        videos = localizing.sequences(features, durations, GOOD, ["x", "y"], Clock(1.0))
+        torch.manual_seed(0)
+        curves.append(localizing.train(videos, model(), RECIPE, 0)[1])
+    assert curves[0] == curves[1]

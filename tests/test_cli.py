@@ -1,6 +1,7 @@
 """The command line, as a user types it, on files made here."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -152,6 +153,69 @@ def test_scores_of_a_csv_are_numbers_with_a_comma_where_semicolons_separate(tmp_
 
 
 # Layouts
+def opentad(folder):
+    """Truth as OpenTAD and ActionFormer have it: numbers, strings, what is ambiguous."""
+    notes = [
+        {"segment": ["1.0", "3.0"], "label": "Diving", "label_id": 7},
+        {"segment": [5.0, 9.0], "label": "HighJump", "label_id": 0},
+        {"segment": [20.0, 22.0], "label": "Ambiguous", "label_id": 20},
+    ]
+    entry = {"subset": "Test", "duration": "30.0", "frame": 900, "annotations": notes}
+    path = folder / "thumos_14_anno.json"
+    path.write_text(json.dumps({"database": {"video_test_0000004": entry}}))
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_what_actionformer_and_opentad_leave_is_scored_as_it_is(vlact, tmp_path, protocol):
+    truth, name = opentad(tmp_path), "video_test_0000004"
+    columns = {
+        "video-id": [name] * 3,
+        "t-start": np.array([1, 5, 20], np.float32),
+        "t-end": np.array([3, 9, 22], np.float32),
+        "label": np.array([7, 0, 7]),  # the last one at what is ambiguous
+        "score": np.array([0.9, 0.8, 0.95], np.float32),
+    }
+    (tmp_path / "eval_results.pkl").write_bytes(pickle.dumps(columns, protocol))
+    rows = [(name, 1.0, 3.0, "Diving", 0.9), (name, 5.0, 9.0, "HighJump", 0.8)]
+    for given in (tmp_path / "eval_results.pkl", results(tmp_path, rows)):
+        code, out, said = vlact(
+            "score", given, truth, "-o", tmp_path / "o", "--resamples", 0, "--json"
+        )
+        assert code == 0, said
+        assert json.loads(out)["thumos14"]["mAP"]["value"] == 1
+        table = pd.read_csv(tmp_path / "o" / "account.csv").fillna("").set_index(["of", "reason"])
+        assert table.loc[("rows of the truth", "ambiguous, of no class"), "count"] == 1
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize("content", [Evil(), {"video-id": [Evil()]}, [1], {"score": np.ones(2)}])
+def test_a_pickle_of_something_else_is_refused_and_not_run(tmp_path, capsys, content):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"x\.pkl: expected a pickle of lists and arrays"):
+        cli_inputs.read_results(tmp_path / "x.pkl")
+    assert capsys.readouterr().out == ""
+
+
+def test_mmaction2_s_annotations_need_no_list_of_videos(tmp_path):
+    notes = {"v_test1": {"duration_second": 9, "annotations": [{"segment": [0, 1], "label": "a"}]}}
+    (tmp_path / "anet_anno_val.json").write_text(json.dumps(notes))
+    found = cli_inputs.read_truth(tmp_path / "anet_anno_val.json").table
+    assert found[["video", "duration_s"]].to_numpy().tolist() == [["test1", 9]]
+
+
+def test_ids_are_compared_without_v_and_the_ending_of_a_file(tmp_path):
+    rows = "v_a.mp4,0,1,x\nb.MKV,1,2,x\nc.d,1,2,x\n"
+    (tmp_path / "t.csv").write_text("video,start_s,end_s,label\n" + rows)
+    assert cli_inputs.read_truth(tmp_path / "t.csv").table["video"].tolist() == ["a", "b", "c.d"]
+    (tmp_path / "t.csv").write_text("video,start_s,end_s,label\na.mp4,0,1,x\na.avi,1,2,x\n")
+    assert cli_inputs.read_truth(tmp_path / "t.csv").table["video"].tolist() == ["a.mp4", "a.avi"]
+
+
 def test_every_layout_of_truth_is_told_by_its_content(tmp_path):
     files = {
         "a.json": '{"database": {"x": {"subset": "test", "annotations": '

@@ -14,7 +14,7 @@ import test_transfer
 import test_vision_language
 import test_zoo
 import torch
-from reference.elsewhere import pretended, where
+from reference.elsewhere import own_gpu, pretended, where
 from safetensors.torch import load_file, save_file
 from test_training import corpus  # noqa: F401 -- a fixture
 from test_transfer import start  # noqa: F401
@@ -101,11 +101,8 @@ def test_where_models_go(monkeypatch):
         assert device.chosen() == device.CPU and device.wanted() == "auto"
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        places = []
-        for worker in range(3):
-            device.choose("auto", worker)
-            places.append(str(device.chosen()))
-        assert places == ["cuda:0", "cuda:1", "cuda:0"]
+        device.choose("auto")
+        assert str(device.chosen()) == "cuda:0"
     finally:
         device.choose("cpu")
     assert device.of(nn.Identity()) == device.CPU
@@ -113,6 +110,39 @@ def test_where_models_go(monkeypatch):
         {"a": (torch.zeros(1), [torch.ones(2)]), "b": "text", "c": 3}, torch.device("meta")
     )
     assert given["a"][1][0].is_meta and (given["b"], given["c"]) == ("text", 3)
+
+
+def test_every_worker_has_a_gpu_of_its_own(tmp_path):
+    meet = [partial(own_gpu, str(tmp_path), 2, 2)] * 2
+    try:
+        found = jobs.run(meet, 2, "places")
+    finally:
+        jobs.close()
+    assert len({process for _, process in found}) == 2
+    assert {place for place, _ in found} == {"cuda:0", "cuda:1"}
+
+
+def test_more_workers_than_gpus_share_them_evenly_whatever_each_may_see(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # record locks are a process's own, so that one process stands for three
+    held = []
+
+    def locked(path):
+        if str(path) in held:
+            return None
+        held.append(str(path))
+        return path
+
+    monkeypatch.setattr(device, "_locked", locked)
+    numbers = []
+    for seen in ("", "1,0", "0,1"):
+        monkeypatch.setattr(device, "_claim", None)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        numbers.append(device.claimed())
+    # what the second calls 0 is another GPU than the first's; the third finds both taken
+    assert numbers == [0, 0, 0]
+    assert [path.rpartition("/")[2] for path in held] == ["0.0", "1.0", "0.1"]
 
 
 def test_workers_put_models_where_the_stage_says():

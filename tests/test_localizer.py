@@ -533,7 +533,7 @@ def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
     )
 
 
-def test_frames_come_by_steps_and_adapters_learn_from_them_end_to_end(tmp_path):
+def test_frames_come_by_steps_and_are_learnt_from_end_to_end(tmp_path, monkeypatch):
     from vlact import video
     from vlact.models.dual import DualConfig, DualEncoder
     from vlact.training import features
@@ -589,5 +589,10 @@ def test_frames_come_by_steps_and_adapters_learn_from_them_end_to_end(tmp_path):
         and set(table["video"]) == {"v3.mp4"}
         and set(table["model"]) == {"AdaTAD"}
     )
+    monkeypatch.setattr(localizing, "IN_MEMORY", 0)  # films, decoded window by window
+    for kind in localizing.WIRED:
+        out = str(tmp_path / kind), None
+        localizing.end_to_end_job(*given, recipe | {"epochs": 1}, 0, *out, kind=kind)
+        assert set(pd.read_parquet(tmp_path / f"{kind}.parquet")["model"]) == {kind}
     with pytest.raises(video.VideoError, match="v9.mp4"):
         features.frames(tmp_path / "v9.mp4", 8.0, 2, 2, 32)

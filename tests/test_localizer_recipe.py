@@ -93,7 +93,7 @@ def test_a_preset_reaches_training_and_a_user_s_own_numbers_go_before_it():
 
 def test_paper_trains_by_the_authors_numbers():
     recipe = localizers.recipe_of(params.load("paper"))
-    for kind in localizing.KINDS:
+    for kind in localizing.POINTS:  # the others train by the numbers of all
         shape = {"feature_dim": 7, "classes": 3}
         found, config = localizing.applied(kind, recipe["preset"], recipe, shape)
         own = preset(kind, "thumos14_i3d")
@@ -192,7 +192,7 @@ def test_clip_warm_up_and_groups_change_training(tmp_path):
         torch.manual_seed(0)
         recipe, config = planned(base, "ActionFormer", 6, 2, {"epochs": 4} | more)
         model = ActionFormer(localizing.LocalizerConfig(**config))
-        found = localizing.load_file(tmp_path / "seen" / "features.safetensors")
+        found = localizing.stored(tmp_path / "seen" / "features.safetensors")
         table = pd.read_csv(tmp_path / "truth.csv")
         seconds = dict.fromkeys(found, 30.0)
         clock = localizing.Clock(0.5)

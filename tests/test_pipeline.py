@@ -16,9 +16,7 @@ from reference.waiting import LIMIT_S, until
 from vlact.runtime import leash
 from vlact.tools import pipeline
 
-WAIT_FOR_ALIGNMENT = (
-    "alignment localizers actionvlm encoders own_localization across claims index speed".split()
-)
+WAIT_FOR_ALIGNMENT = "alignment localizers actionvlm encoders arena own_localization across claims index speed".split()
 
 
 def at(stage, profile="smoke"):
@@ -114,7 +112,7 @@ def test_nothing_changed_runs_nothing_and_force_runs_all(project, capfd):
     assert "up to date" in capfd.readouterr().out
     assert pipeline.main(["repro", "smoke", "-f"]) == 0
     ran = [x for x in (folder / "log").read_text().splitlines() if x.startswith("begin")]
-    assert len(ran) == len(pipeline.graph("smoke")) == 24
+    assert len(ran) == len(pipeline.graph("smoke")) == 25
     code = f"{pipeline.GRAPH}:code"
     assert ran[0] == f"begin {code} --wait-for-lock repro --single-item --force {code}"
 
@@ -340,6 +338,7 @@ def test_every_stage_runs_by_its_name():
         "__init__",
         "__main__",
         "own",
+        "real_claims",
     }
     assert {HOMES.get(s, s) for s in STAGES} == files
     assert all(

@@ -15,7 +15,9 @@ from vlact.language.trees import Trees, phrase
 from vlact.metrics.selection import choose
 from vlact.models.aligned import AlignedConfig, AlignedEncoder
 from vlact.papers.ace import real, zero_shot
+from vlact.report import claims, verdicts
 from vlact.report import real as report
+from vlact.stages import real_claims
 from vlact.tools import pipeline
 
 
@@ -336,3 +338,25 @@ def test_confused_classes_go_by_the_labels_of_their_partition():
         ["walk", "run", 1],
     ]
     assert found["percent"].tolist() == [50.0, 25.0]
+
+
+def test_claims_are_differences_over_partitions_that_the_ledger_judges(tmp_path):
+    better = {"ACE": 0.3, "w/o L_rand": 0.1}
+    rows = [
+        {"dataset": "jhmdb", "method": m, "partition": k, "seed": s}
+        | dict.fromkeys(("seen_acc", "hm_acc", "srt_acc_mean"), better.get(m, 0.2) + 0.001 * k * i)
+        | {"srt_acc_std": 0.05 - 0.03 * (m == "ACE") + 0.001 * k * i}
+        for i, m in enumerate(("ACE", *real_claims.RIVALS, *(f"w/o {x}" for x in real.WITHOUT)))
+        for k in range(6)
+        for s in range(2)
+    ]
+    found = real_claims.ace(pd.DataFrame(rows))
+    assert found.groupby(["id", "part"]).size().unique().tolist() == [6]
+    first = found[found["partition"] == 0].set_index(["id", "part"])["value"]
+    assert first["A10", "jhmdb"] == pytest.approx(20) and first["A9", "jhmdb"] == pytest.approx(-3)
+    assert first["A5", "jhmdb ViFi-like"] == pytest.approx(15)
+    (tmp_path / "real_ace" / "scores").mkdir(parents=True)
+    found.to_csv(tmp_path / "real_ace" / "scores" / "claims.csv", index=False)
+    judged = verdicts.judge(claims.measure_real(tmp_path), whole=False)[0]["verdict"]
+    assert judged[["A4", "A6", "A10"]].eq("holds").all()
+    assert judged["A9"] == "does not hold"

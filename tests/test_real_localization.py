@@ -1,5 +1,6 @@
 """Localization on real video: folds, baselines, published scores as segments, intervals."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -14,7 +15,9 @@ from vlact.datasets.real.skeletons import joined
 from vlact.datasets.real.utkinect import Sequences
 from vlact.metrics import segmentation
 from vlact.metrics.localization import evaluate, summary
-from vlact.papers.actionvlm import real
+from vlact.models.aligned import AlignedConfig, AlignedEncoder
+from vlact.papers.actionvlm import real, real_language
+from vlact.stages import real_claims
 
 
 def table(rows, columns=("video", "start_s", "end_s", "label")):
@@ -211,7 +214,7 @@ def test_ridge_and_grouping_finds_what_steps_show(tmp_path):
 def test_a_localizer_is_trained_by_the_protocol(tmp_path, monkeypatch):
     truth, common = seen(tmp_path)
     p = real.protocol()
-    few = p.sets | {"gtea": {"window": 64, "levels": 4, "epochs": 40}}
+    few = p.sets | {"gtea": {"window": 64, "levels": 4, "epochs": 25}}
     monkeypatch.setattr(real, "protocol", lambda: real.Protocol(**{**vars(p), "sets": few}))
     job = real.Localize(
         "gtea", "ActionFormer", "f", 0, feature_dim=6, out=str(tmp_path / "l"), **common
@@ -222,6 +225,34 @@ def test_a_localizer_is_trained_by_the_protocol(tmp_path, monkeypatch):
     assert curve[-1]["loss"] < curve[0]["loss"] or len(curve) == 1
     found = pd.read_parquet(tmp_path / "l.parquet")
     assert summary(evaluate(truth, found, tious=(0.3,)))["mAP"] > 0.5
+
+    # language: a reader to whom each of the first two features is what a description says
+    reader = AlignedEncoder(AlignedConfig(6, 2, 2))
+    reader.load_state_dict(
+        reader.state_dict()
+        | {"video_projection.weight": torch.eye(2, 6), "video_projection.bias": torch.zeros(2)}
+        | {"text_projection.weight": torch.eye(2), "text_projection.bias": torch.zeros(2)}
+    )
+    reader.save(tmp_path / "reader.safetensors")
+    save_file({"descriptions": torch.eye(2)}, tmp_path / "told.safetensors")
+    read = str(tmp_path / "told.safetensors"), str(tmp_path / "reader.safetensors")
+    full = dataclasses.replace(job, out=str(tmp_path / "full"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        real_language.language_job(full, real_language.FULL, *read)
+    heard = pd.read_parquet(tmp_path / "full.parquet")
+    real_language.prior_job(job, *read, str(tmp_path / "prior.parquet"))
+    heard = pd.concat([heard, pd.read_parquet(tmp_path / "prior.parquet")])
+    maps = {
+        name: summary(evaluate(truth, own[own["seed"] == 0], tious=(0.3,)))["mAP"]
+        for name, own in heard.groupby("model")
+    }
+    right, wrong = (real_language.prior_name(1.0, x) for x in ("", "deranged"))
+    assert maps[right] > maps[wrong] and maps[real_language.FULL] > 0.5
+    runs = heard[heard["model"].str.contains("Eq. 5")].groupby(["model", "seed"])["score"].sum()
+    assert len(runs) == 4 and runs.round(6).nunique() == 3  # of two classes one derangement
+    seeds = heard.groupby("model")["seed"].nunique()
+    assert seeds[real_language.DERANGED] == seeds[wrong] == 2
 
 
 def test_poses_at_a_constant_rate_say_where_and_how_fast():
@@ -251,3 +282,20 @@ def test_errors_of_a_perfect_system_are_none():
     found = real.errors_of({"s": (recordings, perfect)})
     assert found.set_index("kind")["share"].to_dict()["true positive"] == 100.0
     assert found["gain"].fillna(0).abs().max() == 0
+
+
+def test_claims_of_localizers_are_within_recordings():
+    truth, _ = made(4)
+    videos = sorted(truth["video"].unique())
+    good = truth.assign(score=0.9, dataset="s", seed=0)
+    bad = good.assign(label=np.where(good["video"] == videos[0], "none", good["label"]))
+    tables = [
+        (real_language.FULL, good), (real_claims.VISION, bad), (real_language.ONLY, bad),
+        ("DyFADet", good),
+    ]  # fmt: skip
+    every = pd.concat([own.assign(model=name) for name, own in tables])
+    found = real_claims.localization(every, lambda name: (truth, videos)).set_index("id")
+    gain = found.loc["V1"].set_index("recording")["value"]
+    assert gain[videos[0]] == pytest.approx(100) and gain[videos[1:]].abs().max() < 1e-9
+    assert found.loc["V3", "value"].abs().max() < 1e-9
+    assert real_claims.localization(every[every["model"] == "DyFADet"], None).empty

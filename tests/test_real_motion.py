@@ -7,6 +7,7 @@ import torch
 
 from vlact.models.shift_gcn import JOINTS, ShiftGCN, TemporalShift, turn, upright
 from vlact.papers.transfer import looking, real
+from vlact.stages import real_claims
 
 
 def ut_table():
@@ -298,3 +299,23 @@ def test_short_sequences_are_repeated_and_long_ones_thinned_for_shift_gcn():
     assert len(looking.fitted(many)) == looking.MOST
     ntu = looking.as_ntu(joints)
     assert ntu.shape == (10, 25, 3) and np.allclose(ntu[:, 21], ntu[:, 7])
+
+
+def test_claims_take_one_setup_of_each_set_and_models_that_know():
+    rows = [
+        (setup, model, "joints", direction, seed, known, known - drop)
+        for setup in ("a1", "a2", "b1")
+        for model, known, drop in (("knows", 80, 25), ("knows too", 70, 15), ("guesses", 30, 20))
+        for direction in ("x", "y")
+        for seed in (0, 1)
+    ]
+    rows += [("usual", "knows", "joints", "x", 0, np.nan, 50)]
+    names = ["setup", "model", "sees", "trained_on", "run", "known", "unknown"]
+    runs = pd.DataFrame(rows, columns=names)
+    found = real_claims.transfer(runs, {"a1": "a", "a2": "a", "b1": "b", "usual": "b"})
+    drop = found[found["part"] == "drop"]
+    assert sorted(drop["context"].unique()) == ["a1, x", "a1, y", "b1, x", "b1, y"]
+    assert drop.groupby("model")["value"].mean().to_dict() == {"knows": 25, "knows too": 15}
+    assert found[found["part"] == "less"]["value"].mean() == 0
+    assert "T7" not in set(found["id"])
+    assert list(real_claims.transfer(runs.head(0), {})) == ["id", "part", "what", "value"]

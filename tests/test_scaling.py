@@ -307,6 +307,19 @@ def test_actionvlm_goes_on_where_it_was_killed(weight, recordings, aligned, tmp_
     np.testing.assert_allclose(*curves, atol=1e-6)
 
 
+@pytest.mark.parametrize("head", ["TriDet", "DyFADet"])
+def test_actionvlm_is_on_any_localizer_of_points(head, recordings, aligned, tmp_path):
+    from vlact.papers.actionvlm.experiments import VisionLanguageLocalizer
+
+    *given, features = recordings
+    options = [*LOCALIZING, *aligned, "--localizer", head, "--steps", "4", "--weight", "paired"]
+    assert localizing.main([*map(str, given), str(tmp_path / "out"), *options]) == 0
+    trained = VisionLanguageLocalizer.load(tmp_path / "out" / "reasoner.safetensors")
+    assert type(trained.model.localizer).__name__ == head
+    seconds = {v: 0.5 * len(x) for v, x in features.items()}
+    assert set(trained.detect(features, seconds)["label"]) <= {"jump", "run"}
+
+
 def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path, monkeypatch):
     """Its weights stay in their folder: the run's reasoner holds LoRA and what is new, and finds as
     it did.
@@ -326,9 +339,11 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}), encoding="utf-8")
     assert localizing.main([*map(str, given), str(tmp_path / "out"), *LOCALIZING, *aligned]) == 0
     path = tmp_path / "out" / "reasoner.safetensors"
-    assert not [k for k in load_file(path) if "base_layer" in k] and any(
-        "lora_B" in k for k in load_file(path)
-    )
+    (state,) = (tmp_path / "out").glob("state-*")
+    for file in (path, state / "model.safetensors", tmp_path / "out" / "model.safetensors"):
+        kept = list(load_file(file))
+        assert not [k for k in kept if "base_layer" in k or "embed_tokens" in k]
+        assert any("lora_B" in k for k in kept)
     found = VisionLanguageLocalizer.load(path).detect(
         features, {v: 0.5 * len(x) for v, x in features.items()}
     )

@@ -5,9 +5,11 @@ there is one.
 import functools
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 from dataclasses import replace
 
@@ -313,11 +315,11 @@ def test_in_a_real_browser(built, tmp_path):
         "--enable-logging=stderr",
         "--autoplay-policy=no-user-gesture-required",
     ]
-    log = tmp_path / "log"
+    log, address = tmp_path / "log", f"http://127.0.0.1:{server.server_port}/check.html"
+    # whoever runs this may have no home, and a TMPDIR that is another's
+    places = os.environ | {"HOME": str(tmp_path), "TMPDIR": tempfile.gettempdir()}
     with open(log, "w", encoding="utf-8") as stderr:
-        browser = subprocess.Popen(
-            [CHROMIUM, *options, f"http://127.0.0.1:{server.server_port}/check.html"], stderr=stderr
-        )
+        browser = subprocess.Popen([CHROMIUM, *options, address], stderr=stderr, env=places)
         finished = done.wait(600)
         browser.kill()
         browser.wait()

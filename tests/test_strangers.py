@@ -345,6 +345,9 @@ def test_a_language_model_s_folder_stays_in_the_repository(tmp_path):
     files.save(tmp_path / "r.safetensors", "reader", note, {"a": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"r\.safetensors: lm: expected a path in the repository"):
         Reader.load(tmp_path / "r.safetensors")
+    files.save(tmp_path / "r.safetensors", "reader", note | {"lm": "0"}, {"a": torch.zeros(1)})
+    with pytest.raises(FileNotFoundError, match=r"r\.safetensors: .*expected a transformers fold"):
+        Reader.load(tmp_path / "r.safetensors")
 
 
 def test_folders_of_the_first_version_load(folders, tmp_path):

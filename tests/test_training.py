@@ -15,22 +15,28 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
 from distributed import LocalCluster
+from reference.elsewhere import own_gpu
 from reference.processes import countdown, run
 from reference.waiting import until
 from safetensors.torch import save_file
+from torch import nn
 
 from vlact import params
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.text import MINILM_SHA256, SentenceEncoder, find_minilm, sentence_encoder
+from vlact.papers.ace.finetuning import Mean
 from vlact.runtime import jobs
+from vlact.stages.pretrain import labels_of, novel_programs, rows_of
 from vlact.stages.pretrain import pretraining as stage
 from vlact.stages.worlds import worlds
 from vlact.training import loop as training
-from vlact.training import pretraining
+from vlact.training import pretraining, trackers
+from vlact.training.pretraining import NOTHING
 
 SMALL = {
     "image_size": 32,
@@ -81,6 +87,26 @@ def corpus(tmp_path):
         "val": list(range(36, 48)),
     }
     return tmp_path, labels
+
+
+def test_hidden_programs_lose_their_label_and_their_captions_and_keep_their_object():
+    table = pd.DataFrame({"verb": ["spin", "take", "spin"], "object": ["pin", "", "nut"]})
+    table["split"] = ["train", "train", "val"]
+    hidden = table["verb"].isin(novel_programs())
+    assert hidden.tolist() == [True, False, True] and "put down" not in novel_programs()
+    told, shown = labels_of(table), labels_of(table, hidden)
+    assert told["verb"][0] == told["verb"][2] != NOTHING and told["object"][1] == NOTHING
+    assert shown["verb"] == [NOTHING, shown["verb"][1], NOTHING] != NOTHING
+    assert shown["object"] == told["object"]
+    assert rows_of(table) == {"train": [0, 1], "val": [2]}
+    assert rows_of(table, hidden) == {"train": [1], "val": []}
+
+
+def test_the_mean_of_weights_is_that_of_all_epochs_so_far():
+    mean = Mean()
+    for value in (1.0, 2.0, 6.0):
+        mean.add([torch.full((2,), value)])
+    assert mean.value[0].tolist() == pytest.approx([3, 3])
 
 
 def pretrain(corpus, name, steps=24, seed=0):
@@ -158,6 +184,26 @@ def caption_files(folder, captions):
     torch.manual_seed(0)
     DualEncoder(DualConfig(**SMALL)).save(folder / "start.safetensors")
     return trunk
+
+
+def test_an_encoder_held_out_of_names_has_projections_of_its_own(
+    corpus,
+):
+    folder, labels = corpus
+    captions = [f"move {'red' if c else 'blue'}" for c in labels["object"]]
+    caption_files(folder, captions)
+    files = [str(folder / n) for n in ("texts.safetensors", "held.safetensors", "held.pt")]
+    config, heard = CONFIG | {"steps": 2, "align_steps": 2}, list(range(10))
+    curve = pretraining.hold_out(
+        config, SMALL, str(folder / "frames.npy"), labels, captions, heard, files[0], None,
+        *files[1:], 0,
+    )  # fmt: skip
+    assert curve == pretrain(corpus, "plain", steps=2)
+    held, plain = (DualEncoder.load(folder / f"{n}.safetensors") for n in ("held", "plain"))
+    for name, weight in plain.trunk.state_dict().items():
+        assert torch.equal(held.trunk.state_dict()[name], weight), name
+    assert not torch.equal(held.text_projection.weight, plain.text_projection.weight)
+    assert not list(folder.glob("*.trunk"))
 
 
 @pytest.mark.parametrize(
@@ -307,6 +353,32 @@ def test_a_moving_average_is_the_one_of_the_whole_model_and_goes_on_from_a_check
 
 
 # The encoder
+def test_training_is_logged_by_the_tracker_of_a_profile(monkeypatch, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def train():
+        model = nn.Linear(2, 1)
+        for weight in model.parameters():
+            nn.init.ones_(weight)
+        draw = torch.Generator().manual_seed(0)
+        return training.fit(
+            {"m": model}, lambda step: model(torch.ones(3, 2)).square().mean(), 4, 1e-2, 0.0, draw,
+            "toy", every=2, validate=lambda: {"acc": 0.5, "split": "val"},
+        )  # fmt: skip
+
+    for name in (trackers.TRACKER, trackers.LOGS):  # put back after the test
+        monkeypatch.setenv(name, "")
+    alone = train()
+    trackers.choose("tensorboard", tmp_path)
+    assert train() == alone  # who looks on changes nothing
+    events = EventAccumulator(str(tmp_path / "toy")).Reload()
+    for name in ("loss", "acc"):
+        told = [(e.step, pytest.approx(e.value, rel=1e-6)) for e in events.Scalars(name)]
+        assert [(row["step"], row[name]) for row in alone] == told
+    with pytest.raises(ValueError, match="tensorbord.*Choose between"):
+        trackers.choose("tensorbord", tmp_path)
+
+
 def test_encoder_file_round_trip_and_strangers_are_refused(tmp_path):
     encoder = DualEncoder(DualConfig(**SMALL)).eval()
     clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)
@@ -476,7 +548,7 @@ def alive(process: psutil.Process) -> bool:
     return False
 
 
-def test_a_cluster_gives_the_same_results(monkeypatch):
+def test_a_cluster_gives_the_same_results(tmp_path, monkeypatch):
     """Two dask workers, as `VLACT_DASK=tcp://scheduler:8786` reaches those of other machines."""
     wanted = [*squares(5, 1, 4), SlowStepsJob(7)]
     here = jobs.run(wanted, 2, "here")
@@ -485,6 +557,10 @@ def test_a_cluster_gives_the_same_results(monkeypatch):
         assert jobs.run(wanted, 1, "there") == here == [25, 1, 16, 7]
         with pytest.raises(ValueError, match="three"):
             jobs.run(squares(1, 3), 2, "there")
+        # each of its workers has a GPU of its own, though nobody numbers them
+        meet = [partial(own_gpu, str(tmp_path), 2, 2)] * 2
+        found = dict(jobs.run(meet, 1, "there"))
+    assert sorted(found) == ["cuda:0", "cuda:1"] and len(set(found.values())) == 2
     jobs.close()
 
 

@@ -582,7 +582,8 @@ def test_an_index_is_made_once_and_again_when_the_file_changes(tmp_path, monkeyp
     again = video.probe(path)
     cache._memory.clear()  # as another process
     third = video.probe(path)
-    assert len(made) == 1 and (first.times == third.times).all() and first == again
+    assert len(made) == 1 and (first.times == third.times).all()
+    assert (first.times == again.times).all()
     assert (first.index.digests == third.index.digests).all() and shown(path) == list(range(30))
     film(path, 20, codec="mpeg4")
     assert len(video.probe(path).times) == 20 and len(made) == 2
@@ -734,21 +735,26 @@ def test_random_films_give_the_right_frames(tmp_path_factory, made, random):
     if cut:
         path = remux(path, folder / f"cut{path.suffix}", -float(int(stamps[cut]) / given_["rate"]))
     info = quiet_probe(path)
-    # FFmpeg drops the last frames where edit list (in milliseconds) and uneven steps do not agree.
+    # FFmpeg drops the last frames where edit list (in milliseconds) and uneven steps do not agree:
+    # the last ones of the file, which with B-frames need not be those that are shown last.
     dropped = count - cut - len(info.times)
     assert 0 <= dropped <= (2 if "stamps" in given_ and kind.startswith(("mp4", "mov")) else 0)
-    count -= dropped
-    order = list(range(count - cut))
+    shown_at = (stamps[cut:] - stamps[cut]) / float(given_["rate"])
+    expected = np.arange(cut, count)
+    if dropped:
+        apart = np.abs(shown_at[:, None] - (info.times - info.times[0]))
+        expected, shown_at = expected[apart.min(1) < 1e-3], shown_at[apart.min(1) < 1e-3]
+        assert len(expected) == len(info.times) and expected[-5] == cut + len(expected) - 5
+    order = list(range(len(expected)))
     random.shuffle(order)
     numbers = [number(x) for x in video.read(path, order, info)]
-    assert numbers == [cut + i for i in order], f"{kind}: {given_}"
+    assert numbers == expected[order].tolist(), f"{kind}: {given_}"
     alone = random.choice(order)
-    assert number(video.read(path, [alone], info)[0]) == cut + alone
+    assert number(video.read(path, [alone], info)[0]) == expected[alone]
     if "bare" not in kind:
         tick = next((t for k, t in COARSE.items() if kind.startswith(k)), 1e-4)
-        expected = (stamps[cut:count] - stamps[cut]) / float(given_["rate"])
-        assert info.times - info.times[0] == pytest.approx(expected, abs=tick * 1.01)
-    assert (video.nearest_frames(info, info.times) == np.arange(count - cut)).all()
+        assert info.times - info.times[0] == pytest.approx(shown_at, abs=tick * 1.01)
+    assert (video.nearest_frames(info, info.times) == np.arange(len(expected))).all()
 
 
 DAMAGED = ["mp4", "mkv", "ts", "avi xvid", "mpeg2", "mp4 fragments", "mp4 fast start", "gif", "flv"]

@@ -124,6 +124,7 @@ VARIANTS = [
     Variant("prior", 1.0, fusion="prior"),
     Variant("prior, eq1", "eq1", fusion="prior"),
     Variant("prior at test", 0.25, fusion="prior", joint=False),
+    Variant("means lost", "eq1", repaired=False),
 ]
 
 
@@ -153,6 +154,15 @@ def test_only_lora_and_what_speaks_of_frames_learn(reader):
     moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
     assert moved and all(k.startswith(("branch.give_out", "branch.advantage")) for k in moved)
     assert any("lora_B" in k and v.abs().sum() > 0 for k, v in model.reader.state_dict().items())
+
+
+def test_lora_learns_at_a_rate_of_its_own(reader):
+    frozen = replace(setting(), recipe=RECIPE | {"lora_lr": 0.0})
+    model, _ = vl.train(frozen, Variant("fixed", 1.0), str(reader), 0)
+    assert not any(v.any() for k, v in model.reader.state_dict().items() if "lora_B" in k)
+    before = Reader.load(reader / "reader.safetensors").branch.give_out.state_dict()
+    after = model.reader.branch.give_out.state_dict()
+    assert not any(torch.equal(v, after[k]) for k, v in before.items())
 
 
 def test_vision_epochs_are_the_same_steps_whatever_language_does(reader):

@@ -48,6 +48,12 @@ importlib.util.find_spec = quiet
 """
 
 
+def core() -> list[str]:
+    """What `pip install vlact` brings."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [re.match("[A-Za-z0-9._-]+", d)[0] for d in project["dependencies"]]
+
+
 def only(distributions, code, folder, path, *arguments):
     """A process that can import some distributions alone, outside the checkout."""
     return subprocess.run(
@@ -112,6 +118,21 @@ except ModuleNotFoundError as error:
     assert second == "vlact.models.nms needs numba: pip install 'vlact[models]'"
 
 
+def test_every_other_module_names_the_extra_that_it_lacks(wheel, tmp_path):
+    code = """
+import importlib, pkgutil, vlact
+for found in pkgutil.walk_packages(vlact.__path__, "vlact."):
+    try:
+        importlib.import_module(found.name)
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+    done = only(core(), code, tmp_path, wheel.parent / "site")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) > 20 and all("pip install 'vlact[" in x for x in lines), done.stdout
+
+
 @pytest.mark.parametrize("module, unwanted", [
     ("vlact.metrics.localization", ("torch", "matplotlib", "scipy", "numba")),
     ("vlact.losses", ("matplotlib", "transformers", "scipy", "numba", "av")),
@@ -125,8 +146,7 @@ def test_import_brings_nothing_that_it_does_not_need(module, unwanted):
 def test_command_line_of_the_wheel_with_the_core_alone(wheel, tmp_path):
     (tmp_path / "truth.csv").write_text("video,start_s,end_s,label\na,0,2,run\na,4,6,jump\n")
     (tmp_path / "found.csv").write_text("video,start_s,end_s,label,score\na,0,2,run,.9\n")
-    core = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    names = [re.match("[A-Za-z0-9._-]+", d)[0] for d in core]
+    names = core()
     code, site = "from vlact.tools.cli import main; main(sys.argv[1:])", wheel.parent / "site"
 
     def vlact(*arguments):
@@ -151,7 +171,7 @@ def test_command_line_of_the_wheel_with_the_core_alone(wheel, tmp_path):
 # Extras
 def test_every_module_of_an_extra_is_in_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    called = {"open_clip": "open-clip-torch", "sklearn": "scikit-learn"}
+    called = {"open_clip": "open-clip-torch", "sklearn": "scikit-learn", "PIL": "pillow"}
     brought = {"nbformat": "nbconvert"}  # comes with it
     for extra, modules in EXTRAS.items():
         lines = project["optional-dependencies"][extra]

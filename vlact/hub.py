@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 
 from vlact import ROOT, video
 from vlact._renamed import names_of
@@ -34,10 +32,15 @@ from vlact.models.poses import PoseEncoder
 from vlact.models.text import sentence_encoder
 from vlact.models.zoo.ezclip import EZCLIP
 from vlact.runtime.device import autocast
+from vlact.runtime.extras import needs
 from vlact.runtime.jobs import write_whole
 from vlact.schema import json_object
 from vlact.training.features import extract
 from vlact.video.clips import fit
+
+with needs("vlact.hub"):
+    from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,9 +2,10 @@
 
 import json
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -34,6 +35,8 @@ class World(Record):
     vlog_videos: int  # the same, filmed from the head
     steps: int  # actions per recording of the three datasets
     step_s: float
+    colours: Literal["free", "own"]  # of things, see `vlact.worlds.things.Look`
+    scale: float  # of things
     ata: dict  # arguments of `vlact.worlds.corpus.ata`, and so on
     ikea: dict
     gtea: dict
@@ -78,6 +81,10 @@ class Pretrain(Record):
     align_lr: float
     align_noise: float  # share of captions that name another clip
     vlog_steps: int
+    # what the encoder that ACE starts from is told of the programs that are novel to one of its
+    # datasets: labels and captions; captions alone; nothing (their clips stay, with the object)
+    novel: Literal["labelled", "captioned", "unnamed"]
+    more_seeds: list  # that ACE alone takes, beside the profile's
     # `frames` and `trunk`: published files in place of the first two rungs
     checkpoints: dict = field(default_factory=dict)
 
@@ -95,8 +102,19 @@ class Ace(Record):
     views: int  # temporal clips per segment in evaluation
     lrs: list
     epochs: list
+    grid_seeds: int  # the first so many, on which the whole grid is trained
+    tunes: int  # fine-tunings of each pretraining seed, of the headline rows
+    known_seeds: int  # the first so many, of the rows whose pretraining was told all names
+    folds: bool  # whether rows of the tables take all folds with every seed, else one a seed
+    text_blocks: int  # last blocks of the text trunk that ViFi-CLIP trains
     idle: bool  # ATA's idle class counts as a base action
     children: int  # most children that a tree node keeps, itself counted
+    frames: int = 0  # of a clip; 0 for as many as the model has
+    own: dict = field(default_factory=dict)  # dataset to what of these differs there
+
+    def of(self, dataset: str) -> "Ace":
+        """What holds for one dataset."""
+        return replace(self, **self.own.get(dataset, {}), own={})
 
 
 @dataclass(frozen=True)
@@ -113,6 +131,26 @@ class Stadium(Record):
     drill_seconds: float
     session_test: int  # longer recordings, annotated as in ActivityNet
     session_seconds: float
+
+
+@dataclass(frozen=True)
+class Arena(Record):
+    """The calibrated world; size and rate are the stadium's, see `vlact.worlds.arena`."""
+
+    seed: int
+    pairs: int  # chains that are two classes, one for each direction
+    pool: int  # recordings of a class that seeds draw their training recordings from
+    test: int  # recordings of a class
+    bout_seconds: float  # of a recording, at least
+    train: int  # recordings of a class that a seed trains on
+    epochs: int  # on so many; with more recordings fewer, in as many steps
+    seeds: int  # of vision alone and of priors
+    literal_seeds: int  # of Eq. 5, language alone and the full method
+    ablation_seeds: int  # of the others
+    sweep: list  # recordings of a class, the scarcity that is swept over
+    sweep_seeds: int
+    pre_nms_topk: int
+    max_seg_num: int
 
 
 @dataclass(frozen=True)
@@ -151,6 +189,9 @@ class Tal(Record):
     attend: int = 0  # features that one attends to at most (odd), on every level; 0 for all
     # published shape and numbers in place of these, see `vlact.models.localizer_presets`
     preset: str = ""
+    # localizers that stage `localizers` trains, of `vlact.papers.actionvlm.localizing.KINDS`, and
+    # those that stage `encoders` trains on frames, of `vlact.models.wired.WIRED`
+    kinds: list = field(default_factory=lambda: ["ActionFormer", "TriDet", "DyFADet"])
 
 
 @dataclass(frozen=True)
@@ -193,6 +234,9 @@ class Vlm(Record):
     epochs: int  # half of them with language
     rank: int  # of LoRA
     warm_epochs: int  # with language, at a fixed weight
+    batch_size: int  # windows; the paper has 1 on THUMOS14
+    # of LoRA, and of an encoder that is trained: a twentieth of `Tal.lr`, as published
+    lora_lr: float
     ablation_seeds: int  # of the rows that are no headline
     session_seeds: int  # of the longer recordings
     # features; a whole multiple of `Tal.window`, which the language model reads at once
@@ -292,12 +336,14 @@ class Params(Record):
     workers: int  # processes of a stage
     parallel_stages: int  # stages that `make repro` runs at a time
     device: str  # where models are trained and run, see `vlact.runtime.device.choose`
+    tracker: str  # of accelerate, where training is logged, see `vlact.training.trackers`; "": none
     seeds: list
     world: World
     model: Model
     pretrain: Pretrain
     ace: Ace
     stadium: Stadium
+    arena: Arena
     kitchen: Kitchen
     tal: Tal
     align: Align
@@ -308,6 +354,11 @@ class Params(Record):
     factors: Factors
     across: Across
     real: Real
+
+    @property
+    def ace_seeds(self) -> list[int]:
+        """Pretraining seeds of ACE's stages."""
+        return list(dict.fromkeys([*self.seeds, *self.pretrain.more_seeds]))
 
     @property
     def data(self) -> Path:

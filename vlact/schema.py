@@ -342,11 +342,12 @@ def seconds(column: "pd.Series", separator: str = ",") -> "pd.Series":
     for i in np.flatnonzero(number.isna().to_numpy()):
         cell = column.iloc[i]
         cell = cell.strip() if isinstance(cell, str) else ""
-        if found := HOURS.fullmatch(cell):
+        plain = cell.replace(",", ".") if separator != "," else cell  # 00:00:01,500 as subtitles
+        if found := HOURS.fullmatch(plain):
             hours, minutes, rest = found.groups()
             number.iloc[i] = 3600 * int(hours) + 60 * int(minutes) + float(rest)
-        elif separator != "," and COMMA.fullmatch(cell):
-            number.iloc[i] = float(cell.replace(",", "."))
+        elif plain != cell and COMMA.fullmatch(cell):
+            number.iloc[i] = float(plain)
     return number
 
 

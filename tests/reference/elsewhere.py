@@ -150,3 +150,29 @@ def where(_) -> tuple[str, str]:
     from vlact.runtime import device
 
     return device.wanted(), str(device.chosen())
+
+
+def own_gpu(meeting: str, count: int, gpus: int) -> tuple[str, int]:
+    """Where a worker puts models on a machine of so many GPUs, and the worker's process; returns
+    once `count` of them have come to the folder `meeting`.
+    """
+    import os
+    import tempfile
+    from pathlib import Path
+
+    from reference.waiting import until
+
+    from vlact.runtime import device
+
+    fakes = {"is_available": lambda: True, "device_count": lambda: gpus}
+    with (
+        mock.patch.multiple(torch.cuda, **fakes),
+        mock.patch.object(tempfile, "tempdir", meeting),
+        mock.patch.object(device, "_claim", device._claim),  # held while all are here
+    ):
+        device.choose("auto", worker=True)
+        found = str(device.chosen()), os.getpid()
+        Path(meeting, f"{os.getpid()}.here").touch()
+        until(lambda: len(list(Path(meeting).glob("*.here"))) >= count, "the other workers")
+    device.choose("cpu")
+    return found

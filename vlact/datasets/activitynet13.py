@@ -14,13 +14,16 @@ from vlact.schema import csv, json_object, sound
 COLUMNS = ["video", "start_s", "end_s", "label", "split", "duration_s"]
 
 
-def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) -> pd.DataFrame:
+def bmn(
+    annotations: str | Path, videos: str | Path | None, subset: str | None = None
+) -> pd.DataFrame:
     """Annotations of BMN's `anno_action.json`, with subset and duration as in its
-    `video_info_new.csv`.
+    `video_info_new.csv`; MMAction2 has one such JSON a subset, and no csv.
 
     Args:
         annotations: `{"v_<id>": {"duration_second", "annotations": [{"segment", "label"}]}}`.
-        videos: csv with the columns `video` and `subset`.
+        videos: csv with the columns `video` and `subset`; None where there is none, then the
+            subset is "" and every video of the JSON counts.
         subset: "training", "validation", "testing"; None takes all.
 
     Returns:
@@ -30,13 +33,16 @@ def bmn(annotations: str | Path, videos: str | Path, subset: str | None = None) 
         ValueError: Missing columns, an unknown subset, a video of the csv that the JSON lacks, or a
             broken annotation.
     """
-    info = csv(videos, ("video", "subset"), "BMN's video_info_new.csv")
+    content, rows, listed = json_object(annotations), [], []
+    if videos is None:
+        info = pd.DataFrame({"video": list(content), "subset": ""})
+    else:
+        info = csv(videos, ("video", "subset"), "BMN's video_info_new.csv")
     if subset is not None and subset not in set(info["subset"]):
         raise ValueError(
             f"{videos}: no video of subset {subset!r}; expected one of "
             f"{sorted(info['subset'].unique())}"
         )
-    content, rows, listed = json_object(annotations), [], []
     for r in info.itertuples():
         if subset is not None and r.subset != subset:
             continue

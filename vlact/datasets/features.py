@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from vlact.runtime.damage import DAMAGED
+from vlact.runtime.extras import needs
 from vlact.schema import csv, json_object
 
 USUAL = "feats"
@@ -56,7 +57,8 @@ def read(path: str | Path, key: str | None = None, transpose: bool = False) -> t
         table = table.apply(pd.to_numeric, errors="coerce")
         found = torch.from_numpy(np.array(table, dtype=np.float32))
     elif path.suffix in (".h5", ".hdf5"):
-        import h5py
+        with needs("an h5 file"):
+            import h5py
 
         try:
             with h5py.File(path) as file:

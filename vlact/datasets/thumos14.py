@@ -111,7 +111,7 @@ def class_list(path: str | Path) -> dict[int, str]:
     out = {}
     for number, line in enumerate(text(path).splitlines(), 1):
         if line.strip():
-            parts = line.split()
+            parts = line.strip().split(maxsplit=1)
             if len(parts) != 2 or not parts[0].isdecimal():
                 raise ValueError(
                     f"{path}, line {number}: expected '<number> <class>'; got {line!r}"

@@ -16,11 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vlact import ROOT
 from vlact.language.descriptions import NOTHING, SEPARATOR
+from vlact.runtime.extras import needs
+
+with needs("vlact.language.prompts"):
+    from safetensors.torch import load_file
 
 INSTRUCTION = (
     "find the start and end frames of each action , the surest first . "

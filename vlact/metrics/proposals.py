@@ -49,6 +49,32 @@ def read(text: str, classes: list[str]) -> tuple[pd.DataFrame, int]:
     return pd.DataFrame(rows, columns=["start", "end", "label", "score"]), invalid
 
 
+def spoken(
+    answers: pd.DataFrame, classes: list[str], step_s: float, durations: dict[str, float]
+) -> pd.DataFrame:
+    """Segments that answers name.
+
+    Args:
+        answers: `video, start` (first frame of the window), `condition, seed, text`.
+        classes: See `read`.
+        step_s: Seconds of a frame.
+        durations: Of videos, seconds, where segments end at the latest.
+
+    Returns:
+        `video, start_s, end_s, label, score, condition, seed`; segments that end after they start.
+    """
+    said = []
+    for row in answers.itertuples():
+        found = read(row.text, classes)[0]
+        times = (row.start + found[["start", "end"]]) * step_s
+        times = times.clip(upper=durations[row.video])
+        where = {"video": row.video, "condition": row.condition, "seed": row.seed}
+        segments = found[["label", "score"]].assign(start_s=times["start"], end_s=times["end"])
+        said.append(segments.assign(**where))
+    said = pd.concat(said, ignore_index=True)
+    return said[said["end_s"] > said["start_s"] + 1e-3]
+
+
 def failures(
     answers: dict[str, str],
     ended: dict[str, bool],

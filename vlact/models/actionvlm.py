@@ -568,8 +568,13 @@ def refilled(make: Callable[[], Reader], lm: str, state: dict[str, Tensor], path
     """A reader made anew, with the weights of its file; see `vlact.models.files.built`."""
     if not lm:
         return files.built(make, state, path, lambda name: elsewhere(name, lm))
-    # most of it is a folder's, which is on this machine already
-    return files.fill(make(), state, path, lambda name: elsewhere(name, lm))
+    try:  # most of it is a folder's, which is on this machine already
+        made = make()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: lm: {error}") from error
+    except files.BROKEN as error:
+        raise ValueError(f"{path}: no module can be made of its shape: {error}") from error
+    return files.fill(made, state, path, lambda name: elsewhere(name, lm))
 
 
 def lora(reader: Reader, rank: int) -> Reader:
@@ -610,6 +615,8 @@ class Variant:
             lambda times `log_prior`, boundaries from vision alone.
         joint: Whether the two are trained together; without it every epoch is vision only, and
             language joins at test.
+        frozen: Whether the prior is read once, by language as it was aligned: what the pointer
+            says stands in the last features of every step, see `told`.
         described: Whether candidates have descriptions, or names only.
         text_weight: lambda_tg.
         read_from: See `LanguageConfig`.
@@ -619,6 +626,8 @@ class Variant:
             and at test: a control for what any further input would do).
         epochs: Factor on the number of epochs.
         folds: Of the cross-fitted advantage, which then selects at test ("selective"); 0 for none.
+        repaired: Whether an epoch meets every recording, and a class that it does not meet keeps
+            its mean in Eq. 1; without it as in earlier versions, a row of its own.
     """
 
     name: str
@@ -626,6 +635,7 @@ class Variant:
     vision: bool = True
     fusion: str = "features"
     joint: bool = True
+    frozen: bool = False
     described: bool = True
     text_weight: float = TEXT_WEIGHT
     read_from: tuple[str, str, str] = ("cls", "loc", "adv")
@@ -633,8 +643,11 @@ class Variant:
     lm: str = "aligned"
     epochs: float = 1.0
     folds: int = 0
+    repaired: bool = True
 
     def __post_init__(self):
+        if self.frozen and self.fusion != "prior":
+            raise ValueError("only a prior can be frozen; got fusion='features'")
         if self.fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {FUSIONS}; got {self.fusion!r}")
         if self.fusion == "prior" and not self.vision:
@@ -699,6 +712,14 @@ def log_prior(pointer: Tensor, mask: Tensor, weight: Tensor, strides: list[int])
     return torch.cat(out, 1)
 
 
+def told(x: Tensor, dim: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Features (B, T, D) and what language said of them, of steps (B, T, D + C + 1) that carry
+    both; `pointer` is (B, T, C + 1).
+    """
+    vision, pointer = x.split([dim, x.shape[-1] - dim], -1)
+    return vision, {"pointer": pointer}
+
+
 def noise_of(said: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     """What a reader said with Gaussian noise in its place, of the same shape and spread.
 
@@ -707,7 +728,7 @@ def noise_of(said: dict[str, Tensor], generator: torch.Generator) -> dict[str, T
         generator: On the CPU.
     """
     out = dict(said)
-    for key in ("cls", "loc", "pointer"):
+    for key in [k for k in ("cls", "loc", "pointer") if k in said]:
         x = said[key].detach()
         drawn = torch.randn(x.shape, generator=generator).to(x)
         # by row, so that a batch's other windows change nothing
@@ -731,6 +752,7 @@ class ActionVLM(nn.Module):
         variant: How the two come together.
         reach: Steps that the language model reads at once; of a longer window it reads one part
             after the other.
+        eye: From frames to features, where both are trained on frames, see `vlact.models.eye`.
 
     Attributes:
         half: Whether it reads in bf16; otherwise as whoever calls it does.
@@ -746,15 +768,21 @@ class ActionVLM(nn.Module):
         std: Tensor,
         variant: Variant,
         reach: int,
+        eye: nn.Module | None = None,
     ):
         super().__init__()
         self.localizer, self.reader, self.variant, self.reach = localizer, reader, variant, reach
+        self.eye = eye
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
     @property
     def config(self) -> LocalizerConfig:
         return self.localizer.config
+
+    def see(self, x: Tensor) -> Tensor:
+        """Standardised features of what an eye sees of frames; without an eye they are given."""
+        return x if self.eye is None else (self.eye(x) - self.mean) / self.std
 
     def read(
         self, x: Tensor, mask: Tensor, prompt: Prompt, target: Tensor | None = None
@@ -806,7 +834,7 @@ class ActionVLM(nn.Module):
             return self.localizer(x, mask)
         if self.variant.fusion == "prior":
             logits, distances, valid = self.localizer(x, mask)
-            stride = self.reader.branch.config.lm_stride
+            stride = self.reader.branch.config.lm_stride if self.reader else 1
             pointer = said["pointer"].repeat_interleave(stride, 1)[:, : x.shape[1]]
             strides = [2**level for level in range(self.config.levels)]
             return logits + log_prior(pointer, mask, weight, strides), distances, valid

@@ -316,6 +316,12 @@ class EndToEnd(nn.Module):
                 f"frames must be a multiple of the encoder's {clip}; got {frames.shape[1]}"
             )
         tokens = self.encoder.first(frames.unflatten(1, (-1, clip)).flatten(0, 1), 0)
+        tokens = self.through(tokens, windows, clip)
+        tokens = self.encoder.trunk.layernorm(tokens)[:, 1:].unflatten(1, (-1, clip)).mean(1)
+        return tokens.unflatten(0, (windows, -1)).flatten(1, 2)[:, :: self.stride]
+
+    def through(self, tokens: Tensor, windows: int, clip: int) -> Tensor:
+        """The encoder's blocks: tokens (B, 1 + P clip, D) of all clips of so many windows."""
         for i, layer in enumerate(self.encoder.trunk.encoder.layer):
 
             def block(x: Tensor, layer=layer, i=i) -> Tensor:
@@ -326,8 +332,7 @@ class EndToEnd(nn.Module):
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
-        tokens = self.encoder.trunk.layernorm(tokens)[:, 1:].unflatten(1, (-1, clip)).mean(1)
-        return tokens.unflatten(0, (windows, -1)).flatten(1, 2)[:, :: self.stride]
+        return tokens
 
     @staticmethod
     def _adapted(tokens: Tensor, adapter: Adapter, windows: int, clip: int) -> Tensor:

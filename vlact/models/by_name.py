@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlact.runtime.extras import needs
+
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std where nothing is said
 MOST_SIDE, MOST_FRAMES = 2048, 1024  # of clips that a model may ask for
 VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
@@ -206,8 +208,8 @@ def _videomae(spec: str, path: str) -> Transformer:
 
 def _open_clip(spec: str, rest: str) -> OpenClip:
     """Never with random weights."""
-    import open_clip
-
+    with needs(spec):
+        import open_clip
     name, pretrained = rest, ""
     if not rest.startswith(("hf-hub:", "local-dir:")):
         mark = ":" if ":" in rest else "/"
@@ -233,8 +235,8 @@ def _open_clip(spec: str, rest: str) -> OpenClip:
 
 
 def _transformers(spec: str, name: str) -> Transformer:
-    import transformers
-
+    with needs(spec):
+        import transformers
     local = Path(name).expanduser()
     if local.exists() or local.is_absolute() or name.startswith((".", "~")):
         if not (local / "config.json").is_file():

@@ -7,6 +7,30 @@ from torch import Tensor
 from vlact.losses.localization import Points
 
 
+def members(
+    logits: Tensor,
+    segments: Tensor,
+    valid: Tensor,
+    start: float = 0.0,
+    top_k: int = 2000,
+    min_steps: float | None = None,
+) -> dict[str, np.ndarray]:
+    """What one window's set of segments is: a class each, the likeliest.
+
+    Args:
+        logits: (Q, C). segments: (Q, 2) in steps. valid: (Q,) bool.
+        start, top_k, min_steps: See `candidates`; `top_k` of all.
+
+    Returns:
+        As `candidates`, `point` being the query.
+    """
+    score, label = logits.sigmoid().max(-1)
+    query = torch.nonzero(valid & (segments[:, 1] - segments[:, 0] > (min_steps or 0)))[:, 0]
+    query = query[score[query].argsort(descending=True, stable=True)[:top_k]]
+    found = {"segment": start + segments[query], "label": label[query], "score": score[query]}
+    return {name: x.numpy() for name, x in (found | {"point": query}).items()}
+
+
 def candidates(
     logits: Tensor,
     distances: Tensor,

@@ -1,30 +1,37 @@
-"""Checkpoints of ActionFormer, TriDet, DyFADet and AdaTAD as their authors leave them, key by key.
+"""Checkpoints of ActionFormer, TriDet, DyFADet, AdaTAD and Re2TAL as their authors leave them, key
+by key.
 
 Such a file holds `state_dict` and `state_dict_ema`, whose names begin with "module."; the moving
-average is what its authors test. OpenTAD's names, AdaTAD's among them, are translated.
+average is what its authors test. OpenTAD's names, AdaTAD's among them, are translated. DiGIT's are
+read by `vlact.models.digit.load`.
 """
 
 import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlact.models.weights import translate
 from vlact.runtime.damage import DAMAGED
+from vlact.runtime.extras import needs
+
+with needs("vlact.models.localizer_checkpoints"):
+    from safetensors.torch import load_file
 
 MEAN, PLAIN, WRAPPED = "state_dict_ema", "state_dict", "module."
 OWN = {"positives"}  # what a model has and no file does
 # What only one architecture has, the first that is there counts
 MARKS = {
+    "Re2TAL": ".inv_block.Fm.",
     "AdaTAD": "backbone.model.backbone.blocks.",
     "OpenTAD's ActionFormer": "projection.stem.0.attn.query.",
     "DyFADet": ".kernel_conv.",
     "TriDet": "start_head.",
     "ActionFormer": ".attn.query.",
 }
-LOCALIZER = "localizer."  # AdaTAD's part
+END_TO_END = ("AdaTAD", "Re2TAL")
+LOCALIZER = "localizer."  # their part
 OPENTAD = [  # its names and ours of the localizer
     (r"projection\.embed\.(\d+)\.conv\.weight", r"backbone.embd.\1.conv.weight"),
     (r"projection\.embed\.(\d+)\.norm\.(\w+)", r"backbone.embd_norm.\1.\2"),
@@ -114,8 +121,8 @@ def load(path: str | Path, model: nn.Module, mean: bool = True) -> nn.Module:
 
     Args:
         path, mean: See `read`.
-        model: `ActionFormer`, `TriDet`, `DyFADet` or `AdaTAD`, of the file's shape and with
-            `official` set, and `opentad` for a file of OpenTAD.
+        model: `ActionFormer`, `TriDet`, `DyFADet`, `AdaTAD` or `Re2TAL`, of the file's shape and
+            with `official` set, and `opentad` for a file of OpenTAD.
 
     Returns:
         The model, in evaluation mode.
@@ -133,9 +140,9 @@ def fill(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> nn.Mod
     if is_kind != kind:
         found = is_kind or f"no localizer ({', '.join(sorted(state)[:3])} ..)"
         raise ValueError(f"{path}: holds {found}; expected {kind}")
-    if kind in ("AdaTAD", "OpenTAD's ActionFormer"):
+    if kind in (*END_TO_END, "OpenTAD's ActionFormer"):
         state = translated(state, path)
-    prefix = LOCALIZER if kind == "AdaTAD" else ""
+    prefix = LOCALIZER if kind in END_TO_END else ""
     kept = {prefix + k for k in OWN}
     expected = {k: tuple(x.shape) for k, x in own.items() if k not in kept}
     got = {k: tuple(x.shape) for k, x in state.items() if k not in kept}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
 from vlact import ROOT
+from vlact.runtime.extras import needs
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 LOCAL = ROOT / "data" / "all-MiniLM-L6-v2"
@@ -40,8 +41,8 @@ def find_minilm(folder: str | Path | None = None) -> Path:
     if folder is not None:
         candidates = [Path(folder)]
     else:
-        from huggingface_hub import try_to_load_from_cache
-
+        with needs("the sentence encoder"):
+            from huggingface_hub import try_to_load_from_cache
         cached = try_to_load_from_cache(MINILM, "model.safetensors")
         candidates = [Path(cached).parent] if isinstance(cached, str) else []
         candidates += [LOCAL] if LOCAL.is_dir() else []
@@ -118,17 +119,22 @@ class SentenceEncoder(TextEncoder):
     """all-MiniLM-L6-v2: a bidirectional transformer, the mean over its words."""
 
     def __init__(self, folder: str | Path | None = None):
-        from transformers import AutoModel, AutoTokenizer
-
+        with needs("the sentence encoder"):
+            from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
         super().__init__()
         path = find_minilm(folder)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.tokenizer = AutoTokenizer.from_pretrained(path)
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # 90 MB from disk; a notebook would store the bar
         self.model = (
             AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
             .eval()
             .requires_grad_(False)
         )
+        if shown:
+            logging.enable_progress_bar()
         self.dim, self.layers = self.model.config.hidden_size, self.model.encoder.layer
         self.limit = self.model.config.max_position_embeddings  # tokens, its two marks among them
 
@@ -179,8 +185,8 @@ class ClipText(TextEncoder):
     """
 
     def __init__(self, tower: nn.Module, unit: bool = True):
-        import open_clip
-
+        with needs("CLIP's text tower"):
+            import open_clip
         super().__init__()
         self.tower, self.dim, self.unit = (
             tower.eval().requires_grad_(False),

@@ -16,13 +16,14 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -32,7 +33,15 @@ from vlact import schema, video
 from vlact.models import files
 from vlact.papers.transfer.benchmark import recolour
 from vlact.runtime.jobs import track, write_whole
-from vlact.training.loop import moving_average, warmup_cosine
+from vlact.training import trackers
+from vlact.training.loop import (
+    WARMUP,
+    frozen,
+    grouped,
+    moving_average,
+    trained_state,
+    warmup_cosine,
+)
 from vlact.video.clips import fit as square
 
 
@@ -44,7 +53,7 @@ class Recipe:
         steps: Updates of the weights.
         batch_size: Clips of an update, over all processes and accumulated passes.
         accumulate: Passes of an update; each sees `batch_size / accumulate / processes` clips.
-        lr: Highest rate, after a tenth of the steps; half a cosine follows.
+        lr: Highest rate, after `warmup` of the steps; half a cosine follows.
         momentum: Of SGD at a constant rate, as ACE is fine-tuned; 0 takes AdamW.
         weight_decay: On all parameters.
         smoothing: Of labels.
@@ -54,6 +63,8 @@ class Recipe:
         every: Steps between two checkpoints.
         compile: Whether `torch.compile` is used.
         recompute: Whether blocks keep no activations, see `thrifty`.
+        warmup: Share of the steps in which the rate rises.
+        slow_lr: Highest rate of what a task calls slow, see `train`; 0 for `lr`.
         tracker: Of accelerate, that loss and rate of every step go to, such as "tensorboard" (event
             files in the run's folder `log`) or "wandb"; "" for none.
     """
@@ -70,6 +81,8 @@ class Recipe:
     every: int = 500
     compile: bool = False
     recompute: bool = False
+    warmup: float = WARMUP
+    slow_lr: float = 0.0
     tracker: str = ""
 
 
@@ -220,7 +233,10 @@ def train(
 
     Args:
         task: A batch to its mean loss, with the `model` that is kept, such as `Objective`. Batch
-            norms see the whole batch on GPUs; on CPUs each process has statistics of its own.
+            norms see the whole batch on GPUs; on CPUs each process has statistics of its own. Of
+            frozen weights no state is kept. It may have `options`, name and weight to what AdamW
+            does otherwise with it, see `vlact.training.loop.fit`, and `elsewhere`, whether a weight
+            by name of the model stays out of the file at the end.
         items: Tuples of tensors by (step, row), such as `Moments`; batches of them are what `task`
             is called with.
         recipe: See `Recipe`.
@@ -255,24 +271,26 @@ def train(
         task.model = nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
     if recipe.recompute:
         thrifty(task.model)
-    parameters, kind = (
-        [p for p in task.parameters() if p.requires_grad],
-        {"lr": recipe.lr, "weight_decay": recipe.weight_decay},
-    )
+    groups = grouped({"task": task}, getattr(task, "options", lambda name, weight: {}))
+    kind = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     optimizer = (
-        torch.optim.SGD(parameters, momentum=recipe.momentum, **kind)
+        torch.optim.SGD(groups, momentum=recipe.momentum, **kind)
         if recipe.momentum
-        else torch.optim.AdamW(parameters, **kind)
+        else torch.optim.AdamW(groups, **kind)
     )
+    rates = [group["lr"] for group in optimizer.param_groups]
     wrapped, optimizer = accelerator.prepare(
         torch.compile(task) if recipe.compile else task, optimizer
     )
+    # of what is trained: a copy of a frozen language model would be as large as it
+    learnt = nn.ParameterList(p for p in task.model.parameters() if p.requires_grad)
     mean = (
-        torch.optim.swa_utils.AveragedModel(task.model, multi_avg_fn=moving_average(recipe.ema))
+        torch.optim.swa_utils.AveragedModel(learnt, multi_avg_fn=moving_average(recipe.ema))
         if recipe.ema
         else None
     )
-    start, curve = resume(accelerator, out, mean)
+    accelerator.register_save_state_pre_hook(leave_out)
+    start, curve = resume(accelerator, wrapped, out, mean)
     shares = Shares(len(items), recipe, accelerator.process_index, accelerator.num_processes, start)
     loader = DataLoader(
         items,
@@ -284,8 +302,9 @@ def train(
     batches, end = iter(loader), min(recipe.steps, stop or recipe.steps)
     wrapped.train()
     for step in track(range(start, end), end, f"training, process {accelerator.process_index}"):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * (1 if recipe.momentum else warmup_cosine(step, recipe.steps))
+        share = 1 if recipe.momentum else warmup_cosine(step, recipe.steps, recipe.warmup)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * share
         total = torch.zeros((), device=accelerator.device)
         for _ in range(recipe.accumulate):
             batch = [x.to(accelerator.device, non_blocking=True) for x in next(batches)]
@@ -300,7 +319,7 @@ def train(
                 optimizer.zero_grad()
             total += loss.detach() / recipe.accumulate
         if mean is not None:
-            mean.update_parameters(task.model)
+            mean.update_parameters(learnt)
         loss = accelerator.reduce(total, "mean").item()
         if not np.isfinite(loss):
             raise FloatingPointError(
@@ -309,14 +328,15 @@ def train(
             )
         curve.append({"step": step + 1, "loss": loss})
         if recipe.tracker:
-            accelerator.log({"loss": loss, "lr": optimizer.param_groups[0]["lr"]}, step + 1)
+            accelerator.log({"loss": loss, "lr": recipe.lr * share}, step + 1)
         if (step + 1) % recipe.every == 0 or step + 1 == end:
             keep(accelerator, out, step + 1, curve, mean)
     found = pd.DataFrame(curve)
     if recipe.tracker:
         accelerator.end_training()
     if end == recipe.steps:
-        finish(accelerator, wrapped, mean, out, found)
+        elsewhere = getattr(task, "elsewhere", lambda name: False)
+        finish(accelerator, wrapped, mean, task.model, out, found, elsewhere)
     return found
 
 
@@ -326,14 +346,7 @@ def follow(accelerator, out: Path, recipe: Recipe) -> None:
     Raises:
         ValueError: accelerate knows no such tracker, or its package is not installed.
     """
-    from accelerate.tracking import filter_trackers
-
-    accelerator.log_with = filter_trackers(recipe.tracker, out)
-    if not accelerator.log_with:
-        raise ValueError(
-            f"tracker {recipe.tracker!r}: its package is not installed; install it, or leave "
-            "tracker out"
-        )
+    accelerator.log_with = trackers.available(recipe.tracker, out)
     accelerator.project_configuration.set_directories(str(out))
     accelerator.init_trackers("log", config=asdict(recipe))
 
@@ -359,6 +372,15 @@ def agree(out: Path, recipe: Recipe) -> None:
         )
 
 
+def leave_out(models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
+    """Before a state is written: without frozen weights, which are billions in a language model.
+    Sharded weights (FSDP, DeepSpeed) are not among `weights`, and are written whole.
+    """
+    for model, state in zip(models, weights, strict=False):
+        for name in frozen(model) & set(state):
+            del state[name]
+
+
 def keep(accelerator, out: Path, step: int, curve: list[dict], mean: nn.Module | None) -> None:
     """Write `state-<step>` under another name, rename it when whole, and drop the one before."""
     fresh, final = out / f"unfinished-{step}", out / f"state-{step:07d}"
@@ -378,12 +400,25 @@ def keep(accelerator, out: Path, step: int, curve: list[dict], mean: nn.Module |
     accelerator.wait_for_everyone()
 
 
-def resume(accelerator, out: Path, mean: nn.Module | None) -> tuple[int, list[dict]]:
-    """Load the last whole state, if there is one; returns its step and curve."""
+def resume(
+    accelerator, wrapped: nn.Module, out: Path, mean: nn.Module | None
+) -> tuple[int, list[dict]]:
+    """Load the last whole state, if there is one; returns its step and curve.
+
+    Raises:
+        ValueError: A state of another model; names the weights that it lacks.
+    """
     states = sorted(out.glob("state-*"))
     if not states:
         return 0, []
-    accelerator.load_state(states[-1])
+    if (file := states[-1] / "model.safetensors").is_file():
+        own = trained_state(wrapped)
+        with safe_open(file, "pt") as there:
+            # of a weight with two names one is written
+            written = {own[k].data_ptr() for k in there.keys() if k in own}
+        if lacking := sorted(k for k, x in own.items() if x.data_ptr() not in written):
+            raise ValueError(f"{file}: a state of another model, it lacks {lacking[:5]}")
+    accelerator.load_state(states[-1], strict=False)
     if mean is not None:
         mean.load_state_dict(
             torch.load(states[-1] / "mean.pt", weights_only=True, map_location=accelerator.device)
@@ -393,18 +428,25 @@ def resume(accelerator, out: Path, mean: nn.Module | None) -> tuple[int, list[di
 
 
 def finish(
-    accelerator, wrapped: nn.Module, mean: nn.Module | None, out: Path, curve: pd.DataFrame
+    accelerator,
+    wrapped: nn.Module,
+    mean: nn.Module | None,
+    model: nn.Module,
+    out: Path,
+    curve: pd.DataFrame,
+    elsewhere: Callable[[str], bool],
 ) -> None:
     """Write the weights (their running mean, if there is one) and the curve."""
     weights = accelerator.get_state_dict(wrapped)  # gathers shards, so every process takes part
     if not accelerator.is_main_process:
         return
+    own = {k.removeprefix("_orig_mod.").removeprefix("model."): v for k, v in weights.items()}
     if mean is not None:
-        weights = {f"model.{k}": v for k, v in mean.module.state_dict().items()}
-    own = {
-        k.removeprefix("_orig_mod.").removeprefix("model."): v.detach().cpu().contiguous().clone()
-        for k, v in weights.items()
-    }
+        trained = (p for p in model.parameters() if p.requires_grad)
+        means = {id(p): x for p, x in zip(trained, mean.module, strict=True)}
+        named = model.state_dict(keep_vars=True).items()
+        own |= {k: means[id(p)] for k, p in named if id(p) in means}
+    own = {k: v.detach().cpu().contiguous().clone() for k, v in own.items() if not elsewhere(k)}
     write_whole(out / "model.safetensors", lambda d, f: save_file(d, f), own)
     write_whole(
         out / "curve.csv", lambda d, f: d.to_csv(f, index=False, lineterminator="\n"), curve

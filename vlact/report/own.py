@@ -349,7 +349,7 @@ def timeline(lanes: dict[str, pd.DataFrame], duration_s: float) -> str:
             )
         out.append(f'<text x="0" y="{top + 12}">{escape(name)}</text>')
         y += row * max(1, len(free)) + 4
-    step = next((s for s in STEPS_S if duration_s / s <= MOST_TICKS), STEPS_S[-1])
+    step = next((s for s in STEPS_S if duration_s / s <= MOST_TICKS), duration_s / MOST_TICKS)
     for k in range(int(duration_s / step) + 1):
         x = left + step * k * scale
         side = "end" if x > width - 20 else "middle"

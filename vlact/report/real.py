@@ -6,9 +6,13 @@ Everything comes from prediction and score tables of its stages; percent.
 import numpy as np
 import pandas as pd
 
+from vlact import ROOT
 from vlact.metrics.classification import paired_interval
 from vlact.metrics.selection import best_cells
+from vlact.params import Params
 
+PROFILE = "real"
+NONE = "–"  # of a published table's empty cells
 RESAMPLES = 1000  # of source films
 LEVEL = 0.95
 SCORES = {
@@ -21,6 +25,15 @@ SCORES = {
     "srt_f1_mean": "SRT F1",
 }
 TOLD_LEAF = ("ACE", "w/o")  # methods whose leaves are part of them
+
+
+def published(p: Params, stage: str, name: str) -> pd.DataFrame:
+    """A table of a stage on real data: this run's in profile `real`, else that of the published run
+    (`figures/real`); no row where there is neither.
+    """
+    shown = ROOT / "figures" / PROFILE / stage / f"{stage}_{name}.csv"
+    path = p.data / stage / f"{name}.csv" if p.profile == PROFILE else shown
+    return pd.read_csv(path, na_values=NONE) if path.is_file() else pd.DataFrame()
 
 
 def over_films(right: np.ndarray, films: np.ndarray, seed: int = 0) -> tuple[float, float]:

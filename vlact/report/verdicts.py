@@ -1,7 +1,8 @@
 """Verdicts on claims, from their parts and from what the claims file fixed beforehand.
 
 `published/claims.csv` says which parts decide a claim (all, or those of one family), and
-`published/claims_parts.csv` names of each part its family, the rival and the published size.
+`published/claims_parts.csv` names of each part its family, the rival and the published size;
+`claims_parts_real.csv` those that only real video has.
 
 A claim has two verdicts. On sign: it holds if every part that decides is above 0, it does not if
 one is below. On size: smaller than published if one part is below the published number, as
@@ -23,7 +24,7 @@ LARGER, SMALLER, NO_SIZE = "as published or larger", "smaller than published", "
 MARGIN = 0.2
 ALL = "all parts"
 DECIDED = (HOLDS, FAILS, LARGER, SMALLER)
-COLUMNS = "id part what over n mean low high wins se df detects sign why".split()
+COLUMNS = "id part what over n mean low high wins se df detects sign why caution".split()
 
 
 def row(name: str, part: str, what: str, values: pd.Series, random: Sequence[str]) -> dict:
@@ -124,12 +125,16 @@ def judge(parts: pd.DataFrame, whole: bool = True) -> tuple[pd.DataFrame, pd.Dat
         ValueError: A part that the file does not name, or one of its parts that is missing.
     """
     rules = published.read("claims").set_index("id")["rule"]
-    fixed = published.read("claims_parts").fillna({"rival": ""})
+    fixed = published.read("claims_parts")
+    if not whole:
+        fixed = pd.concat([fixed, published.read("claims_parts_real")])
+    fixed = fixed.fillna({"rival": ""})
     mine = fixed[fixed["id"].isin(parts["id"])].set_index(["id", "part"])
     keys = pd.MultiIndex.from_frame(parts[["id", "part"]])
     wrong = {*keys} ^ {*mine.index} if whole else {*keys} - {*mine.index}
     if wrong := sorted(wrong):
         raise ValueError(f"claims_parts.csv and the measured parts differ in {wrong}")
+    parts = parts.assign(caution=parts["caution"] if "caution" in parts else "")
     parts = parts.reindex(columns=COLUMNS).fillna({"why": ""})
     parts = parts.join(mine[["family", "rival", "published"]], on=["id", "part"])
     verdicts, judged = {}, []

@@ -3,7 +3,11 @@
 import zipfile
 
 import torch
-from safetensors import SafetensorError
+
+try:
+    from safetensors import SafetensorError
+except ModuleNotFoundError:  # of an extra; then nothing raises it
+    SafetensorError = EOFError
 
 # what torch raises of a pickle with other things in it; the module of that name is not for use here
 UnpicklingError = torch.serialization.pickle.UnpicklingError

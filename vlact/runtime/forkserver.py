@@ -9,6 +9,7 @@ it ends when this one is killed. Outside, it is plain Python.
 """
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import runpy
@@ -19,16 +20,16 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from multiprocessing import reduction
-from multiprocessing.connection import Client, Connection, wait
+from multiprocessing.connection import Client, Connection
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
+from unittest.mock import patch
 
 from vlact.runtime import leash
 
 ADDRESS = "VLACT_FORKSERVER"  # of the socket, in the environment of whatever runs within `serve`
 LAUNCH = Path(__file__).parents[1] / "tools" / "launch"
-FREE = 1000  # from this number on no program has a file
+FREE, MOST = 1000, 100  # from this number on no program has a file; how many are handed on at most
 IMPORTED = (
     "tqdm.auto", "dvc.cli", "dvc.repo.reproduce", "dvc.commands.repro", "papermill.cli",
     "papermill.execute", "nbclient", "ipykernel.ipkernel", "ipykernel.iostream",
@@ -48,51 +49,41 @@ def serving(environment: dict[str, str]) -> Iterator[dict[str, str]]:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTED))
-    before = dict(os.environ)
     # matplotlib reads its own once; a kernel would set it
-    os.environ.update({"MPLBACKEND": "module://matplotlib_inline.backend_inline"} | environment)
-    try:
+    backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    with patch.dict(os.environ, backend | environment, clear=True):
         ensure_running()  # and begins to import
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
     with tempfile.TemporaryDirectory(prefix="vlact-") as folder:
         listener = socket.create_server(f"{folder}/socket", family=socket.AF_UNIX)
         threading.Thread(target=_serve, args=(listener, context), daemon=True).start()
         # its kernel `python3` is a fork
         paths = [str(LAUNCH), *filter(None, [environment.get("JUPYTER_PATH")])]
-        yield environment | {
-            ADDRESS: listener.getsockname(),
-            "JUPYTER_PATH": os.pathsep.join(paths),
-        }
+        served = {ADDRESS: listener.getsockname(), "JUPYTER_PATH": os.pathsep.join(paths)}
+        yield environment | served
 
 
 def _serve(listener: socket.socket, context) -> None:
-    running = {}
+    def report(program, client: Connection) -> None:
+        program.join()
+        with client, contextlib.suppress(OSError):  # killed meanwhile
+            client.send(program.exitcode)
+
     while True:
-        for ready in wait([listener, *running]):
-            if ready is listener:
-                client = Connection(listener.accept()[0].detach())
-                program = context.Process(target=become, args=(client,))
-                program.start()
-                running[program.sentinel] = program, client
-                continue
-            program, client = running.pop(ready)
-            program.join()
-            with client, contextlib.suppress(OSError):  # killed meanwhile
-                client.send(program.exitcode)
+        client = Connection(listener.accept()[0].detach())
+        program = context.Process(target=become, args=(client,))
+        program.start()
+        threading.Thread(target=report, args=(program, client), daemon=True).start()
 
 
 def become(client: Connection) -> None:
     """In a fork: take over the files, by the numbers they had, folder and environment; run."""
-    given, high = client.recv(), []
-    for _ in given["files"]:
-        received = reduction.recv_handle(client)
-        high.append(os.dup2(received, FREE + len(high)))
-        os.close(received)
-    lead = os.dup2(client.fileno(), FREE + len(high))
-    client.close()
-    for file, number in zip(high, given["files"], strict=True):
+    given = client.recv()
+    with socket.socket(fileno=os.dup(client.fileno())) as files:
+        received = [*socket.recv_fds(files, 1, MOST)[1], client.fileno()]
+    *files, lead = [fcntl.fcntl(file, fcntl.F_DUPFD, FREE) for file in received]
+    for file in received:
+        os.close(file)
+    for file, number in zip(files, given["files"], strict=True):
         os.dup2(file, number)
         os.close(file)
     sys.stdin = open(0, closefd=False)
@@ -125,21 +116,17 @@ def stand_for(address: str, arguments: list[str]) -> int:
     given = {"folder": os.getcwd(), "environment": dict(os.environ), "nice": os.nice(0)}
     with Client(address, "AF_UNIX") as server:
         server.send(given | {"arguments": arguments, "files": files})
-        for file in files:
-            reduction.send_handle(server, file, None)
+        with socket.socket(fileno=os.dup(server.fileno())) as there:
+            socket.send_fds(there, [b"."], files)
         return server.recv()
 
 
 @contextlib.contextmanager
 def launching() -> Iterator[None]:
     """Processes that start Python by `sys.executable`, as joblib's workers, are forks, too."""
-    before = sys.executable
-    if os.environ.get(ADDRESS):
-        sys.executable = str(LAUNCH / "python")
-    try:
+    served = os.environ.get(ADDRESS)
+    with patch.object(sys, "executable", str(LAUNCH / "python") if served else sys.executable):
         yield
-    finally:
-        sys.executable = before
 
 
 def main(arguments: list[str]) -> None:

@@ -15,7 +15,6 @@ import hashlib
 import inspect
 import json
 import math
-import multiprocessing
 import os
 import signal
 import struct
@@ -217,9 +216,7 @@ class _Worker:
 
         from vlact.runtime import device
 
-        # loky counts its processes from 1; with several GPUs they take turns
-        count = multiprocessing.current_process().name.rpartition("-")[2]
-        device.choose(self.device, int(count) - 1 if count.isdigit() else 0)
+        device.choose(self.device, worker=True)
         # results depend on the number of threads; one is the same everywhere
         torch.set_num_threads(1)
         if self.parent and not _parent:

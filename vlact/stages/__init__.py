@@ -15,7 +15,12 @@ from pathlib import Path
 from vlact.params import Params
 from vlact.runtime import device, jobs
 from vlact.runtime.code import module_hash
+from vlact.runtime.extras import needs
 from vlact.runtime.jobs import write_whole
+from vlact.training import trackers
+
+with needs(__name__):
+    import safetensors  # noqa: F401  # of most modules
 
 BEGUN = "begun_by.json"  # of a folder that is not finished
 
@@ -73,6 +78,7 @@ class Stage:
                 stale.
         """
         device.choose(p.device)
+        trackers.choose(p.tracker, p.data / "logs")
         if self.done(p, folder):
             return False
         if must_exist and p.workspace == p.profile:

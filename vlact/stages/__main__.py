@@ -24,6 +24,7 @@ STAGES = (
     "actionvlm",
     "encoders",
     "kitchens",
+    "arena",
     "synta",
     "transfer",
     "disentangle",

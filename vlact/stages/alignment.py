@@ -43,7 +43,23 @@ def extract(
     work: Path,
     mirrored: bool = False,
 ) -> dict:
-    """Features of videos, many at once; what an earlier run left in `work` is taken."""
+    """Features of videos, many at once, by video; see `parts_of`."""
+    files = parts_of(p, kind, encoder, folder, names, fps, work, mirrored)
+    found = {k: v for f in files for k, v in load_file(f).items()}
+    return {name: found[name] for name in names}
+
+
+def parts_of(
+    p: Params,
+    kind: type,
+    encoder: Path,
+    folder: Path,
+    names: list[str],
+    fps: float,
+    work: Path,
+    mirrored: bool = False,
+) -> list[str]:
+    """Files of features of videos, many at once; what an earlier run left in `work` is taken."""
     from vlact.training.features import ExtractJob
 
     # long videos may follow one another
@@ -53,8 +69,7 @@ def extract(
         ExtractJob(*given, x, fps, p.tal.stride, str(work / f"{stem}.{i}"), mirrored)
         for i, x in enumerate(parts)
     ]
-    found = {k: v for f in jobs.run(todo, p.workers, stem) for k, v in load_file(f).items()}
-    return {name: found[name] for name in names}
+    return jobs.run(todo, p.workers, stem)
 
 
 def dim_of(features: Path) -> int:
@@ -79,13 +94,14 @@ def published(p: Params, folder: Path, source: Path, names: list[str], work: Pat
     """
     from vlact.models.actionvlm import Reader
     from vlact.models.checkpoints import VideoEncoder
+    from vlact.training.streams import joined
 
     device.choose(p.device)
     folder.mkdir(parents=True, exist_ok=True)
     features, a = folder / "features.safetensors", p.align
     if not features.is_file():
         there = {v: file.name for v, file in video.files(source, names).items()}
-        found = extract(
+        parts = parts_of(
             p,
             VideoEncoder,
             ROOT / a.encoder,
@@ -94,9 +110,7 @@ def published(p: Params, folder: Path, source: Path, names: list[str], work: Pat
             float(p.stadium.fps),
             work,
         )
-        write_whole(
-            features, lambda d, f: save_file(d, f), {v: found[file] for v, file in there.items()}
-        )
+        joined(parts, features, there)
     if not (folder / "reader.safetensors").is_file():
         words = {"folder": a.language, "steps": a.reach}
         write_whole(
@@ -130,6 +144,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     from vlact.language.descriptions import WORDS
     from vlact.models.poses import PoseEncoder
     from vlact.papers.actionvlm.alignment import AlignJob, PoseJob
+    from vlact.worlds.arena import NAMES
     from vlact.worlds.stadium import ACTIONS
 
     stadium(p, must_exist=True)
@@ -173,7 +188,7 @@ def alignment(p: Params, must_exist: bool = False) -> None:
         str(work / "features.safetensors"),
         drills,
         held_out,
-        list(ACTIONS),
+        [*ACTIONS, *NAMES],
         step_s,
         p.tal.window,
         recipe,

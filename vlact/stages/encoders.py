@@ -28,13 +28,15 @@ def encoders(p: Params, must_exist: bool = False) -> None:
 
     The encoders are those of ACE's pretraining, first seed: a TimeSformer that has seen hands at
     work, and CLIP on frames. "end to end" trains adapters in the former (AdaTAD), "end to end,
-    frozen" is the same without them, both for the first `vlm.ablation_seeds`.
+    frozen" is the same without them, and of `Tal.kinds` those that train the encoder itself, all
+    for the first `vlm.ablation_seeds`.
     """
     folder = p.data / "encoders"
     if not ENCODERS.must_run(p, folder, must_exist):
         return
     from vlact.models.dual import DualEncoder
     from vlact.models.frames import FrameEncoder
+    from vlact.models.wired import WIRED
     from vlact.papers.actionvlm.localizing import EndToEndJob, LocalizeJob
     from vlact.worlds.stadium import ACTIONS
 
@@ -72,6 +74,11 @@ def encoders(p: Params, must_exist: bool = False) -> None:
             kept = {"out": out, "checkpoint": f"{out}.pt", "adapted": adapted}
             whole.append(EndToEndJob(*source, first, *given, recipe_of(p), s, **kept))
             rows.append({"encoder": f"TimeSformer on tutorials, {label}", "dim": p.model.dim})
+        for kind in filter(WIRED.__contains__, p.tal.kinds):
+            out = str(work / f"{kind}-{s}")
+            kept = {"out": out, "checkpoint": f"{out}.pt", "kind": kind}
+            whole.append(EndToEndJob(*source, first, *given, recipe_of(p), s, **kept))
+            rows.append({"encoder": f"TimeSformer on tutorials, {kind}", "dim": p.model.dim})
     # what lasts longest first
     jobs.run(whole + todo, p.workers, "localizers on other encoders")
     found = [

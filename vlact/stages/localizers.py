@@ -1,4 +1,6 @@
-"""Stage `localizers`: ActionFormer, TriDet and DyFADet on vision alone, for every seed."""
+"""Stage `localizers`: ActionFormer, TriDet, DyFADet and others (`Tal.kinds`) on vision alone, for
+every seed.
+"""
 
 import shutil
 from dataclasses import asdict
@@ -55,7 +57,8 @@ def common(p: Params, work, name: str = "ground_truth") -> tuple[str, list[dict]
 
 def recipe_of(p: Params) -> dict:
     """`Tal` with the options of `vlact.models.nms.suppress`."""
-    return asdict(p.tal) | {"nms": {"sigma": p.tal.nms_sigma, "max_seg_num": p.tal.max_seg_num}}
+    tal = {k: x for k, x in asdict(p.tal).items() if k != "kinds"}
+    return tal | {"nms": {"sigma": p.tal.nms_sigma, "max_seg_num": p.tal.max_seg_num}}
 
 
 def localizers(p: Params, must_exist: bool = False) -> None:
@@ -72,7 +75,7 @@ def localizers(p: Params, must_exist: bool = False) -> None:
     work, recipe = LOCALIZERS.work(p), recipe_of(p)
     features, durations, truth, clock, shape = common(p, work)
     todo = []
-    for kind in KINDS:
+    for kind in filter(KINDS.__contains__, p.tal.kinds):
         for i, s in enumerate(p.seeds):
             out = str(work / f"{kind}{s}")
             given = features, durations[i], truth, list(ACTIONS), clock, shape, recipe

@@ -4,6 +4,7 @@ alone.
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +16,13 @@ from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.stages.real import OfSets, features
 from vlact.stages.real_motion import only_real
+from vlact.stages.real_video import VIDEO, real_video
 
 LOCALIZATION = OfSets(
     "real_localization",
     __name__,
     ("real",),
+    VIDEO,
     sets=("fir_image_action", "gtea_s2", "utkinect", "tcn_scores"),
 )
 FILMS = {"fir": fir.read, "gtea": gtea.read}
@@ -49,7 +52,9 @@ def real_localization(p: Params, must_exist: bool = False) -> None:
     if not only_real(p) or not LOCALIZATION.must_run(p, folder, must_exist):
         return
     from vlact.papers.actionvlm import real
+    from vlact.papers.actionvlm.real_language import TRAINED
 
+    aligned = real_video(p, must_exist=True) / "aligned"
     work, pr = LOCALIZATION.work(p), real.protocol()
     sets, notes = {}, {"sets": {}, "missing": {}, "open": pr.open}
     for name in pr.sets:
@@ -61,9 +66,10 @@ def real_localization(p: Params, must_exist: bool = False) -> None:
             continue
         found = sets[name][0]
         notes["sets"][name] = {"layout": found.layout, "labels": list(found.notes)}
-    trainings, groupings = [], []
+    trainings, groupings, languages, priors = [], [], [], []
     for name, (found, path, truth, dim) in sets.items():
         classes = tuple(sorted(found.truth["label"].unique()))
+        told = _told(name, classes, aligned, work, notes)
         for i, fold in enumerate(real.folds(name, found.groups)):
             durations = {
                 part: {v: found.durations[v] for v in videos}
@@ -79,11 +85,23 @@ def real_localization(p: Params, must_exist: bool = False) -> None:
                         name, kind, fold.name, seed, feature_dim=dim, out=out, **common
                     )
                     trainings.append(job)
+                    if kind == "ActionFormer" and told:
+                        reader = told, str(aligned / f"{seed}.safetensors")
+                        priors.append((job, *reader, f"{job.out}-prior.parquet"))
+                        for row in TRAINED:
+                            out = str(work / f"{name}-{TRAINED.index(row)}-{i}-{seed}")
+                            languages.append((replace(job, out=out), row, *reader))
     chosen = jobs.run([KeptGroupJob(j) for j in groupings], p.workers, "ridge + grouping")
     curves = jobs.run([KeptTrainingJob(j) for j in trainings], p.workers, "localizers")
-    every = _gathered(sets, trainings, groupings)
+    read = [KeptLanguageJob(*given) for given in languages]
+    curves += jobs.run(read, p.workers, "localizers that read")
+    jobs.run([KeptPriorJob(*given) for given in priors], p.workers, "language as a prior")
+    heard = [(j.dataset, f"{j.out}.parquet") for j, *_ in languages]
+    heard += [(j.dataset, out) for j, *_, out in priors]
+    every = _gathered(sets, trainings, groupings, heard)
     every.to_parquet(folder / "detections.parquet", index=False)
     by_set = {k: (found, every[every["dataset"] == k]) for k, (found, *_) in sets.items()}
+    trained = [(j, j.kind) for j in trainings] + [(j, row) for j, row, *_ in languages]
     tables = {
         "scores": real.table_of(by_set),
         "errors": real.errors_of(by_set),
@@ -93,8 +111,8 @@ def real_localization(p: Params, must_exist: bool = False) -> None:
         ),
         "curves": pd.DataFrame(
             [
-                {"dataset": j.dataset, "model": j.kind, "fold": j.fold, "seed": j.seed, **row}
-                for j, curve in zip(trainings, curves, strict=True)
+                {"dataset": j.dataset, "model": model, "fold": j.fold, "seed": j.seed, **row}
+                for (j, model), curve in zip(trained, curves, strict=True)
                 for row in curve
             ]
         ),
@@ -108,6 +126,24 @@ def real_localization(p: Params, must_exist: bool = False) -> None:
     text = json.dumps(notes, indent=1) + "\n"
     write_whole(folder / "notes.json", lambda t, f: f.write_text(t, encoding="utf-8"), text)
     LOCALIZATION.finish(p, folder)
+
+
+def _told(name: str, classes: tuple[str, ...], aligned: Path, work: Path, notes: dict) -> str:
+    """File of a set's descriptions as text features; "" where nothing reads them."""
+    from safetensors.torch import save_file
+
+    from vlact.papers.actionvlm import real
+    from vlact.papers.actionvlm.real_language import embedded
+
+    if name not in real.protocol().language["sets"]:
+        return ""
+    lacking = [s for s in real.protocol().seeds if not (aligned / f"{s}.safetensors").is_file()]
+    if lacking:
+        notes["missing"]["language"] = f"no alignment with captions of the seeds {lacking}"
+        return ""
+    path = work / f"{name}-descriptions.safetensors"
+    save_file({"descriptions": embedded(name, classes)}, path)
+    return str(path)
 
 
 def _prepared(p: Params, name: str, work: Path) -> tuple[Recordings, str, str, int]:
@@ -148,8 +184,33 @@ def _kept_group(job) -> dict:
 KeptGroupJob = jobs.job_of(_kept_group)
 
 
-def _gathered(sets: dict, trainings: list, groupings: list) -> pd.DataFrame:
-    """Detections of every set, model and seed, baselines and published systems among them."""
+def _kept_language(job, row: str, told: str, aligned: str) -> list[dict]:
+    from vlact.papers.actionvlm.real_language import language_job
+
+    return jobs.kept(Path(f"{job.out}.json"), language_job, job, row, told, aligned)
+
+
+KeptLanguageJob = jobs.job_of(_kept_language, tracked=True)
+
+
+def _kept_prior(job, told: str, aligned: str, out: str) -> bool:
+    from vlact.papers.actionvlm.real_language import prior_job
+
+    return jobs.kept(Path(f"{out}.json"), prior_job, job, told, aligned, out)
+
+
+KeptPriorJob = jobs.job_of(_kept_prior)
+
+
+def _gathered(
+    sets: dict, trainings: list, groupings: list, heard: list[tuple[str, str]]
+) -> pd.DataFrame:
+    """Detections of every set, model and seed, baselines and published systems among them.
+
+    Args:
+        sets, trainings, groupings: As prepared.
+        heard: Set and file of each row that reads descriptions.
+    """
     from vlact.papers.actionvlm import real
 
     tables = []
@@ -164,6 +225,7 @@ def _gathered(sets: dict, trainings: list, groupings: list) -> pd.DataFrame:
     for job in trainings:
         found = pd.read_parquet(f"{job.out}.parquet")
         tables.append(found.assign(dataset=job.dataset, model=job.kind, seed=job.seed))
+    tables += [pd.read_parquet(file).assign(dataset=dataset) for dataset, file in heard]
     if "gtea" in sets:
         try:
             tables.append(real.published_detections().assign(dataset="gtea", seed=0))

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact import ROOT
 from vlact.datasets.real import (
     Clips,
     SetMissing,
@@ -220,12 +219,3 @@ def real_motion(p: Params, must_exist: bool = False) -> None:
             folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.4f"
         )
     MOTION.finish(p, folder)
-
-
-def published(p: Params, stage: str, name: str) -> pd.DataFrame:
-    """A table of a stage on real data: this run's in profile `real`, else that of the published run
-    (`figures/real`); no row where there is neither.
-    """
-    here = p.data / stage / f"{name}.csv"
-    path = here if only_real(p) else ROOT / "figures" / PROFILE / stage / f"{stage}_{name}.csv"
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()

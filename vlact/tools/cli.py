@@ -191,7 +191,8 @@ def score(
     from vlact.report import own
 
     given = inputs.read_truth(truth, None if subset == "all" else subset, task, classes)
-    found = inputs.read_results(results, classes)
+    found, said = inputs.named(inputs.read_results(results, classes), truth)
+    given.notes.extend([said] if said else [])
     made = own.score(
         given.table,
         found,
@@ -205,6 +206,7 @@ def score(
     )
     run.account.add("rows of the truth", "in", "", given.rows)
     run.account.add("rows of the truth", "not asked for", "of another part", given.others)
+    run.account.add("rows of the truth", "not asked for", "ambiguous, of no class", given.aside)
     run.account.add("rows of the truth", "used", "", len(given.table))
     run.account.scored(made.left_out, {"ground_truth": "instances", "predictions": "detections"})
     made.notes[:0] = [f"{truth}: {given.layout}, {len(given.table)} segments.", *given.notes]
@@ -305,6 +307,9 @@ def train_localizer(
         float, typer.Option(help="Seconds between features, if no features.json.")
     ] = 0.0,
     offset_s: Annotated[float, typer.Option(help="Seconds that the first one stands for.")] = 0.0,
+    transpose: Annotated[
+        bool, typer.Option("--transpose", help="Arrays of features are (F, T).")
+    ] = False,
     profile: Annotated[
         str, typer.Option(help="Of params.yaml: shape and numbers of training.")
     ] = "study",
@@ -325,7 +330,9 @@ def train_localizer(
 
     changed = {"preset": preset, "epochs": epochs, "window": window}
     changed = {k: v for k, v in changed.items() if v}
-    todo = own_localizer.plan(truth, features, kind, train, test, step_s, offset_s, profile)
+    todo = own_localizer.plan(
+        truth, features, kind, train, test, step_s, offset_s, profile, transpose
+    )
     made = own_localizer.train(todo, changed, seed, run.out, run.account)
     found = own_localizer.scored(todo, made, inputs.thresholds(tious), resamples, run.account)
     said = ""

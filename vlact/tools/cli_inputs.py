@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 
 from vlact import schema
-from vlact.datasets import activitynet, activitynet13, epic, thumos14
+from vlact.datasets import activitynet, activitynet13, epic, pickled, thumos14
 
 SEGMENT = ("video", "start_s", "end_s", "label")
-VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv", ".flv")
 TIOUS = {
     "thumos14": (0.3, 0.4, 0.5, 0.6, 0.7),
     "activitynet": tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist()),
@@ -33,6 +33,8 @@ TIOUS = {
 }
 LIBRARIES = ("open_clip:", "transformers:", "videomae:")  # of `vlact.models.by_name`
 TRANSFER = ("label", "predicted", "set", "trained_on")
+AMBIGUOUS = "ambiguous"  # of THUMOS14: no class, what is found there is neither right nor wrong
+PART = r"^video_(test|validation)_\d+$"  # what names of THUMOS14's videos say
 TRAIN, TEST = ("train", "training", "val"), ("test", "testing", "validation")
 
 
@@ -111,11 +113,12 @@ class Truth:
     ambiguous: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
     others: int = 0  # rows of parts that were not asked for
+    aside: int = 0  # ambiguous ones among the others' rows
 
     @property
     def rows(self) -> int:
         """Of all parts."""
-        return len(self.table) + self.others
+        return len(self.table) + self.others + self.aside
 
     def durations(self, *others: pd.DataFrame) -> dict[str, float]:
         """Seconds of every video; where the file has none, up to the last segment of any table."""
@@ -165,17 +168,31 @@ def read_truth(
         first = [notes[0] for notes in listed if notes]
         if any(isinstance(note, dict) and "class" in note for note in first):
             layout, table = "RTD-Net", thumos14.anno_action(path)
+            part = table["video"].astype(str).str.extract(PART, expand=False).fillna("")
+            table = table.assign(split=part)  # both of THUMOS14's are in one file
         elif any("duration_second" in v for v in entries):
-            layout, table = "BMN", activitynet13.bmn(path, path.with_name("video_info_new.csv"))
+            beside = path.with_name("video_info_new.csv")
+            layout = "BMN"
+            table = activitynet13.bmn(path, beside if beside.is_file() else None)
+        elif "results" in content and "database" not in content:
+            raise ValueError(f"{path}: expected ground truth, got results; results come first")
         else:
             layout, table = "ActivityNet", activitynet.ground_truth(path, None)
     else:
         layout, table, ambiguous = _csv_truth(path, task, classes, spellings)
+    table = bare(table, path)
     notes, known = [], sorted(set(table["split"].astype(str))) if "split" in table else []
+    vague = table["label"].map(schema.label_key) == AMBIGUOUS
+    if vague.any():
+        notes.append(f"{path.name}: {vague.sum()} ambiguous segments are set aside, as no class")
+        ambiguous = pd.concat([ambiguous, table.loc[vague, list(SEGMENT[:3])]], ignore_index=True)
+        table = table[~vague].reset_index(drop=True)
     if subset == "auto":
         subset = next((s for s in TEST if s in known), None) if len(known) > 1 else None
         if subset:
             notes.append(f"{path.name}: subset {subset!r} of {known}; --subset takes another")
+        elif len(known) > 1:
+            notes.append(f"{path.name}: all of {known} together; --subset takes one")
     whole = len(table)
     if subset is not None:
         if subset not in known:
@@ -183,7 +200,33 @@ def read_truth(
         table = table[table["split"].astype(str) == subset].reset_index(drop=True)
     if table.empty:
         raise ValueError(f"{path}: expected at least one annotated segment, found none")
-    return Truth(table, layout, ambiguous, notes, whole - len(table))
+    return Truth(table, layout, ambiguous, notes, whole - len(table), int(vague.sum()))
+
+
+def bare(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with videos' ids without "v_", as `vlact.datasets.activitynet` reads them, and
+    without the ending of a file, unless two files differ by it alone.
+
+    Raises:
+        ValueError: An id with and without "v_".
+    """
+    ids = pd.Series(table["video"].astype(str).unique())
+    short = ids.str.removeprefix("v_")
+    if short.duplicated().any():
+        video = short[short.duplicated()].iloc[0]
+        raise ValueError(
+            f"{path}: {video!r} and 'v_{video}' are both there; expected one form of an id"
+        )
+    stems = short.map(lambda x: x[: -len(end)] if (end := ending(x)) else x)
+    if not stems.duplicated().any():
+        short = stems
+    called = dict(zip(ids, short, strict=True))
+    return table.assign(video=table["video"].astype(str).map(called).astype("str"))
+
+
+def ending(name: str) -> str:
+    """Of a video's file, or nothing."""
+    return next((name[-len(e) :] for e in VIDEOS if name.lower().endswith(e)), "")
 
 
 def _csv_truth(path: Path, task: str, classes: Path | None, spellings: bool):
@@ -239,8 +282,8 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
     """Detections `video, start_s, end_s, label, score` of any system.
 
     Args:
-        path: ActivityNet's JSON; csv or parquet with these columns; or THUMOS14's text,
-            "video start end class score" a line.
+        path: ActivityNet's JSON; csv or parquet with these columns; ActionFormer's
+            eval_results.pkl; or THUMOS14's text, "video start end class score" a line.
         classes: "<number> <name>" a line, for classes that are numbers.
 
     Raises:
@@ -255,6 +298,10 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
         table = pd.read_parquet(path)
         if missing := [c for c in wanted if c not in table]:
             raise ValueError(f"{path}: missing columns {missing}; expected {list(wanted)}")
+    elif path.suffix in (".pkl", ".pickle"):
+        table = pickled.results(path)
+    elif path.suffix not in ("", ".csv", ".txt"):
+        raise ValueError(f"{path}: expected results as .json, .csv, .parquet, .txt or .pkl")
     elif path.suffix == ".csv":
         what = f"a csv with columns {','.join(wanted)}"
         table = schema.csv(path, wanted, what, empty=True)
@@ -272,9 +319,30 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
     if classes:
         names = {str(n): name for n, name in thumos14.class_list(classes).items()}
         table["label"] = table["label"].astype(str).map(lambda x: names.get(x, x))
+    table = bare(table, path)
     if table.empty:  # nothing found; columns without rows have no kind by themselves
         table = table.astype(dict.fromkeys(("start_s", "end_s", "score"), float))
     return table
+
+
+def named(found: pd.DataFrame, truth: Path) -> tuple[pd.DataFrame, str]:
+    """Detections whose labels are numbers, named as the truth's `label_id` says; and a note.
+
+    Args:
+        found: From `read_results`.
+        truth: A JSON of ActivityNet's layout; others have no numbers.
+    """
+    labels = found["label"].astype(str)
+    if truth.suffix != ".json" or not len(found) or not labels.str.isdecimal().all():
+        return found, ""
+    database = schema.json_object(truth).get("database")
+    entries = database.values() if isinstance(database, dict) else ()
+    notes = [n for e in entries if isinstance(e, dict) for n in e.get("annotations") or ()]
+    names = {str(n["label_id"]): n["label"] for n in notes if "label_id" in n and "label" in n}
+    if not names or set(names) <= {str(x) for x in names.values()}:
+        return found, ""
+    label = labels.map(lambda x: names.get(x, x))
+    return found.assign(label=label), f"labels are numbers; they are named by label_id of {truth}"
 
 
 def read_encoder(spec: str, options: dict | None = None):
@@ -381,22 +449,38 @@ def read_note(path: Path) -> dict:
     return schema.json_object(path) if path.is_file() else {}
 
 
-def present_features(source: Path, videos: list[str]):
-    """Features (T, F) by video, and why others have none: (found, reason by video)."""
+def present_features(source: Path, videos: list[str], transpose: bool = False):
+    """Features (T, F) by video, and why others have none: (found, reason by video).
+
+    Args:
+        source: See `vlact.papers.actionvlm.scaling.features_of`.
+        videos: Those that are wanted.
+        transpose: Arrays are (F, T).
+
+    Raises:
+        ValueError: Nothing at `source`, or arrays that do not go together; says which.
+    """
+    from vlact.papers.actionvlm.accounting import check_features
     from vlact.papers.actionvlm.scaling import features_of
 
     found, bad = {}, {}
     try:
-        return features_of(source, videos), bad
+        found = features_of(source, videos)
     except ValueError:
         if not source.exists():
             raise
-    for video in videos:
-        try:
-            found |= features_of(source, [video])
-        except ValueError as error:
-            missing = "no features of" in str(error)
-            bad[video] = "without features" if missing else str(error)
+        for video in videos:
+            try:
+                found |= features_of(source, [video])
+            except ValueError as error:
+                missing = "no features of" in str(error)
+                bad[video] = "without features" if missing else str(error)
+    if transpose:
+        found = {v: x.T.contiguous() for v, x in found.items()}
+    try:
+        check_features(found, found)
+    except ValueError as error:
+        raise ValueError(f"{source}: {str(error).replace('(x.T)', 'with --transpose')}") from None
     return found, bad
 
 

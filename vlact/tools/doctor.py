@@ -24,14 +24,17 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pandas as pd
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
 
 from vlact import ROOT, params, schema
 from vlact.datasets import activitynet, real
 from vlact.models.imagenet import FETCH, LITE0
 from vlact.models.text import MINILM_SHA256, find_minilm
+from vlact.runtime.extras import needs
 from vlact.runtime.jobs import track, write_whole
+
+with needs("vlact.tools.doctor"):
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
 CHECKPOINTS = "data/checkpoints"
 PAGE = r"https://huggingface\.co/([^/\s]+/[^/\s]+)(?:/blob/main/(\S+))?"

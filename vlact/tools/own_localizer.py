@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 
 from vlact import params
 from vlact.datasets import activitynet
@@ -23,9 +22,13 @@ from vlact.papers.actionvlm.localizing import (
     sequences,
 )
 from vlact.report import own
+from vlact.runtime.extras import needs
 from vlact.tools import cli_inputs as inputs
 from vlact.tools.account import Account
 from vlact.training.features import extract
+
+with needs("vlact.tools.own_localizer"):
+    from safetensors.torch import save_file
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Plan:
         note: What is known of how they were made.
         clock: `step_s` and `offset_s`.
         profile: Whose shape and numbers of training.
+        transpose: Whether arrays of features are (F, T).
     """
 
     kind: str
@@ -51,6 +55,7 @@ class Plan:
     note: dict
     clock: dict[str, float]
     profile: str
+    transpose: bool = False
 
     @property
     def classes(self) -> list[str]:
@@ -80,6 +85,7 @@ def plan(
     step_s: float,
     offset_s: float,
     profile: str,
+    transpose: bool = False,
 ) -> Plan:
     """See the options of `vlact train-localizer`.
 
@@ -114,7 +120,7 @@ def plan(
     whole = features / "features.safetensors"
     source = whole if whole.is_file() else features
     title = f"{kind} on {truth.name}"
-    return Plan(kind, title, every, parts, source, note, clock, profile)
+    return Plan(kind, title, every, parts, source, note, clock, profile, transpose)
 
 
 def train(todo: Plan, changed: dict, seed: int, out: Path, account: Account) -> Trained:
@@ -131,7 +137,9 @@ def train(todo: Plan, changed: dict, seed: int, out: Path, account: Account) -> 
         ValueError: More is left out than the account allows, or see `localize_job`.
     """
     listed = {k: list(part["video"].unique()) for k, part in todo.parts.items()}
-    found, bad = inputs.present_features(todo.source, [*listed["train"], *listed["test"]])
+    found, bad = inputs.present_features(
+        todo.source, [*listed["train"], *listed["test"]], todo.transpose
+    )
     used = account.files("videos", [*listed["train"], *listed["test"]], bad)
     listed = {k: [v for v in vs if v in set(used)] for k, vs in listed.items()}
     if empty := [k for k, vs in listed.items() if not vs]:

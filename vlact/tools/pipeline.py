@@ -1,6 +1,7 @@
 """The machinery round the notebooks, for `make` and DVC: `python -m vlact.tools.pipeline COMMAND`.
 
 repro PROFILE [-f]      `dvc repro` on several stages at a time; -f runs every stage again
+repro PROFILE --dry-run memory, hours and files of every stage; begins nothing
 summary PROFILE         what a run made, and where to look
 notebook NAME PROFILE   one notebook by papermill, for a stage
 code                    code of every notebook, and hashes of all that it imports, to data/code
@@ -42,7 +43,10 @@ DVC = [sys.executable, "-m", "vlact.runtime.forkserver", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
 GIVES_WAY = ["nice", "-n", "5"]  # more would starve it on a busy machine
 # folders that DVC does not empty, see data/dvc.yaml
-PERSISTENT = ("worlds", "stadium", "aligned", "kitchens")
+PERSISTENT = (
+    *("worlds", "stadium", "aligned", "kitchens", "arena"),
+    *("real_video", "real_ace", "real_looks", "real_motion", "real_localization"),
+)
 # glibc: freed memory is used again, not mapped
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 HINTS = (  # lines of DVC and of kernels that tell a reader nothing
@@ -457,6 +461,10 @@ def main(arguments: list[str]) -> int:
     try:
         if command == "repro" and rest and rest[1:] in ([], ["-f"]):
             return repro(rest[0], rest[1:] == ["-f"])
+        if command == "repro" and rest[1:] == ["--dry-run"]:
+            from vlact.tools import dry_run
+
+            return dry_run.show(rest[0]) or 0
         if command == "execute":
             return notebooks.execute(rest) or 0
         if command in commands and len(rest) in commands[command][1]:

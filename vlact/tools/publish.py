@@ -1,5 +1,6 @@
 """A run's tables and figures as the committed results, with where they come from."""
 
+import contextlib
 import json
 import os
 import platform
@@ -9,9 +10,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from vlact import ROOT
+from vlact import ROOT, params
 from vlact.report.tables import write_text
-from vlact.tools import docs
+from vlact.tools import docs, zoo
 
 PACKAGES = ("torch", "numpy", "pandas", "transformers", "open_clip_torch", "av", "matplotlib")
 CPUINFO = Path("/proc/cpuinfo")
@@ -94,6 +95,9 @@ def publish(profile: str) -> int:
     if (source / "claims").is_dir():
         (to / "rules.md").unlink(missing_ok=True)  # of the ledger before, see vlact.tools.rejudge
     shutil.copy(source / "index.csv", to / "index.csv")
+    p = params.load(profile)
+    with contextlib.suppress(FileNotFoundError):  # a run whose weights are gone keeps its page
+        write_text(to / "zoo.md", zoo.page(p, zoo.table(p)))
     write_text(path, json.dumps(run, indent=1) + "\n")
     docs.docs()
     print(f"figures/{profile}: {len(run['stages'])} stages, see README.md and run.json there")

@@ -2,6 +2,7 @@
 where it sees frames (AdaTAD), with the post-processing of its authors.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,6 +201,9 @@ def detect(
                 f"{path}: frames a second are not known; expected them in --truth, or --fps"
             )
         x = features.read(path)
+        if x.shape[1] != model.config.feature_dim == len(x):
+            warnings.warn(f"{path}: its array is (F, T); it is turned round", stacklevel=2)
+            x = x.T.contiguous()
         if x.shape[1] != model.config.feature_dim:
             raise ValueError(
                 f"{path}: features have {x.shape[1]} numbers a step; {checkpoint} was made for "

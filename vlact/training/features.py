@@ -16,6 +16,7 @@ from vlact.models.poses import OFFSETS, PoseEncoder
 from vlact.runtime import device
 from vlact.runtime.jobs import job_of, run, write_whole
 from vlact.training.loop import autocast
+from vlact.training.streams import Stream, joined
 from vlact.video.clips import fit
 
 CHUNK = 512  # frames between two places where a batch may end
@@ -153,6 +154,35 @@ def frames(path: Path, fps: float, stride: int, multiple: int, size: int) -> tor
     return torch.from_numpy(out).unflatten(0, (-1, stride))
 
 
+class Film(Stream):
+    """Frames of a video, those of each step together: what `frames` gives, read window by window.
+
+    Args:
+        path, fps, stride, multiple, size: See there.
+
+    Raises:
+        vlact.video.VideoError: It cannot be read, here or when it is looked at.
+    """
+
+    finite = True
+
+    def __init__(self, path: Path, fps: float, stride: int, multiple: int, size: int):
+        self.info = video.probe(path)
+        frame = _grid(self.info, fps)
+        last = np.repeat(frame[-1:], -len(frame) % (stride * multiple))
+        self.frame, self.size = np.concatenate([frame, last]).reshape(-1, stride), size
+        self.shape = (*self.frame.shape, size, size, 3)
+
+    def __getitem__(self, steps: slice) -> torch.Tensor:
+        first, end = self.between(steps)
+        wanted = self.frame[first:end].ravel()
+        out = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
+        shown = lambda x: fit(x, self.size)  # noqa: E731
+        for number, image in video.stream(self.info.path, wanted, self.info, shown):
+            out[np.searchsorted(wanted, number) : np.searchsorted(wanted, number, "right")] = image
+        return torch.from_numpy(out).unflatten(0, (-1, self.frame.shape[1]))
+
+
 def extract_job(
     kind: type,
     encoder: str,
@@ -175,12 +205,6 @@ def extract_job(
             found[name] = seen.contiguous()
         write_whole(Path(out), lambda data, path: save_file(data, path), found)
     return out
-
-
-def gather(files: list[str], out: Path) -> None:
-    """Several feature files as one."""
-    every = {k: v for f in files for k, v in load_file(f).items()}
-    write_whole(out, lambda data, path: save_file(data, path), every)
 
 
 ExtractJob = job_of(extract_job)
@@ -221,6 +245,6 @@ def extract_all(
         todo = [
             ExtractJob(*common, p, fps, 1, f"{work}/{i}.safetensors") for i, p in enumerate(parts)
         ]
-        gather(run(todo, workers, f"features of {len(names)} videos"), out)
+        joined(run(todo, workers, f"features of {len(names)} videos"), out)
         shutil.rmtree(work)
     return load_file(out)

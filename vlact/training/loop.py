@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vlact.runtime.device import autocast  # noqa: F401  (long imported from here)
 from vlact.runtime.jobs import Checkpoint, track
+from vlact.training import trackers
 
 CHECKPOINT_EVERY = 100  # steps
 WARMUP, CLIP = 0.1, 1.0  # unless a recipe says otherwise, see `fit`
@@ -85,6 +86,47 @@ def moving_average(
     return move
 
 
+def frozen(module: nn.Module) -> set[str]:
+    """Names of the weights that training leaves as they are: whoever made the module has them, and
+    no checkpoint of it needs them.
+    """
+    kept = {id(p) for p in module.parameters() if not p.requires_grad}
+    return {k for k, p in module.state_dict(keep_vars=True).items() if id(p) in kept}
+
+
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """State of a module without its `frozen` weights."""
+    left_out = frozen(module)
+    return {k: x for k, x in module.state_dict().items() if k not in left_out}
+
+
+def load_trained(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Load what `trained_state` gave; frozen weights stay as they are.
+
+    Raises:
+        ValueError: Weights that are missing or not known; names file and weights.
+    """
+    wanted = set(module.state_dict()) - frozen(module)
+    if missing := sorted(wanted - set(state)):
+        raise ValueError(
+            f"{path}: expected the {len(wanted)} weights that are trained; missing {missing[:5]}; "
+            f"it is of another model, remove it to begin anew"
+        )
+    module.load_state_dict({k: state[k] for k in wanted}, strict=False)
+
+
+def grouped(modules: dict[str, nn.Module], options: Callable[[str, Tensor], dict]) -> list[dict]:
+    """Trained weights in an optimizer's groups, by what `options` says of name and weight."""
+    groups: dict[tuple, dict] = {}
+    for m in modules.values():
+        for name, weight in m.named_parameters():
+            if weight.requires_grad:
+                own = options(name, weight)
+                one = groups.setdefault(tuple(sorted(own.items())), {"params": []} | own)
+                one["params"].append(weight)
+    return list(groups.values())
+
+
 def fit(
     modules: dict[str, nn.Module],
     loss_of: Callable[[int], Tensor],
@@ -134,15 +176,9 @@ def fit(
         p for m in modules.values() for p in m.parameters() if p.requires_grad
     )
     parameters = list(learnt)
-    groups: dict[tuple, dict] = {}
-    for m in modules.values():
-        for name, weight in m.named_parameters():
-            own = options(name, weight)
-            if weight.requires_grad:
-                one = groups.setdefault(tuple(sorted(own.items())), {"params": []} | own)
-                one["params"].append(weight)
-    groups = list(groups.values())
-    optimizer = torch.optim.AdamW(groups, lr, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        grouped(modules, options), lr, weight_decay=weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: warmup_cosine(s, steps, warmup, least)
     )
@@ -158,33 +194,44 @@ def fit(
     saved, start, curve, losses = Checkpoint(Path(checkpoint)) if checkpoint else None, 0, [], []
     if saved and (state := saved.load()):
         for name, part in parts.items():
-            part.load_state_dict(state[name])
+            if isinstance(part, nn.Module):
+                load_trained(part, state[name], checkpoint)
+            else:
+                part.load_state_dict(state[name])
         generator.set_state(state["generator"])
         start, curve = state["step"], state["curve"]
     for m in modules.values():
         m.train()
-    for step in track(range(start, steps), steps, label):
-        loss = loss_of(step)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
-        schedule.step()
-        if ema:
-            mean.update_parameters(learnt)
-        losses.append(loss.item())
-        if (step + 1) % every == 0 or step + 1 == steps:
-            for m in modules.values():
-                m.eval()
-            curve.append({"step": step + 1, "loss": float(np.mean(losses)), **validate()})
-            losses = []
-            for m in modules.values() if step + 1 < steps else ():
-                m.train()
-            if saved:
-                now = {name: part.state_dict() for name, part in parts.items()}
-                saved.save(
-                    now | {"generator": generator.get_state(), "step": step + 1, "curve": curve}
-                )
+    run = Path(checkpoint).stem if checkpoint else label
+    with trackers.log_of(run) as log:
+        for step in track(range(start, steps), steps, label):
+            loss = loss_of(step)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, clip)
+            optimizer.step()
+            schedule.step()
+            if ema:
+                mean.update_parameters(learnt)
+            losses.append(loss.item())
+            if (step + 1) % every == 0 or step + 1 == steps:
+                for m in modules.values():
+                    m.eval()
+                curve.append({"step": step + 1, "loss": float(np.mean(losses)), **validate()})
+                log(curve[-1])
+                losses = []
+                for m in modules.values() if step + 1 < steps else ():
+                    m.train()
+                if saved:
+                    now = {
+                        name: trained_state(part)
+                        if isinstance(part, nn.Module)
+                        else part.state_dict()
+                        for name, part in parts.items()
+                    }
+                    saved.save(
+                        now | {"generator": generator.get_state(), "step": step + 1, "curve": curve}
+                    )
     if ema:
         with torch.no_grad():
             torch._foreach_copy_(parameters, list(mean.module))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vlact.runtime.extras import needs
 from vlact.runtime.jobs import write_whole
 
 CONTAINERS = {".mkv": "matroska", ".mov": "mov", ".avi": "avi"}  # others are mp4
@@ -16,8 +17,8 @@ def write(path: str | Path, frames: np.ndarray, fps: float, crf: int = 10) -> No
     Raises:
         ValueError: If `frames` is not uint8 (N, H, W, 3) with N > 0.
     """
-    import av
-
+    with needs("writing a video"):
+        import av
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ValueError(
             f"frames must be uint8 (N, H, W, 3) with N > 0; got {frames.dtype} {frames.shape}"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vlact.runtime.extras import needs
 from vlact.video import cache, tables
 
 MICROSECONDS = 1_000_000  # of a container's start, by FFmpeg's convention
@@ -108,7 +109,7 @@ class Index:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are not equal or unequal as a whole
 class VideoInfo:
     """What a file shows.
 
@@ -227,8 +228,8 @@ def remake(info: VideoInfo, way: int) -> VideoInfo:
 
 
 def _probe(path: Path, way: int) -> VideoInfo:
-    import av
-
+    with needs("reading a video"):
+        import av
     if not path.is_file():
         raise VideoError(f"{path}: expected a video file, found none; check the path in your csv")
     try:

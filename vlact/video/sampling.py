@@ -8,7 +8,8 @@ import numpy as np
 from vlact.video.index import VideoInfo
 
 # Endings that a video's file may have where its name has none.
-ENDINGS = ("", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4")
+ENDINGS = ("", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".mpg", ".mpeg", ".wmv")
+ENDINGS += (".flv", ".MP4", ".MOV", ".AVI")
 SLACK_S = 1e-6  # rounding of a time that a caller computed
 
 

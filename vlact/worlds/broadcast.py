@@ -43,6 +43,10 @@ class Broadcast:
     seconds: float
     session: bool = False
 
+    def plan(self) -> tuple[Take, Action]:
+        """What happens in it, see `plan`."""
+        return plan(self)
+
 
 def thumos(counts: dict[str, int], seconds: float, seed: int) -> list[Broadcast]:
     """Recordings a class and split, such as `{"train": 4, "test": 6}`, each of about `seconds`."""
@@ -165,7 +169,7 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
         pose"), `distractors` (the same and what: "broken" or "reversed") and `poses` (start_s,
         end_s, pose), in seconds of the file.
     """
-    take, action = plan(broadcast)
+    take, action = broadcast.plan()
     rng, seen = (
         np.random.default_rng((*broadcast.seed, 3)),
         look(np.random.default_rng((*broadcast.seed, 2))),
@@ -198,7 +202,7 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
     labels = [
         (s, e, {"label": name})
         for s, e, what, label in take.segments
-        if what in ("action", "drill")
+        if what in ("action", "late", "drill")
         for name in (label, ALSO.get(label))
         if name
     ]

@@ -407,8 +407,8 @@ class Take:
     Attributes:
         keys: Per shot, rows (t, x, up, yaw, 13 angles).
         poses: (start_s, end_s, pose): what is reached when.
-        segments: (start_s, end_s, what, label): "action", "broken" (without the last beats),
-            "reversed" or "drill".
+        segments: (start_s, end_s, what, label): "action", "late" (without the first beat), "broken"
+            (without the last beats), "reversed" or "drill".
         flights: (s, until_s): when the prop is out of the hand.
     """
 
@@ -489,6 +489,17 @@ class Take:
         if what == "action":
             self.play([Beat(last.pose, self.rng.uniform(0.2, 0.5), up=last.up)])
         self.segments.append((times[0], times[-1], what, label))
+
+    def late(self, label: str, action: Action) -> None:
+        """A performance whose beginning the shot, which starts with it, has missed: it is labelled
+        from the first frame on.
+        """
+        first, *rest = action.beats
+        self.keys[-1], self.up = [], first.up
+        self.note(first.pose)
+        times = self.play(rest)
+        self.play([Beat(rest[-1].pose, self.rng.uniform(0.2, 0.5), up=rest[-1].up)])
+        self.segments.append((times[0], times[-1], "late", label))
 
 
 def whole(action: Action) -> int:

@@ -10,11 +10,14 @@ is left out.
 """
 
 import torch
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from vlact.models.frames import FrameEncoder
 from vlact.models.zoo.aim import OverCLIP
+from vlact.runtime.extras import needs
+
+with needs("vlact.models.zoo.uniformerv2"):
+    from open_clip.transformer import QuickGELU
 
 LATE, NARROW = 4, 1.5  # blocks that the query reads; reduction of channels in local blocks
 

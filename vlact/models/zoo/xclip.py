@@ -8,12 +8,15 @@ to it. Trained: all but text trunk and patch embedding.
 """
 
 import torch
-from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vlact.models.frames import FrameEncoder
 from vlact.models.zoo import Kept, Recognizer, every
+from vlact.runtime.extras import needs
+
+with needs("vlact.models.zoo.xclip"):
+    from open_clip.transformer import QuickGELU, Transformer
 
 READERS, SCALE = 2, 1e-4  # layers of the prompt generator; weight of a prompt at first
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vlact.losses.localization import ranges_of
+from vlact.training.streams import Stream, blocks, moments
 
 INSIDE = 0.75  # share of an action that a training window must hold; with less it is background
 MOST_LEFT_OUT = 0.5  # share of actions left out above which training stops
@@ -22,6 +23,7 @@ MOST_BEHIND = 0.5  # share of actions outside the features above which the clock
 DISAGREE = 0.1  # share of a video's seconds by which its features may miss its end
 DISAGREE_STEPS = 16  # or as many steps: the length of a clip
 EXAMPLES = 3
+LEAST_STD = 1e-3  # of a feature that never changes
 RADIUS = 1.5  # of `vlact.losses.localization.assign`, in strides
 
 OUTSIDE = "mostly after the end of the features, or before their start"
@@ -211,23 +213,27 @@ def checked(
     return found
 
 
-def check_features(features: dict[str, Tensor], videos: Iterable[str]) -> None:
+def check_features(
+    features: dict[str, Tensor], videos: Iterable[str], width: int | None = None
+) -> None:
     """Refuse features that nothing can be learnt or told from.
 
     Args:
-        features: By video, (T, ..) with T the steps.
+        features: By video, (T, ..) with T the steps; tensors, or streams that are read part by
+            part.
         videos: Those that are wanted.
+        width: F of features (T, F); that of the first video if not given.
 
     Raises:
-        ValueError: A video without features or steps, numbers that are not finite, or videos of
-            different width; names video and step.
+        ValueError: A video without features or steps, numbers that are not finite, or another
+            width than expected; names video and step.
     """
     videos = list(videos)
     if missing := [v for v in videos if v not in features]:
         raise ValueError(
             f"no features of {len(missing)} videos, for example {missing[0]!r}; extract them first"
         )
-    shape = None
+    shape = None if width is None else ("the model", (width,))
     for video in videos:
         x = features[video]
         if x.ndim < 2 or not x.numel():
@@ -239,30 +245,49 @@ def check_features(features: dict[str, Tensor], videos: Iterable[str]) -> None:
         if tuple(x.shape[1:]) != shape[1]:
             raise ValueError(
                 f"{video}: features of shape {tuple(x.shape)}; expected (T, "
-                f"{', '.join(map(str, shape[1]))}) as {shape[0]} has"
+                f"{', '.join(map(str, shape[1]))}) as {shape[0]} has{turned(x, features, width)}"
             )
-        if x.is_floating_point() and not (good := x.isfinite().flatten(1).all(1)).all():
+        streamed = isinstance(x, Stream)
+        if x.finite if streamed else not x.is_floating_point():
+            continue
+        good = torch.cat([part.isfinite().flatten(1).all(1) for part in blocks(x)])
+        if not good.all():
             raise ValueError(
                 f"{video}: {int((~good).sum())} of {len(x)} steps of features hold numbers that "
                 f"are not finite, the first at step "
                 f"{int((~good).nonzero()[0])}; extract them again (half precision overflows)"
             )
+        if streamed:
+            x.finite = True
+
+
+def turned(x: Tensor, features: dict[str, Tensor], width: int | None = None) -> str:
+    """What to do, where features (T, F) of another width than expected seem to be (F, T)."""
+    firsts = {len(f) for f in features.values()} if width is None else {width}
+    if x.ndim != 2 or firsts != {len(x)}:
+        return ""
+    return "; perhaps they are (F, T): turn every array round (x.T)"
 
 
 def standard(features: dict[str, Tensor], videos: Iterable[str]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (F,) of the features of some videos, the latter at least 1e-3.
+    """Mean and standard deviation (F,) of the features of some videos, the latter at least
+    `LEAST_STD`.
 
     Raises:
         ValueError: See `check_features`; also fewer than two steps in all.
     """
     videos = list(videos)
     check_features(features, videos)
-    seen = torch.cat([features[v] for v in videos]).float() if videos else torch.zeros(0, 1)
-    if len(seen) < 2:
+    steps = sum(len(features[v]) for v in videos)
+    if steps < 2:
         raise ValueError(
-            f"{len(seen)} steps of features in {len(videos)} training videos; expected two or more"
+            f"{steps} steps of features in {len(videos)} training videos; expected two or more"
         )
-    return seen.mean(0), seen.std(0).clamp(min=1e-3)
+    if any(isinstance(features[v], Stream) for v in videos):
+        mean, std = moments(features[v] for v in videos)
+        return mean, std.clamp(min=LEAST_STD)
+    seen = torch.cat([features[v] for v in videos]).float()
+    return seen.mean(0), seen.std(0).clamp(min=LEAST_STD)
 
 
 def check_clock(

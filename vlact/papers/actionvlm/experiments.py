@@ -8,12 +8,12 @@ in: with language switched off, with the descriptions of other classes, with a w
 
 import zlib
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vlact._renamed import names_of
@@ -28,7 +28,7 @@ from vlact.losses.actionvlm import (
 )
 from vlact.losses.localization import assign, detection_loss, diou, focal, points
 from vlact.models import files
-from vlact.models.actionformer import ActionFormer, LocalizerConfig
+from vlact.models.actionformer import LocalizerConfig
 from vlact.models.actionvlm import (
     ActionVLM,
     Reader,
@@ -40,13 +40,19 @@ from vlact.models.actionvlm import (
     make_reader,
     noise_of,
     refilled,
+    told,
 )
 from vlact.papers.actionvlm.accounting import check_classes, check_features, checked, standard
 from vlact.papers.actionvlm.localizing import (
+    KINDS,
+    POINTS,
     Clock,
     Localizer,
     Sequence,
     Windows,
+    by_part,
+    draw,
+    name_of,
     sequences,
     slide,
     stack,
@@ -64,6 +70,7 @@ from vlact.papers.actionvlm.saved import (
 from vlact.runtime.device import beside, moved, put
 from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.loop import fit
+from vlact.training.streams import scaled, stored
 
 ADVANTAGE_WEIGHT = 0.1  # lambda_adv of Eq. 9
 RUNNING = 0.1  # share of a batch in the running number of positive points, as in ActionFormer
@@ -74,7 +81,9 @@ TEXTS = ("names", "random text", "noise")  # what language may read by a name
 ASKED = 32  # windows that are answered at once
 # how files call a trained ActionVLM and its localizer, since the first version
 KIND, LOCALIZER = "reasoner", "localiser"
+USUAL = "ActionFormer"  # the localizer of ActionVLM, where a recipe's `localizer` names no other
 NOTE = {  # what the header of such a file holds
+    "head": str,
     LOCALIZER: dict,
     "reader": dict,
     "variant": dict,
@@ -85,6 +94,11 @@ NOTE = {  # what the header of such a file holds
     "weight": float | None,
     "rank": int,
 }
+
+
+def built_of(config: LocalizerConfig) -> torch.nn.Module:
+    """The localizer of which this is the shape."""
+    return next(kind for kind, shape in KINDS.values() if shape is type(config))(config)
 
 
 def frame_losses(
@@ -98,6 +112,9 @@ def frame_losses(
         logits, distances, wanted, strict=True
     ):
         positive = owner >= 0
+        if far.ndim == 3:  # of every class, as TriDet has them
+            own = kinds[owner.clamp(min=0)] if len(kinds) else torch.zeros_like(owner)
+            far = far[torch.arange(len(far), device=far.device), own]
         each = focal(one, target).sum(-1)
         each = each + torch.zeros_like(each).masked_scatter(
             positive, diou(far[positive], offset[positive])
@@ -162,40 +179,45 @@ def train(
     recipe, config = setting.recipe, setting.config
     torch.manual_seed(seed)
     generator, at = torch.Generator().manual_seed(seed), points(recipe["window"], config.levels)
-    localizer = ActionFormer(config)
+    localizer = built_of(config)
     torch.manual_seed(seed)
-    language = make_reader(aligned, variant, recipe["rank"]) if variant.reads else None
+    reads = variant.reads and not variant.frozen
+    language = make_reader(aligned, variant, recipe["rank"]) if reads else None
     model = put(ActionVLM(localizer, language, setting.mean, setting.std, variant, setting.reach))
     checked(setting.train, recipe["window"], config.levels)
     windows = Windows(setting.train, recipe["window"], recipe["batch_size"], seed)
     steps = windows.steps * max(1, round(variant.epochs * recipe["epochs"]))
-    means, prompt = (
-        put(ClassMeans(config.classes)),
-        beside(model, setting.prompt if variant.described else setting.bare),
-    )
+    means = put(ClassMeans(config.classes))
+    prompt = beside(model, setting.prompt if variant.described else setting.bare) if reads else None
     over = beside(model, at)
     measured = variant.weight in ("eq1", "paired")
 
     def loss_of(step: int) -> Tensor:
         epoch = step // windows.steps
         if step % windows.steps == 0:
+            if not variant.repaired:
+                means.mean.fill_(torch.nan)
             means.close()
 
         # windows of videos, and what every point of theirs is to find
-        cut = windows(step)
+        batch = recipe["batch_size"], recipe["window"], generator
+        cut = windows(step) if variant.repaired else draw(setting.train, *batch)
         x, mask = stack(cut)
+        x, heard = told(x, config.feature_dim) if variant.frozen else (x, None)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
         # dropped paths come from the global state
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         wanted = [(s, k, *assign(at, s, k, config.classes)) for *_, s, k in cut]
-        x, mask, wanted = beside(model, (x, mask, wanted))
+        x, mask, wanted, heard = beside(model, (x, mask, wanted, heard))
         target, offset = torch.stack([w[2] for w in wanted]), torch.stack([w[3] for w in wanted])
 
         # language takes part in odd epochs (Alg. 1), without vision in all
         odd = epoch % 2 == 1 or not variant.vision
         language = variant.reads and variant.joint and odd
         said = weight = None
-        if language:
+        if language and variant.frozen:
+            said, weight = heard, mask * float(variant.weight)
+        elif language:
             text = (
                 targets(setting.words, answers(cut, setting.classes, setting.reach))
                 if variant.text_weight
@@ -208,9 +230,9 @@ def train(
         # the detection loss, L_det of Eq. 9
         logits, distances, valid = model.detect(x, mask, said, weight)
         localizer.positives.lerp_(((target.sum(-1) > 0) & valid).sum().float(), RUNNING)
-        found = detection_loss(
-            logits, distances, target, offset, valid, localizer.positives.clamp(min=1)
-        )
+        many, power = localizer.positives.clamp(min=1), getattr(config, "iou_power", 0.0)
+        given = logits, distances, target, offset, valid, many, 0.0, power, config.by_class
+        found = detection_loss(*given)
         loss = found["cls"] + recipe["reg_weight"] * found["reg"]
 
         # L_adv: vision epochs measure the mean of each class, language epochs compare with it
@@ -236,7 +258,7 @@ def train(
                 loss = loss + ADVANTAGE_WEIGHT * advantage_loss(said["advantage"], gain, mask)
 
         # L_tg, the text
-        if language and variant.text_weight:
+        if language and reads and variant.text_weight:
             loss = loss + variant.text_weight * said["text_loss"]
         return loss
 
@@ -244,7 +266,8 @@ def train(
         {"model": model, "means": means},
         (recipe["lr"], recipe["weight_decay"], generator, variant.name, checkpoint),
     )
-    curve = fit(modules, loss_of, steps, *given, ema=recipe["ema"])
+    options = partial(by_part, recipe | {"slow_lr": recipe.get("lora_lr")})
+    curve = fit(modules, loss_of, steps, *given, ema=recipe["ema"], options=options)
     return model.eval(), curve
 
 
@@ -421,6 +444,7 @@ class VisionLanguageLocalizer(Localizer):
             "standard": {"mean": self.mean, "std": self.std},
         }
         note = {
+            "head": name_of(model.localizer),
             LOCALIZER: asdict(model.config),
             "reader": asdict(model.reader.config),
             "variant": asdict(model.variant),
@@ -443,7 +467,10 @@ class VisionLanguageLocalizer(Localizer):
                 model lies elsewhere, see `vlact.models.files.inside`.
         """
         note, state = files.read(path, KIND)
-        note = files.checked(note, NOTE, path, KIND)
+        note = files.checked(note, NOTE, path, KIND, ("head",))
+        head = note.get("head", USUAL)  # of the first version
+        if head not in POINTS:
+            raise ValueError(f"{path}: head: expected one of {POINTS}; got {head!r}")
         parts = {k: {} for k in (LOCALIZER, "reader", "prompt", "standard")}
         for key, value in state.items():
             part, _, name = key.partition(".")
@@ -467,8 +494,8 @@ class VisionLanguageLocalizer(Localizer):
         reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
 
         # the localizer, and both together
-        config = shape_of(LocalizerConfig, note[LOCALIZER], path)
-        localizer = files.built(lambda: ActionFormer(config), parts[LOCALIZER], path)
+        config = shape_of(KINDS[head][1], note[LOCALIZER], path)
+        localizer = files.built(lambda: built_of(config), parts[LOCALIZER], path)
         mean, std = standard_of(parts["standard"], config.feature_dim, path)
         recipe = recipe_of(note["recipe"], path)
         if not 1 <= note["reach"] <= recipe["window"] or recipe["window"] % note["reach"]:
@@ -593,10 +620,10 @@ def prepare(
     check_classes(table, durations)
     mean, std = standard(found, durations["train"])
 
-    def scaled(part: str) -> list[Sequence]:
+    def standardised(part: str) -> list[Sequence]:
         names, mine = durations[part], table[table["video"].isin(durations[part])]
         return sequences(
-            {v: (found[v].float() - mean) / std for v in names},
+            {v: scaled(found[v], mean, std) for v in names},
             names,
             mine,
             list(classes),
@@ -608,18 +635,18 @@ def prepare(
         prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False)
     )
     setting = Setting(
-        scaled("train"),
+        standardised("train"),
         prompt,
         bare,
         words,
         list(classes),
-        LocalizerConfig(**config),
+        KINDS[recipe.get("localizer", USUAL)][1](**config),
         recipe,
         reach,
         mean,
         std,
     )
-    return setting, scaled("test"), said
+    return setting, standardised("test"), said
 
 
 def vision_language_job(
@@ -657,7 +684,7 @@ def vision_language_job(
     Returns:
         The curve.
     """
-    found, time, texts = load_file(features), Clock(**clock), list(classes.values())
+    found, time, texts = stored(features), Clock(**clock), list(classes.values())
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
     words, prompt, bare, mean, std = (
         setting.words,
@@ -752,7 +779,7 @@ def answer_job(
     Returns:
         The curve.
     """
-    found = load_file(features)
+    found = stored(features)
     setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
     torch.manual_seed(seed)
     reader, generator = (

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlact._renamed import names_of
@@ -22,11 +21,15 @@ from vlact.losses.localization import assign, detection_loss, points
 from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.models.adatad import EndToEnd
-from vlact.models.detection import candidates
+from vlact.models.asl import ASL, ASLConfig
+from vlact.models.detection import candidates, members
+from vlact.models.digit import DiGIT, DiGITConfig
 from vlact.models.dual import DualEncoder
 from vlact.models.dyfadet import DyFADet, DyFADetConfig
 from vlact.models.localizer_presets import applied
+from vlact.models.pred_detr import PredDETR, PredDETRConfig
 from vlact.models.tridet import TriDet, TriDetConfig
+from vlact.models.wired import WIRED
 from vlact.papers.actionvlm import saved
 from vlact.papers.actionvlm.accounting import (
     INSIDE,
@@ -39,14 +42,21 @@ from vlact.papers.actionvlm.accounting import (
 )
 from vlact.runtime.device import beside, put
 from vlact.runtime.jobs import job_of, write_whole
-from vlact.training.features import frames
+from vlact.training.features import Film, frames
 from vlact.training.loop import fit
+from vlact.training.streams import IN_MEMORY, scaled, stored
 
 KINDS = {
     "ActionFormer": (ActionFormer, LocalizerConfig),
     "TriDet": (TriDet, TriDetConfig),
     "DyFADet": (DyFADet, DyFADetConfig),
+    "ASL": (ASL, ASLConfig),
+    "DiGIT": (DiGIT, DiGITConfig),
+    "Pred-DETR": (PredDETR, PredDETRConfig),
 }
+# those that share ActionFormer's loss, on points; the others bring their own
+POINTS = [k for k, (kind, _) in KINDS.items() if not hasattr(kind, "loss")]
+SLOW = 0.05  # rate of a pretrained encoder that is trained too, of that of a new localizer
 WINDOWS = 8  # run at once at test
 LONGEST = 4096  # steps to which a window grows by itself
 CROP, TRIALS = (0.9, 1.0), 200  # of published training windows, see `Published`
@@ -58,6 +68,11 @@ COLUMNS = {
     "label": object,
     "score": float,
 }  # of detections
+
+
+def name_of(model: nn.Module) -> str:
+    """Of a localizer in `KINDS`."""
+    return next(k for k, (kind, _) in KINDS.items() if kind is type(model))
 
 
 @dataclass(frozen=True)
@@ -76,8 +91,8 @@ class Clock:
 
 @dataclass
 class Sequence:
-    """One video: features (T, F) or whatever else a model sees of T steps, actions in steps (N, 2),
-    their classes (N,).
+    """One video: features (T, F) or whatever else a model sees of T steps, in memory or a stream;
+    actions in steps (N, 2), their classes (N,).
     """
 
     name: str
@@ -97,7 +112,7 @@ def sequences(
     """All videos of `durations` as sequences.
 
     Args:
-        features: By video.
+        features: By video; (T, F) become float32, whatever numbers they are.
         durations: Seconds, by video; which videos are wanted, and in which order.
         truth: Columns `video, start_s, end_s, label`.
         classes: Their numbers are the labels.
@@ -148,7 +163,8 @@ def sequences(
             clock.steps(part[["start_s", "end_s"]].to_numpy()), dtype=torch.float32
         ).view(-1, 2)
         kinds = torch.tensor([number[x] for x in part["label"]], dtype=torch.long)
-        out.append(Sequence(video, duration, features[video], spans, kinds))
+        x = features[video]  # frames (T, ..) stay as they are
+        out.append(Sequence(video, duration, x.float() if x.ndim == 2 else x, spans, kinds))
     return out
 
 
@@ -302,7 +318,7 @@ def planned(
     Raises:
         ValueError: No such preset.
     """
-    changed, tal = dict(changed or {}), dict(tal)
+    changed, tal = dict(changed or {}), {k: x for k, x in tal.items() if k != "kinds"}
     data = changed.pop("preset", "") or tal.get("preset", "")
     recipe = (
         tal
@@ -389,7 +405,9 @@ def train(
     Raises:
         ValueError: More actions are left out, or features that are empty or not finite.
     """
-    check_features({s.name: s.features for s in sequences}, [s.name for s in sequences])
+    given = {s.name: s.features for s in sequences}
+    frames_of = any(x.ndim > 2 for x in given.values())  # of an `EndToEnd`
+    check_features(given, given, None if frames_of else model.config.feature_dim)
     checked(sequences, recipe["window"], model.config.levels, most_left_out, model.config.ranges)
     generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
     at = points(recipe["window"], config.levels, config.ranges)
@@ -414,6 +432,9 @@ def train(
         torch.manual_seed(
             int(torch.randint(2**31, (), generator=generator))
         )  # paths are dropped from the global state, which no checkpoint has
+        if hasattr(model, "loss"):
+            given = x, mask, [(s, k) for *_, s, k in cut]
+            return model.loss(*beside(model, given), smoothing)
         target, offset = (
             torch.stack(t)
             for t in list(
@@ -434,7 +455,7 @@ def train(
     )
     names = "ema", "rising", "warmup", "least", "clip"
     more = {k: recipe[k] for k in names if k in recipe}
-    options = partial(as_published, recipe)
+    options = partial(by_part, recipe)
     curve = fit({"model": model}, loss_of, steps, *given, **more, options=options)
     return model.eval(), curve
 
@@ -449,6 +470,15 @@ def as_published(recipe: dict, name: str, weight: Tensor) -> dict:
     if recipe.get("spared") and (a_norm or not name.endswith("weight")):
         return {"weight_decay": 0.0}
     return {}
+
+
+def by_part(recipe: dict, name: str, weight: Tensor) -> dict:
+    """As `as_published`; with `slow_lr` LoRA and a vision encoder learn at that rate, as in
+    ActionVLM.
+    """
+    slow = "lora_" in name or "eye." in name or name.startswith(("encoder.", "blocks."))
+    rate = {"lr": recipe["slow_lr"]} if slow and recipe.get("slow_lr") is not None else {}
+    return as_published(recipe, name, weight) | rate
 
 
 @dataclass
@@ -495,19 +525,17 @@ class Localizer:
                 another dimension than the model, a duration that is no positive number, or a model
                 whose answer is not finite.
         """
-        check_features(features, durations)
+        check_features(features, durations, len(self.mean))
         none = pd.DataFrame(columns=["video", "start_s", "end_s"])
         check_clock(none, {v: len(features[v]) for v in durations}, durations, self.clock)
-        levels, whole = self.model.config.levels, self.recipe.get("whole", False)
+        levels, sets = self.model.config.levels, getattr(self.model, "sets", False)
+        # without NMS windows must not overlap: a set is of a whole video
+        whole = self.recipe.get("whole", False) or sets
         videos, tables = [], []
         unknown = torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)  # its actions
         for video, seconds in durations.items():
-            x = features[video]
-            if x.ndim != 2 or x.shape[1] != len(self.mean):
-                raise ValueError(
-                    f"{video}: expected features (T, {len(self.mean)}), got {tuple(x.shape)}"
-                )
-            videos.append(Sequence(video, seconds, (x.float() - self.mean) / self.std, *unknown))
+            x = scaled(features[video], self.mean, self.std)
+            videos.append(Sequence(video, seconds, x, *unknown))
         found = (
             one
             for where, cut in (
@@ -522,18 +550,17 @@ class Localizer:
                     f"{video}: the model's answer is not finite from step {start} on; its "
                     f"weights or `mean` and `std` are bad"
                 )
-            length = len(one[0]) * 2 ** (levels - 1) // (2**levels - 1)
-            if length not in at:
-                at[length] = points(length, levels)
-            part = candidates(
-                *(x.cpu() for x in one),
-                at[length],
-                start,
-                top_k=self.recipe["pre_nms_topk"],
-                min_steps=self.recipe.get("min_steps"),
-            )
+            most = {"top_k": self.recipe["pre_nms_topk"], "min_steps": self.recipe.get("min_steps")}
+            one = [x.cpu() for x in one]
+            if sets:
+                part = members(*one, start, **most)
+            else:
+                length = len(one[0]) * 2 ** (levels - 1) // (2**levels - 1)
+                if length not in at:
+                    at[length] = points(length, levels)
+                part = candidates(*one, at[length], start, **most)
             seconds = self.clock.seconds(part["segment"])
-            if not whole:
+            if sets or not whole:
                 seconds = seconds.clip(0, durations[video])
             columns = {
                 "start_s": seconds[:, 0],
@@ -545,7 +572,7 @@ class Localizer:
             )
         nothing = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
         table = pd.concat(tables, ignore_index=True) if tables else nothing
-        return table if whole else table[table["end_s"] > table["start_s"] + 1e-3]
+        return table if whole and not sets else table[table["end_s"] > table["start_s"] + 1e-3]
 
     def _whole(self, videos: list[Sequence]):
         """As `slide`, each video in a single window that holds it."""
@@ -563,6 +590,9 @@ class Localizer:
         from vlact.models.nms import suppress  # numba, a second of its own
 
         found = self.candidates(features, durations)
+        if getattr(self.model, "sets", False):  # no NMS
+            best = found.sort_values("score", ascending=False, kind="stable")
+            return best.groupby("video", sort=False).head(self.recipe["nms"]["max_seg_num"])
         if not self.recipe.get("whole") or found.empty:
             return suppress(found, **self.recipe["nms"])
         ends = ["start_s", "end_s"]  # as published NMS is done on steps
@@ -578,7 +608,7 @@ class Localizer:
         """Weights and everything else as one safetensors file, written whole or not at all."""
         state = self.model.state_dict() | {"standard.mean": self.mean, "standard.std": self.std}
         note = {
-            "kind": type(self.model).__name__,
+            "kind": name_of(self.model),
             "config": asdict(self.model.config),
             "classes": self.classes,
         }
@@ -634,7 +664,8 @@ def localize_job(
 
     Args:
         kind: One of `KINDS`.
-        features: safetensors, standardised by its own training videos here.
+        features: safetensors, standardised by its own training videos here; a large file is
+            streamed, see `vlact.training.streams`.
         durations: "train" and "test" to the videos' seconds.
         truth: Parquet of the ground truth.
         classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts. With a
@@ -652,13 +683,13 @@ def localize_job(
     """
     if recipe.get("preset"):
         recipe, config = applied(kind, recipe["preset"], recipe, config)
-    found, table, time = load_file(features), pd.read_parquet(truth), Clock(**clock)
+    found, table, time = stored(features), pd.read_parquet(truth), Clock(**clock)
     check_features(found, [*durations["train"], *durations["test"]])
     check_classes(table, durations)
     mean, std = standard(found, durations["train"])
-    scaled = {v: (found[v].float() - mean) / std for v in durations["train"]}
+    known = {v: scaled(found[v], mean, std) for v in durations["train"]}
     mine = sequences(
-        scaled, durations["train"], table[table["video"].isin(durations["train"])], classes, time
+        known, durations["train"], table[table["video"].isin(durations["train"])], classes, time
     )
     torch.manual_seed(seed)
     model = KINDS[kind][0](KINDS[kind][1](**config))
@@ -673,6 +704,20 @@ def localize_job(
         detections.assign(model=kind, seed=seed),
     )
     return curve
+
+
+@torch.inference_mode()
+def seen_by(model: EndToEnd, video: Tensor | Film, window: int) -> Tensor:
+    """Features (T, D) of a video's frames: at once of frames in memory, so many steps after the
+    other of a film.
+    """
+    parts = (
+        [video]
+        if isinstance(video, Tensor)
+        else (video[i : i + window] for i in range(0, len(video), window))
+    )
+    frames = (beside(model, x.flatten(0, 1)[None]) for x in parts)
+    return torch.cat([model.features(x)[0].float().cpu() for x in frames])
 
 
 def end_to_end_job(
@@ -690,16 +735,20 @@ def end_to_end_job(
     checkpoint: str,
     most_left_out: float = MOST_LEFT_OUT,
     adapted: bool = True,
+    kind: str = "AdaTAD",
 ) -> list[dict]:
-    """Train an ActionFormer with the encoder's adapters (AdaTAD) on frames; write its detections on
-    the test videos (`out`.parquet).
+    """Train an ActionFormer with the encoder's adapters (AdaTAD), or with the encoder itself, on
+    frames; write its detections on the test videos (`out`.parquet).
 
     Args:
-        folder, fps: Of the videos; their frames all lie in memory.
+        folder, fps: Of the videos; frames lie in memory if all of them together are small, see
+            `vlact.training.streams.IN_MEMORY`.
         encoder: A `DualEncoder`'s file.
         durations, truth, classes, clock, config, recipe, seed, out, checkpoint, most_left_out: See
             `localize_job`.
         adapted: Whether there are adapters; otherwise the encoder is frozen, the control.
+        kind: "AdaTAD", or one of `vlact.models.wired.WIRED`, which train the encoder, at a rate of
+            `SLOW` times the recipe's.
 
     Returns:
         The curve.
@@ -711,10 +760,13 @@ def end_to_end_job(
         DualEncoder.load(encoder),
     )
     size, clip = eye.config.image_size, eye.config.num_frames
+    wanted = [v for part in ("train", "test") for v in durations[part]]
+    seconds = sum(sum(one.values()) for one in durations.values())
+    # a film that is streamed is decoded window by window
+    whole = seconds * fps * size * size * 3 <= IN_MEMORY
     found = {
-        v: frames(Path(folder) / v, fps, stride, clip // stride, size)
-        for part in ("train", "test")
-        for v in durations[part]
+        v: (frames if whole else Film)(Path(folder) / v, fps, stride, clip // stride, size)
+        for v in wanted
     }
     check_classes(table, durations)
     mine = sequences(
@@ -723,19 +775,14 @@ def end_to_end_job(
     steps = clip // math.gcd(clip, stride)
     recipe = recipe | {"window": holding(mine, recipe, LocalizerConfig(**config).levels, steps)}
     torch.manual_seed(seed)
-    model, curve = train(
-        mine,
-        EndToEnd(eye, ActionFormer(LocalizerConfig(**config)), stride, adapted=adapted),
-        recipe,
-        seed,
-        checkpoint,
-        most_left_out,
-    )
-    with torch.inference_mode():
-        seen = {
-            v: model.features(beside(model, found[v].flatten(0, 1)[None]))[0].float().cpu()
-            for v in durations["test"]
-        }
+    localizer = ActionFormer(LocalizerConfig(**config))
+    if kind in WIRED:
+        model = WIRED[kind](eye, localizer, stride)
+        recipe = {"slow_lr": SLOW * recipe["lr"]} | recipe
+    else:
+        model = EndToEnd(eye, localizer, stride, adapted=adapted)
+    model, curve = train(mine, model, recipe, seed, checkpoint, most_left_out)
+    seen = {v: seen_by(model, found[v], recipe["window"]) for v in durations["test"]}
     localizer = Localizer(
         model.localizer,
         classes,
@@ -745,7 +792,7 @@ def end_to_end_job(
         torch.ones(config["feature_dim"]),
     )
     detections = localizer.detect(seen, durations["test"])
-    kind = "AdaTAD" if adapted else "AdaTAD, frozen"
+    kind = kind if adapted else f"{kind}, frozen"
     detections = detections.assign(model=kind, seed=seed)
     write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
     return curve

@@ -47,6 +47,7 @@ class Protocol:
     sets: dict
     grouping: dict
     published: dict
+    language: dict
     open: dict
 
 

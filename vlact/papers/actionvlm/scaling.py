@@ -8,16 +8,21 @@
 `--kind ActionVLM --aligned FOLDER --descriptions FILE` trains a localizer and the language model of
 the alignment stage, which take turns by epochs (Alg. 1).
 
-Shape, window and numbers of training are those of a profile (`--profile paper`: ActionFormer on
-THUMOS14). Steps are counted as every loop here counts them
-(`vlact.papers.actionvlm.localizing.steps_of`: an epoch has as many steps of features as the
-videos), windows are drawn video after video, a random one of each; which one follows from seed,
-step and video. The run's localiser.safetensors is what
+Shape, window, epochs and numbers of training are those of a profile: of `--profile paper` a
+published localizer's own on THUMOS14, and ActionVLM's own block `vlm`. An epoch of a localizer is
+counted by `vlact.papers.actionvlm.localizing.steps_of`, one of ActionVLM takes every recording as
+often as it has windows (`vlact.papers.actionvlm.localizing.Windows`). Which part of it a window
+shows follows from seed, step and video. Features beyond a gigabyte are read window by window.
+
+With `--encoder FILE` ActionVLM is trained on frames: FEATURES is then the folder of videos, which
+are decoded window by window, and a VideoMAE learns with the rest (`eye.safetensors`). The run's
+localiser.safetensors is what
 `vlact.papers.actionvlm.localizing.Localizer` loads and `vlact.hub.ActionLocalizer` takes, its
 reasoner.safetensors what `vlact.hub.VisionLanguageLocalizer` takes.
 """
 
 import argparse
+import glob
 import json
 import sys
 from dataclasses import asdict, fields
@@ -35,10 +40,18 @@ from vlact.language.prompts import Prompt, language_of, prompt_of, targets
 from vlact.losses.actionvlm import ClassMeans, advantage, advantage_loss
 from vlact.losses.localization import Points, assign, detection_loss, points
 from vlact.models import files
-from vlact.models.actionvlm import tied
-from vlact.papers.actionvlm.accounting import MOST_LEFT_OUT, check_classes, checked, standard
+from vlact.models.checkpoints import VideoMAE
+from vlact.models.eye import Eye, tower_of
+from vlact.papers.actionvlm.accounting import (
+    INSIDE,
+    MOST_LEFT_OUT,
+    check_classes,
+    checked,
+    standard,
+)
 from vlact.papers.actionvlm.experiments import (
     ADVANTAGE_WEIGHT,
+    USUAL,
     ActionVLM,
     Variant,
     VisionLanguageLocalizer,
@@ -48,48 +61,56 @@ from vlact.papers.actionvlm.experiments import (
 )
 from vlact.papers.actionvlm.localizing import (
     KINDS,
+    POINTS,
     Clock,
     Localizer,
     Sequence,
+    by_part,
+    planned,
     sequences,
     steps_of,
     window,
 )
+from vlact.papers.actionvlm.localizing import Windows as Epochs
 from vlact.papers.scaling import Recipe, options_of, train
+from vlact.training.features import Film
+from vlact.training.loop import WARMUP
+from vlact.training.streams import IN_MEMORY, Stream, scaled, stored
+from vlact.video import VideoError
 
+TOLD = "ActionVLM"  # the kind that language tells
 SUFFIXES = (".npy", ".pt", ".pth", ".h5", ".hdf5", ".csv")
 
 
 class Windows(Dataset):
-    """Random windows of videos as (step, video), with what is to be said of their points.
+    """Random windows of videos as (step, part), with what is to be said of their points.
 
     Args:
         videos: See `vlact.papers.actionvlm.localizing.sequences`.
-        length, levels, classes: Steps of a window, of the pyramid, C.
+        parts: Where windows come from: a video, and the k-th of n parts of it.
+        length, at, classes: Steps of a window, points of the pyramid, C.
         noise: Standard deviation, added to standardised features.
+        inside: See `vlact.papers.actionvlm.localizing.window`.
         seed: Of what is drawn.
     """
 
     def __init__(
         self,
         videos: list[Sequence],
+        parts: list[tuple[int, int, int]],
         length: int,
-        levels: int,
+        at: Points,
         classes: int,
         noise: float,
+        inside: float,
         seed: int,
     ):
-        self.videos, self.length, self.classes, self.noise, self.seed = (
-            videos,
-            length,
-            classes,
-            noise,
-            seed,
-        )
-        self.points = points(length, levels)
+        self.videos, self.parts, self.length, self.points = videos, parts, length, at
+        self.inside = inside
+        self.classes, self.noise, self.seed = classes, noise, seed
 
     def __len__(self) -> int:
-        return len(self.videos)
+        return len(self.parts)
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features (length, F), mask (length,), and of P points target (P, C) and offset (P, 2)."""
@@ -98,15 +119,15 @@ class Windows(Dataset):
 
     def cut(self, step: int, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The window, see `vlact.papers.actionvlm.localizing.window`, with noise."""
-        one, chance = (
-            self.videos[row],
-            torch.Generator().manual_seed(hash((self.seed, step, row)) % 2**63),
-        )
-        start = int(
-            torch.randint(max(0, len(one.features) - self.length) + 1, (), generator=chance)
-        )
-        x, *rest = window(one, start, self.length)
-        return x + self.noise * torch.randn(x.shape, generator=chance), *rest
+        chance = torch.Generator().manual_seed(hash((self.seed, step, row)) % 2**63)
+        video, k, n = self.parts[row]
+        one = self.videos[video]
+        last = max(0, len(one.features) - self.length)
+        place = (k + float(torch.rand((), generator=chance))) / n
+        x, *rest = window(one, min(last, int(place * (last + 1))), self.length, self.inside)
+        if self.noise and x.is_floating_point():
+            x = x + self.noise * torch.randn(x.shape, generator=chance)
+        return x, *rest
 
 
 class ToldWindows(Windows):
@@ -185,13 +206,18 @@ class Located(nn.Module):
 
     Args:
         model: One of `KINDS`.
-        reg_weight: Of the boundaries.
-        smoothing: Of labels.
+        numbers: Of training: `reg_weight` of the boundaries, `smoothing` of labels, and what a
+            published recipe says besides, see `vlact.papers.actionvlm.localizing.by_part`.
     """
 
-    def __init__(self, model: nn.Module, reg_weight: float, smoothing: float):
+    def __init__(self, model: nn.Module, numbers: dict):
         super().__init__()
-        self.model, self.reg_weight, self.smoothing = model, reg_weight, smoothing
+        self.model, self.numbers = model, numbers
+        self.reg_weight, self.smoothing = numbers["reg_weight"], numbers.get("smoothing", 0.0)
+
+    def options(self, name: str, weight: Tensor) -> dict:
+        """What AdamW does otherwise with a weight."""
+        return by_part(self.numbers, name, weight)
 
     def forward(self, x: Tensor, mask: Tensor, target: Tensor, offset: Tensor) -> Tensor:
         return self.detection(self.model, *self.model(x, mask), target, offset)
@@ -213,7 +239,7 @@ class Located(nn.Module):
         )  # the mean over processes is then the whole batch's sum / M
         power = getattr(localizer.config, "iou_power", 0.0)  # TriDet's
         given = (logits, distances, target, offset, valid, count, self.smoothing, power)
-        found = detection_loss(*given)
+        found = detection_loss(*given, localizer.config.by_class)
         return found["cls"] + self.reg_weight * found["reg"]
 
 
@@ -224,24 +250,32 @@ class Reasoned(Located):
     Class means, advantages and text are summed over all processes before they are divided.
 
     Args:
-        model: Localizer and reader.
+        model: Localizer and reader, and where it is trained on frames an eye.
         prompt: One row, of all classes.
         warm_epochs: See `vlact.papers.actionvlm.experiments.train`.
         length: Steps of a window.
-        more: `reg_weight`, `smoothing`.
+        numbers: See `Located`.
     """
 
-    def __init__(self, model: ActionVLM, prompt: Prompt, warm_epochs: int, length: int, *more):
-        super().__init__(model, *more)
+    def __init__(
+        self, model: ActionVLM, prompt: Prompt, warm_epochs: int, length: int, numbers: dict
+    ):
+        super().__init__(model, numbers)
         model.half = False  # accelerate's settings say how precise
         self.warm_epochs, self.length, self.means = (
             warm_epochs,
             length,
             ClassMeans(model.config.classes),
         )
-        for part, fixed in (("prompt", prompt), ("points", points(length, model.config.levels))):
+        at = points(length, model.config.levels, model.config.ranges)
+        for part, fixed in (("prompt", prompt), ("points", at)):
             for name, x in vars(fixed).items():
                 self.register_buffer(f"{part}_{name}", x, persistent=False)
+
+    def elsewhere(self, name: str) -> bool:
+        """Whether a weight of the model stays in the folder of a published language model."""
+        part, _, rest = name.partition(".")
+        return part == "reader" and self.model.reader.elsewhere(rest)
 
     def fixed(self, part: str, kind: type):
         """The prompt or the points, on the device of the model."""
@@ -252,6 +286,7 @@ class Reasoned(Located):
         language, said, weight = epoch % 2 == 1 or not variant.vision, None, None
         if opens[0]:
             self.means.close()
+        x = model.see(x)
         if language:
             said = model.read(
                 x,
@@ -299,9 +334,22 @@ class Reasoned(Located):
         return mean * own * processes / whole.clamp(min=1)
 
 
-def features_of(path: Path, videos: list[str]) -> dict[str, Tensor]:
+class Filed(Stream):
+    """Features of a video that have a file of their own, see `vlact.datasets.features.read`."""
+
+    finite = True  # or `read` refuses
+
+    def __init__(self, path: Path):
+        self.path, self.shape = path, tuple(features.read(path).shape)
+
+    def __getitem__(self, steps: slice) -> Tensor:
+        first, end = self.between(steps)
+        return features.read(self.path)[first:end].clone()
+
+
+def features_of(path: Path, videos: list[str]) -> dict[str, Tensor | Stream]:
     """Features (T, F) by video: from one safetensors file, or from a folder of files that
-    `vlact.datasets.features.read` knows.
+    `vlact.datasets.features.read` knows; in memory where all are small, streamed otherwise.
 
     Raises:
         ValueError: Nothing at `path`, a video without features, or a file that cannot be read.
@@ -312,12 +360,7 @@ def features_of(path: Path, videos: list[str]) -> dict[str, Tensor]:
             f"video; found nothing"
         )
     if path.is_file():
-        try:
-            there = {k: x.float() for k, x in load_file(path).items()}
-        except SafetensorError as error:
-            raise ValueError(
-                f"{path}: expected a safetensors file with an array (T, F) a video; {error}"
-            ) from None
+        there = stored(path)
     else:
         there = {}
         for file in (f for f in sorted(path.iterdir()) if f.suffix in SUFFIXES):
@@ -329,7 +372,10 @@ def features_of(path: Path, videos: list[str]) -> dict[str, Tensor]:
             f"{path}: no features of {len(missing)} of {len(videos)} videos, for example "
             f"{missing[0]!r}; extract them first"
         )
-    return {v: there[v] if path.is_file() else features.read(there[v]) for v in videos}
+    if path.is_file():
+        return {v: x if isinstance(x := there[v], Stream) else x.float() for v in videos}
+    small = sum(there[v].stat().st_size for v in videos) <= IN_MEMORY
+    return {v: (features.read if small else Filed)(there[v]) for v in videos}
 
 
 def reasoner(
@@ -396,16 +442,46 @@ def reasoner(
     return ActionVLM(localizer, language, mean, std, variant, reach), prompt, words
 
 
-def main(arguments: list[str]) -> int:
+def films_of(given: argparse.Namespace, videos: list[str]) -> tuple[Eye, dict[str, Film]]:
+    """The encoder that is trained on frames, and every video as a film that is read by windows.
+
+    Raises:
+        ValueError: Another model than ActionVLM, no such video, or a file that is no VideoMAE.
+        VideoError: A video that cannot be read.
+    """
+    if given.kind != TOLD:
+        raise ValueError(
+            f"--encoder: expected --kind ActionVLM; got {given.kind} (AdaTAD trains adapters, see "
+            f"vlact.papers.actionvlm.localizing.end_to_end_job)"
+        )
+    found = {v: sorted(given.features.glob(f"{glob.escape(v)}.*")) for v in videos}
+    paths = {v: next(iter(there), None) for v, there in found.items()}
+    if missing := [v for v, path in paths.items() if path is None]:
+        raise ValueError(
+            f"{given.features}: no video {missing[0]}.* and {len(missing) - 1} others; expected "
+            f"the files of {len(videos)} videos"
+        )
+    scale = round(given.step_s * given.fps)
+    if scale < 1:
+        raise ValueError(
+            f"--step-s {given.step_s:g} and --fps {given.fps:g}: expected a frame or more a step"
+        )
+    eye = Eye(tower_of(VideoMAE.load(given.encoder, image_size=given.size)), scale)
+    return eye, {v: Film(path, given.fps, scale, 1, given.size) for v, path in paths.items()}
+
+
+def options(arguments: list[str]) -> tuple[argparse.Namespace, params.Params]:
+    """What the command line says, with what the chosen profile says of the chosen kind."""
     profile = argparse.ArgumentParser(add_help=False)
+    profile.add_argument("--kind", default="ActionFormer", choices=[*POINTS, TOLD])
     profile.add_argument(
         "--profile",
         default="paper",
         choices=params.PROFILES,
         help="of params.yaml, whose section `tal` gives the numbers",
     )
-    chosen = params.load(profile.parse_known_args(arguments)[0].profile)
-    tal, vlm = chosen.tal, chosen.vlm
+    first = profile.parse_known_args(arguments)[0]
+    chosen = params.load(first.profile)
     parser = argparse.ArgumentParser(
         prog="vlact.papers.actionvlm.scaling",
         description=__doc__.split("\n\n")[0],
@@ -413,11 +489,15 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("truth", type=Path, help="ground truth in ActivityNet's layout (json)")
     parser.add_argument(
-        "features", type=Path, help="safetensors, or a folder with one file a video"
+        "features",
+        type=Path,
+        help="safetensors, or a folder with one file a video; with --encoder the folder of videos",
     )
     parser.add_argument("out", type=Path, help="folder of the run")
     parser.add_argument("--subset", default="training", help="of the ground truth")
-    parser.add_argument("--kind", default="ActionFormer", choices=[*KINDS, "ActionVLM"])
+    parser.add_argument(
+        "--localizer", default="ActionFormer", choices=POINTS, help="of ActionVLM: on which it is"
+    )
     parser.add_argument("--aligned", type=Path, help="of ActionVLM: folder of the alignment stage")
     parser.add_argument(
         "--descriptions", type=Path, help="of ActionVLM: json, class to description"
@@ -425,6 +505,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--weight", default="eq1", help="of language: eq1, paired, learned, or a number"
     )
+    parser.add_argument(
+        "--encoder", type=Path, help="of ActionVLM: a VideoMAE that is trained on frames with it"
+    )
+    parser.add_argument("--size", type=int, default=160, help="pixels of frames, with --encoder")
+    parser.add_argument("--fps", type=float, default=30.0, help="of frames, with --encoder")
     parser.add_argument(
         "--step-s", type=float, required=True, help="seconds from one feature to the next"
     )
@@ -444,16 +529,34 @@ def main(arguments: list[str]) -> int:
         help="processes that cut windows, for each training process",
     )
     parser.add_argument("--stop", type=int, help="end early, after so many steps")
-    options_of(
-        parser,
-        steps=0,
-        batch_size=tal.batch_size,
-        lr=tal.lr,
-        weight_decay=tal.weight_decay,
-        smoothing=0.0,
-        ema=tal.ema,
-    )
-    given = parser.parse_args(arguments)
+    try:
+        numbers, _ = numbers_of(
+            chosen, first.kind, first.kind if first.kind in KINDS else USUAL, 1, 1
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    usual = {k: numbers[k] for k in ("batch_size", "lr", "weight_decay", "ema")}
+    usual |= {"slow_lr": numbers.get("slow_lr", 0.0), "warmup": numbers.get("warmup", WARMUP)}
+    options_of(parser, steps=0, smoothing=numbers.get("smoothing", 0.0), **usual)
+    return parser.parse_args(arguments), chosen
+
+
+def numbers_of(
+    chosen: params.Params, kind: str, localizer: str, feature_dim: int, classes: int
+) -> tuple[dict, dict]:
+    """Numbers of training and shape of a localizer: a published preset's where the profile names
+    one, and of ActionVLM those of its own block.
+    """
+    tal = asdict(chosen.tal)
+    if kind == TOLD:
+        own = {"batch_size": chosen.vlm.batch_size, "slow_lr": chosen.vlm.lora_lr}
+        tal |= {"preset": ""} | own
+    return planned(tal, localizer, feature_dim, classes)
+
+
+def main(arguments: list[str]) -> int:
+    given, chosen = options(arguments)
+    vlm, told = chosen.vlm, given.kind == TOLD
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     try:
@@ -463,8 +566,14 @@ def main(arguments: list[str]) -> int:
                 f"batches; expected 1"
             )
         truth = activitynet.ground_truth(given.truth, given.subset)
-        found = features_of(given.features, list(truth["video"].unique()))
-        (mean, std), clock = standard(found, found), Clock(given.step_s, given.offset_s)
+        wanted = list(truth["video"].unique())
+        clock, eye = Clock(given.step_s, given.offset_s), None
+        if given.encoder:
+            eye, found = films_of(given, wanted)
+            mean, std = torch.zeros(eye.tower.config.dim), torch.ones(eye.tower.config.dim)
+        else:
+            found = features_of(given.features, wanted)
+            mean, std = standard(found, found)
         classes, everything = (
             sorted(truth["label"].unique()),
             activitynet.ground_truth(given.truth, None),
@@ -474,47 +583,52 @@ def main(arguments: list[str]) -> int:
         durations = {v: float(clock.seconds(len(x))) for v, x in found.items()}
         if "duration_s" in truth:
             durations |= truth.groupby("video")["duration_s"].first().dropna().to_dict()
-        videos = sequences(
-            {v: (x - mean) / std for v, x in found.items()}, durations, truth, classes, clock
-        )
-        checked(videos, tal.window, tal.levels, given.most_left_out)
-        size = {"window": tal.window, "batch_size": given.batch_size}
-        given.steps = given.steps or steps_of(
-            videos, size, (vlm if given.kind == "ActionVLM" else tal).epochs
-        )
-        recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
-        torch.manual_seed(recipe.seed)  # the same start in every process
-        shape = {
-            k: getattr(tal, k) for k in ("dim", "heads", "embeds", "stems", "levels", "dropout")
-        } | {"window": tal.attend}
-        cut = (videos, tal.window, tal.levels, len(classes), tal.noise, recipe.seed)
-        kind, config = KINDS.get(given.kind, KINDS["ActionFormer"])
-        model = kind(config(feature_dim=len(mean), classes=len(classes), **shape))
-        if given.kind == "ActionVLM":
-            model, prompt, words = reasoner(model, given, classes, mean, std, vlm.rank)
-            told = (words, classes, model.reach, steps_of(videos, size, 1), model.reader.most_words)
-            windows = ToldWindows(*told, *cut)
-            task = Reasoned(
-                model, prompt, vlm.warm_epochs, tal.window, tal.reg_weight, recipe.smoothing
-            )
+        known = found if eye else {v: scaled(x, mean, std) for v, x in found.items()}
+        videos = sequences(known, durations, truth, classes, clock)
+        torch.manual_seed(given.seed)  # the same start in every process
+        on = given.localizer if told else given.kind
+        numbers, shape = numbers_of(chosen, given.kind, on, len(mean), len(classes))
+        numbers |= {k: getattr(given, k) for k in ("batch_size", "lr", "smoothing")}
+        numbers["slow_lr"] = given.slow_lr or None
+        length, (kind, config) = numbers["window"], KINDS[on]
+        model = kind(config(**shape))
+        checked(videos, length, model.config.levels, given.most_left_out, model.config.ranges)
+        if "positives" in numbers:
+            model.positives.fill_(numbers["positives"])
+        at = points(length, model.config.levels, model.config.ranges)
+        if told:
+            epoch = Epochs(videos, length, given.batch_size, given.seed)
+            parts, given.steps = epoch.parts, given.steps or epoch.steps * vlm.epochs
         else:
-            windows, task = Windows(*cut), Located(model, tal.reg_weight, recipe.smoothing)
-        resting = DistributedDataParallelKwargs(
-            find_unused_parameters=given.kind == "ActionVLM"
-        )  # language does every other epoch
+            parts = [(i, 0, 1) for i in range(len(videos))]
+            given.steps = given.steps or steps_of(videos, numbers, numbers["epochs"])
+        recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
+        shown = numbers["noise"], numbers.get("inside", INSIDE)
+        cut = (videos, parts, length, at, len(classes), *shown, recipe.seed)
+        if told:
+            model, prompt, words = reasoner(model, given, classes, mean, std, vlm.rank)
+            model.eye = eye
+            said = (words, classes, model.reach, epoch.steps, model.reader.most_words)
+            windows = ToldWindows(*said, *cut)
+            task = Reasoned(model, prompt, vlm.warm_epochs, length, numbers)
+        else:
+            windows, task = Windows(*cut), Located(model, numbers)
+        # language rests every other epoch
+        resting = DistributedDataParallelKwargs(find_unused_parameters=told)
         accelerator = Accelerator(kwargs_handlers=[resting])
         curve = train(task, windows, recipe, given.out, accelerator, given.workers, given.stop)
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, VideoError) as error:
         print(error, file=sys.stderr)
         return 1
     if accelerator.is_main_process:
         if (whole := given.out / "model.safetensors").is_file():
-            numbers = asdict(tal) | {
-                "nms": {"sigma": tal.nms_sigma, "max_seg_num": tal.max_seg_num}
-            }
             weights = {k: v for k, v in load_file(whole).items() if not k.startswith("means.")}
-            model = files.fill(model.cpu(), weights, whole, tied)
-            if given.kind == "ActionVLM":
+            absent = getattr(task, "elsewhere", lambda name: False)
+            model = files.fill(model.cpu(), weights, whole, absent)
+            if eye is not None:
+                eye.save(given.out / "eye.safetensors")
+                model.eye = None  # its features are what a reasoner takes
+            if told:
                 VisionLanguageLocalizer(model, classes, clock, numbers, mean, std, prompt).save(
                     given.out / "reasoner.safetensors"
                 )

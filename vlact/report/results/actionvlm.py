@@ -2,6 +2,7 @@
 
 import json
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -106,17 +107,9 @@ def keep_localizers(p: Params) -> None:
 
 def said_segments(p: Params, truth: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """Detections that answers in text name."""
+    ends = truth.drop_duplicates("video").set_index("video")["duration_s"]
     step_s = p.tal.stride / p.stadium.fps
-    ends, known, said = truth.drop_duplicates("video").set_index("video"), classes(), []
-    for row in answers.itertuples():
-        found = proposals.read(row.text, known)[0]
-        times = (row.start + found[["start", "end"]]) * step_s
-        times = times.clip(upper=ends["duration_s"][row.video])
-        where = {"video": row.video, "condition": row.condition, "model": ANSWERS}
-        segments = found[["label", "score"]].assign(start_s=times["start"], end_s=times["end"])
-        said.append(segments.assign(seed=row.seed, **where))
-    said = pd.concat(said, ignore_index=True)
-    return said[said["end_s"] > said["start_s"] + 1e-3]
+    return proposals.spoken(answers, classes(), step_s, ends.to_dict()).assign(model=ANSWERS)
 
 
 def keep_actionvlm(p: Params) -> None:
@@ -141,9 +134,10 @@ def keep_actionvlm(p: Params) -> None:
             ap.append(silent.to_frame(index=False).assign(ap=0.0))
     keep(p, "actionvlm", "ap", pd.concat(ap, ignore_index=True), [*RUN, "label", "tiou"])
     own = found[found["condition"] == "own"]
-    keep(p, "actionvlm", "ambiguous", ambiguous(p, truth, own), ["model", "seed", "clip"])
+    clips = ambiguous(p.data / "stadium" / "events.json", truth, own)
+    keep(p, "actionvlm", "ambiguous", clips, ["model", "seed", "clip"])
     keep(p, "actionvlm", "wrong", wrong_descriptions(truth, found), ["share", "weight", "seed"])
-    _keep_answers(p, truth, answers[answers["condition"] == "own"])
+    keep_answers(p, "actionvlm", truth, answers[answers["condition"] == "own"], classes())
     _keep_frames(p)
     sizes = {"recordings": truth}
     if (folder / "sessions.parquet").is_file():  # real data has none
@@ -157,21 +151,23 @@ def keep_actionvlm(p: Params) -> None:
     keep(p, "actionvlm", "sizes", pd.DataFrame(rows), ["what"])
 
 
-def _keep_answers(p: Params, truth: pd.DataFrame, answers: pd.DataFrame) -> None:
-    """How each answer fails, and which frame numbers are written."""
+def keep_answers(
+    p: Params, stage: str, truth: pd.DataFrame, answers: pd.DataFrame, known: list[str]
+) -> None:
+    """How each answer of a stage fails, and which frame numbers are written."""
     rows, numbers = [], []
     for seed, part in answers.groupby("seed"):
         key = part["video"] + " " + part["start"].astype(str)
         texts, ended = (dict(zip(key, part[c], strict=True)) for c in ("text", "ended"))
-        rows.append(proposals.failures(texts, ended, p.tal.window, classes()).assign(seed=seed))
-        said = [np.ravel(proposals.read(t, classes())[0][["start", "end"]]) for t in part["text"]]
+        rows.append(proposals.failures(texts, ended, p.tal.window, known).assign(seed=seed))
+        said = [np.ravel(proposals.read(t, known)[0][["start", "end"]]) for t in part["text"]]
         numbers.append(_counted(np.concatenate(said), what="written", seed=seed))
     step_s = p.tal.stride / p.stadium.fps
     real = (truth[["start_s", "end_s"]].to_numpy() / step_s % p.tal.window).round()
     numbers.append(_counted(real.ravel(), what="ground truth", seed=-1))
     failures = pd.concat(rows, ignore_index=True).rename(columns={"video": "answer"})
-    keep(p, "actionvlm", "answers", failures, ["seed", "answer"])
-    keep(p, "actionvlm", "numbers", pd.concat(numbers), ["what", "seed", "number"])
+    keep(p, stage, "answers", failures, ["seed", "answer"])
+    keep(p, stage, "numbers", pd.concat(numbers), ["what", "seed", "number"])
 
 
 def _counted(numbers: np.ndarray, **where) -> pd.DataFrame:
@@ -230,14 +226,20 @@ def selection(frames: pd.DataFrame) -> dict[str, float]:
     return dict(zip(SELECTION, found, strict=True))
 
 
-def ambiguous(p: Params, truth: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+def ambiguous(
+    path: Path, truth: pd.DataFrame, found: pd.DataFrame, most: int = DISTRACTORS
+) -> pd.DataFrame:
     """What each model makes of clips that only look like an action (Table 5).
 
+    Args:
+        path: Of events.json.
+        truth, found: Ground truth, and detections with `model` and `seed`.
+        most: Clips a class.
+
     Returns:
-        `model, seed, clip, label, confidence, length`: score of the surest detection over more
-        than half of the clip, and the share that it covers; 0 where there is none.
+        `model, seed, clip, video, label, confidence, length`: score of the surest detection over
+        more than half of the clip, and the share that it covers; 0 where there is none.
     """
-    path = p.data / "stadium" / "events.json"
     events = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     clips = pd.DataFrame(
         [
@@ -247,7 +249,7 @@ def ambiguous(p: Params, truth: pd.DataFrame, found: pd.DataFrame) -> pd.DataFra
         ],
         columns=["video", "start_s", "end_s", "what", "label"],
     )
-    clips = clips.groupby("label", sort=False).head(DISTRACTORS).reset_index(drop=True)
+    clips = clips.groupby("label", sort=False).head(most).reset_index(drop=True)
     rows = []
     for (model, seed), part in found.groupby(["model", "seed"], sort=False):
         by_video = dict(list(part.groupby("video")))
@@ -258,8 +260,9 @@ def ambiguous(p: Params, truth: pd.DataFrame, found: pd.DataFrame) -> pd.DataFra
             over = over[share > 0.5]
             best = over["score"].idxmax() if len(over) else None
             said = (0.0, 0.0) if best is None else (over.loc[best, "score"], share[best])
-            rows.append((model, seed, c.Index, c.label, *said))
-    return pd.DataFrame(rows, columns=["model", "seed", "clip", "label", "confidence", "length"])
+            rows.append((model, seed, c.Index, c.video, c.label, *said))
+    columns = ["model", "seed", "clip", "video", "label", "confidence", "length"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def wrong_descriptions(truth: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
@@ -328,7 +331,18 @@ def printed(values: pd.Series, tious: tuple[float, ...]) -> dict[str, str]:
 
 
 class ActionVLM(Scores):
-    """ActionVLM's scores by seed, percent, and its tables."""
+    """ActionVLM's scores by seed, percent, and its tables.
+
+    Attributes:
+        stage: Whose scores are read.
+        random: Factors over which `cells` vary.
+        calibrated: Whether its world was made so that vision alone and language alone come out as
+            published.
+    """
+
+    stage: str = "actionvlm"
+    random: tuple[str, ...] = ("seed",)
+    calibrated: bool = False
 
     @cached_property
     def by_class(self) -> pd.DataFrame:
@@ -351,6 +365,21 @@ class ActionVLM(Scores):
         if (model, condition) not in self.ap.index.droplevel(["seed", "label"]):
             return NOTHING
         return self.ap[model, condition].groupby("seed").mean()
+
+    def labelled(self, model: str, condition: str = "own") -> pd.Series:
+        """Average precision in percent by the random factors and class."""
+        if (model, condition) not in self.ap.index.droplevel(["seed", "label"]):
+            return NOTHING
+        return self.ap[model, condition]
+
+    def cells(self, model: str, condition: str = "own") -> pd.Series:
+        """mAP in percent by the random factors."""
+        return self.map(model, condition)
+
+    def over(self, model: str, other: str, condition: str = "own", base: str = "own") -> pd.Series:
+        """One model's mAP minus another's, over the seeds that both have."""
+        ours, theirs = self.cells(model, condition), self.cells(other, base)
+        return (ours - theirs).dropna() if len(ours) and len(theirs) else NOTHING
 
     def map_of(self, model: str, labels: list[str], condition: str = "own") -> pd.Series:
         """mAP over some classes by seed, percent."""
@@ -389,13 +418,20 @@ class ActionVLM(Scores):
         return list(order[: max(1, len(order) // 10)]), list(order[-len(order) // 5 :])
 
     def hard_minus_easy(self, by_label: pd.Series) -> pd.Series:
-        """Of a value by seed and label, its mean on hard classes minus that on easy ones."""
-        out = {}
-        for seed, part in by_label.groupby("seed"):
-            hard, easy = self.groups(seed)
-            part = part.droplevel("seed")
-            out[seed] = part.reindex(hard).mean() - part.reindex(easy).mean()
-        return pd.Series(out)
+        """Of a value by random factors and label, its mean on hard classes minus that on easy ones,
+        by the factors.
+        """
+        seeds, labels = (by_label.index.get_level_values(k) for k in ("seed", "label"))
+        known = {s: self.groups(s) for s in seeds.unique()}
+        means = []
+        for k in range(2):  # hard, easy
+            mine = [b in known[a][k] for a, b in zip(seeds, labels, strict=True)]
+            means.append(by_label[mine].groupby(list(self.random)).mean())
+        return means[0] - means[1]
+
+    def designs(self) -> pd.Series:
+        """How each class is to be told apart."""
+        return design()
 
     # Weights
     @cached_property
@@ -403,7 +439,7 @@ class ActionVLM(Scores):
         """Test frames by `model, seed, label` ("" outside actions): how many, their mean λ, and how
         often the pointer is right.
         """
-        return self.scores("actionvlm", "weights")
+        return self.scores(self.stage, "weights")
 
     @cached_property
     def watched(self) -> set[str]:
@@ -425,7 +461,7 @@ class ActionVLM(Scores):
     @cached_property
     def answers(self) -> pd.DataFrame:
         """How each answer fails, see `proposals.failures`; a row a seed and answer."""
-        return self.scores("actionvlm", "answers")
+        return self.scores(self.stage, "answers")
 
     def failing(self, kind: str) -> pd.Series:
         """Share of answers that are "fixed", "infinite" or "invalid", by seed, percent."""
@@ -434,7 +470,7 @@ class ActionVLM(Scores):
     @cached_property
     def numbers(self) -> pd.DataFrame:
         """How often each frame number is "written", by seed, and in the "ground truth"."""
-        return self.scores("actionvlm", "numbers")
+        return self.scores(self.stage, "numbers")
 
     def tens(self, what: str) -> pd.Series | float:
         """Share of multiples of ten, percent; of what is written by seed."""
@@ -448,12 +484,12 @@ class ActionVLM(Scores):
 
     # Other stages
     def ambiguous(self, model: str) -> pd.DataFrame:
-        """Confidence and covered share by seed, percent, on clips that only look like an action
-        (Table 5).
+        """Confidence and covered share by the random factors, percent, on clips that only look like
+        an action (Table 5).
         """
-        clips = self.scores("actionvlm", "ambiguous")
-        mine = clips[clips["model"] == model].groupby("seed")[["confidence", "length"]]
-        return 100 * mine.mean()
+        clips = self.scores(self.stage, "ambiguous")
+        mine = clips[clips["model"] == model].groupby(list(self.random))
+        return 100 * mine[["confidence", "length"]].mean()
 
     @cached_property
     def encoders(self) -> pd.Series:
@@ -512,17 +548,20 @@ class ActionVLM(Scores):
         return head, said + "".join(f"{b} minus {a}: {self.versus(b, a)}. " for a, b in BIASED)
 
     def table1(self) -> pd.DataFrame:
-        """Table 1 on THUMOS14: published, and ours where the method is implemented."""
-        ours = {k: k for k in ("ActionFormer", "TriDet", "DyFADet")} | {"ActionVLM-3B (ours)": FULL}
+        """Table 1 on THUMOS14: published rows, and below them ours, which are of another world."""
         paper = published.read("actionvlm_table1").query("dataset == 'THUMOS14'")
         rows = []
         for (setting, method), part in paper.groupby(["setting", "method"], sort=False):
             values = part.groupby("metric")["mean"].mean()
-            row = {"setting": setting, "method": method}
-            row |= {f"{t:.1f}": values.get(f"mAP@{t:.1f}") for t in THUMOS14_TIOUS}
-            row["published mAP"] = values.get("mAP@avg")
-            mine = setting == "pre-extracted" and method in ours
-            rows.append(row | {"ours mAP": spread(self.map(ours[method])) if mine else NONE})
+            row = {"source": "published", "setting": setting, "method": method}
+            cells = {f"{t:.1f}": values.get(f"mAP@{t:.1f}") for t in THUMOS14_TIOUS}
+            cells["mAP"] = values.get("mAP@avg")
+            rows.append(row | {k: NONE if v is None else f"{v:.1f}" for k, v in cells.items()})
+        here = {k: k for k in self.scores("localizers", "ap")["model"].unique()}
+        here |= {f"ActionVLM, {k}": k for k in (VISION, FULL, PRIOR)}
+        for method, model in here.items():
+            row = {"source": "here", "setting": "pre-extracted", "method": method}
+            rows.append(row | self.at_tious(model) | {"mAP": spread(self.map(model))})
         return pd.DataFrame(rows)
 
     def size(self, what: str) -> pd.Series:
@@ -577,8 +616,9 @@ class ActionVLM(Scores):
         others = own[own.index.get_level_values("seed") != seed].groupby("label").mean()
         order = others.sort_values(kind="stable").index
         medium = [x for x in order if x not in easy + hard]
-        found, by_design = {"hard": hard, "medium": medium, "easy": easy}, design()
-        return found | {f"design: {d}": list(by_design[by_design == d].index) for d in DESIGNS}
+        found, by = {"hard": hard, "medium": medium, "easy": easy}, self.designs()
+        known = [d for d in DESIGNS if d in set(by)]
+        return found | {f"design: {d}": list(by[by == d].index) for d in known}
 
     def table3(self) -> tuple[pd.DataFrame, str]:
         """Gains by group of classes, and who is hard and easy."""
