@@ -290,7 +290,7 @@ def train(
     for step in track(range(start, end), end, f"training, process {accelerator.process_index}"):
         for group in optimizer.param_groups:
             rise = 1 if recipe.momentum else warmup_cosine(step, recipe.steps)
-            group["lr"] = recipe.lr * group["factor"] * rise
+            group["lr"] = recipe.lr * group.get("factor", 1.0) * rise
         total = torch.zeros((), device=accelerator.device)
         for _ in range(recipe.accumulate):
             batch = [x.to(accelerator.device, non_blocking=True) for x in next(batches)]
