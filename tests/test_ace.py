@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,15 @@ import pytest
 import torch
 import yaml
 
+from vlact import params
 from vlact.language import tasks
 from vlact.language.trees import ActionTexts, Trees, context_free, nearest_trees, phrase
 from vlact.losses.ace import ace_loss, classification_loss, leaf_average
 from vlact.models.dual import DualConfig, DualEncoder
-from vlact.models.zoo.ace import ACE, LITERAL
+from vlact.models.zoo.ace import ACE, ANCHORED, LITERAL
+from vlact.papers.ace.trials import Trial
+from vlact.stages.ace import Bench, Unit, caption_words, tasks_of
+from vlact.tools import calibrate_ace as calibration
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reference.ace_naive import naive_ace_step
@@ -103,13 +108,15 @@ def test_a_child_that_names_the_object_is_refused():
         tasks.dataset("ata", Trees("mine", words))
 
 
-def test_names_from_the_tree_are_its_first_order():
-    task = tasks.named_by_tree(tasks.dataset("gtea"))
+def test_names_from_the_edited_tree_are_its_first_order_and_no_captions():
+    trial = Trial("gtea", "manual tree", "ace", tree="manual", tests=("manual",))
+    task = tasks_of(trial, params.load("mini").ace)["manual"]
     assert len(task.srt) == 10 and task.srt[0] == ("shake", "fold", "stir", "spread")
     for run in task.srt[1:]:
-        assert all(
-            w in task.trees.children(v)[1:] for w, (v, _) in zip(run, task.novel, strict=True)
-        )
+        for word, (verb, _) in zip(run, task.novel, strict=True):
+            assert word in task.trees.children(verb)[1:] and word not in caption_words()
+    with pytest.raises(ValueError, match=r"every child of \['fold'\]"):
+        tasks.named_by_tree(task, heard=task.trees.children("fold"))
 
 
 def test_limited_trees_have_the_asked_sizes_and_draw_from_them():
@@ -340,3 +347,72 @@ def test_cached_step_equals_the_naive_one_in_value_and_gradient():
     assert set(got) == set(wanted) and "text_projection.weight" in got
     for k, grad in wanted.items():
         assert torch.allclose(got[k], grad, atol=1e-5), k
+
+
+def test_an_anchor_is_the_way_of_the_names_from_where_they_started():
+    encoder, plan = small_encoder(), ActionTexts(ACTIONS, small_trees())
+    words = dict(zip(plan.texts, fake_encode(plan.texts), strict=True))
+    given = encoder, words, [phrase(*a) for a in ACTIONS], 0.1, 1, plan
+    clips = torch.randint(0, 255, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    labels, losses = torch.tensor([0, 3]), []
+    for options in (LITERAL, ANCHORED):
+        encoder = small_encoder()
+        method = ACE(encoder, *given[1:], **options, seed=2)
+        assert method.drift().item() == pytest.approx(0, abs=1e-6)
+        with torch.no_grad():
+            encoder.text_projection.weight.neg_()
+            encoder.text_projection.bias.neg_()
+            losses.append(method.loss(method.frozen_features(clips), labels).item())
+        assert method.drift().item() == pytest.approx(2, abs=1e-5)
+    assert losses[1] - losses[0] == pytest.approx(2 * ANCHORED["anchor"], rel=1e-4)
+
+
+# The design of a study
+def test_a_design_says_on_which_seeds_folds_and_fine_tunings_a_trial_is_trained(tmp_path):
+    p = params.load(
+        "study", seeds=[3, 4, 5], ace__tunes=2, ace__grid_seeds=2, ace__folds=True,
+        ace__known_seeds=1,
+    )  # fmt: skip
+    bench = Bench(p, [], tmp_path)
+    bench.folds = {"ata": 1, "gtea": 4}
+    trial = Trial("gtea", "ACE", "ace", design="headline")
+
+    def count(**changes):
+        units = bench.units(replace(trial, **changes))
+        assert len(units) == len(set(units))
+        return len(units)
+
+    assert (count(), count(dataset="ata")) == (3 * 4 * 2, 3 * 2)
+    assert (count(design="rival"), count(method="zero_shot")) == (12, 12)
+    assert bench.units(replace(trial, design="claim")) == [Unit(3, 0), Unit(4, 1), Unit(5, 2)]
+    assert bench.units(replace(trial, design="some")) == [Unit(3, 0), Unit(4, 1)]
+    assert bench.probes(trial) == [Unit(3, 0), Unit(4, 1)]
+    assert {*bench.probes(trial)} < {*bench.units(trial)}
+    assert count(start="familiar", design="claim") == 1
+    outs = {bench.out(trial, u) for u in bench.units(trial)}
+    assert len(outs) == count()
+
+
+def test_a_dataset_may_have_its_own_clips_and_schedules():
+    ace = params.load("paper").ace
+    found = [(a.frames, a.window_s, max(a.epochs)) for a in map(ace.of, tasks.DATASETS)]
+    assert found == [(30, 3.0, 15), (25, 2.0, 12), (15, 1.0, 12)]
+    assert params.load("study").ace.of("ata").views == params.load("study").ace.views
+
+
+# Calibration
+def test_calibration_compares_baselines_alone_with_the_published_numbers():
+    assert {t.method for t in calibration.trials(3)} == {"zero_shot", "procvlr", "text4vis"}
+    wanted = calibration.targets().set_index(["dataset", "baseline"])["published"]
+    assert wanted["ata"].tolist() == [18.8, 89.8, 93.5]
+    assert wanted["ikea"].tolist() == [6.0, 82.3, 87.6]
+    assert wanted["gtea"].isna().tolist() == [True, False, False]  # its zero-shot is not printed
+    log = calibration.targets().assign(candidate="one", verb=50.0, object=20.0)
+    log["distance"] = range(9)
+    log["here"] = log["published"] + log["distance"]
+    log.loc[6, "distance"] = np.nan
+    row = calibration.summary(log).loc["one"]
+    assert row["IKEA ProcVLR"] == pytest.approx(82.3 + 4) and row["largest distance"] == 8
+    assert row["matched"] == "8/8" and row["verb"] == 50
+    said = calibration.page(log.assign(changes="scale: 2"))
+    assert "one: scale: 2" in said and "| published | 18.8 | 89.8 |" in said

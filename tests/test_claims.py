@@ -269,14 +269,27 @@ def test_each_part_has_the_rival_that_was_fixed():
     class Asked:
         p = None
 
-        def ace(self, dataset, method="ACE", key=""):
-            return around(2 if method == "ACE" else 1)
+        def gain(self, dataset, ours, other, key=""):
+            return around(1)
+
+        def caution(self, dataset):
+            return f"{dataset} is below chance"
 
     rivals = FIXED.set_index(["id", "part"])["rival"]
     for name, test in (("A1", claims.a1), ("A2", claims.a2), ("A4", claims.a4)):
         for part in test(Asked()):
             assert re.search(re.escape(rivals[name, part.part]) + "$", part.what)
             assert isinstance(part, Part) and part.values.mean() == pytest.approx(1)
+            # of SRT accuracy; A4 is about seen and unseen alike
+            assert part.caution.endswith("below chance") == (name != "A4")
+
+
+def test_a_ledger_says_what_a_reader_must_know_before_holds():
+    parts = fake()
+    low = parts["id"].map({"A12": "GTEA is below chance"}).fillna("")
+    said = claims.ledger(parts.assign(caution=low)).set_index("id")["ours"]
+    assert said["A12"].endswith(". But GTEA is below chance")
+    assert not said.drop("A12").str.contains("But").any()
 
 
 def test_hard_and_easy_classes_are_told_by_other_seeds():

@@ -23,7 +23,12 @@ def run(tmp_path):
     p = params.load("smoke", "scratch")
     return SimpleNamespace(
         **{k: getattr(p, k) for k in ("ace", "tal", "stadium", "vlm", "world", "transfer")},
-        **{"profile": "smoke", "workspace": "scratch", "seeds": list(SEEDS)},
+        **{
+            "profile": "smoke",
+            "workspace": "scratch",
+            "seeds": list(SEEDS),
+            "ace_seeds": list(SEEDS),
+        },
         data=tmp_path,
         figures=tmp_path / "figures",
         results=lambda stage: tmp_path / "figures" / stage,
@@ -68,8 +73,8 @@ def cells(method, srt, chosen=True):
     scores = dict.fromkeys(("val_acc", "seen_acc", "seen_f1", "unseen_acc", "unseen_f1"), 0.5)
     scores |= dict.fromkeys(("hm_acc", "hm_f1", "srt_acc_std", "srt_f1_mean", "srt_f1_std"), 0.25)
     given = {"dataset": "ata", "model": method, "method": method, "leaf": False, "test": "shipped"}
-    table = pd.DataFrame({"seed": SEEDS, "srt_acc_mean": srt})
-    return table.assign(**given, **scores, lr=0.01, epoch=3, chosen=chosen)
+    table = pd.DataFrame({"seed": SEEDS, "fold": 0, "tune": 0, "srt_acc_mean": srt})
+    return table.assign(**given, **scores, lr=0.01, epoch=3, chosen=chosen, grid=True)
 
 
 @pytest.fixture
@@ -81,8 +86,8 @@ def planted_ace(run):
     grid = pd.concat(rows, ignore_index=True)
     grid.loc[~grid["chosen"], "epoch"] = 9
     common.keep(run, "ace_results", "grid", grid, ace.CELL)
-    chance = pd.DataFrame({"dataset": "ata", "seed": SEEDS, "acc": 0.1, "f1": 0.05})
-    common.keep(run, "ace_results", "chance", chance, ["dataset", "seed"])
+    chance = pd.DataFrame({"dataset": "ata", "seed": SEEDS, "fold": 0, "acc": 0.1, "f1": 0.05})
+    common.keep(run, "ace_results", "chance", chance, ["dataset", "seed", "fold"])
     return ace.Ace(run)
 
 
@@ -96,21 +101,56 @@ def test_a_method_is_read_in_percent_from_its_chosen_cell(planted_ace):
 def test_a_table_prints_mean_and_spread_over_seeds(planted_ace):
     table = planted_ace.table("ata", ("BIKE", "ACE", "nobody")).set_index("method")
     assert table.index.tolist() == ["Random", "BIKE", "ACE"]
+    assert table.loc["ACE", ["pretraining", "runs"]].tolist() == [
+        "instructional clips",
+        "5 × 1 × 1",
+    ]
     assert table.loc["ACE", ["SRT acc", "lr", "epochs"]].tolist() == ["60.0 ± 1.6", "0.01", "3"]
     assert table.loc["Random", "SRT acc"] == "10.0"
     said = planted_ace.compare("ata", "ACE", "Text4Vis")
     assert said.startswith("ATA: ACE is above Text4Vis on SRT acc: +30.0 [")
 
 
+def test_fine_tunings_are_averaged_within_a_seed_and_compared_where_both_have_them(run):
+    more = cells("ACE", 0.5).assign(tune=1)
+    rows = pd.concat([cells("ACE", 0.6), more, cells("BIKE", 0.4)], ignore_index=True)
+    common.keep(run, "ace_results", "grid", rows, ace.CELL)
+    r = ace.Ace(run)
+    assert r.ace("ata").tolist() == pytest.approx([55] * 5)
+    assert r.design("ata", "ACE") == "5 × 1 × 2"
+    # BIKE has only the first fine-tuning, which is what it is compared with
+    assert r.gain("ata", "ACE", "BIKE").tolist() == pytest.approx([20] * 5)
+    assert len(r.gain("ata", "ACE", "nobody")) == 0
+
+
+def test_a_method_below_chance_or_its_own_start_is_said_to_be(planted_ace):
+    scores = planted_ace.trained
+    start = cells("zero-shot", 0.7)
+    common.keep(
+        planted_ace.p,
+        "ace_results",
+        "grid",
+        pd.concat([scores, start], ignore_index=True),
+        ace.CELL,
+    )
+    r = ace.Ace(planted_ace.p)
+    assert r.caution("ata") == "ATA: SRT accuracy of ACE, 60.0, is below its own start (70.0)"
+    assert r.caution("ata", "ACE", "BIKE") == ""
+
+
+def test_the_row_of_a_method_whose_pretraining_knew_all_names():
+    assert ace.told("ACE, halfway") == "ACE, names known, halfway"
+    assert ace.told("ProcVLR + test leaf") == "ProcVLR, names known + test leaf"
+
+
 def test_clips_of_chosen_cells_are_counted_over_label_sets(run):
     folder = run.data / "ace"
     (folder / "ata").mkdir(parents=True)
-    cells("zero-shot", 0.5).drop(columns=["method", "chosen"]).to_csv(
-        folder / "scores.csv", index=False
-    )
+    cells("zero-shot", 0.5).drop(columns="method").to_csv(folder / "scores.csv", index=False)
     rows = [("novel", k, 7, 1, int(k != 2)) for k in range(4)] + [("base", 0, 8, 0, 3)]
     answers = pd.DataFrame(rows, columns=["mode", "run", "clip", "label", "predicted"])
     given = {"dataset": "ata", "model": "zero-shot", "leaf": False, "test": "shipped", "seed": 0}
+    given |= {"fold": 0, "tune": 0}
     answers.assign(**given, split="test", lr=0.01, epoch=3).to_parquet(
         folder / "predictions.parquet"
     )

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -26,11 +27,14 @@ from safetensors.torch import save_file
 from vlact import params
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.text import MINILM_SHA256, SentenceEncoder, find_minilm, sentence_encoder
+from vlact.papers.ace.finetuning import Mean
 from vlact.runtime import jobs
+from vlact.stages.pretrain import labels_of, novel_programs, rows_of
 from vlact.stages.pretrain import pretraining as stage
 from vlact.stages.worlds import worlds
 from vlact.training import loop as training
 from vlact.training import pretraining
+from vlact.training.pretraining import NOTHING
 
 SMALL = {
     "image_size": 32,
@@ -81,6 +85,26 @@ def corpus(tmp_path):
         "val": list(range(36, 48)),
     }
     return tmp_path, labels
+
+
+def test_hidden_programs_lose_their_label_and_their_captions_and_keep_their_object():
+    table = pd.DataFrame({"verb": ["spin", "take", "spin"], "object": ["pin", "", "nut"]})
+    table["split"] = ["train", "train", "val"]
+    hidden = table["verb"].isin(novel_programs())
+    assert hidden.tolist() == [True, False, True] and "put down" not in novel_programs()
+    told, shown = labels_of(table), labels_of(table, hidden)
+    assert told["verb"][0] == told["verb"][2] != NOTHING and told["object"][1] == NOTHING
+    assert shown["verb"] == [NOTHING, shown["verb"][1], NOTHING] != NOTHING
+    assert shown["object"] == told["object"]
+    assert rows_of(table) == {"train": [0, 1], "val": [2]}
+    assert rows_of(table, hidden) == {"train": [1], "val": []}
+
+
+def test_the_mean_of_weights_is_that_of_all_epochs_so_far():
+    mean = Mean()
+    for value in (1.0, 2.0, 6.0):
+        mean.add([torch.full((2,), value)])
+    assert mean.value[0].tolist() == pytest.approx([3, 3])
 
 
 def pretrain(corpus, name, steps=24, seed=0):
@@ -158,6 +182,26 @@ def caption_files(folder, captions):
     torch.manual_seed(0)
     DualEncoder(DualConfig(**SMALL)).save(folder / "start.safetensors")
     return trunk
+
+
+def test_an_encoder_held_out_of_names_has_projections_of_its_own(
+    corpus,
+):
+    folder, labels = corpus
+    captions = [f"move {'red' if c else 'blue'}" for c in labels["object"]]
+    caption_files(folder, captions)
+    files = [str(folder / n) for n in ("texts.safetensors", "held.safetensors", "held.pt")]
+    config, heard = CONFIG | {"steps": 2, "align_steps": 2}, list(range(10))
+    curve = pretraining.hold_out(
+        config, SMALL, str(folder / "frames.npy"), labels, captions, heard, files[0], None,
+        *files[1:], 0,
+    )  # fmt: skip
+    assert curve == pretrain(corpus, "plain", steps=2)
+    held, plain = (DualEncoder.load(folder / f"{n}.safetensors") for n in ("held", "plain"))
+    for name, weight in plain.trunk.state_dict().items():
+        assert torch.equal(held.trunk.state_dict()[name], weight), name
+    assert not torch.equal(held.text_projection.weight, plain.text_projection.weight)
+    assert not list(folder.glob("*.trunk"))
 
 
 @pytest.mark.parametrize(

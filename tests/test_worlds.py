@@ -1,5 +1,6 @@
 """Scene, renderer and workbench."""
 
+import colorsys
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from vlact.worlds.scene import (
     euler,
     sample,
 )
+from vlact.worlds.things import FREE, Look, thing
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reference.render_slow import render_flat
@@ -148,6 +150,23 @@ def test_every_program_runs_moves_and_stays_in_sight(verb):
     assert all(b.pos(np.array([0.0, 1.0, 2.0]))[:, 1].min() > -0.6 for b in scene.bodies), (
         "something sinks through the table"
     )
+
+
+def test_things_of_their_own_colour_have_it_in_every_recording_and_size_is_a_factor():
+    def hues(look, name="cup"):
+        found = []
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            where = workbench.place("furniture", rng, look=look)
+            parts, _, half = thing(name, rng, where.palette, look)
+            found.append(colorsys.rgb_to_hsv(*parts[0].colour)[0])
+        return np.exp(2j * np.pi * np.array(found)), half
+
+    (free, half), (own, large) = hues(FREE), hues(Look("own", 1.5))
+    other, _ = hues(Look("own"), "nut")
+    assert abs(own.mean()) > 0.99 and large > 1.2 * half
+    assert abs(own.mean() - other.mean()) > 0.2
+    assert not np.allclose(free, own)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -2,9 +2,10 @@
 
 import json
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -34,6 +35,8 @@ class World(Record):
     vlog_videos: int  # the same, filmed from the head
     steps: int  # actions per recording of the three datasets
     step_s: float
+    colours: Literal["free", "own"]  # of things, see `vlact.worlds.things.Look`
+    scale: float  # of things
     ata: dict  # arguments of `vlact.worlds.corpus.ata`, and so on
     ikea: dict
     gtea: dict
@@ -78,6 +81,10 @@ class Pretrain(Record):
     align_lr: float
     align_noise: float  # share of captions that name another clip
     vlog_steps: int
+    # what the encoder that ACE starts from is told of the programs that are novel to one of its
+    # datasets: labels and captions; captions alone; nothing (their clips stay, with the object)
+    novel: Literal["labelled", "captioned", "unnamed"]
+    more_seeds: list  # that ACE alone takes, beside the profile's
     # `frames` and `trunk`: published files in place of the first two rungs
     checkpoints: dict = field(default_factory=dict)
 
@@ -95,8 +102,19 @@ class Ace(Record):
     views: int  # temporal clips per segment in evaluation
     lrs: list
     epochs: list
+    grid_seeds: int  # the first so many, on which the whole grid is trained
+    tunes: int  # fine-tunings of each pretraining seed, of the headline rows
+    known_seeds: int  # the first so many, of the rows whose pretraining was told all names
+    folds: bool  # whether rows of the tables take all folds with every seed, else one a seed
+    text_blocks: int  # last blocks of the text trunk that ViFi-CLIP trains
     idle: bool  # ATA's idle class counts as a base action
     children: int  # most children that a tree node keeps, itself counted
+    frames: int = 0  # of a clip; 0 for as many as the model has
+    own: dict = field(default_factory=dict)  # dataset to what of these differs there
+
+    def of(self, dataset: str) -> "Ace":
+        """What holds for one dataset."""
+        return replace(self, **self.own.get(dataset, {}), own={})
 
 
 @dataclass(frozen=True)
@@ -308,6 +326,11 @@ class Params(Record):
     factors: Factors
     across: Across
     real: Real
+
+    @property
+    def ace_seeds(self) -> list[int]:
+        """Pretraining seeds of ACE's stages."""
+        return list(dict.fromkeys([*self.seeds, *self.pretrain.more_seeds]))
 
     @property
     def data(self) -> Path:

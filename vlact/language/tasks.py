@@ -5,6 +5,7 @@ Robustness Test are those of ACE's Tables 7-9. A task for one's own clips is mad
 labels and a tree file.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -221,16 +222,25 @@ def verb_only(task: Task, obj: str = "item") -> Task:
     )
 
 
-def named_by_tree(task: Task, runs: int = 10, seed: int = 0) -> Task:
+def named_by_tree(task: Task, runs: int = 10, seed: int = 0, heard: Collection[str] = ()) -> Task:
     """Test names drawn from the first order of the task's own trees, run 0 the roots.
 
     For trees that were edited by hand (ACE, Table 4, "manual test tree"), where the published names
     no longer fit.
+
+    Args:
+        heard: Words of the pretraining captions; none of them becomes a test name.
+
+    Raises:
+        ValueError: Every child of a root was heard.
     """
     rng = np.random.default_rng(seed)
     drawn = [tuple(v for v, _ in task.novel)]
-    drawn += [
-        tuple(str(rng.choice(task.trees.children(v)[1:])) for v, _ in task.novel)
-        for _ in range(runs - 1)
-    ]
+    unheard = {v: [w for w in task.trees.children(v)[1:] if w not in heard] for v in drawn[0]}
+    if empty := [v for v, words in unheard.items() if not words]:
+        raise ValueError(
+            f"tree {task.trees.name!r}: pretraining captions have every child of {empty}; expected "
+            "one at least that is no caption"
+        )
+    drawn += [tuple(str(rng.choice(unheard[v])) for v, _ in task.novel) for _ in range(runs - 1)]
     return replace(task, srt=tuple(drawn))

@@ -9,14 +9,15 @@ CASE = ("dataset", "model", "leaf", "test")
 
 
 def score_grid(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, seed, lr and epoch, and per value of `dataset`, `leaf`, `test` where the
-    table has them.
+    """One row per model, seed, fold, fine-tuning (`tune`), lr and epoch, and per value of
+    `dataset`, `leaf` and `test`, where the table has them.
 
     Columns (fractions): `val_acc` (base classes of the validation split), `seen_acc`, `seen_f1`,
     `unseen_acc`, `unseen_f1` (root labels), `hm_acc`, `hm_f1`, and those of
     `vlact.metrics.classification.srt`. What has no clip, or no second run, is nan.
     """
-    out, keys = [], [k for k in (*CASE, "seed", "lr", "epoch") if k in predictions]
+    every = (*CASE, "seed", "fold", "tune", "lr", "epoch")
+    out, keys = [], [k for k in every if k in predictions]
     for cell, part in predictions.groupby(keys, sort=False, observed=True):
         val, seen = (part[(part["split"] == s) & (part["mode"] == "base")] for s in ("val", "test"))
         novel = part[(part["split"] == "test") & (part["mode"] == "novel")]

@@ -23,7 +23,7 @@ LARGER, SMALLER, NO_SIZE = "as published or larger", "smaller than published", "
 MARGIN = 0.2
 ALL = "all parts"
 DECIDED = (HOLDS, FAILS, LARGER, SMALLER)
-COLUMNS = "id part what over n mean low high wins se df detects sign why".split()
+COLUMNS = "id part what over n mean low high wins se df detects sign why caution".split()
 
 
 def row(name: str, part: str, what: str, values: pd.Series, random: Sequence[str]) -> dict:
@@ -130,6 +130,7 @@ def judge(parts: pd.DataFrame, whole: bool = True) -> tuple[pd.DataFrame, pd.Dat
     wrong = {*keys} ^ {*mine.index} if whole else {*keys} - {*mine.index}
     if wrong := sorted(wrong):
         raise ValueError(f"claims_parts.csv and the measured parts differ in {wrong}")
+    parts = parts.assign(caution=parts["caution"] if "caution" in parts else "")
     parts = parts.reindex(columns=COLUMNS).fillna({"why": ""})
     parts = parts.join(mine[["family", "rival", "published"]], on=["id", "part"])
     verdicts, judged = {}, []

@@ -132,11 +132,13 @@ def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, 
     from vlact.worlds.corpus import film_job
     from vlact.worlds.kitchen import BARE, EPIC_NOUNS, EPIC_VERBS
     from vlact.worlds.kitchen import kitchens as planned
+    from vlact.worlds.things import Look
 
     pretraining(p, must_exist=True)
     k, w, seeds = p.kitchen, p.world, p.seeds[: p.kitchen.seeds]
     counts = {f"train{i}": k.train for i in range(len(seeds))} | {"test": k.test}
-    given = str(folder), str(work / "films"), w.size, w.fps, w.step_s
+    look = Look(w.colours, w.scale)
+    given = str(folder), str(work / "films"), w.size, w.fps, w.step_s, look
     todo = [partial(film_job, r, *given) for r in planned(counts, k.actions, w.seed)]
     rows = pd.DataFrame(sum(jobs.run(todo, p.workers, "filming kitchens"), []))
     rows["duration_s"] = rows.groupby("video")["end_s"].transform("max")

@@ -17,6 +17,7 @@ from vlact.stages.worlds import WORLDS, worlds
 from vlact.training.pretraining import (
     NOTHING,
     AlignJob,
+    HoldOutJob,
     NarrateJob,
     PretrainFramesJob,
     PretrainJob,
@@ -36,23 +37,24 @@ CURVE = ["stage", "seed", "step", "loss", "val_caption", "val_verb", "val_object
 
 
 def frames_of(
-    p: Params, name: str, window_s: float | None, views: int
+    p: Params, name: str, window_s: float | None, views: int, frames: int = 0
 ) -> tuple[pd.DataFrame, Path]:
-    """Clips of one corpus, decoded from its files once and kept as npy in the scratch folder."""
+    """Clips of one corpus, decoded from its files once and kept as npy in the scratch folder; of
+    `frames` frames, 0 for as many as the model has.
+    """
+    frames = frames or p.model.num_frames
     folder = p.data / "worlds" / name
     csv = folder / "annotations.csv"
     table = schema.read_annotations(csv)
     code = module_hash("vlact.video.clips")
-    key = jobs.key(
-        csv, code, WORLDS.key(p), p.model.num_frames, p.model.image_size, window_s, views
-    )
+    key = jobs.key(csv, code, WORLDS.key(p), frames, p.model.image_size, window_s, views)
     path = p.scratch / "clips" / f"{key}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         found = clips.load(
             folder,
             table,
-            p.model.num_frames,
+            frames,
             p.model.image_size,
             window_s,
             views,
@@ -63,11 +65,42 @@ def frames_of(
     return table, path
 
 
+def novel_programs() -> set[str]:
+    """Motion programs of the actions that one of ACE's datasets calls novel."""
+    from vlact.language.tasks import DATASETS
+    from vlact.worlds.corpus import PROGRAM
+
+    return {PROGRAM.get(verb, verb) for _, novel in DATASETS.values() for verb, _ in novel}
+
+
+def labels_of(table: pd.DataFrame, hidden: pd.Series | None = None) -> dict[str, list[int]]:
+    """Class numbers of verb and object of every clip; `NOTHING` where none is told, as of the verb
+    of `hidden` clips.
+    """
+    told = table[["verb", "object"]].copy()
+    if hidden is not None:
+        told.loc[hidden, "verb"] = ""
+    return {
+        k: np.where(told[k] == "", NOTHING, pd.factorize(told[k], sort=True)[0]).tolist()
+        for k in told
+    }
+
+
+def rows_of(table: pd.DataFrame, hidden: pd.Series | None = None) -> dict[str, list[int]]:
+    """Row numbers of the training and the validation clips, without the `hidden` ones."""
+    shown = True if hidden is None else ~hidden
+    return {
+        split: np.flatnonzero((table["split"] == split) & shown).tolist()
+        for split in ("train", "val")
+    }
+
+
 def pretraining(p: Params, must_exist: bool = False) -> None:
     """The ladder for every seed, as safetensors and curves.csv under `data/<workspace>/pretrained`.
 
     `frames<k>`: CLIP on frames, with captions. `seed<k>`: the TimeSformer inflated from it, trained
-    on labels, then aligned with captions. `vlog<k>`: the same, trained further on egocentric
+    on labels, then aligned with captions. `held<k>`: the same, told less of the actions that ACE
+    calls novel (`pretrain.novel`). `vlog<k>`: `seed<k>`, trained further on egocentric
     narrations. With `pretrain.checkpoints` published weights stand in for CLIP and the trunk, the
     same for every seed.
     """
@@ -85,9 +118,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     words = sorted({*table["caption"], *vlog["caption"]})
     texts = str(work / "captions.safetensors")
     save_file(dict(zip(words, sentence_encoder(p.model.text)(words), strict=True)), texts)
-    labels = {k: pd.factorize(table[k], sort=True)[0].tolist() for k in ("verb", "object")}
-    labels["object"] = np.where(table["object"] == "", NOTHING, labels["object"]).tolist()
-    rows = {split: np.flatnonzero(table["split"] == split).tolist() for split in ("train", "val")}
+    labels, rows = labels_of(table), rows_of(table)
     config, model, captions = asdict(p.pretrain), asdict(p.model), table["caption"].tolist()
 
     def at(kind: str, s: int, end: str = "safetensors") -> str:
@@ -103,22 +134,22 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     ready = {
         k: jobs.kept(
             work / f"{k}.json",
-            lambda k=k: published(k, str(ROOT / files[k]), model, at(k, p.seeds[0])),
+            lambda k=k: published(k, str(ROOT / files[k]), model, at(k, p.ace_seeds[0])),
         )
         for k in files
     }
-    for kind, s in itertools.product(ready, p.seeds[1:]):
-        shutil.copy(at(kind, p.seeds[0]), at(kind, s))
+    for kind, s in itertools.product(ready, p.ace_seeds[1:]):
+        shutil.copy(at(kind, p.ace_seeds[0]), at(kind, s))
     if "frames" not in ready:
         todo = [
             PretrainFramesJob(*given, captions, rows, texts, *saved("frames", s), seed=s)
-            for s in p.seeds
+            for s in p.ace_seeds
         ]
         looks = jobs.run(todo, p.workers, "frames")
     if "trunk" not in ready:
         todo = [
             PretrainJob(*given, labels | rows, at("frames", s), *saved("trunk", s), seed=s)
-            for s in p.seeds
+            for s in p.ace_seeds
         ]
         trunks = jobs.run(todo, p.workers, "pretraining")
     heard = sorted(
@@ -128,21 +159,40 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     )
     told = [captions[i] for i in heard]
     if ready.get("trunk"):
-        for s in p.seeds:
+        for s in p.ace_seeds:
             shutil.copy(at("trunk", s), at("seed", s))
     else:
         todo = [
             AlignJob(config, at("trunk", s), str(frames), told, heard, texts, at("seed", s), s)
-            for s in p.seeds
+            for s in p.ace_seeds
         ]
         aligned = jobs.run(todo, p.workers, "alignment")
+        if p.pretrain.novel != "labelled":
+            hidden = table["verb"].isin(novel_programs())
+            known = hidden & (p.pretrain.novel == "unnamed")
+            shown = [i for i in heard if not known[i]]
+            todo = [
+                HoldOutJob(
+                    *given,
+                    labels_of(table, hidden) | rows,
+                    captions,
+                    shown,
+                    texts,
+                    at("frames", s),
+                    at("held", s),
+                    str(work / f"held{s}.pt"),
+                    s,
+                )
+                for s in p.ace_seeds
+            ]
+            jobs.run(todo, p.workers, "pretraining without the novel actions")
     told = vlog["caption"].tolist()
     everything = list(range(len(vlog)))
     todo = [
         NarrateJob(
             config, at("seed", s), str(vlog_frames), told, everything, texts, at("vlog", s), s
         )
-        for s in p.seeds
+        for s in p.ace_seeds
     ]
     narrated = jobs.run(todo, p.workers, "narrations")
     curves = [
@@ -154,7 +204,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
             ("vlog", narrated),
         )
         # none of a rung that a published file stands in for
-        for s, curve in zip(p.seeds, found, strict=False)
+        for s, curve in zip(p.ace_seeds, found, strict=False)
         for row in curve
     ]
     pd.DataFrame(curves, columns=CURVE).to_csv(

@@ -38,8 +38,10 @@ def worlds(p: Params, must_exist: bool = False) -> None:
     if not WORLDS.must_run(p, folder, must_exist):
         return
     from vlact.worlds import corpus
+    from vlact.worlds.things import Look
 
     w, work = p.world, WORLDS.work(p)
+    look = Look(w.colours, w.scale)
     sets = {
         "tutorial": (
             corpus.tutorials(w.tutorial_videos, w.tutorial_steps, w.seed),
@@ -55,7 +57,7 @@ def worlds(p: Params, must_exist: bool = False) -> None:
     }
     for name, (recordings, mean_s) in sets.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
-        given = str(folder / name), str(work / name), w.size, w.fps, mean_s
+        given = str(folder / name), str(work / name), w.size, w.fps, mean_s, look
         todo = [partial(corpus.film_job, r, *given) for r in recordings]
         rows = sum(jobs.run(todo, p.workers, f"rendering {name}"), [])
         schema.write_annotations(folder / name / "annotations.csv", pd.DataFrame(rows))

@@ -8,6 +8,7 @@ Supervision of each is declared in its docstring.
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -307,6 +308,39 @@ def align(
     )
     encoder.save(out)
     return curve
+
+
+def hold_out(
+    config: dict,
+    model: dict,
+    frames: str,
+    labels: dict,
+    captions: list[str],
+    heard: list[int],
+    texts: str,
+    start_from: str,
+    out: str,
+    checkpoint: str,
+    seed: int,
+) -> list[dict]:
+    """Rungs 2 and 3 once more, on a corpus that names only some of its actions.
+
+    Args:
+        config, model, frames, labels, start_from, out, checkpoint, seed: As in `pretrain`.
+        captions, texts: As in `pretrain_frames`, for every clip.
+        heard: Clips whose captions may be read.
+
+    Returns:
+        The curve of rung 2.
+    """
+    trunk = f"{out}.trunk"
+    curve = pretrain(config, model, frames, labels, start_from, trunk, checkpoint, seed)
+    align(config, trunk, frames, [captions[i] for i in heard], heard, texts, out, seed)
+    Path(trunk).unlink()
+    return curve
+
+
+HoldOutJob = job_of(hold_out, tracked=True)
 
 
 def narrate(

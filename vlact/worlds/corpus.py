@@ -22,7 +22,7 @@ from vlact import video
 from vlact.language.tasks import ATA_BASE, ATA_NOVEL, GTEA_BASE, GTEA_NOVEL, IKEA_BASE, IKEA_NOVEL
 from vlact.runtime.jobs import kept
 from vlact.worlds.render import render
-from vlact.worlds.things import ANYTHING, TUTORIAL_OBJECTS
+from vlact.worlds.things import ANYTHING, FREE, TUTORIAL_OBJECTS, Look
 from vlact.worlds.workbench import ATA_VIEWS, IKEA_VIEWS, OBJECTLESS, VERBS, act, person, place
 
 CAPTIONS = yaml.safe_load(
@@ -58,7 +58,9 @@ class Recording:
     actions: tuple[tuple[str, str], ...]  # (verb, object)
 
 
-def film(recording: Recording, folder: Path, size: int, fps: float, mean_s: float) -> list[dict]:
+def film(
+    recording: Recording, folder: Path, size: int, fps: float, mean_s: float, look: Look = FREE
+) -> list[dict]:
     """Render a recording to `folder/<name>.mp4` and return its annotation rows.
 
     Args:
@@ -67,11 +69,12 @@ def film(recording: Recording, folder: Path, size: int, fps: float, mean_s: floa
         size: Height and width in pixels.
         fps: Frames per second of the file.
         mean_s: Average length of an action in seconds; a person's pace and chance vary it.
+        look: Of the things.
     """
     who = person(recording.domain, np.random.default_rng(recording.person_seed))
     rng = np.random.default_rng(recording.seed)
     room = None if recording.room_seed is None else np.random.default_rng(recording.room_seed)
-    where = place(recording.domain, rng, recording.view, room)
+    where = place(recording.domain, rng, recording.view, room, look)
     scenes, times, rows, start = [], [], [], 0
     for verb, obj in recording.actions:
         frames = max(8, round(mean_s * who.pace * rng.uniform(0.85, 1.15) * fps))
@@ -111,13 +114,26 @@ def film(recording: Recording, folder: Path, size: int, fps: float, mean_s: floa
 
 
 def film_job(
-    recording: Recording, folder: str, notes: str, size: int, fps: float, mean_s: float
+    recording: Recording,
+    folder: str,
+    notes: str,
+    size: int,
+    fps: float,
+    mean_s: float,
+    look: Look = FREE,
 ) -> list[dict]:
     """`film` that leaves its rows in the folder `notes`, so that a killed stage films no video
     twice.
     """
     return kept(
-        Path(notes) / f"{recording.name}.json", film, recording, Path(folder), size, fps, mean_s
+        Path(notes) / f"{recording.name}.json",
+        film,
+        recording,
+        Path(folder),
+        size,
+        fps,
+        mean_s,
+        look,
     )
 
 

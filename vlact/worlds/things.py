@@ -1,6 +1,7 @@
 """Things on the workbench: objects by their word, hands, and tools with their grips."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,6 +33,7 @@ SOLIDS: dict[str, tuple[float, float, float, str, str]] = {
     "back panel": (0.42, 0.24, 0.03, "box", "checker"),
     "bottom panel": (0.4, 0.03, 0.34, "box", "sectors"),
 }  # fmt: skip
+GOLDEN = 0.618034  # of a turn: hues of neighbours in `OBJECTS` lie far from each other
 ANYTHING = ("item", "part")  # words for a thing of any shape
 TUTORIAL_OBJECTS = (
     "block", "box", "ring", "plate", "pin", "screw", "nut", "cup", "ball", "bottle", "can", "book",
@@ -41,10 +43,42 @@ TUTORIAL_OBJECTS = (
 OBJECTS = (*SOLIDS, "screw", "table", "drawer", "front panel", *ANYTHING)
 
 
-def thing(name: str, rng: np.random.Generator, palette: Callable) -> Made:
+@dataclass(frozen=True)
+class Look:
+    """What makes things of a world easy or hard to tell apart.
+
+    Attributes:
+        colours: "free": a thing has any colour of the recording's palette; "own": every word has
+            a hue of its own, in all recordings, as the parts of one toy or of one make of furniture
+            have.
+        scale: Of all things, 1 being a block half as wide as a hand.
+    """
+
+    colours: str = "free"
+    scale: float = 1.0
+
+
+FREE = Look()
+
+
+def hsv(h: float, s: float, v: float) -> Vec:
+    """RGB, all in 0..1."""
+    k = (np.array([5.0, 3.0, 1.0]) + h * 6) % 6
+    return tuple(v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1))
+
+
+def own_colours(name: str, rng: np.random.Generator, palette: Callable) -> tuple[Vec, Vec]:
+    """A light and a dark colour of the word's own hue, as bright as the recording's palette."""
+    hue = (OBJECTS.index(name) * GOLDEN + rng.normal(0, 0.01)) % 1
+    value = float(np.clip(max(palette()), 0.6, 1.0))
+    return hsv(hue, rng.uniform(0.7, 1.0), value), hsv(hue, rng.uniform(0.4, 0.7), 0.5 * value)
+
+
+def thing(name: str, rng: np.random.Generator, palette: Callable, look: Look = FREE) -> Made:
     """An object by its word; sizes vary a little, and an item or a part has any shape."""
-    s = rng.uniform(0.9, 1.15)
-    c, c2 = palette(), palette()
+    s = rng.uniform(0.9, 1.15) * look.scale
+    own = look.colours == "own"
+    c, c2 = own_colours(name, rng, palette) if own else (palette(), palette())
     if name in ANYTHING:
         shape = ("box", "cylinder", "cone", "pyramid", "capsule", "sphere")[rng.integers(6)]
         h = 0.26 * s

@@ -14,7 +14,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlact.worlds.scene import Body, Camera, Part, Scene, Surface, Track
-from vlact.worlds.things import OBJECTS, TOOLS, TUTORIAL_OBJECTS, Made, Vec, hand, thing
+from vlact.worlds.things import (
+    FREE,
+    OBJECTS,
+    TOOLS,
+    TUTORIAL_OBJECTS,
+    Look,
+    Made,
+    Vec,
+    hand,
+    hsv,
+    thing,
+)
 
 
 # Moves: what one actor does during one step of the clock.
@@ -89,14 +100,21 @@ class Bench:
     """
 
     def __init__(
-        self, rng: np.random.Generator, obj: str, palette: Callable, skin: Vec, sleeve: Vec, big=1.0
+        self,
+        rng: np.random.Generator,
+        obj: str,
+        palette: Callable,
+        skin: Vec,
+        sleeve: Vec,
+        big: float = 1.0,
+        look: Look = FREE,
     ):
         self.rng, self.palette, self.big, self.clock = rng, palette, big, 0.0
         self.skin, self.sleeve = skin, sleeve
         self.actors: dict[str, Actor] = {}
         self.held: set[str] = set()
         x, z = rng.uniform(-0.15, 0.15), rng.uniform(-0.1, 0.15)
-        self.add("obj", thing(obj, rng, palette), (x, 0.0, z))
+        self.add("obj", thing(obj, rng, palette, look), (x, 0.0, z))
         self.add("hand", hand(skin, sleeve), (x + 0.75, 0.55, z + 0.55))
 
     # Actors
@@ -692,11 +710,6 @@ class Person:
     left_handed: bool
 
 
-def _hsv(h: float, s: float, v: float) -> Vec:
-    k = (np.array([5.0, 3.0, 1.0]) + h * 6) % 6
-    return tuple(v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1))
-
-
 def person(domain: str, rng: np.random.Generator) -> Person:
     """Draw a participant. Toy assemblers wear gloves; one in ten narrators is left-handed, one in
     four of the others.
@@ -707,11 +720,11 @@ def person(domain: str, rng: np.random.Generator) -> Person:
     if domain not in DOMAINS:
         raise ValueError(f"domain must be one of {DOMAINS}; got {domain!r}")
     if domain == "assembly":
-        skin = _hsv(rng.uniform(0.5, 0.75), rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.9))
+        skin = hsv(rng.uniform(0.5, 0.75), rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.9))
     else:
-        skin = _hsv(rng.uniform(0.04, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.55, 0.95))
+        skin = hsv(rng.uniform(0.04, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.55, 0.95))
     left = bool(rng.random() < (0.1 if domain == "tutorial" else 0.25))
-    sleeve = _hsv(rng.random(), rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.9))
+    sleeve = hsv(rng.random(), rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.9))
     return Person(skin, sleeve, rng.uniform(0.8, 1.25), rng.uniform(0.85, 1.15), left)
 
 
@@ -726,6 +739,7 @@ class Place:
     ambient: float
     palette: Callable[[], Vec]
     clutter: int  # distractor objects that take no part
+    look: Look = FREE
 
 
 VIEWS = {  # fixed cameras: azimuth and elevation in degrees, distance
@@ -788,6 +802,7 @@ def place(
     rng: np.random.Generator,
     view: str = "any",
     room: np.random.Generator | None = None,
+    look: Look = FREE,
 ) -> Place:
     """Draw where a recording takes place.
 
@@ -804,6 +819,7 @@ def place(
         view: A key of `VIEWS`, or "any".
         room: Draws surfaces and light; the same room can be drawn again for another recording.
             `rng` if not given.
+        look: Of the things.
     """
     floors, walls, floor_range, wall_range, things_range, clutter = LOOKS[domain]
     room = room or rng
@@ -818,7 +834,7 @@ def place(
             room.uniform(0.5, 1.6),
             int(room.integers(1 << 30)),
         )
-        return Surface(_hsv(hue, s, v), _hsv(hue, min(1.0, 1.3 * s), 0.75 * v), kind, scale, seed)
+        return Surface(hsv(hue, s, v), hsv(hue, min(1.0, 1.3 * s), 0.75 * v), kind, scale, seed)
 
     floor, wall = surface(floors, *floor_range), surface(walls, *wall_range)
     light, ambient = (room.uniform(-0.8, 0.8), 1.0, room.uniform(0.1, 0.8)), room.uniform(0.4, 0.6)
@@ -826,11 +842,11 @@ def place(
 
     def palette() -> Vec:
         if domain == "furniture":  # one tone of wood or lacquer, lighter and darker
-            return _hsv(tone[0], tone[1], float(np.clip(tone[2] * rng.uniform(0.65, 1.35), 0.1, 1)))
-        return _hsv(rng.random(), rng.uniform(*things_range[0]), rng.uniform(*things_range[1]))
+            return hsv(tone[0], tone[1], float(np.clip(tone[2] * rng.uniform(0.65, 1.35), 0.1, 1)))
+        return hsv(rng.random(), rng.uniform(*things_range[0]), rng.uniform(*things_range[1]))
 
     things = int(rng.random() < 0.3) if clutter == 1 else int(rng.integers(clutter + 1))
-    return Place(camera, floor, wall, light, ambient, palette, things)
+    return Place(camera, floor, wall, light, ambient, palette, things, look)
 
 
 def act(
@@ -855,14 +871,20 @@ def act(
     if obj and obj not in OBJECTS:
         raise ValueError(f"obj must be one of {OBJECTS} or ''; got {obj!r}")
     bench = Bench(
-        rng, obj or str(rng.choice(TUTORIAL_OBJECTS)), where.palette, who.skin, who.sleeve, who.big
+        rng,
+        obj or str(rng.choice(TUTORIAL_OBJECTS)),
+        where.palette,
+        who.skin,
+        who.sleeve,
+        who.big,
+        where.look,
     )
     (FORWARD.get(verb) or BACKWARD[verb])(bench)
     bodies = bench.scene(duration_s, backwards=verb in BACKWARD)
     if who.left_handed:
         bodies = [_mirror(b) for b in bodies]
     for _ in range(where.clutter):
-        parts = thing(str(rng.choice(TUTORIAL_OBJECTS)), rng, where.palette)[0]
+        parts = thing(str(rng.choice(TUTORIAL_OBJECTS)), rng, where.palette, where.look)[0]
         x, z = rng.choice([-1, 1]) * rng.uniform(0.9, 1.3), rng.uniform(-1.2, -0.4)
         bodies.append(Body(parts, Track.of(x, 0, z), Track.of(0, rng.uniform(0, 360), 0)))
     return Scene(

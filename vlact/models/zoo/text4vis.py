@@ -32,7 +32,8 @@ class Temporal(nn.Module):
             nn.init.zeros_(block.mlp.c_proj.bias)
 
     def forward(self, frames: Tensor) -> Tensor:
-        return frames + (self.blocks(frames + self.position) - frames - self.position)
+        position = self.position[: frames.shape[1]]
+        return frames + (self.blocks(frames + position) - frames - position)
 
 
 class Text4Vis(Recognizer):

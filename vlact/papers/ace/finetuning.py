@@ -106,6 +106,31 @@ def clone(method: Recognizer) -> Recognizer:
     return copy.deepcopy(method, {id(method.words): method.words})
 
 
+class Mean:
+    """Mean of a list of parameters over several calls of `add`."""
+
+    def __init__(self):
+        self.value: list[Tensor] = []
+        self.count = 0
+
+    @torch.no_grad()
+    def add(self, parameters: list[Tensor]) -> None:
+        self.count += 1
+        if not self.value:
+            self.value = [p.detach().clone() for p in parameters]
+        for mean, new in zip(self.value, parameters, strict=True):
+            mean.lerp_(new, 1 / self.count)
+
+
+@torch.no_grad()
+def with_weights(method: Recognizer, weights: list[Tensor]) -> Recognizer:
+    """A copy whose trained parameters are those given, in the order of `method.trained()`."""
+    other = clone(method)
+    for (parameter, _), value in zip(other.trained(), weights, strict=True):
+        parameter.copy_(value)
+    return other
+
+
 @torch.no_grad()
 def wise_ft(method: Recognizer, start: list[Tensor]) -> Recognizer:
     """A copy whose trained parameters lie halfway back to where they started.

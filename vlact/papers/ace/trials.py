@@ -7,6 +7,7 @@ folder, so that a killed stage goes on where it was.
 
 import json
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,21 @@ from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
 from vlact.models.text import TextTower, sentence_encoder
 from vlact.models.zoo import Kept, Recognizer
-from vlact.papers.ace.finetuning import clone, encode, finetune, frozen_features, take, wise_ft
+from vlact.papers.ace.finetuning import (
+    Mean,
+    clone,
+    encode,
+    finetune,
+    frozen_features,
+    take,
+    wise_ft,
+    with_weights,
+)
 from vlact.papers.ace.prediction import predict, rows
 from vlact.runtime.device import put
 from vlact.runtime.jobs import job_of, write_whole
+
+FINE_TUNINGS = 1000  # apart, so that no two fine-tunings of two seeds draw alike
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,8 @@ class Trial:
         dataset: "ata", "ikea" or "gtea".
         name: As in the tables.
         method: File of `vlact.models.zoo`.
-        start: "pretrained" (the ladder's TimeSformer), "random", "vlog" (LaViLa's) or "clip"
-            (frames).
+        start: "pretrained" (the ladder's TimeSformer), "familiar" (the one that was told the names
+            of novel actions, too), "random", "vlog" (LaViLa's) or "clip" (frames).
         tree: Of the base actions: "shipped", "manual", "context-free", or "3x11" (first x second
             order).
         tests: Trees of the novel actions, one test each; the training tree if empty.
@@ -45,8 +57,11 @@ class Trial:
         text_blocks: Last blocks trained of the text trunk.
         wise_ft: Inference variants, with the tuned weights and with those halfway back, see
             `vlact.papers.ace.finetuning.wise_ft`; the latter are called "<name>, halfway".
+        averaged: Inference variants, with the last weights and with the mean of those after every
+            epoch so far; the latter are called "<name>, averaged".
         options: Further arguments of the method.
         verb_only: Objects and classes merged, see `vlact.language.tasks.verb_only`.
+        design: How often it is trained, a key of `vlact.stages.ace.DESIGNS`.
     """
 
     dataset: str
@@ -59,12 +74,24 @@ class Trial:
     blocks: int | None = None
     text_blocks: int = 0
     wise_ft: tuple[bool, ...] = (False,)
+    averaged: tuple[bool, ...] = (False,)
     options: dict = field(default_factory=dict)
     verb_only: bool = False
+    design: str = "some"
 
     @property
     def trained(self) -> bool:
         return self.method != "zero_shot"
+
+    @property
+    def variants(self) -> list[tuple[bool, bool]]:
+        """Whether weights are averaged, and halfway back, of each variant; never both."""
+        return [x for x in product(self.averaged, self.wise_ft) if x != (True, True)]
+
+    @property
+    def names(self) -> list[str]:
+        """Of its variants in tables."""
+        return [self.name + ", averaged" * a + ", halfway" * b for a, b in self.variants]
 
 
 @dataclass(frozen=True)
@@ -75,9 +102,10 @@ class Files:
         encoders: Start to safetensors file; "random" has none.
         frames: npy of uint8 clips (N, views, T, H, W, 3).
         words: safetensors of the frozen features of every string.
-        table: Parquet of clips, see `vlact.stages.ace.clip_table`; row i of a part is clip i of
-            what is kept.
+        table: Parquet of clips, see `vlact.stages.ace.clip_table`.
         kept: Folder for activations of frozen parts.
+        fold: Number of the fold that the table is of.
+        folds: Tables of the other folds, whose clips are kept with this one's.
     """
 
     encoders: dict[str, str]
@@ -85,6 +113,8 @@ class Files:
     words: str
     table: str
     kept: str
+    fold: int = 0
+    folds: tuple[str, ...] = ()
 
 
 def encoder_of(trial: Trial, files: Files, model: dict, seed: int):
@@ -162,15 +192,17 @@ def kept_file(trial: Trial, files: Files, ace: dict) -> Path:
 
 
 def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, seed: int) -> None:
-    """What the frozen part of a trial's encoder says of every clip, computed once.
+    """What the frozen part of a trial's encoder says of every clip of every fold, computed once.
 
     Writes for every tensor `x` that the method keeps: `plain.x` and `mirrored.x` of the training
-    clips' centred view, and `test.x` of the others, all views of a clip after each other.
+    clips' centred view, and `test.x` of the others, all views of a clip after each other;
+    `rows.train` and `rows.test`, increasing, say which clips.
     """
     path = kept_file(trial, files, ace)
     if path.is_file():
         return
-    words, table = put(load_file(files.words)), pd.read_parquet(files.table)
+    words = put(load_file(files.words))
+    table = pd.concat([pd.read_parquet(x) for x in (files.table, *files.folds)])
     shared = replace(trial, text_blocks=0)
     # what BIKE keeps serves all of them
     if trial.start == "clip" and trial.method != "vifi_prompts":
@@ -178,7 +210,7 @@ def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, see
     method = put(build(shared, encoder_of(trial, files, model, seed), task, words, ace, seed))
     clips = torch.from_numpy(np.load(files.frames, mmap_mode="c"))
     train, test = (
-        torch.tensor(table["clip"][table["part"] == part].to_numpy()) for part in ("train", "test")
+        torch.tensor(np.unique(table["clip"][table["part"] == part])) for part in ("train", "test")
     )
     centre = clips[train][:, clips.shape[1] // 2]
     found = {
@@ -186,17 +218,26 @@ def keep_job(trial: Trial, files: Files, task: Task, model: dict, ace: dict, see
         "mirrored": frozen_features(method, centre.flip(3)),
         "test": frozen_features(method, clips[test].flatten(0, 1)),
     }
-    write_whole(
-        path, save_file, {f"{part}.{k}": v for part, kept in found.items() for k, v in kept.items()}
-    )
+    rows = {"rows.train": train, "rows.test": test}
+    kept = {f"{part}.{k}": v for part, kept in found.items() for k, v in kept.items()}
+    write_whole(path, save_file, rows | kept)
 
 
-def kept_of(path: Path, part: str) -> Kept:
-    """One part of what `keep_job` wrote."""
+def kept_of(path: Path, part: str, clips: np.ndarray, views: int = 1) -> Kept:
+    """What `keep_job` wrote of some clips.
+
+    Args:
+        path: Its file.
+        part: "plain", "mirrored" or "test".
+        clips: Rows of the annotation table (N,).
+        views: Of a clip in this part.
+    """
+    stored = load_file(path)
+    known = stored["rows.test" if part == "test" else "rows.train"]
+    at = torch.searchsorted(known, torch.tensor(np.array(clips)))
+    at = (at[:, None] * views + torch.arange(views)).flatten()
     return {
-        k.removeprefix(f"{part}."): v
-        for k, v in load_file(path).items()
-        if k.startswith(f"{part}.")
+        k.removeprefix(f"{part}."): v[at] for k, v in stored.items() if k.startswith(f"{part}.")
     }
 
 
@@ -211,6 +252,7 @@ def tune_job(
     seed: int,
     out: str,
     model_out: str | None = None,
+    tune: int = 0,
 ) -> list[dict]:
     """Train one method at every rate of the grid and test it at every listed epoch.
 
@@ -222,10 +264,12 @@ def tune_job(
         ace: `Ace` as a dict, with `lexicon`.
         lrs: Learning rates; ignored where nothing is trained.
         epochs: Epochs at which to predict.
-        seed: Order, mirroring, draws, new layers.
+        seed: Of the pretrained encoder.
         out: Where the predictions go (parquet); the scores go beside them (json).
         model_out: Save the encoder after the last epoch of the last rate, halfway back if that is
-            the last variant.
+                        is the last variant.
+        tune: Number of the fine-tuning; with `seed` it draws order, mirroring, synonyms and new
+            layers.
 
     Returns:
         One row per rate, epoch, leaf variant and test, see `vlact.metrics.selection.score_grid`;
@@ -246,10 +290,11 @@ def tune_job(
         for key, part in test.groupby(["split", "mode"], sort=False)
     ]
     source, found, more = kept_file(trial, files, ace), [], []
-    kept = kept_of(source, "test")
+    kept = kept_of(source, "test", test["clip"].to_numpy(), views)
+    drawn = seed + FINE_TUNINGS * tune
 
     def fresh() -> Recognizer:
-        return put(build(trial, encoder_of(trial, files, model, seed), task, words, ace, seed))
+        return put(build(trial, encoder_of(trial, files, model, drawn), task, words, ace, drawn))
 
     def note_epoch(method: Recognizer, name: str, lr: float, epoch: int) -> Kept:
         seen = encode(method, kept)
@@ -262,6 +307,8 @@ def tune_job(
                         "leaf": leaf,
                         "test": test,
                         "seed": seed,
+                        "fold": files.fold,
+                        "tune": tune,
                     }
                     predicted = predict(method, asked, take(seen, clips), views, mode, leaf)
                     constant |= {"lr": lr, "epoch": epoch, "split": split, "mode": mode}
@@ -275,7 +322,7 @@ def tune_job(
     if not trial.trained:
         note_epoch(fresh(), trial.name, 0.0, 0)
     else:
-        start = [kept_of(source, part) for part in ("plain", "mirrored")]
+        start = [kept_of(source, part, train["clip"].to_numpy()) for part in ("plain", "mirrored")]
         labels = torch.tensor(train["label"].to_numpy(), dtype=torch.long)
     diagnosed = (
         trial.method in ("ace", "procvlr")
@@ -289,25 +336,35 @@ def tune_job(
         if diagnosed and before is None:
             before = clone(method), encode(method, kept)
 
-        def on_epoch(epoch: int, method=method, weights=weights, before=before, lr=lr) -> None:
-            for back in trial.wise_ft:
-                name = trial.name + ", halfway" * back
-                tested = wise_ft(method, weights) if back else method
+        mean = Mean()
+        every_epoch = list(range(1, max(epochs) + 1)) if any(trial.averaged) else epochs
+
+        def on_epoch(
+            epoch: int, method=method, weights=weights, before=before, lr=lr, mean=mean
+        ) -> None:
+            if any(trial.averaged):
+                mean.add([p for p, _ in method.trained()])
+            if epoch not in epochs:
+                return
+            for average, back in trial.variants:
+                name = trial.name + ", averaged" * average + ", halfway" * back
+                tested = with_weights(method, mean.value) if average else method
+                tested = wise_ft(tested, weights) if back else tested
                 seen = note_epoch(tested, name, lr, epoch)
-                if diagnosed:
+                if diagnosed and tested is method:
                     sides = {"before": before, "after": (tested, seen)}
                     more.append(
                         {"model": name, "lr": lr, "epoch": epoch}
                         | diagnose(sides, task, test, views, trial.leaf[-1])
                     )
 
-        finetune(method, start, labels, ace, lr, epochs, seed, on_epoch)
+        finetune(method, start, labels, ace, lr, every_epoch, drawn, on_epoch)
         if model_out and lr == lrs[-1]:
             (wise_ft(method, weights) if trial.wise_ft[-1] else method).encoder.save(model_out)
     predictions = pd.concat(found, ignore_index=True)
     scores = score_grid(predictions)
     if more:
-        scores = scores.merge(pd.DataFrame(more), on=["model", "lr", "epoch"])
+        scores = scores.merge(pd.DataFrame(more), on=["model", "lr", "epoch"], how="left")
     write_whole(path, lambda d, p: d.to_parquet(p, index=False), predictions)
     write_whole(
         note, lambda d, p: p.write_text(json.dumps(d), encoding="utf-8"), scores.to_dict("records")
@@ -390,12 +447,9 @@ def concept_job(
     """
     from vlact.models.zoo.procvlr import ProcVLR
 
-    table, words, kept = (
-        pd.read_parquet(files.table),
-        put(load_file(files.words)),
-        kept_of(Path(source), "test"),
-    )
+    table, words = pd.read_parquet(files.table), put(load_file(files.words))
     test = table[table["part"] == "test"].reset_index(drop=True)
+    kept = kept_of(Path(source), "test", test["clip"].to_numpy(), views)
     nodes, concepts, similar = task.nodes(), [], []
     for name, (path, leaf) in models.items():
         method = put(

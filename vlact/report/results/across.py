@@ -189,7 +189,7 @@ class Across(Factors):
         cells = Ace(self.p, self.folder).cells.query("dataset == 'ata' and test == 'shipped'")
         # names alone, where a model has both
         cells = cells[cells["leaf"] == cells.groupby("model")["leaf"].transform("min")]
-        cells = cells[~cells["model"].str.contains("w/o|verbs only")]
+        cells = cells[~cells["model"].str.contains("w/o|verbs only|names known")]
         for model, part in cells.groupby("model", sort=False):
             row = {"world": "ATA, unseen actions", "model": model}
             row |= {"own words": 100 * part["unseen_acc"].mean()}
