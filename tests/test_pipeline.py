@@ -16,7 +16,10 @@ from reference.waiting import LIMIT_S, until
 from vlact.runtime import leash
 from vlact.tools import pipeline
 
-WAIT_FOR_ALIGNMENT = "alignment localizers actionvlm encoders arena own_localization across claims index speed".split()
+WAIT_FOR_ALIGNMENT = (
+    *("alignment", "localizers", "actionvlm", "encoders", "arena", "own_localization", "across"),
+    *("claims", "index", "speed"),
+)
 
 
 def at(stage, profile="smoke"):
