@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlact import _renamed  # noqa: F401  (old names of modules)
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 _ABOVE = Path(__file__).resolve().parent.parent
 CHECKOUT = (_ABOVE / "dvc.yaml").is_file()  # else an installed wheel
 ROOT = _ABOVE if CHECKOUT else Path.cwd()  # where data and results are
