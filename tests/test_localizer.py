@@ -419,7 +419,7 @@ def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(
     pd.testing.assert_frame_equal(
         table, found.detect(features, {s.name: s.duration_s for s in parts[16:]})
     )
-    with pytest.raises(ValueError, match=r"v0: expected features \(T, 4\), got \(9, 5\)"):
+    with pytest.raises(ValueError, match=r"v0: features of shape \(9, 5\); expected \(T, 4\)"):
         loaded.detect({"v0": torch.zeros(9, 5)}, {"v0": 4.5})
     seen = truth[truth["video"].isin([s.name for s in parts[16:]])]
     assert evaluate(seen, table, tious=(0.5,))["ap"].mean() > 0.9

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate, one_hot, pad, silu
 
@@ -25,6 +24,10 @@ from vlact.losses.localization import focal
 from vlact.models import files
 from vlact.models.actionformer import WAVELENGTH, ChannelNorm, Conv, LocalizerConfig
 from vlact.models.localizer_checkpoints import read
+from vlact.runtime.extras import needs
+
+with needs("vlact.models.digit"):
+    from scipy.optimize import linear_sum_assignment
 
 NEVER = -5e4  # score of a point that is padded
 NO_MATCH = 1e6  # cost of a query that is padded

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.swin_transformer import PatchMerging
-from torchvision.models.video.swin_transformer import PatchEmbed3d, ShiftedWindowAttention3d
 
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
 from vlact.models.adatad import MEAN, STD, AdaTAD
 from vlact.models.zoo.revmvit import Reversible, ReversibleBlock
+from vlact.runtime.extras import needs
+
+with needs("vlact.models.re2tal"):
+    from torchvision.models.swin_transformer import PatchMerging
+    from torchvision.models.video.swin_transformer import PatchEmbed3d, ShiftedWindowAttention3d
 
 
 @dataclass(frozen=True)
