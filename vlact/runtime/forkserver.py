@@ -1,7 +1,7 @@
 """Python that has imported everything: `python -m vlact.runtime.forkserver serve COMMAND ..` runs a
 command beside such a process.
 
-Notebooks, their workers, papermill and DVC import torch, transformers and matplotlib, ten seconds
+Notebooks, papermill and DVC import torch, transformers and matplotlib, ten seconds
 of processor time in each of a hundred processes of a run. Within `serve`, multiprocessing's
 forkserver imports them once, and `python -m vlact.runtime.forkserver -m MODULE ..` (or `-c CODE`)
 stands for a fork that has its files, folder and environment: the fork's exit status comes back, and
@@ -119,14 +119,6 @@ def stand_for(address: str, arguments: list[str]) -> int:
         with socket.socket(fileno=os.dup(server.fileno())) as there:
             socket.send_fds(there, [b"."], files)
         return server.recv()
-
-
-@contextlib.contextmanager
-def launching() -> Iterator[None]:
-    """Processes that start Python by `sys.executable`, as joblib's workers, are forks, too."""
-    served = os.environ.get(ADDRESS)
-    with patch.object(sys, "executable", str(LAUNCH / "python") if served else sys.executable):
-        yield
 
 
 def main(arguments: list[str]) -> None:

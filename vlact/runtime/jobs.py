@@ -296,7 +296,7 @@ def run(todo: list[Callable], workers: int, label: str) -> list:
             progress.update()
         progress.close()
         return out
-    from vlact.runtime import device, forkserver
+    from vlact.runtime import device
     from vlact.runtime.extras import needs
 
     with needs("work on several processes"):
@@ -316,7 +316,6 @@ def run(todo: list[Callable], workers: int, label: str) -> list:
             worker = _Worker(device.wanted(), 0, "")
         else:
             worker = _Worker(device.wanted(), os.getpid(), held.enter_context(_heard(progress)))
-            held.enter_context(forkserver.launching())
         # a job is long: one at a time to each process, all sent at once
         parallel = Parallel(
             workers, batch_size=1, pre_dispatch="all", max_nbytes=None,
