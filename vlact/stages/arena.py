@@ -46,8 +46,9 @@ def ablations():
     """Rows that run on some seeds."""
     from vlact.papers.actionvlm.experiments import Variant
 
+    curve = [Variant(f"fixed λ = {x}", x) for x in (0.2, 0.4, 0.6, 0.8)]
     return [
-        Variant("fixed λ = 0.4", 0.4),
+        *curve,
         Variant("learnable λ w/o L_adv", "learned"),
         Variant(f"{WITH}, noise", 1.0, lm="noise"),
         Variant(f"{WITH}, w/o T_desc", 1.0, described=False, ground=False),

@@ -18,6 +18,7 @@ from vlact.report.results.actionvlm import (
     PRIOR,
     RUN,
     VISION,
+    WEIGHTS,
     ActionVLM,
     ambiguous,
     keep_answers,
@@ -178,6 +179,22 @@ class Arena(ActionVLM):
             f"{above} of {len(found)} controls gain over vision alone at a two-sided 5 %; by "
             f"chance {0.025 * len(found):.1f} would."
         )
+
+    def curve(self) -> pd.DataFrame:
+        """How much weight for language, each a model of its own (Table 4): `λ` (nan where it is not
+        set), `model, seeds, mAP, gain, low, high`, gain over vision alone.
+        """
+        rows = []
+        for model in WEIGHTS:
+            if model == VISION or not len(own := self.map(model)):
+                continue
+            weight = float(model.split("= ")[1]) if model.startswith("fixed") else float("nan")
+            row = {"λ": weight, "model": model, "seeds": len(own), "mAP": own.mean()}
+            found = self.gap(model, "own", VISION)
+            low, high = found.interval() if found else (float("nan"),) * 2
+            mean = found.mean if found else float("nan")
+            rows.append(row | {"gain": mean, "low": low, "high": high})
+        return pd.DataFrame(rows)
 
     def scarcity(self) -> pd.DataFrame:
         """mAP and gain by recordings a class: `recordings, model, mAP, gain, low, high, seeds`."""
