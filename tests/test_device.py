@@ -462,13 +462,3 @@ def test_end_to_end(tmp_path):
     )
     assert here == there
     same_tables(tmp_path, "o.parquet")
-
-
-def test_the_renderer_draws_there(tmp_path):
-    from vlact.worlds.synta import film_job
-
-    both(
-        lambda f: film_job(2, "bouncing", 5, [1], "realistic", str(f), str(f), 32, 8.0, 3), tmp_path
-    )
-    films = [sorted((tmp_path / k).rglob("*.mp4")) for k in ("here", "there")]
-    assert films[0] and all(a.read_bytes() == b.read_bytes() for a, b in zip(*films, strict=True))

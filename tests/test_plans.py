@@ -103,7 +103,7 @@ def test_adapters_learn_and_the_tower_does_not():
     )
 
 
-def test_steps_and_the_renderer_run_where_they_are_told():
+def test_steps_run_where_they_are_told():
     from vlact.models.dual import DualConfig
     from vlact.tools import measuring
 
@@ -111,7 +111,6 @@ def test_steps_and_the_renderer_run_where_they_are_told():
     config = DualConfig(32, 16, 4, 32, 3, 2, 16, 384, "cls", **shape)
     rows = measuring.ace(config, 2, 1, "cpu", 1)
     assert [r["way"] for r in rows] == ["frozen blocks kept", "every block anew"]
-    assert "frames/s" in measuring.rendered("cpu", 24, 4, 1)[0]
     first, second = measuring.features("EfficientNet-Lite0", 32, 8, "cpu", 1)
     assert first["difference"] == 0 and "frames/s" in second
 
@@ -134,7 +133,7 @@ def test_measuring_keeps_every_row_and_goes_on_after_a_kill(tmp_path, monkeypatc
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Card")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    for name in ("table6", "localizer", "ace", "features", "rendered"):
+    for name in ("table6", "localizer", "ace", "features"):
         monkeypatch.setattr(measuring, name, measured(name))
     with pytest.raises(KeyboardInterrupt):
         measuring.main([str(out), "--device", "cuda"])
@@ -144,9 +143,9 @@ def test_measuring_keeps_every_row_and_goes_on_after_a_kill(tmp_path, monkeypatc
     assert measuring.main([str(out), "--device", "cuda"]) == 0
     table = pd.read_csv(out)
     pd.testing.assert_frame_equal(table.head(7), first)
-    assert asked == [*["table6"] * 4, *["localizer"] * 2, "ace", *["features"] * 2, "rendered"]
-    assert len(table) == 17 and table["date"].notna().all()
-    assert measuring.main([str(out), "--device", "cuda"]) == 0 and len(asked) == 10
+    assert asked == [*["table6"] * 4, *["localizer"] * 2, "ace", *["features"] * 2]
+    assert len(table) == 15 and table["date"].notna().all()
+    assert measuring.main([str(out), "--device", "cuda"]) == 0 and len(asked) == 9
     out.write_text("a,b\n1,2\n", encoding="utf-8")
     assert measuring.main([str(out), "--device", "cuda"]) == 1
     assert out.read_text(encoding="utf-8") == "a,b\n1,2\n"

@@ -3,9 +3,9 @@
 
 Table 6 of ActionVLM (vision alone, with a language model that sees every frame or every n-th, and
 the same language model that answers a question), and on a GPU steps of ACE and of the localizer,
-features and the renderer. What is compared runs in turn, so that a machine that slows down slows
-all. Nothing is downloaded. On CPUs one thread is used and its processor time counts. What was
-measured on a card is in figures/gpu.csv.
+and features. What is compared runs in turn, so that a machine that slows down slows all. Nothing is
+downloaded. On CPUs one thread is used and its processor time counts. What was measured on a card is
+in figures/gpu.csv.
 """
 
 import argparse
@@ -367,29 +367,6 @@ def ace(config: DualConfig, batch: int, blocks: int, device: str, repeats: int) 
     return in_turn(ways, device, repeats)
 
 
-def rendered(device: str, size: int, frames: int, repeats: int) -> list[dict]:
-    """Frames a second of the renderer."""
-    import numpy as np
-
-    from vlact.worlds.render import render
-    from vlact.worlds.scene import Body, Camera, Part, Scene, Track
-
-    parts = [
-        Part(s, (0.4, 0.5, 0.3), (0.9, 0.3, 0.2), pattern="half", colour2=(0.1, 0.3, 0.8))
-        for s in ("box", "sphere", "cylinder")
-    ]
-    bodies = [
-        Body([part], Track.of(0.8 * k - 0.8, 1.0, 0), Track.of(20, 40 * k, 10))
-        for k, part in enumerate(parts)
-    ]
-    scene = Scene(
-        bodies, Camera(Track.of(0.3, 2.0, 3.2), Track.of(0, 1.0, 0), 45), light=(0.3, 1.0, 0.6)
-    )
-    when = [np.arange(frames) / frames]
-    ways = {f"{frames} frames": lambda: render([scene], when, (size, size), device=device)}
-    return [r | {"frames/s": 1e3 * frames / r["ms"]} for r in in_turn(ways, device, repeats)]
-
-
 def everything(device: str, repeats: int) -> Iterator[tuple[str, Callable]]:
     """What is measured: its name, and what gives its rows."""
     if device == "cpu":
@@ -406,7 +383,6 @@ def everything(device: str, repeats: int) -> Iterator[tuple[str, Callable]]:
     for name in ("EfficientNet-Lite0", "TimeSformer-B"):
         given = name, 224, 128, device, repeats
         yield f"features of {name} at 224 pixels", partial(features, *given)
-    yield "renderer, 224 pixels", partial(rendered, device, 224, 120, repeats)
 
 
 def main(arguments: list[str]) -> int:

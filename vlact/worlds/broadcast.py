@@ -182,13 +182,7 @@ def film(broadcast: Broadcast, folder: Path, size: int, fps: float) -> dict:
         if len(mine):
             scenes.append(shoot(keys, action, take.flights, seen, mine, rng))
             times.append(mine)
-    drawn = np.concatenate(
-        [
-            f
-            for i in range(0, len(scenes), 4)
-            for f in render(scenes[i : i + 4], times[i : i + 4], (size, size))
-        ]
-    )
+    drawn = np.concatenate(render(scenes, times, (size, size)))
     if rng.random() < 0.5:
         drawn = drawn[:, :, ::-1]
     video.write(folder / f"{broadcast.name}.mp4", np.ascontiguousarray(drawn), fps)

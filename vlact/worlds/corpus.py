@@ -104,12 +104,8 @@ def film(
             | ({"caption": f"{word} {obj}".strip()} if recording.domain == "tutorial" else {})
         )
         start += frames
-    shots = [
-        f
-        for i in range(0, len(scenes), 4)
-        for f in render(scenes[i : i + 4], times[i : i + 4], (size, size))
-    ]
-    video.write(folder / f"{recording.name}.mp4", np.concatenate(shots), fps)
+    drawn = np.concatenate(render(scenes, times, (size, size)))
+    video.write(folder / f"{recording.name}.mp4", drawn, fps)
     return rows
 
 

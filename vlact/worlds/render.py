@@ -1,400 +1,33 @@
-"""Scene to frames: a batched ray caster in torch, on CPU or GPU.
+"""Scene to frames: a ray caster whose loops are compiled by numba.
 
-Speed comes from three things: a bounding-sphere test as one matrix product per frame leaves few
-(frame, pixel, part) triples to intersect; floor and wall are computed once per distinct camera;
-the surviving hits are painted back to front in as many passes as parts overlap in a pixel.
-A pixel-by-pixel version of the same picture is kept in `tests/reference/`.
+Floor and wall are computed once per distinct camera. In a frame every ray that passes through a
+part's bounding sphere is intersected with the part, and the nearest opaque hit of a pixel is
+shaded; hits of transparent parts in front of it are laid over it, the farthest first. A picture
+made the slow way, by marching along rays, is kept in `tests/reference/`.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from vlact.runtime.compiling import compiled
 from vlact.worlds.scene import PATTERNS, SHAPES, SURFACES, Scene, Surface, sample
 
 FAR = 1e6
+NEAR = 1e-3  # along a ray; nearer hits are the eye's own
+FLAT = 1e-4  # a ray's component below which it runs along a surface
+TINY = 1e-9  # divisors are kept this far from zero
+SEEN, SOLID = 0.01, 0.99  # opacity from which a part is drawn, and hides what is behind it
 GOLDEN = (1 + 5**0.5) / 2
 TORUS_RATIO = 0.32  # tube radius over outer radius of the unit torus
-
-
-def render(
-    scenes: Sequence[Scene],
-    times: Sequence[np.ndarray],
-    size: tuple[int, int] = (64, 64),
-    supersample: int = 1,
-    device: str | torch.device = "cpu",
-) -> list[np.ndarray]:
-    """Draw scenes at the given times.
-
-    Args:
-        scenes: S scenes.
-        times: For each scene the times (T_s,) in seconds.
-        size: Height and width in pixels.
-        supersample: Rays per pixel along each side; averaged.
-        device: Where to compute.
-
-    Returns:
-        One uint8 array (T_s, H, W, 3), RGB, per scene.
-
-    Raises:
-        ValueError: If the numbers of scenes and of time arrays differ.
-    """
-    if len(scenes) != len(times):
-        raise ValueError(f"times must hold one array per scene; got {len(times)} for {len(scenes)}")
-    h, w = size[0] * supersample, size[1] * supersample
-    with torch.inference_mode():
-        batch = _gather(scenes, times, device)
-        image = _draw(batch, h, w)
-        if supersample > 1:
-            image = image.view(len(image), size[0], supersample, size[1], supersample, 3).mean(
-                (2, 4)
-            )
-        frames = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    return np.split(frames, np.cumsum([len(t) for t in times])[:-1])
-
-
-def _gather(scenes, times, device) -> dict:
-    """All frames of all scenes as tensors over F frames, N parts (padded), U distinct cameras."""
-    samples = [
-        sample(s, np.asarray(t, dtype=np.float64)) for s, t in zip(scenes, times, strict=True)
-    ]
-    n = max(s["shape"].size for s in samples)
-
-    def stack(key, fill=0.0):
-        rows = np.full((sum(map(len, times)), n, *samples[0][key].shape[2:]), fill, np.float32)
-        start = 0
-        for s, t in zip(samples, times, strict=True):
-            rows[start : start + len(t), : s["shape"].size] = s[key]
-            start += len(t)
-        return torch.as_tensor(rows, device=device)
-
-    views, view_of_frame, surfaces = [], [], []
-    for scene, t in zip(scenes, times, strict=True):
-        poses = np.concatenate([scene.camera.eye(t), scene.camera.target(t)], axis=1)
-        distinct, index = np.unique(poses, axis=0, return_inverse=True)
-        view_of_frame.append(index.reshape(-1) + len(views))
-        views += [(*row, scene.camera.fov) for row in distinct]
-        surfaces += [scene] * len(distinct)
-    return {
-        **{k: stack(k) for k in ("centre", "rot", "colour", "colour2", "opacity")},
-        "size": stack("size", fill=1.0),
-        "shape": stack("shape").long(),
-        "pattern": stack("pattern").long(),
-        "views": torch.as_tensor(np.asarray(views), dtype=torch.float32, device=device),
-        "view_of_frame": torch.as_tensor(np.concatenate(view_of_frame), device=device),
-        "surfaces": surfaces,
-    }
-
-
-def _rays(views: Tensor, h: int, w: int) -> Tensor:
-    """Unit ray directions (U, H*W, 3) for views (U, 7) = eye, target, fov."""
-    eye, target = views[:, :3], views[:, 3:6]
-    forward = torch.nn.functional.normalize(target - eye, dim=1)
-    up = torch.zeros_like(forward)
-    up[:, 1] = 1.0
-    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=1)
-    up = torch.linalg.cross(right, forward)
-    half = torch.tan(torch.deg2rad(views[:, 6]) / 2)[:, None, None]
-    y, x = torch.meshgrid(
-        1 - (torch.arange(h, device=views.device) + 0.5) * 2 / h,
-        ((torch.arange(w, device=views.device) + 0.5) * 2 - w) / h,
-        indexing="ij",
-    )
-    d = forward[:, None] + half * (
-        x.reshape(1, -1, 1) * right[:, None] + y.reshape(1, -1, 1) * up[:, None]
-    )
-    return torch.nn.functional.normalize(d, dim=-1)
-
-
-def _texture(surface: Surface, u: Tensor, v: Tensor) -> Tensor:
-    """Mixing weight in 0..1 of `colour2` at surface coordinates (P,)."""
-    kind = SURFACES.index(surface.kind)
-    u, v = u / surface.scale, v / surface.scale
-    if kind == 0:
-        return torch.zeros_like(u)
-    if kind == 3:
-        return ((u.floor() + v.floor()) % 2).abs()
-    rng = np.random.default_rng(surface.seed)
-    total = torch.zeros_like(u)
-    for octave, weight in ((2, 0.5), (5, 0.3), (11, 0.2)):
-        grid = torch.as_tensor(rng.random((32, 32)), dtype=u.dtype, device=u.device)
-        a, b = u * octave, v * octave * (0.15 if kind == 2 else 1.0)
-        i, j = a.floor(), b.floor()
-        fa, fb = a - i, b - j
-        fa, fb = fa * fa * (3 - 2 * fa), fb * fb * (3 - 2 * fb)
-        i, j = i.long() % 32, j.long() % 32
-        i1, j1 = (i + 1) % 32, (j + 1) % 32
-        row0 = grid[i, j] * (1 - fa) + grid[i1, j] * fa
-        row1 = grid[i, j1] * (1 - fa) + grid[i1, j1] * fa
-        total += weight * (row0 * (1 - fb) + row1 * fb)
-    return ((total - 0.5) * 2.2 + 0.5).clamp(0, 1)
-
-
-def _background(batch: dict, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Floor and wall seen by each distinct view: colour (U, P, 3), point (U, P, 3), distance (U,
-    P).
-    """
-    eye = batch["views"][:, None, :3]
-    down = rays[..., 1] < -1e-4
-    t_floor = torch.where(down, -eye[..., 1] / rays[..., 1].clamp(max=-1e-4), FAR)
-    away = rays[..., 2] < -1e-4
-    wall_z = torch.tensor([-s.wall_distance for s in batch["surfaces"]], device=rays.device)
-    t_wall = torch.where(away, (wall_z[:, None] - eye[..., 2]) / rays[..., 2].clamp(max=-1e-4), FAR)
-    t = torch.minimum(t_floor, t_wall).clamp(max=FAR)
-    point = eye + rays * t[..., None]
-    colour = torch.empty_like(rays)
-    first = 0
-    for _, views in itertools.groupby(batch["surfaces"], key=id):  # all views of a scene at once
-        scene, *more = views
-        at = slice(first, first := first + 1 + len(more))
-        on_floor = t_floor[at] <= t_wall[at]
-        for surface, mask, axes in (
-            (scene.floor, on_floor, (0, 2)),
-            (scene.wall, ~on_floor, (0, 1)),
-        ):
-            p = point[at][mask]
-            mix = _texture(surface, p[:, axes[0]].clamp(-50, 50), p[:, axes[1]].clamp(-50, 50))
-            c1, c2 = (
-                torch.tensor(c, dtype=torch.float32, device=p.device)
-                for c in (surface.colour, surface.colour2)
-            )
-            colour[at][mask] = c1 + mix[:, None] * (c2 - c1)
-        colour[at] *= torch.where(on_floor, 1.0, 0.92)[..., None]
-    return colour, point, t
-
-
-def _draw(batch: dict, h: int, w: int) -> Tensor:
-    """Frames (F, H, W, 3) in 0..1.
-
-    Below, `fn` indexes (frame, part) pairs and `up` (view, pixel).
-    """
-    rays = _rays(batch["views"], h, w)
-    back, point, depth = (x.flatten(0, 1) for x in _background(batch, rays))
-    view, pixels = batch["view_of_frame"], h * w
-    eye, light, across, ambient = _lighting(batch)
-    centre, size, opacity = batch["centre"], batch["size"], batch["opacity"]
-    parts = centre.shape[1]
-    solid = opacity > 0.01
-    radius = torch.where(batch["shape"] == SHAPES.index("sphere"), size.amax(-1), size.norm(dim=-1))
-    size, opacity, rot = size.flatten(0, 1), opacity.flatten(), batch["rot"].flatten(0, 1)
-
-    def triples(mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Indices fn, f, up and frame pixel of the true entries of a mask (F, N, P)."""
-        flat = mask.flatten().nonzero().squeeze(1)
-        fn = torch.div(flat, pixels, rounding_mode="floor")
-        f = torch.div(fn, parts, rounding_mode="floor")
-        pixel = flat - fn * pixels
-        return fn, f, view[f] * pixels + pixel, f * pixels + pixel
-
-    # Soft shadow on floor and wall. In the plane across the light, a shadow is a disc round the
-    # part's centre, so one product of (u, v, u^2 + v^2, 1) with the centres gives squared
-    # distances.
-    # (F, P, 2), (F, N, 2)
-    flat, flat_c = point.view(len(rays), -1, 3)[view] @ across, centre @ across
-    lhs = torch.stack([*flat.unbind(-1), flat.square().sum(-1), torch.ones_like(flat[..., 0])], 1)
-    rhs = torch.cat(
-        [-2 * flat_c, torch.ones_like(flat_c[..., :1]), flat_c.square().sum(-1, keepdim=True)], -1
-    )
-    reach = (1.3 * size.mean(-1)).view(-1, parts)
-    gap2 = rhs @ lhs  # (F, N, P)
-    limit = torch.where(solid, (1.15 * reach).square(), -1.0)
-    fn, f, up, fp = triples(gap2 < limit[..., None])
-    shade = (
-        1.15
-        - gap2.flatten()[fn * pixels + fp - f * pixels].clamp(min=0).sqrt() / reach.flatten()[fn]
-    )
-    below = ((_take(point, up) - _take(centre.flatten(0, 1), fn)) * _take(light, f)).sum(-1) < 0
-    shade = torch.where(below, shade.clamp(max=0.45) * opacity[fn], 0.0)
-    dark = torch.zeros(len(view) * pixels, device=shade.device).scatter_reduce_(
-        0, fp, shade, "amax"
-    )
-    image = back.view(len(rays), -1, 3)[view].flatten(0, 1) * (1 - dark)[:, None]
-
-    # Candidate triples (the ray passes within the bounding sphere), then exact intersection by
-    # shape.
-    to_centre = centre - eye[:, None]  # (F, N, 3)
-    nearest = (to_centre.square().sum(-1) - radius.square()).clamp(min=0).sqrt()
-    nearest = torch.where(solid, nearest, FAR)
-    fn, f, up, fp = triples(to_centre @ rays.transpose(1, 2)[view] > nearest[..., None])
-    shape = batch["shape"].flatten()[fn]
-    local = (rot / size[:, None, :]).flatten(1)  # world vector to part frame, rows of 9
-    origin = -(rot * to_centre.flatten(0, 1)[:, :, None]).sum(1) / size
-    squat = (size[:, 0] / size[:, 1]).clamp(max=1.0)
-    kept = []
-    for k in shape.unique().tolist():
-        at = (shape == k).nonzero().squeeze(1)
-        i, j = fn[at], up[at]
-        o, d = (
-            _take(origin, i),
-            (_take(rays.flatten(0, 1), j)[:, :, None] * _take(local, i).view(-1, 3, 3)).sum(1),
-        )
-        t, normal = INTERSECT[SHAPES[k]](o, d, squat[i])
-        hit = ((t > 1e-3) & (t < depth[j])).nonzero().squeeze(1)
-        at, t = at[hit], t[hit]
-        q = _take(o, hit) + _take(d, hit) * t[:, None]
-        kept.append((fn[at], f[at], fp[at], t, q, _take(normal, hit)))
-    if not kept:
-        return image.view(-1, h, w, 3)
-    fn, f, fp, t, q, normal = (torch.cat(x) for x in zip(*kept, strict=True))
-    opaque = opacity[fn] > 0.99
-    nearest = torch.full((len(image),), FAR, device=t.device)
-    nearest.scatter_reduce_(0, fp[opaque], t[opaque], "amin")
-    shown = (t <= nearest[fp]).nonzero().squeeze(1)
-    fn, f, fp, t, q, normal = (_take(x, shown) for x in (fn, f, fp, t, q, normal))
-
-    world = (_take(rot.flatten(1), fn).view(-1, 3, 3) * (normal / _take(size, fn))[:, None, :]).sum(
-        -1
-    )
-    lambert = (torch.nn.functional.normalize(world, dim=-1) * _take(light, f)).sum(-1).clamp(min=0)
-    mix = _pattern(batch["pattern"].flatten()[fn], q)[:, None]
-    colour1, colour2 = batch["colour"].flatten(0, 1), batch["colour2"].flatten(0, 1)
-    colour = torch.lerp(_take(colour1, fn), _take(colour2, fn), mix)
-    colour = colour * (ambient[f] + (1 - ambient[f]) * lambert)[:, None]
-    return _paint(image, fp, t, colour, opacity[fn]).view(-1, h, w, 3)
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of `x`; several times faster on CPU than `x[index]`."""
-    return x.index_select(0, index)
-
-
-def _lighting(batch: dict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per frame: eye (F, 3), direction to the light (F, 3), two directions across it, ambient
-    share.
-
-    The directions across the light are columns (F, 3, 2); the ambient share is (F,).
-    """
-    view, device = batch["view_of_frame"], batch["views"].device
-    light = torch.tensor([s.light for s in batch["surfaces"]], dtype=torch.float32, device=device)
-    ambient = torch.tensor(
-        [s.ambient for s in batch["surfaces"]], dtype=torch.float32, device=device
-    )
-    light = torch.nn.functional.normalize(light, dim=1)
-    side = torch.nn.functional.normalize(
-        torch.stack([light[:, 1], -light[:, 0], light[:, 2] * 0], -1), dim=1
-    )
-    across = torch.stack([side, torch.linalg.cross(light, side)], dim=-1)
-    return batch["views"][view, :3], light[view], across[view], ambient[view]
-
-
-def _paint(image: Tensor, pixel: Tensor, t: Tensor, colour: Tensor, opacity: Tensor) -> Tensor:
-    """Put hits on `image` (F*P, 3): the opaque ones, then the transparent ones, farthest first."""
-    solid = opacity > 0.99
-    image[pixel[solid]] = colour[solid]
-    order = torch.argsort(t[~solid], descending=True)
-    pixel, colour, opacity = (x[~solid][order] for x in (pixel, colour, opacity[:, None]))
-    while len(pixel):  # one layer of distinct pixels at a time
-        first = torch.full((len(image),), len(pixel), device=pixel.device)
-        index = torch.arange(len(pixel), device=pixel.device)
-        now = first.scatter_reduce_(0, pixel, index, "amin")[pixel] == index
-        at = pixel[now]
-        image[at] = torch.lerp(image[at], colour[now], opacity[now])
-        pixel, colour, opacity = pixel[~now], colour[~now], opacity[~now]
-    return image
-
-
-def _pattern(kind: Tensor, q: Tensor) -> Tensor:
-    """Weight (K,) of the second colour at part coordinates `q` (K, 3) in [-1, 1]."""
-    x, y, z = q.unbind(-1)
-    azimuth = torch.atan2(z, x)
-    choices = {
-        "half": x > 0,
-        "stripes": torch.sin(7 * y) > 0,
-        "sectors": torch.sin(3 * azimuth) > 0,
-        "checker": torch.sin(4 * azimuth) * torch.sin(6 * y + 0.5) > 0,
-    }
-    mix = torch.zeros_like(x)
-    for name, value in choices.items():
-        mix = torch.where((kind == PATTERNS.index(name)) & value, 1.0, mix)
-    return mix
-
-
-# Intersections in the part frame, where every shape fills [-1, 1]^3. Each takes origins `o` (K, 3),
-# directions `d` (K, 3, not normalised) and `squat` (K,), the ratio of width to height (at most 1),
-# and returns the distance along the ray (K,), FAR where it misses, and the part-frame normal (K,
-# 3).
-
-
-def _quadric(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Roots t0 <= t1 of a t^2 + 2 b t + c (a > 0) and whether they are real."""
-    disc = b * b - a * c
-    root = disc.clamp(min=0).sqrt()
-    a = torch.where(a.abs() < 1e-9, 1e-9, a)
-    return (-b - root) / a, (-b + root) / a, disc > 0
-
-
-def _slab(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """Interval of t in which -1 <= o + d t <= 1."""
-    d = torch.where(d.abs() < 1e-9, 1e-9, d)
-    a, b = (-1 - o) / d, (1 - o) / d
-    return torch.minimum(a, b), torch.maximum(a, b)
-
-
-def _sphere(o: Tensor, d: Tensor, squat: Tensor):
-    t0, _, real = _quadric((d * d).sum(-1), (o * d).sum(-1), (o * o).sum(-1) - 1)
-    return torch.where(real, t0, FAR), o + d * t0[:, None]
-
-
-def _box(o: Tensor, d: Tensor, squat: Tensor):
-    enter, leave = _slab(o, d)
-    t0, axis = enter.max(-1)
-    normal = torch.zeros_like(o).scatter_(1, axis[:, None], -d.gather(1, axis[:, None]).sign())
-    return torch.where(t0 < leave.amin(-1), t0, FAR), normal
-
-
-def _capped(o: Tensor, d: Tensor, side0: Tensor, side1: Tensor, valid: Tensor, side_normal: Tensor):
-    """A body of revolution between the planes y = -1 and y = 1."""
-    cap0, cap1 = _slab(o[:, 1], d[:, 1])
-    t0 = torch.maximum(side0, cap0)
-    hit = valid & (t0 < torch.minimum(side1, cap1))
-    cap_normal = torch.zeros_like(o)
-    cap_normal[:, 1] = -d[:, 1].sign()
-    normal = torch.where((side0 > cap0)[:, None], side_normal, cap_normal)
-    return torch.where(hit, t0, FAR), normal
-
-
-def _cylinder(o: Tensor, d: Tensor, squat: Tensor):
-    flat = torch.tensor([1.0, 0.0, 1.0], device=o.device)
-    of, df = o * flat, d * flat
-    t0, t1, real = _quadric((df * df).sum(-1), (of * df).sum(-1), (of * of).sum(-1) - 1)
-    return _capped(o, d, t0, t1, real, of + df * t0[:, None])
-
-
-def _cone(o: Tensor, d: Tensor, squat: Tensor):
-    # Inside: x^2 + z^2 <= ((1 - y) / 2)^2 with y <= 1; the part above the apex is cut by the slab.
-    k = (1 - o[:, 1]) / 2
-    dk = -d[:, 1] / 2
-    a = d[:, 0] ** 2 + d[:, 2] ** 2 - dk * dk
-    b = o[:, 0] * d[:, 0] + o[:, 2] * d[:, 2] - k * dk
-    c = o[:, 0] ** 2 + o[:, 2] ** 2 - k * k
-    r0, r1, real = _quadric(a, b, c)
-    r0, r1 = torch.minimum(r0, r1), torch.maximum(r0, r1)
-    # A ray steeper than the side (a < 0) is inside one nappe before r0 and inside the other after
-    # r1.
-    steep, falling = a < 0, d[:, 1] < 0
-    t0 = torch.where(steep, torch.where(falling, r1, -FAR), r0)
-    t1 = torch.where(steep, torch.where(falling, FAR, r0), r1)
-    q = o + d * t0[:, None]
-    normal = torch.stack([q[:, 0], (1 - q[:, 1]) / 4, q[:, 2]], dim=-1)
-    return _capped(o, d, t0, t1, real | steep, normal)
-
-
-def _convex(planes: list[tuple[float, float, float, float]]):
-    """A polyhedron from its planes n . q <= c, as rows (n, c)."""
-
-    def intersect(o: Tensor, d: Tensor, squat: Tensor):
-        n, c = torch.tensor(planes, dtype=o.dtype, device=o.device).split([3, 1], 1)
-        den = d @ n.T
-        den = torch.where(den.abs() < 1e-9, 1e-9, den)
-        t = (c.T - o @ n.T) / den
-        t0, face = torch.where(den < 0, t, -FAR).max(-1)
-        t1 = torch.where(den > 0, t, FAR).amin(-1)
-        return torch.where(t0 < t1, t0, FAR), n[face]
-
-    return intersect
+TORUS_STEPS, TORUS_GAP = 24, 0.02  # steps towards it along a ray, distance that counts as a hit
+WALL_SHARE = 0.92  # of the floor's light
+SHADOW_REACH, SHADOW_EDGE, SHADOW_DEPTH = 1.3, 1.15, 0.45  # in mean half extents; its blur; at most
+CELLS = 32  # of a noise grid's side
+OCTAVES = ((2, 0.5), (5, 0.3), (11, 0.2))  # frequency and weight of the noise's grids
+GRAIN = 0.15  # how much slower wood changes along its grain
 
 
 def _mirrored(*normals: tuple[float, float, float]) -> list[tuple[float, float, float, float]]:
@@ -409,53 +42,354 @@ def _mirrored(*normals: tuple[float, float, float]) -> list[tuple[float, float, 
     ]
 
 
-def _torus(o: Tensor, d: Tensor, squat: Tensor):
-    # No cheap closed form: march along the ray by the distance function, on these few rays only.
+# Polyhedra by their planes n . q <= c, as rows (n, c)
+POLYHEDRA = {
+    "box": [(*(s * row), 1) for row in np.eye(3) for s in (1, -1)],
+    "pyramid": [(0, -1, 0, 1), (2, 1, 0, 1), (-2, 1, 0, 1), (0, 1, 2, 1), (0, 1, -2, 1)],
+    "prism": [(0, -1, 0, 1), (0, 1, 0, 1), (0, 0, -1, 1), (2, 0, 1, 1), (-2, 0, 1, 1)],
+    "dodecahedron": _mirrored((0, GOLDEN, 1)),
+    "icosahedron": _mirrored((1, 1, 1), (0, GOLDEN, 1 / GOLDEN)),
+}
+PLANES = np.array([row for rows in POLYHEDRA.values() for row in rows], dtype=np.float64)
+_counts = [len(POLYHEDRA.get(shape, ())) for shape in SHAPES]
+_before = dict(zip(POLYHEDRA, np.cumsum([0, *map(len, POLYHEDRA.values())]), strict=False))
+PLANES_OF = np.array([(_before.get(s, 0), n) for s, n in zip(SHAPES, _counts, strict=True)])
+SPHERE, CYLINDER, CONE, TORUS, CAPSULE = (
+    SHAPES.index(s) for s in ("sphere", "cylinder", "cone", "torus", "capsule")
+)
+HALF, STRIPES, SECTORS, CHECKER = (
+    PATTERNS.index(s) for s in ("half", "stripes", "sectors", "checker")
+)
+PLAIN, GRAINED, TILES = (SURFACES.index(s) for s in ("plain", "grain", "tiles"))
+
+
+def render(
+    scenes: Sequence[Scene], times: Sequence[np.ndarray], size: tuple[int, int] = (64, 64)
+) -> list[np.ndarray]:
+    """Draw scenes at the given times.
+
+    Args:
+        scenes: S scenes.
+        times: For each scene the times (T_s,) in seconds.
+        size: Height and width in pixels.
+
+    Returns:
+        One uint8 array (T_s, H, W, 3), RGB, per scene.
+
+    Raises:
+        ValueError: If the numbers of scenes and of time arrays differ.
+    """
+    if len(scenes) != len(times):
+        raise ValueError(f"times must hold one array per scene; got {len(times)} for {len(scenes)}")
+    return [
+        _film(scene, np.asarray(t, dtype=np.float64), *size)
+        for scene, t in zip(scenes, times, strict=True)
+    ]
+
+
+def _film(scene: Scene, times: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Frames (T, H, W, 3) of one scene, camera by camera."""
+    part = sample(scene, times)
+    centre, size = part["centre"], part["size"]
+    local = part["rot"] / size[:, :, None]  # its columns turn a world vector into the part's frame
+    round_parts = part["shape"] == SPHERE
+    radius = np.where(round_parts, size.max(-1), np.linalg.norm(size, axis=-1))
+    squat = np.minimum(size[..., 0] / size[..., 1], 1.0)
+    # Along the first two axes a shadow is a disc; the third leads to the light
+    light = np.asarray(scene.light) / np.linalg.norm(scene.light)
+    side = np.array([light[1], -light[0], 0.0]) / np.hypot(light[0], light[1])
+    axes = np.stack([side, np.cross(light, side), light])
+    lit, reach = centre @ axes.T, SHADOW_REACH * size.mean(-1)
+
+    ground = scene.floor, scene.wall
+    surfaces = (
+        np.array([SURFACES.index(s.kind) for s in ground]),
+        np.array([s.scale for s in ground]),
+        np.array([(s.colour, s.colour2) for s in ground]),
+        np.stack([_grids(s) for s in ground]),
+    )
+    frames = np.empty((len(times), h * w, 3), dtype=np.uint8)
+    poses = np.concatenate([scene.camera.eye(times), scene.camera.target(times)], axis=1)
+    distinct, view = np.unique(poses, axis=0, return_inverse=True)
+    for k, pose in enumerate(distinct):
+        eye, rays = pose[:3], _rays(pose, scene.camera.fov, h, w)
+        colour, point, depth = _background(eye, rays, float(scene.wall_distance), *surfaces)
+        seen = rays, colour, depth, point @ axes.T, light, float(scene.ambient)
+        for f in np.flatnonzero(view.reshape(-1) == k):
+            away = centre[f] - eye
+            origin = -np.einsum("ni,nij->nj", away, local[f])
+            # a ray meets the bounding sphere if it goes at least this far along `away`
+            least = np.sqrt(np.maximum((away**2).sum(-1) - radius[f] ** 2, 0.0))
+            _draw(
+                frames[f], *seen, lit[f], reach[f], away, least, local[f], origin, squat[f],
+                part["colour"][f], part["colour2"][f], part["opacity"][f], part["shape"][0],
+                part["pattern"][0],
+            )  # fmt: skip
+    return frames.reshape(len(times), h, w, 3)
+
+
+def _rays(pose: np.ndarray, fov: float, h: int, w: int) -> np.ndarray:
+    """Unit directions (H*W, 3) of the rays of a camera, `pose` being eye and target (6,)."""
+    forward = pose[3:] - pose[:3]
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, (0.0, 1.0, 0.0))
+    right /= np.linalg.norm(right)
+    half = math.tan(math.radians(fov) / 2)
+    y = half * (1 - (np.arange(h) + 0.5) * 2 / h)
+    x = half * ((np.arange(w) + 0.5) * 2 - w) / h
+    d = forward + y[:, None, None] * np.cross(right, forward) + x[None, :, None] * right
+    return (d / np.linalg.norm(d, axis=-1, keepdims=True)).reshape(-1, 3)
+
+
+def _grids(surface: Surface) -> np.ndarray:
+    """Random values (octaves, CELLS, CELLS) that a surface's noise is made of."""
+    rng = np.random.default_rng(surface.seed)
+    return np.stack([rng.random((CELLS, CELLS)) for _ in OCTAVES])
+
+
+@compiled
+def _texture(kind, grids, u, v):
+    """Mixing weight in 0..1 of a surface's second colour at coordinates u, v in its periods."""
+    if kind == PLAIN:
+        return 0.0
+    if kind == TILES:
+        return abs((math.floor(u) + math.floor(v)) % 2)
+    total = 0.0
+    for k in range(len(OCTAVES)):
+        octave, weight = OCTAVES[k]
+        a, b = u * octave, v * octave * (GRAIN if kind == GRAINED else 1.0)
+        i, j = math.floor(a), math.floor(b)
+        fa, fb = a - i, b - j
+        fa, fb = fa * fa * (3 - 2 * fa), fb * fb * (3 - 2 * fb)
+        i0, j0 = int(i) % CELLS, int(j) % CELLS
+        i1, j1 = (i0 + 1) % CELLS, (j0 + 1) % CELLS
+        grid = grids[k]
+        row0 = grid[i0, j0] * (1 - fa) + grid[i1, j0] * fa
+        row1 = grid[i0, j1] * (1 - fa) + grid[i1, j1] * fa
+        total += weight * (row0 * (1 - fb) + row1 * fb)
+    return min(max((total - 0.5) * 2.2 + 0.5, 0.0), 1.0)
+
+
+@compiled
+def _background(eye, rays, wall_distance, kinds, scales, colours, noise):
+    """What a camera sees of floor (row 0 of the surfaces) and wall (row 1): colour (P, 3), point
+    (P, 3), distance (P,).
+    """
+    colour, point = np.empty_like(rays), np.empty_like(rays)
+    depth = np.empty(len(rays))
+    for p in range(len(rays)):
+        ray = rays[p]
+        floor = -eye[1] / ray[1] if ray[1] < -FLAT else FAR
+        wall = (-wall_distance - eye[2]) / ray[2] if ray[2] < -FLAT else FAR
+        depth[p] = t = min(floor, wall, FAR)
+        for c in range(3):
+            point[p, c] = eye[c] + ray[c] * t
+        k = 0 if floor <= wall else 1
+        u = min(max(point[p, 0], -50.0), 50.0) / scales[k]
+        v = min(max(point[p, 2 if k == 0 else 1], -50.0), 50.0) / scales[k]
+        mix = _texture(kinds[k], noise[k], u, v)
+        for c in range(3):
+            one = colours[k, 0, c] + mix * (colours[k, 1, c] - colours[k, 0, c])
+            colour[p, c] = one if k == 0 else one * WALL_SHARE
+    return colour, point, depth
+
+
+@compiled
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@compiled
+def _draw(
+    frame, rays, back, depth, ground, light, ambient, lit, reach, away, least, local, origin, squat,
+    colours, colours2, opacities, shapes, patterns,
+):  # fmt: skip
+    """Fill a frame (P, 3), uint8: shadows on the background, then the parts.
+
+    `ground` and `lit` are points of the background and centres of parts in axes of the light.
+    """
+    pixels, count = len(rays), len(away)
+    dark, nearest = np.zeros(pixels), np.full(pixels, FAR)
+    image, hit, clear = np.empty((pixels, 3)), np.empty(3), 0
+    for n in range(count):
+        if opacities[n] <= SEEN:
+            continue
+        clear += opacities[n] <= SOLID
+        edge = (SHADOW_EDGE * reach[n]) ** 2
+        for p in range(pixels):
+            gap = (ground[p, 0] - lit[n, 0]) ** 2 + (ground[p, 1] - lit[n, 1]) ** 2
+            if gap < edge and ground[p, 2] < lit[n, 2]:
+                shade = min(SHADOW_EDGE - math.sqrt(gap) / reach[n], SHADOW_DEPTH)
+                dark[p] = max(dark[p], shade * opacities[n])
+    for p in range(pixels):
+        for c in range(3):
+            image[p, c] = back[p, c] * (1 - dark[p])
+
+    # Opaque parts first: what lies behind them is not shaded. Hits of others (distance, colour,
+    # opacity) are kept by pixel, the farthest first.
+    layers, used = np.empty((clear + 1, pixels, 5)), np.zeros(pixels, np.int64)
+    for solid in (True, False):
+        for n in range(count):
+            if opacities[n] <= SEEN or (opacities[n] > SOLID) != solid:
+                continue
+            turn, (o0, o1, o2) = local[n], (origin[n, 0], origin[n, 1], origin[n, 2])
+            for p in range(pixels):
+                ray = rays[p]
+                if _dot(away[n], ray) <= least[n]:
+                    continue
+                d0, d1, d2 = _dot(ray, turn[:, 0]), _dot(ray, turn[:, 1]), _dot(ray, turn[:, 2])
+                t, n0, n1, n2 = _meet(shapes[n], o0, o1, o2, d0, d1, d2, squat[n])
+                if not NEAR < t < depth[p] or t > nearest[p]:
+                    continue
+                norm = slope = 0.0
+                for c in range(3):
+                    one = turn[c, 0] * n0 + turn[c, 1] * n1 + turn[c, 2] * n2
+                    norm, slope = norm + one * one, slope + one * light[c]
+                slope = max(slope / max(math.sqrt(norm), TINY), 0.0)
+                bright = ambient + (1 - ambient) * slope
+                mix = _pattern(patterns[n], o0 + d0 * t, o1 + d1 * t, o2 + d2 * t)
+                for c in range(3):
+                    hit[c] = (colours[n, c] + mix * (colours2[n, c] - colours[n, c])) * bright
+                if solid:
+                    nearest[p], image[p] = t, hit
+                    continue
+                k, used[p] = used[p], used[p] + 1
+                while k > 0 and layers[k - 1, p, 0] < t:
+                    layers[k, p] = layers[k - 1, p]
+                    k -= 1
+                layers[k, p, 0], layers[k, p, 1:4], layers[k, p, 4] = t, hit, opacities[n]
+    for p in range(pixels):
+        for c in range(3):
+            for k in range(used[p]):
+                image[p, c] += layers[k, p, 4] * (layers[k, p, 1 + c] - image[p, c])
+            frame[p, c] = round(min(max(image[p, c], 0.0), 1.0) * 255)
+
+
+@compiled
+def _pattern(kind, x, y, z):
+    """Weight of a part's second colour at its own coordinates, in [-1, 1]."""
+    if kind == HALF:
+        on = x > 0
+    elif kind == STRIPES:
+        on = math.sin(7 * y) > 0
+    elif kind == SECTORS:
+        on = math.sin(3 * math.atan2(z, x)) > 0
+    elif kind == CHECKER:
+        on = math.sin(4 * math.atan2(z, x)) * math.sin(6 * y + 0.5) > 0
+    else:
+        on = False
+    return 1.0 if on else 0.0
+
+
+# Intersections in the part frame, where every shape fills [-1, 1]^3. Each takes the ray's origin
+# `o` and direction `d` (not of unit length), and returns the distance along the ray, FAR where it
+# misses, and the normal.
+
+
+@compiled
+def _meet(shape, o0, o1, o2, d0, d1, d2, squat):
+    """`squat`: ratio of width to height, at most 1, of capsules."""
+    if shape == SPHERE:
+        return _sphere(o0, o1, o2, d0, d1, d2)
+    if shape == CYLINDER or shape == CONE:
+        return _capped(shape == CONE, o0, o1, o2, d0, d1, d2)
+    if shape == TORUS:
+        return _torus(o0, o1, o2, d0, d1, d2)
+    if shape == CAPSULE:
+        return _capsule(o0, o1, o2, d0, d1, d2, squat)
+    first, count = PLANES_OF[shape]
+    return _convex(first, count, o0, o1, o2, d0, d1, d2)
+
+
+@compiled
+def _off_zero(x):
+    return TINY if abs(x) < TINY else x
+
+
+@compiled
+def _quadric(a, b, c):
+    """Roots of a t^2 + 2 b t + c, the one with minus first, and whether they are real."""
+    inside = b * b - a * c
+    root, a = math.sqrt(max(inside, 0.0)), _off_zero(a)
+    return (-b - root) / a, (-b + root) / a, inside > 0
+
+
+@compiled
+def _sphere(o0, o1, o2, d0, d1, d2):
+    t, _, real = _quadric(
+        d0 * d0 + d1 * d1 + d2 * d2,
+        o0 * d0 + o1 * d1 + o2 * d2,
+        o0 * o0 + o1 * o1 + o2 * o2 - 1,
+    )
+    return t if real else FAR, o0 + d0 * t, o1 + d1 * t, o2 + d2 * t
+
+
+@compiled
+def _capped(cone, o0, o1, o2, d0, d1, d2):
+    """Cylinder and cone: a side between the planes y = -1 and y = 1."""
+    # Inside a cone: x^2 + z^2 <= ((1 - y) / 2)^2; what is above the apex is cut by the plane
+    k, dk = ((1 - o1) / 2, -d1 / 2) if cone else (1.0, 0.0)
+    a = d0 * d0 + d2 * d2 - dk * dk
+    r0, r1, real = _quadric(a, o0 * d0 + o2 * d2 - k * dk, o0 * o0 + o2 * o2 - k * k)
+    t0, t1 = min(r0, r1), max(r0, r1)
+    if a < 0:  # steeper than the side: inside one nappe before t0, inside the other after t1
+        real = True
+        t0, t1 = (t1, FAR) if d1 < 0 else (-FAR, t0)
+    d1 = _off_zero(d1)
+    cap0, cap1 = (-1 - o1) / d1, (1 - o1) / d1
+    cap0, cap1 = min(cap0, cap1), max(cap0, cap1)
+    t = max(t0, cap0)
+    if not real or t >= min(t1, cap1):
+        return FAR, 0.0, 0.0, 0.0
+    if t0 <= cap0:
+        return t, 0.0, -1.0 if d1 > 0 else 1.0, 0.0
+    rise = (1 - o1 - d1 * t) / 4 if cone else 0.0
+    return t, o0 + d0 * t, rise, o2 + d2 * t
+
+
+@compiled
+def _convex(first, count, o0, o1, o2, d0, d1, d2):
+    """A polyhedron, from its rows of `PLANES`."""
+    enter, leave, face = -FAR, FAR, first
+    for k in range(first, first + count):
+        along = _off_zero(PLANES[k, 0] * d0 + PLANES[k, 1] * d1 + PLANES[k, 2] * d2)
+        gap = PLANES[k, 3] - PLANES[k, 0] * o0 - PLANES[k, 1] * o1 - PLANES[k, 2] * o2
+        t = gap / along
+        if along > 0:
+            leave = min(leave, t)
+        elif t > enter:
+            enter, face = t, k
+    return enter if enter < leave else FAR, PLANES[face, 0], PLANES[face, 1], PLANES[face, 2]
+
+
+@compiled
+def _torus(o0, o1, o2, d0, d1, d2):
+    # No cheap closed form: march along the ray by the distance function, on these few rays only
     major, minor = 1 - TORUS_RATIO, TORUS_RATIO
-    speed = d.norm(dim=-1)
-    t = -(o * d).sum(-1) / speed.square() - 1.8 / speed  # just before the bounding sphere
-
-    def ring(q):
-        planar = (q[:, 0].square() + q[:, 2].square()).sqrt().clamp(min=1e-6)
-        return planar, ((planar - major).square() + (q[:, 1] * minor).square()).sqrt() - minor
-
-    for _ in range(24):
-        t = t + ring(o + d * t[:, None])[1] / speed
-    q = o + d * t[:, None]
-    planar, gap = ring(q)
-    centre = q * (major / planar)[:, None]
-    normal = (q - centre) * torch.tensor([1.0, 0.0, 1.0], device=o.device)
-    normal[:, 1] = q[:, 1] * minor * minor
-    return torch.where(gap.abs() < 0.02, t, FAR), normal
+    fast = d0 * d0 + d1 * d1 + d2 * d2
+    speed = math.sqrt(fast)
+    t = -(o0 * d0 + o1 * d1 + o2 * d2) / fast - 1.8 / speed  # just before the bounding sphere
+    planar = gap = 0.0
+    for _ in range(TORUS_STEPS + 1):
+        t += gap / speed
+        q0, q1, q2 = o0 + d0 * t, o1 + d1 * t, o2 + d2 * t
+        planar = max(math.sqrt(q0 * q0 + q2 * q2), 1e-6)
+        gap = math.sqrt((planar - major) ** 2 + (q1 * minor) ** 2) - minor
+    share = 1 - major / planar
+    return t if abs(gap) < TORUS_GAP else FAR, q0 * share, q1 * minor * minor, q2 * share
 
 
-def _capsule(o: Tensor, d: Tensor, squat: Tensor):
+@compiled
+def _capsule(o0, o1, o2, d0, d1, d2, squat):
     # Stretch y until the caps are round: a stick of radius 1 about the segment |y| <= stem. A ray
     # that meets it meets the endless cylinder, at the stick's side or beyond one end, where a ball
     # stands.
-    stretch = torch.stack([torch.ones_like(squat), 1 / squat, torch.ones_like(squat)], -1)
-    stem = (1 / squat - 1).clamp(min=0)
-    o, d = o * stretch, d * stretch
-    of, df = o[:, ::2], d[:, ::2]
-    t, _, real = _quadric((df * df).sum(-1), (of * df).sum(-1), (of * of).sum(-1) - 1)
-    y = o[:, 1] + d[:, 1] * t
-    end = torch.minimum(torch.maximum(y, -stem), stem)
-    shift = torch.zeros_like(o)
-    shift[:, 1] = end
-    t_cap, _ = _sphere(o - shift, d, squat)
-    t = torch.where(y.abs() <= stem, t, t_cap)
-    return torch.where(real, t, FAR), (o + d * t[:, None] - shift) * stretch
-
-
-INTERSECT = {
-    "sphere": _sphere,
-    "box": _box,
-    "cylinder": _cylinder,
-    "cone": _cone,
-    "pyramid": _convex([(0, -1, 0, 1), (2, 1, 0, 1), (-2, 1, 0, 1), (0, 1, 2, 1), (0, 1, -2, 1)]),
-    "torus": _torus,
-    "capsule": _capsule,
-    "prism": _convex([(0, -1, 0, 1), (0, 1, 0, 1), (0, 0, -1, 1), (2, 0, 1, 1), (-2, 0, 1, 1)]),
-    "dodecahedron": _convex(_mirrored((0, GOLDEN, 1))),
-    "icosahedron": _convex(_mirrored((1, 1, 1), (0, GOLDEN, 1 / GOLDEN))),
-}
+    o1, d1, stem = o1 / squat, d1 / squat, max(1 / squat - 1, 0.0)
+    t, _, real = _quadric(d0 * d0 + d2 * d2, o0 * d0 + o2 * d2, o0 * o0 + o2 * o2 - 1)
+    if not real:
+        return FAR, 0.0, 0.0, 0.0
+    y = o1 + d1 * t
+    end = min(max(y, -stem), stem)
+    if abs(y) > stem:
+        t = _sphere(o0, o1 - end, o2, d0, d1, d2)[0]
+    return t, o0 + d0 * t, (o1 + d1 * t - end) / squat, o2 + d2 * t

@@ -159,15 +159,18 @@ def sample(scene: Scene, times: np.ndarray) -> dict[str, np.ndarray]:
     for body in scene.bodies:
         pos, turn, scale = body.pos(times), euler(body.rot(times)), body.scale(times)
         tint, opacity = body.colour(times), body.opacity(times)[:, 0]
-        for part in body.parts:
-            offset = scale * np.asarray(part.offset)
-            out["centre"].append(pos + np.einsum("tij,tj->ti", turn, offset))
-            out["rot"].append(turn @ euler(np.asarray(part.rot, dtype=np.float64)))
-            out["size"].append(scale * np.asarray(part.size))
-            out["colour"].append(tint * np.asarray(part.colour))
-            out["colour2"].append(tint * np.asarray(part.colour2))
-            out["opacity"].append(opacity)
-            shape.append(SHAPES.index(part.shape))
-            pattern.append(PATTERNS.index(part.pattern))
-    stacked = {k: np.stack(v, axis=1) for k, v in out.items()}
+        own = {
+            k: np.array([getattr(part, k) for part in body.parts], dtype=np.float64)
+            for k in ("offset", "rot", "size", "colour", "colour2")
+        }
+        offset = np.einsum("tij,tnj->tni", turn, scale[:, None] * own["offset"])
+        out["centre"].append(pos[:, None] + offset)
+        out["rot"].append(turn[:, None] @ euler(own["rot"]))
+        out["size"].append(scale[:, None] * own["size"])
+        out["colour"].append(tint[:, None] * own["colour"])
+        out["colour2"].append(tint[:, None] * own["colour2"])
+        out["opacity"].append(np.repeat(opacity[:, None], len(body.parts), axis=1))
+        shape += [SHAPES.index(part.shape) for part in body.parts]
+        pattern += [PATTERNS.index(part.pattern) for part in body.parts]
+    stacked = {k: np.concatenate(v, axis=1) for k, v in out.items()}
     return stacked | {"shape": np.asarray([shape]), "pattern": np.asarray([pattern])}

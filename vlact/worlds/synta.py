@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from vlact import video
-from vlact.runtime import device
 from vlact.runtime.jobs import kept
 from vlact.worlds.render import render
 from vlact.worlds.scene import Body, Camera, Part, Scene, Surface, Track
@@ -748,7 +747,6 @@ def act(coarse: int, number: int, rng: np.random.Generator, **limits) -> Stage:
 
 # From motions to pictures
 BACKGROUNDS = ("realistic", "plain")
-BATCH = 8  # clips drawn at once
 
 
 TEXTURES = ("noise", "grain", "tiles")
@@ -837,7 +835,6 @@ def film(
     seed: int,
 ) -> list[str]:
     """Clips of one fine class, every id in both styles; the same motions for every background.
-    Drawn where `vlact.runtime.device` says.
 
     Args:
         coarse, name, number: Coarse class, its name, the fine class's number therein.
@@ -863,15 +860,8 @@ def film(
             )
             names.append(f"{stem}/{stem}{number}{style}_id_{i}.mp4")
     times = np.arange(round(SECONDS * fps)) / fps
-    batch = max(1, round(BATCH * 64**2 / size**2))  # frames of a batch lie in memory together
-    for k in range(0, len(scenes), batch):
-        part = scenes[k : k + batch]
-        for one, frames in zip(
-            names[k : k + batch],
-            render(part, [times] * len(part), (size, size), device=device.chosen()),
-            strict=True,
-        ):
-            video.write(folder / one, frames, fps)
+    for one, shown in zip(names, scenes, strict=True):
+        video.write(folder / one, render([shown], [times], (size, size))[0], fps)
     return names
 
 
