@@ -198,19 +198,10 @@ def test_features_that_nothing_can_be_told_from_are_refused(bad, message, tmp_pa
                 "stems": 1,
                 "levels": LEVELS,
             }
-            localizing.localize_job(
-                "ActionFormer",
-                str(tmp_path / "f.safetensors"),
-                split,
-                str(tmp_path / "t.parquet"),
-                ["x", "y"],
-                {"step_s": 1.0},
-                shape,
-                RECIPE,
-                0,
-                str(tmp_path / "o"),
-                str(tmp_path / "o.pt"),
-            )
+            table = str(tmp_path / "t.parquet"), ["x", "y"], {"step_s": 1.0}
+            source = str(tmp_path / "f.safetensors"), split, *table, shape, RECIPE
+            out = str(tmp_path / "o"), str(tmp_path / "o.pt")
+            localizing.localize_job("ActionFormer", localizing.Problem(*source), 0, *out)
 
 
 def test_a_training_video_that_broke_later_is_refused():

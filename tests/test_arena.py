@@ -16,7 +16,7 @@ from vlact.metrics.localization import THUMOS14_TIOUS, evaluate
 from vlact.models.actionformer import ActionFormer
 from vlact.models.actionvlm import ActionVLM, Variant
 from vlact.papers.actionvlm import trials
-from vlact.papers.actionvlm.localizing import Clock
+from vlact.papers.actionvlm.localizing import Clock, Problem
 from vlact.stages.arena import drawn
 from vlact.tools import calibrate
 from vlact.worlds import arena
@@ -146,12 +146,12 @@ def job(tmp_path):
     durations = {"train": train, "test": {v: s for v, s in seconds.items() if v not in train}}
     trained, unseen = dict.fromkeys(names, "x"), {"Sink": "y"}
     config = {k: getattr(CONFIG, k) for k in ("feature_dim", "dim", "heads", "embeds", "stems")}
-    given = str(tmp_path / "features.safetensors"), str(tmp_path / "heard.safetensors"), durations
-    return trials.PriorJob(
-        *given, str(tmp_path / "truth.parquet"), trained, unseen, {"step_s": 0.25},
-        config | {"classes": 2, "levels": 2}, RECIPE | {"epochs": 20}, 0, str(tmp_path / "out"),
-        str(tmp_path / "out.pt"),
+    problem = Problem(
+        str(tmp_path / "features.safetensors"), durations, str(tmp_path / "truth.parquet"), trained,
+        {"step_s": 0.25}, config | {"classes": 2, "levels": 2}, RECIPE | {"epochs": 20},
     )  # fmt: skip
+    heard, out = str(tmp_path / "heard.safetensors"), str(tmp_path / "out")
+    return trials.PriorJob(problem, heard, unseen, 0, out, f"{out}.pt")
 
 
 def test_a_prior_says_what_vision_cannot_and_its_controls_say_nothing(job):

@@ -309,8 +309,7 @@ def test_localizers(kind, one_order, tmp_path):
     recipe = test_localizer.RECIPE | {"epochs": 2}
 
     def run(folder):
-        given = (
-            kind,
+        problem = localizing.Problem(
             str(tmp_path / "f.safetensors"),
             parts,
             str(tmp_path / "truth.parquet"),
@@ -319,7 +318,7 @@ def test_localizers(kind, one_order, tmp_path):
             shape,
             recipe,
         )
-        return localizing.localize_job(*given, 0, str(folder / "o"), str(folder / "o.pt"))
+        return localizing.localize_job(kind, problem, 0, str(folder / "o"), str(folder / "o.pt"))
 
     here, there = both(run, tmp_path)
     assert here == there
@@ -336,13 +335,13 @@ def test_localizers(kind, one_order, tmp_path):
     ids=lambda v: v.name,
 )
 def test_action_vlm(variant, reader, one_order, tmp_path):  # noqa: F811
-    given = test_vision_language.files(tmp_path)
-    given = (*given[:-1], given[-1] | {"epochs": 2}, str(reader))
+    problem = test_vision_language.problem(tmp_path, epochs=2)
 
     def run(folder):
         curve = vl.vision_language_job(
             variant,
-            *given,
+            problem,
+            str(reader),
             {"language off": None, "deranged 0": [1, 0]},
             0,
             str(folder / "o"),
@@ -351,7 +350,7 @@ def test_action_vlm(variant, reader, one_order, tmp_path):  # noqa: F811
         )
         loaded = vl.VisionLanguageLocalizer.load(folder / "w")
         assert device.of(loaded.model) == device.CPU
-        loaded.detect(load_file(given[0]), given[1]["test"])
+        loaded.detect(load_file(problem.features), problem.durations["test"])
         return curve
 
     here, there = both(run, tmp_path)
@@ -360,8 +359,7 @@ def test_action_vlm(variant, reader, one_order, tmp_path):  # noqa: F811
 
 
 def test_answers(reader, tmp_path):  # noqa: F811
-    given = test_vision_language.files(tmp_path)
-    given = (*given[:-1], given[-1] | {"epochs": 1}, str(reader))
+    given = test_vision_language.problem(tmp_path, epochs=1), str(reader)
     here, there = both(
         lambda f: vl.answer_job(*given, {"deranged 0": [1, 0]}, 0, str(f / "a"), str(f / "a.pt")),
         tmp_path,
@@ -446,19 +444,11 @@ def test_end_to_end(tmp_path):
         "dropout": 0.0,
     }
     recipe = test_localizer.RECIPE | {"window": 16, "batch_size": 2, "epochs": 2, "stride": 2}
-    given = (
-        str(tmp_path),
-        8.0,
-        str(tmp_path / "e.safetensors"),
-        durations,
-        str(tmp_path / "t.parquet"),
-        ["lit"],
-        {"step_s": 0.25},
-        shape,
-    )
+    table = str(tmp_path / "t.parquet"), ["lit"], {"step_s": 0.25}
+    problem = localizing.Problem(str(tmp_path), durations, *table, shape, recipe)
+    given = problem, 8.0, str(tmp_path / "e.safetensors"), 0
     here, there = both(
-        lambda f: localizing.end_to_end_job(*given, recipe, 0, str(f / "o"), str(f / "o.pt")),
-        tmp_path,
+        lambda f: localizing.end_to_end_job(*given, str(f / "o"), str(f / "o.pt")), tmp_path
     )
     assert here == there
     same_tables(tmp_path, "o.parquet")

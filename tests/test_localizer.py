@@ -1,5 +1,7 @@
 """Targets, losses, ActionFormer and decoding, against loops and by what they must not depend on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -570,19 +572,11 @@ def test_frames_come_by_steps_and_are_learnt_from_end_to_end(tmp_path, monkeypat
         "dropout": 0.0,
     }
     recipe = RECIPE | {"window": 16, "batch_size": 2, "epochs": 2, "stride": 2}
-    given = (
-        str(tmp_path),
-        8.0,
-        str(tmp_path / "e.safetensors"),
-        durations,
-        str(tmp_path / "truth.parquet"),
-        ["lit"],
-        {"step_s": 0.25},
-        shape,
-    )
-    curve = localizing.end_to_end_job(
-        *given, recipe, 0, str(tmp_path / "o"), str(tmp_path / "o.pt")
-    )
+    table = str(tmp_path / "truth.parquet"), ["lit"], {"step_s": 0.25}
+    problem = localizing.Problem(str(tmp_path), durations, *table, shape, recipe)
+    eye = 8.0, str(tmp_path / "e.safetensors"), 0
+    out = str(tmp_path / "o"), str(tmp_path / "o.pt")
+    curve = localizing.end_to_end_job(problem, *eye, *out)
     table = pd.read_parquet(tmp_path / "o.parquet")
     assert (
         np.isfinite(curve[-1]["loss"])
@@ -592,7 +586,8 @@ def test_frames_come_by_steps_and_are_learnt_from_end_to_end(tmp_path, monkeypat
     monkeypatch.setattr(localizing, "IN_MEMORY", 0)  # films, decoded window by window
     for kind in localizing.WIRED:
         out = str(tmp_path / kind), None
-        localizing.end_to_end_job(*given, recipe | {"epochs": 1}, 0, *out, kind=kind)
+        short = replace(problem, recipe=recipe | {"epochs": 1})
+        localizing.end_to_end_job(short, *eye, *out, kind=kind)
         assert set(pd.read_parquet(tmp_path / f"{kind}.parquet")["model"]) == {kind}
     with pytest.raises(video.VideoError, match="v9.mp4"):
         features.frames(tmp_path / "v9.mp4", 8.0, 2, 2, 32)

@@ -54,8 +54,7 @@ def test_the_command_line_and_the_job_train_the_same(tmp_path, capsys):
     p, features = params.load("smoke"), tmp_path / "seen" / "features.safetensors"
     truth.drop(columns="split").to_parquet(tmp_path / "truth.parquet")
     seconds = {k: {v: 30.0 for v in g["video"]} for k, g in truth.groupby("split")}
-    localizing.localize_job(
-        kind="ActionFormer",
+    problem = localizing.Problem(
         features=str(features),
         durations=seconds,
         truth=str(tmp_path / "truth.parquet"),
@@ -63,10 +62,9 @@ def test_the_command_line_and_the_job_train_the_same(tmp_path, capsys):
         clock={"step_s": 0.5, "offset_s": 0.0},
         config=localizers.shape_of(p, features, 2),
         recipe=localizers.recipe_of(p),
-        seed=0,
-        out=str(tmp_path / "job"),
-        checkpoint=str(tmp_path / "job.pt"),
     )
+    out = str(tmp_path / "job"), str(tmp_path / "job.pt")
+    localizing.localize_job("ActionFormer", problem, 0, *out)
     wanted = pd.read_parquet(tmp_path / "job.parquet")
     assert len(wanted) and len(found) == len(wanted)
     order = ["video", "score", "start_s"]
@@ -232,11 +230,12 @@ def test_a_job_with_long_actions_finds_them_where_it_left_them_out(tmp_path):
     recipe, config = planned(tal, "ActionFormer", 6, 2)
     seconds = {k: {v: 45.0 for v in g["video"]} for k, g in truth.groupby("split")}
     with pytest.warns(UserWarning, match="12 actions are longer than a window of 16 steps"):
-        localizing.localize_job(
-            "ActionFormer", str(tmp_path / "seen" / "features.safetensors"), seconds,
-            str(tmp_path / "truth.parquet"), ["jump", "run"], {"step_s": 0.5}, config, recipe, 0,
-            str(tmp_path / "o"), str(tmp_path / "o.pt"), 0.0,
+        problem = localizing.Problem(
+            str(tmp_path / "seen" / "features.safetensors"), seconds,
+            str(tmp_path / "truth.parquet"), ["jump", "run"], {"step_s": 0.5}, config, recipe,
         )  # fmt: skip
+        out = str(tmp_path / "o"), str(tmp_path / "o.pt")
+        localizing.localize_job("ActionFormer", problem, 0, *out, 0.0)
     saved = localizing.Localizer.load(tmp_path / "o.safetensors")
     assert saved.recipe["window"] == 28
 

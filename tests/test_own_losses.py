@@ -1,5 +1,5 @@
-"""Localizers without public code that bring their own loss: what it says by hand, and that it
-teaches.
+"""Localizers that bring their own loss: what it says by hand where there is no public code, and
+that it teaches.
 """
 
 import pandas as pd
@@ -88,7 +88,7 @@ def test_a_window_without_an_action_teaches_background(kind):
     assert loss.isfinite() and loss > 0
 
 
-@pytest.mark.parametrize("kind", ["ASL", "Pred-DETR"])
+@pytest.mark.parametrize("kind", ["ASL", "DiGIT", "Pred-DETR"])
 def test_they_learn_by_the_recipe_of_every_localizer(kind, tmp_path):
     chance, found, rows = torch.Generator().manual_seed(0), {}, []
     for i in range(6):
@@ -100,14 +100,15 @@ def test_they_learn_by_the_recipe_of_every_localizer(kind, tmp_path):
     truth = pd.DataFrame(rows, columns=["video", "start_s", "end_s", "label"])
     truth.to_parquet(tmp_path / "t.parquet")
     shape = {"feature_dim": 6, "classes": 2, "dim": 16, "heads": 2, "stems": 1, "levels": 3}
-    shape |= {"layers": 2, "kernel": 5, "scale": 16.0} if kind == "Pred-DETR" else {"embeds": 1}
+    shape |= {"embeds": 1} if kind == "ASL" else {"layers": 2, "kernel": 5, "scale": 16.0}
     recipe = {"window": 64, "batch_size": 3, "epochs": 40, "lr": 3e-3, "weight_decay": 0.05}
     recipe |= {"noise": 0.1, "reg_weight": 1.0, "ema": 0.9, "pre_nms_topk": 50}
     recipe |= {"nms": {"sigma": 0.5, "max_seg_num": 20}}
     seconds = dict.fromkeys(found, 30.0)
     given = str(tmp_path / "f.safetensors"), {"train": seconds, "test": seconds}
     more = str(tmp_path / "t.parquet"), ["jump", "run"], {"step_s": 0.5, "offset_s": 0.0}
-    localizing.localize_job(kind, *given, *more, shape, recipe, 0, str(tmp_path / "o"), None)
+    problem = localizing.Problem(*given, *more, shape, recipe)
+    localizing.localize_job(kind, problem, 0, str(tmp_path / "o"), None)
     table = pd.read_parquet(tmp_path / "o.parquet")
     best = table.sort_values("score").groupby("video").tail(1).set_index("video").loc[list(found)]
     assert (best["label"].to_numpy() == truth["label"].to_numpy()).mean() > 0.8

@@ -107,8 +107,9 @@ def test_a_job_on_streamed_features_reads_windows_and_finds_the_same(stored, tmp
     def job(name):
         given = str(path), {"train": seconds, "test": seconds}, str(tmp_path / "t.parquet")
         clock = {"step_s": 0.5, "offset_s": 0.0}
-        more = ["jump", "run"], clock, vars(shape) | {"ranges": ()}, recipe, 0
-        localizing.localize_job("ActionFormer", *given, *more, str(tmp_path / name), None)
+        more = ["jump", "run"], clock, vars(shape) | {"ranges": ()}, recipe
+        problem = localizing.Problem(*given, *more)
+        localizing.localize_job("ActionFormer", problem, 0, str(tmp_path / name), None)
         return pd.read_parquet(tmp_path / f"{name}.parquet")
 
     here = job("here")

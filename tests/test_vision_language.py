@@ -27,7 +27,7 @@ from vlact.models.actionformer import LocalizerConfig
 from vlact.models.actionvlm import Reader, ReaderConfig, log_prior
 from vlact.papers.actionvlm import experiments as vl
 from vlact.papers.actionvlm.experiments import Selector, Setting, Variant, VisionLanguageLocalizer
-from vlact.papers.actionvlm.localizing import Clock, Sequence, Windows, window
+from vlact.papers.actionvlm.localizing import Clock, Problem, Sequence, Windows, window
 
 CLASSES = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
 LENGTH = 16
@@ -289,7 +289,7 @@ def test_conditions_change_what_they_say_and_nothing_else(reader):
 
 
 def test_names_random_text_and_noise_stand_for_language(reader, tmp_path):
-    given = (*files(tmp_path), str(reader))
+    given = problem(tmp_path), str(reader)
     conditions = {"names": "names", "random": "random text", "noise": "noise", "off": None}
 
     def found(name):
@@ -442,7 +442,7 @@ def test_each_fold_s_advantages_come_from_a_model_that_never_saw_it(reader, monk
 
 
 # Jobs
-def files(tmp_path):
+def problem(tmp_path, **more):
     train, test = videos(4), [replace(v, name=f"t{v.name}") for v in videos(2, seed=9)]
     save_file(
         {v.name: v.features.contiguous() for v in train + test}, tmp_path / "features.safetensors"
@@ -467,19 +467,19 @@ def files(tmp_path):
         k: getattr(CONFIG, k)
         for k in ("feature_dim", "classes", "dim", "heads", "embeds", "stems", "levels")
     }
-    return (
+    return Problem(
         str(tmp_path / "features.safetensors"),
         times,
         str(tmp_path / "truth.parquet"),
         CLASSES,
         {"step_s": 0.25},
         shape,
-        RECIPE,
+        RECIPE | more,
     )
 
 
 def test_a_job_writes_detections_of_every_condition_and_a_row_a_frame(reader, tmp_path):
-    given = (*files(tmp_path), str(reader))
+    given = problem(tmp_path), str(reader)
     conditions = {"language off": None, "deranged 0": [1, 0], "half": 0.5}
     vl.vision_language_job(
         Variant("f", 1.0, folds=2),
@@ -516,7 +516,7 @@ def test_a_job_writes_detections_of_every_condition_and_a_row_a_frame(reader, tm
 
 
 def test_answers_are_text_of_every_window_under_every_order(reader, tmp_path):
-    given = (*files(tmp_path), str(reader))
+    given = problem(tmp_path), str(reader)
     vl.answer_job(*given, {"deranged 0": [1, 0]}, 0, str(tmp_path / "a"), str(tmp_path / "a.pt"))
     found = pd.read_parquet(tmp_path / "a.parquet")
     assert (
@@ -731,7 +731,7 @@ def test_a_published_model_is_not_in_the_files_of_what_was_trained_over_it(publi
 
 def test_a_published_model_answers(published, tmp_path):
     vl.answer_job(
-        *files(tmp_path),
+        problem(tmp_path),
         str(published),
         {"deranged 0": [1, 0]},
         0,

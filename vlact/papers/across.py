@@ -27,7 +27,7 @@ from vlact.papers.actionvlm.alignment import Drills, alignment_loss, reading_gat
 from vlact.papers.actionvlm.experiments import Selector, VisionLanguageLocalizer
 from vlact.papers.transfer.benchmark import TransferBenchmark, build, precision
 from vlact.runtime.device import beside, put
-from vlact.runtime.jobs import job_of, write_whole
+from vlact.runtime.jobs import job_of, write_table
 from vlact.training.loop import fit
 
 HEAD_STEPS, HEAD_LR, HIDDEN = 300, 0.01, 32  # of what is learned on frozen features
@@ -338,7 +338,7 @@ def weigh_job(
             pd.DataFrame(answer | {"predicted": logits.argmax(1).numpy(), "weight": weight.numpy()})
         )
     table = pd.concat(rows, ignore_index=True).assign(model=kind, trained_on=trained_on, seed=seed)
-    write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), table)
+    write_table(out, table)
 
 
 ReadingJob = job_of(reading_job, tracked=True)

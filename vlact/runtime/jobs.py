@@ -130,14 +130,22 @@ def write_whole(path: Path, function: Callable, data, *args, **kwargs) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_table(path: str | Path, table) -> None:
+    """A pandas table as parquet, whole or not at all."""
+    write_whole(Path(path), lambda t, f: t.to_parquet(f, index=False), table)
+
+
+def write_json(path: Path, data) -> None:
+    """Whatever json can say, whole or not at all."""
+    write_whole(path, lambda d, f: f.write_text(json.dumps(d), encoding="utf-8"), data)
+
+
 def kept(note: Path, function: Callable, *args):
     """`function(*args)`, json-able, from the file `note` if an earlier run left it there; a killed
     stage does no job twice.
     """
     if not note.is_file():
-        write_whole(
-            note, lambda x, f: f.write_text(json.dumps(x), encoding="utf-8"), function(*args)
-        )
+        write_json(note, function(*args))
     return json.loads(note.read_text(encoding="utf-8"))
 
 

@@ -12,6 +12,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from vlact.params import Params
 from vlact.runtime import device, jobs
 from vlact.runtime.code import module_hash
@@ -22,6 +24,7 @@ from vlact.training import trackers
 with needs(__name__):
     import safetensors  # noqa: F401  # of most modules
 
+CSV = {"index": False, "lineterminator": "\n", "float_format": "%.6f"}
 BEGUN = "begun_by.json"  # of a folder that is not finished
 
 
@@ -95,3 +98,16 @@ class Stage:
             folder.mkdir(parents=True)
             self._sign(p, begun)
         return True
+
+
+def tables_of(todo: list, suffix: str = "") -> pd.DataFrame:
+    """What jobs wrote, `out`<suffix>.parquet, as one table."""
+    return pd.concat(
+        [pd.read_parquet(f"{job.out}{suffix}.parquet") for job in todo], ignore_index=True
+    )
+
+
+def write_curves(folder: Path, names: list[dict], curves: list[list[dict]]) -> None:
+    """Curves of training in curves.csv: rows with the columns that name each, and its own."""
+    rows = [{**n, **row} for n, curve in zip(names, curves, strict=True) for row in curve]
+    pd.DataFrame(rows).to_csv(folder / "curves.csv", **CSV)

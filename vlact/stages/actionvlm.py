@@ -13,9 +13,9 @@ from vlact.language.descriptions import describe
 from vlact.metrics.proposals import derangements
 from vlact.params import Params
 from vlact.runtime import jobs
-from vlact.stages import Stage
+from vlact.stages import Stage, tables_of, write_curves
 from vlact.stages.alignment import alignment
-from vlact.stages.localizers import LOCALIZERS, common, recipe_of
+from vlact.stages.localizers import LOCALIZERS, problems, recipe_of
 from vlact.stages.stadium import truth_of
 
 ACTIONVLM = Stage(
@@ -124,8 +124,8 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
             f"expected {p.align.gate:.2f} (align.gate); align it longer (align.steps)"
         )
     work, recipe = ACTIONVLM.work(p), recipe_of(p) | asdict(p.vlm)
-    features, durations, truth, clock, shape = common(p, work)
     classes, aligned = descriptions(p), str(p.data / "aligned")
+    given = problems(p, work, classes, recipe)
     swaps = {
         f"deranged {i}": [int(x) for x in order]
         for i, order in enumerate(derangements(len(classes), DERANGED))
@@ -143,48 +143,31 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
                 if variant.name == "fixed λ = 1.0" and s in some
                 else variant
             )
-            given = features, durations[i], truth, classes, clock, shape, recipe, aligned
             out = str(work / f"{len(todo)}")
-            kept = {"out": out, "checkpoint": f"{out}.pt"}
-            kept["weights"] = str(folder / "reasoner.safetensors") if one.folds and not i else ""
-            todo.append(VisionLanguageJob(one, *given, conditions, seed=s, **kept))
+            weights = str(folder / "reasoner.safetensors") if one.folds and not i else ""
+            kept = out, f"{out}.pt", weights
+            todo.append(VisionLanguageJob(one, given[i], aligned, conditions, s, *kept))
             # of one seed every row is asked the same
             out = str(work / f"answers{s}")
-            kept = {"out": out, "checkpoint": f"{out}.pt"}
-            asked.setdefault(s, AnswerJob(*given, orders=swaps, seed=s, **kept))
+            asked.setdefault(s, AnswerJob(given[i], aligned, swaps, s, out, f"{out}.pt"))
             names.append({"model": variant.name, "seed": s})
     long, heard = [], []  # they take longest, and go first
     if (p.data / "stadium" / "sessions.json").is_file():  # real data need not have any
-        features, durations, truth, clock, shape = common(p, work, "sessions")
-        shown = descriptions(p, "sessions")
+        mine = recipe | SESSION | {"window": p.vlm.session_window}
+        given = problems(p, work, descriptions(p, "sessions"), mine, "sessions")
         for variant in headline()[:3]:
             for i, s in enumerate(p.seeds[: p.vlm.session_seeds]):
-                given = features, durations[i], truth, shown, clock, shape
-                mine = recipe | SESSION | {"window": p.vlm.session_window}
                 out = str(work / f"session{len(long)}")
-                kept = {"conditions": {}, "out": out, "checkpoint": f"{out}.pt"}
-                long.append(VisionLanguageJob(variant, *given, mine, aligned, seed=s, **kept))
+                long.append(VisionLanguageJob(variant, given[i], aligned, {}, s, out, f"{out}.pt"))
                 heard.append({"model": f"{variant.name}, sessions", "seed": s})
     asked = list(asked.values())
     curves = jobs.run(long + todo + asked, p.workers, "ActionVLM")
     names = heard + names + [{"model": "question answering", "seed": job.seed} for job in asked]
-    answers = pd.concat([pd.read_parquet(f"{job.out}.parquet") for job in asked], ignore_index=True)
-    answers.to_parquet(folder / "answers.parquet", index=False)
+    tables = {"answers": tables_of(asked), "detections": tables_of(todo)}
     if long:
-        found = pd.concat(
-            [pd.read_parquet(f"{job.out}.parquet") for job in long], ignore_index=True
-        )
-        found.to_parquet(folder / "sessions.parquet", index=False)
-    for kind in ("", "-frames"):
-        found = [
-            pd.read_parquet(f"{job.out}{kind}.parquet")
-            for job in todo
-            if not kind or job.variant.watched(job.conditions)
-        ]
-        found = pd.concat(found, ignore_index=True)
-        found.to_parquet(folder / f"{'frames' if kind else 'detections'}.parquet", index=False)
-    rows = [{**n, **row} for n, curve in zip(names, curves, strict=True) for row in curve]
-    pd.DataFrame(rows).to_csv(
-        folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f"
-    )
+        tables["sessions"] = tables_of(long)
+    tables["frames"] = tables_of([j for j in todo if j.variant.watched(j.conditions)], "-frames")
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+    write_curves(folder, names, curves)
     ACTIONVLM.finish(p, folder)

@@ -13,21 +13,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from vlact import ROOT, video
 from vlact.params import Params
 from vlact.runtime import device, jobs
-from vlact.runtime.jobs import write_whole
-from vlact.stages import Stage
+from vlact.runtime.jobs import write_json
+from vlact.stages import CSV, Stage, write_curves
 from vlact.stages.stadium import STADIUM, stadium, truth_of
 
-ALIGNMENT = Stage(
-    "alignment",
-    __name__,
-    ("align", "tal"),
-    STADIUM,
-)  # fmt: skip
+ALIGNMENT = Stage("alignment", __name__, ("align", "tal"), STADIUM)
 
 PARTS = 8  # of what is extracted, each kept
 FILES = ("features.safetensors", "reader.safetensors", "clauses.safetensors", "words.json")
@@ -38,38 +32,34 @@ def extract(
     kind: type,
     encoder: Path,
     folder: Path,
-    names: list[str],
+    names: list[str] | dict[str, str],
     fps: float,
     work: Path,
+    out: Path,
     mirrored: bool = False,
-) -> dict:
-    """Features of videos, many at once, by video; see `parts_of`."""
-    files = parts_of(p, kind, encoder, folder, names, fps, work, mirrored)
-    found = {k: v for f in files for k, v in load_file(f).items()}
-    return {name: found[name] for name in names}
+) -> None:
+    """Features of videos, many at once, in one file `out` (safetensors); what an earlier run left
+    in `work` is taken.
 
-
-def parts_of(
-    p: Params,
-    kind: type,
-    encoder: Path,
-    folder: Path,
-    names: list[str],
-    fps: float,
-    work: Path,
-    mirrored: bool = False,
-) -> list[str]:
-    """Files of features of videos, many at once; what an earlier run left in `work` is taken."""
+    Args:
+        kind, encoder: Of the encoder, and its file.
+        folder, names: The videos; names that are other in `out` go to the files'.
+        fps: Of the videos.
+        work: A folder.
+        mirrored: Whether frames are.
+    """
     from vlact.training.features import ExtractJob
+    from vlact.training.streams import joined
 
+    names = names if isinstance(names, dict) else {name: name for name in names}
     # long videos may follow one another
-    parts = [part for i in range(PARTS) if (part := names[i::PARTS])]
-    stem, given = "mirrored" if mirrored else "features", (kind, str(encoder), str(folder))
+    parts = [part for i in range(PARTS) if (part := list(names.values())[i::PARTS])]
+    given = kind, str(encoder), str(folder)
     todo = [
-        ExtractJob(*given, x, fps, p.tal.stride, str(work / f"{stem}.{i}"), mirrored)
+        ExtractJob(*given, x, fps, p.tal.stride, str(work / f"{out.stem}.{i}"), mirrored)
         for i, x in enumerate(parts)
     ]
-    return jobs.run(todo, p.workers, stem)
+    joined(jobs.run(todo, p.workers, out.stem), out, names)
 
 
 def dim_of(features: Path) -> int:
@@ -94,28 +84,17 @@ def published(p: Params, folder: Path, source: Path, names: list[str], work: Pat
     """
     from vlact.models.actionvlm import Reader
     from vlact.models.checkpoints import VideoEncoder
-    from vlact.training.streams import joined
 
     device.choose(p.device)
     folder.mkdir(parents=True, exist_ok=True)
     features, a = folder / "features.safetensors", p.align
     if not features.is_file():
         there = {v: file.name for v, file in video.files(source, names).items()}
-        parts = parts_of(
-            p,
-            VideoEncoder,
-            ROOT / a.encoder,
-            source,
-            list(there.values()),
-            float(p.stadium.fps),
-            work,
-        )
-        joined(parts, features, there)
+        given = p, VideoEncoder, ROOT / a.encoder, source, there, float(p.stadium.fps), work
+        extract(*given, features)
     if not (folder / "reader.safetensors").is_file():
         words = {"folder": a.language, "steps": a.reach}
-        write_whole(
-            folder / "words.json", lambda d, f: f.write_text(json.dumps(d), encoding="utf-8"), words
-        )
+        write_json(folder / "words.json", words)
         torch.manual_seed(0)
         Reader.over(a.language, dim_of(features), a.lm_stride).save(folder / "reader.safetensors")
 
@@ -148,52 +127,23 @@ def alignment(p: Params, must_exist: bool = False) -> None:
     from vlact.worlds.stadium import ACTIONS
 
     stadium(p, must_exist=True)
-    source, work, recipe, fps = (
-        p.data / "stadium",
-        ALIGNMENT.work(p),
-        asdict(p.align),
-        float(p.stadium.fps),
-    )
+    source, work = p.data / "stadium", ALIGNMENT.work(p)
+    recipe, fps = asdict(p.align), float(p.stadium.fps)
     drills = json.loads((source / "drills.json").read_text(encoding="utf-8"))
     held_out = [v for v, d in drills.items() if d["split"] == "held out"]
     eye = work / "eye.safetensors"
     given = str(source), drills, held_out, p.stadium.size, fps, recipe
     poses = PoseJob(*given, out=str(eye), checkpoint=str(work / "eye.pt"))
     curves = {"poses": jobs.kept(work / "eye.json", lambda: jobs.run([poses], 1, "poses")[0])}
-    found = extract(
-        p,
-        PoseEncoder,
-        eye,
-        source,
-        [*drills, *truth_of(p)["video"].unique(), *truth_of(p, "sessions")["video"].unique()],
-        fps,
-        work,
-    )
-    write_whole(work / "features.safetensors", lambda d, f: save_file(d, f), found)
+    recordings = [v for n in ("ground_truth", "sessions") for v in truth_of(p, n)["video"].unique()]
+    given, features = (p, PoseEncoder, eye, source), work / "features.safetensors"
+    extract(*given, [*drills, *recordings], fps, work, features)
     turned = work / "mirrored.safetensors" if p.align.mirrored else ""
     if turned:
-        seen = extract(
-            p,
-            PoseEncoder,
-            eye,
-            source,
-            [v for v in drills if v not in set(held_out)],
-            fps,
-            work,
-            mirrored=True,
-        )
-        write_whole(turned, lambda d, f: save_file(d, f), seen)
-    step_s = p.tal.stride / fps
-    given = (
-        str(work / "features.safetensors"),
-        drills,
-        held_out,
-        [*ACTIONS, *NAMES],
-        step_s,
-        p.tal.window,
-        recipe,
-        WORDS,
-    )
+        learnt = [v for v in drills if v not in set(held_out)]
+        extract(*given, learnt, fps, work, turned, mirrored=True)
+    names, step_s = [*ACTIONS, *NAMES], p.tal.stride / fps
+    given = str(features), drills, held_out, names, step_s, p.tal.window, recipe, WORDS
     gates, first = [], None
     for name, stem, bias in (
         ("language", "reader", 0.0),
@@ -206,13 +156,8 @@ def alignment(p: Params, must_exist: bool = False) -> None:
             work / f"{stem}.json", lambda job=job: jobs.run([job], 1, "alignment")[0]
         )
         gates, first = gates + [{"reader": name, **row} for row in gate], out
-    pd.DataFrame(gates).to_csv(
-        folder / "gate.csv", index=False, lineterminator="\n", float_format="%.6f"
-    )
-    rows = [{"what": k, **row} for k, curve in curves.items() for row in curve]
-    pd.DataFrame(rows).to_csv(
-        folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f"
-    )
+    pd.DataFrame(gates).to_csv(folder / "gate.csv", **CSV)
+    write_curves(folder, [{"what": k} for k in curves], list(curves.values()))
     for name in ("eye.safetensors", "biased_reader.safetensors", *FILES):
         shutil.copy(work / name, folder / name)
     ALIGNMENT.finish(p, folder)

@@ -13,7 +13,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import save_file
 
 from vlact.datasets import activitynet
 from vlact.language.descriptions import describe
@@ -107,8 +106,7 @@ def film(p: Params, folder, work) -> tuple[pd.DataFrame, str]:
     if not path.is_file():
         eye = p.data / "aligned" / "eye.safetensors"
         names = [f["video"] for f in found]
-        seen = extract(p, PoseEncoder, eye, folder, names, fps, work)
-        write_whole(path, lambda d, f: save_file(d, f), seen)
+        extract(p, PoseEncoder, eye, folder, names, fps, work, path)
     return truth, str(path)
 
 
@@ -128,6 +126,7 @@ def planned(p: Params, truth: pd.DataFrame, features: str, folder, work) -> dict
         work: For what a killed run goes on from.
     """
     from vlact.metrics.proposals import derangements
+    from vlact.papers.actionvlm.localizing import Problem
     from vlact.papers.actionvlm.trials import AnswerTrialJob, PriorJob, TrialJob
     from vlact.worlds.arena import classes, unseen
 
@@ -146,11 +145,14 @@ def planned(p: Params, truth: pd.DataFrame, features: str, folder, work) -> dict
     def files(name: str) -> dict:
         return {"out": str(folder / "rows" / name), "checkpoint": str(work / f"{name}.pt")}
 
-    def prior(name: str, seed: int, count: int, **more) -> None:
+    def problem(seed: int, count: int, test: dict[str, float]) -> Problem:
         durations = {"train": drawn(truth, seed, count, names), "test": test}
-        given = features, str(folder / "heard.safetensors"), durations, str(table)
-        rest = trained, others, clock, shape, recipe_for(p, count), seed
-        out[name] = PriorJob(*given, *rest, **files(name), **more)
+        given = features, durations, str(table), trained, clock, shape
+        return Problem(*given, recipe_for(p, count))
+
+    def prior(name: str, seed: int, count: int, **more) -> None:
+        given = problem(seed, count, test), str(folder / "heard.safetensors"), others, seed
+        out[name] = PriorJob(*given, **files(name), **more)
 
     for seed in range(a.seeds):
         prior(f"prior-{seed}", seed, a.train)
@@ -160,16 +162,14 @@ def planned(p: Params, truth: pd.DataFrame, features: str, folder, work) -> dict
     rows = [(v, s, True) for s in range(a.literal_seeds) for v in headline()]
     rows += [(v, s, False) for s in range(a.ablation_seeds) for v in ablations()]
     for variant, seed, full in rows:
-        durations = {"train": drawn(truth, seed, a.train, names), "test": closed}
-        given = features, durations, str(table), trained, clock, shape, recipe_for(p, a.train)
+        given = problem(seed, a.train, closed), aligned
         told = controls if full else {"language off": None}
         name = f"{variant.name.replace(' ', '_').replace('/', '')}-{seed}"
-        out[name] = TrialJob(variant, *given, aligned, told, seed, **files(name))
+        out[name] = TrialJob(variant, *given, told, seed, **files(name))
     for seed in range(a.ablation_seeds):
-        durations = {"train": drawn(truth, seed, a.train, names), "test": closed}
-        given = features, durations, str(table), trained, clock, shape, recipe_for(p, a.train)
+        given = problem(seed, a.train, closed), aligned
         name = f"answers-{seed}"
-        out[name] = AnswerTrialJob(*given, aligned, {"deranged": order}, seed, **files(name))
+        out[name] = AnswerTrialJob(*given, {"deranged": order}, seed, **files(name))
     return out
 
 

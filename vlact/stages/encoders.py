@@ -2,15 +2,15 @@
 (ActionVLM, Tables 1 and 8).
 """
 
+from dataclasses import replace
+
 import pandas as pd
-from safetensors.torch import save_file
 
 from vlact.params import Params
 from vlact.runtime import jobs
-from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
-from vlact.stages.alignment import extract
-from vlact.stages.localizers import LOCALIZERS, common, localizers, recipe_of
+from vlact.stages.alignment import dim_of, extract
+from vlact.stages.localizers import LOCALIZERS, localizers, problems, recipe_of
 from vlact.stages.pretrain import pretraining
 from vlact.stages.stadium import truth_of
 
@@ -43,41 +43,35 @@ def encoders(p: Params, must_exist: bool = False) -> None:
     localizers(p, must_exist=True)
     pretraining(p, must_exist=True)
     work, names, todo, rows = ENCODERS.work(p), list(truth_of(p)["video"].unique()), [], []
-    _, durations, truth, clock, shape = common(p, work)
+    given = problems(p, work, list(ACTIONS), recipe_of(p))
     for label, kind, stem in (
         ("TimeSformer on tutorials", DualEncoder, "seed"),
         ("CLIP on frames", FrameEncoder, "frames"),
     ):
-        path, weights = (
-            work / f"{stem}.safetensors",
-            p.data / "pretrained" / f"{stem}{p.seeds[0]}.safetensors",
-        )
+        path = work / f"{stem}.safetensors"
+        weights = p.data / "pretrained" / f"{stem}{p.seeds[0]}.safetensors"
         (work / stem).mkdir(exist_ok=True)
-        found = extract(
-            p, kind, weights, p.data / "stadium", names, float(p.stadium.fps), work / stem
-        )
-        write_whole(path, lambda d, f: save_file(d, f), found)
-        dim = next(iter(found.values())).shape[1]
+        read = p, kind, weights, p.data / "stadium", names, float(p.stadium.fps), work / stem
+        extract(*read, path)
+        dim = dim_of(path)
         for i, s in enumerate(p.seeds):
             out = str(work / f"{stem}-{s}")
-            given = str(path), durations[i], truth, list(ACTIONS), clock
-            made = shape | {"feature_dim": dim}
-            kept = {"out": out, "checkpoint": f"{out}.pt"}
-            todo.append(LocalizeJob("ActionFormer", *given, made, recipe_of(p), s, **kept))
+            config = given[i].config | {"feature_dim": dim}
+            problem = replace(given[i], features=str(path), config=config)
+            todo.append(LocalizeJob("ActionFormer", problem, s, out, f"{out}.pt"))
             rows.append({"encoder": label, "dim": dim})
     whole, first = [], str(p.data / "pretrained" / f"seed{p.seeds[0]}.safetensors")
     for i, s in enumerate(p.seeds[: p.vlm.ablation_seeds]):
-        source, name = (str(p.data / "stadium"), float(p.stadium.fps)), "end to end"
-        given = durations[i], truth, list(ACTIONS), clock, shape | {"feature_dim": p.model.dim}
+        config = given[i].config | {"feature_dim": p.model.dim}
+        problem = replace(given[i], features=str(p.data / "stadium"), config=config)
+        source, name = (problem, float(p.stadium.fps), first), "end to end"
         for adapted, label in ((True, name), (False, f"{name}, frozen")):
             out = str(work / f"{label.replace(', ', '-').replace(' ', '-')}-{s}")
-            kept = {"out": out, "checkpoint": f"{out}.pt", "adapted": adapted}
-            whole.append(EndToEndJob(*source, first, *given, recipe_of(p), s, **kept))
+            whole.append(EndToEndJob(*source, s, out, f"{out}.pt", adapted=adapted))
             rows.append({"encoder": f"TimeSformer on tutorials, {label}", "dim": p.model.dim})
         for kind in filter(WIRED.__contains__, p.tal.kinds):
             out = str(work / f"{kind}-{s}")
-            kept = {"out": out, "checkpoint": f"{out}.pt", "kind": kind}
-            whole.append(EndToEndJob(*source, first, *given, recipe_of(p), s, **kept))
+            whole.append(EndToEndJob(*source, s, out, f"{out}.pt", kind=kind))
             rows.append({"encoder": f"TimeSformer on tutorials, {kind}", "dim": p.model.dim})
     # what lasts longest first
     jobs.run(whole + todo, p.workers, "localizers on other encoders")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from vlact import schema
 from vlact.datasets import activitynet
@@ -148,9 +148,9 @@ def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, 
         """Features of videos, also as one file."""
         (work / name).mkdir(exist_ok=True)
         encoder = p.data / "pretrained" / f"vlog{p.seeds[0]}.safetensors"
-        found = extract(p, DualEncoder, encoder, source, videos, float(w.fps), work / name)
-        write_whole(work / f"{name}.safetensors", lambda d, f: save_file(d, f), found)
-        return found
+        given, out = (p, DualEncoder, encoder, source), work / f"{name}.safetensors"
+        extract(*given, videos, float(w.fps), work / name, out)
+        return load_file(out)
 
     found, told = seen("features", folder, list(rows["video"].unique())), narrations(p)
     heard = seen(
@@ -164,7 +164,7 @@ def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, 
     for name, part in (("features", found), ("heard", heard)):
         write_whole(
             work / f"{name}.safetensors",
-            lambda d, f: save_file(d, f),
+            save_file,
             {v: (x - mean) / std for v, x in part.items()},
         )
     step_s, names = p.tal.stride / w.fps, [x.replace(" ", "-") for x in (*EPIC_VERBS, *EPIC_NOUNS)]
@@ -209,7 +209,7 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
     if not KITCHENS.must_run(p, folder, must_exist):
         return
     from vlact.papers.actionvlm.experiments import VisionLanguageJob
-    from vlact.papers.actionvlm.localizing import LocalizeJob
+    from vlact.papers.actionvlm.localizing import LocalizeJob, Problem
 
     work = KITCHENS.work(p)
     tasks, features, step_s = (
@@ -232,19 +232,17 @@ def kitchens(p: Params, must_exist: bool = False) -> None:
                 "test": durations_of(everything, "test"),
             }
             given, out = (str(features), durations, str(path)), str(work / f"{name}{s}")
-            mine = *given, list(task.called), clock, made, recipe_of(p)
-            kept = {"out": out, "checkpoint": f"{out}.pt"}
-            alone.append(LocalizeJob("ActionFormer", *mine, seed=s, **kept))
+            mine = Problem(*given, list(task.called), clock, made, recipe_of(p))
+            alone.append(LocalizeJob("ActionFormer", mine, s, out, f"{out}.pt"))
             for variant in variants():
                 out = str(work / f"{name}{s}-{len(told)}")
-                mine = *given, task.called, clock, made, recipe_of(p) | asdict(p.vlm)
-                kept = {"out": out, "checkpoint": f"{out}.pt"}
-                kept |= {"aligned": str(task.aligned), "conditions": {}}
-                told.append(VisionLanguageJob(variant, *mine, seed=s, **kept))
+                mine = Problem(*given, task.called, clock, made, recipe_of(p) | asdict(p.vlm))
+                mine = variant, mine, str(task.aligned), {}
+                told.append(VisionLanguageJob(*mine, s, out, f"{out}.pt"))
     jobs.run(alone, p.workers, "localizers in kitchens")
     jobs.run(told, p.workers, "ActionVLM in kitchens")
     found = [
-        pd.read_parquet(f"{job.out}.parquet").assign(task=Path(job.truth).stem)
+        pd.read_parquet(f"{job.out}.parquet").assign(task=Path(job.problem.truth).stem)
         for job in alone + told
     ]
     pd.concat(found, ignore_index=True).to_parquet(folder / "detections.parquet", index=False)

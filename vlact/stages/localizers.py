@@ -6,20 +6,13 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
-
 from vlact.params import Params
 from vlact.runtime import jobs
-from vlact.stages import Stage
+from vlact.stages import Stage, tables_of, write_curves
 from vlact.stages.alignment import ALIGNMENT, alignment, dim_of
 from vlact.stages.stadium import durations_of, truth_of
 
-LOCALIZERS = Stage(
-    "localizers",
-    __name__,
-    (),
-    ALIGNMENT,
-)  # fmt: skip
+LOCALIZERS = Stage("localizers", __name__, (), ALIGNMENT)
 
 
 def shape_of(p: Params, features: Path, classes: int) -> dict:
@@ -31,28 +24,22 @@ def shape_of(p: Params, features: Path, classes: int) -> dict:
     return {"feature_dim": dim_of(features), "classes": classes, **own}
 
 
-def common(p: Params, work, name: str = "ground_truth") -> tuple[str, list[dict], str, dict, dict]:
-    """What every localizer is given: features, videos of each seed, ground truth (see `truth_of`),
-    clock and shape.
-    """
-    truth, features, path = (
-        truth_of(p, name),
-        p.data / "aligned" / "features.safetensors",
-        work / f"{name}.parquet",
-    )
+def problems(p: Params, work: Path, classes, recipe: dict, name: str = "ground_truth") -> list:
+    """`vlact.papers.actionvlm.localizing.Problem` of every seed, of a ground truth (`truth_of`)."""
+    from vlact.papers.actionvlm.localizing import Problem
+
+    truth, path = truth_of(p, name), work / f"{name}.parquet"
     truth.drop(columns="split").to_parquet(path, index=False)
-    durations = []
+    features = p.data / "aligned" / "features.safetensors"
+    clock = {"step_s": p.tal.stride / p.stadium.fps}
+    given = classes, clock, shape_of(p, features, truth["label"].nunique()), recipe
+    out = []
     for i, _ in enumerate(p.seeds):
         # real data has one training set
         own = f"train{i}" if f"train{i}" in set(truth["split"]) else "train"
-        durations.append({"train": durations_of(truth, own), "test": durations_of(truth, "test")})
-    return (
-        str(features),
-        durations,
-        str(path),
-        {"step_s": p.tal.stride / p.stadium.fps},
-        shape_of(p, features, truth["label"].nunique()),
-    )
+        durations = {"train": durations_of(truth, own), "test": durations_of(truth, "test")}
+        out.append(Problem(str(features), durations, str(path), *given))
+    return out
 
 
 def recipe_of(p: Params) -> dict:
@@ -72,26 +59,14 @@ def localizers(p: Params, must_exist: bool = False) -> None:
     from vlact.worlds.stadium import ACTIONS
 
     alignment(p, must_exist=True)
-    work, recipe = LOCALIZERS.work(p), recipe_of(p)
-    features, durations, truth, clock, shape = common(p, work)
-    todo = []
+    work, todo = LOCALIZERS.work(p), []
+    given = problems(p, work, list(ACTIONS), recipe_of(p))
     for kind in filter(KINDS.__contains__, p.tal.kinds):
-        for i, s in enumerate(p.seeds):
+        for problem, s in zip(given, p.seeds, strict=True):
             out = str(work / f"{kind}{s}")
-            given = features, durations[i], truth, list(ACTIONS), clock, shape, recipe
-            todo.append(LocalizeJob(kind, *given, seed=s, out=out, checkpoint=f"{out}.pt"))
+            todo.append(LocalizeJob(kind, problem, s, out, f"{out}.pt"))
     curves = jobs.run(todo, p.workers, "localizers")
-    detections = pd.concat(
-        [pd.read_parquet(f"{job.out}.parquet") for job in todo], ignore_index=True
-    )
     shutil.copy(f"{todo[0].out}.safetensors", folder / "localiser.safetensors")
-    detections.to_parquet(folder / "detections.parquet", index=False)
-    rows = [
-        {"model": job.kind, "seed": job.seed, **row}
-        for job, curve in zip(todo, curves, strict=True)
-        for row in curve
-    ]
-    pd.DataFrame(rows).to_csv(
-        folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f"
-    )
+    tables_of(todo).to_parquet(folder / "detections.parquet", index=False)
+    write_curves(folder, [{"model": job.kind, "seed": job.seed} for job in todo], curves)
     LOCALIZERS.finish(p, folder)

@@ -16,6 +16,7 @@ import yaml
 
 from vlact import params
 from vlact.papers.actionvlm.experiments import Variant
+from vlact.papers.actionvlm.localizing import Problem
 from vlact.papers.actionvlm.trials import trial_job
 from vlact.params import Params
 from vlact.report.tables import write_text
@@ -60,8 +61,8 @@ def tried(p: Params, row: int, only: str = "") -> list[dict]:
     recipe, aligned, rows = recipe_for(p, a.train), str(p.data / "aligned"), []
     for variant in (v for v in BASELINES if v.name.startswith(only)):
         out = str(work / f"{variant.name}-{row}-{key(asdict(a), recipe)}")
-        given = features, durations, str(table), trained, clock, shape, recipe, aligned
-        trial_job(variant, *given, {}, row, out, f"{out}.pt")
+        problem = Problem(features, durations, str(table), trained, clock, shape, recipe)
+        trial_job(variant, problem, aligned, {}, row, out, f"{out}.pt")
         ap = pd.read_parquet(f"{out}.parquet").query("group == -1 and condition == 'own'")
         by = 100 * ap.groupby("label")["ap"].mean().sort_values()
         own = by.index.isin([k for k, x in classes(a.pairs).items() if not x.twin])

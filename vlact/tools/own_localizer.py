@@ -16,6 +16,7 @@ from vlact.papers.actionvlm.localizing import (
     KINDS,
     Clock,
     Localizer,
+    Problem,
     holding,
     localize_job,
     planned,
@@ -164,20 +165,17 @@ def train(todo: Plan, changed: dict, seed: int, out: Path, account: Account) -> 
     work.mkdir(exist_ok=True)
     save_file({k: x.contiguous() for k, x in found.items()}, work / "features.safetensors")
     todo.every.to_parquet(work / "truth.parquet", index=False)
-    localize_job(
-        kind=todo.kind,
+    problem = Problem(
         features=str(work / "features.safetensors"),
-        truth=str(work / "truth.parquet"),
         durations={k: {v: lasts[v] for v in vs} for k, vs in listed.items()},
-        config=config,
+        truth=str(work / "truth.parquet"),
         classes=todo.classes,
         clock=clock,
+        config=config,
         recipe=recipe,
-        seed=seed,
-        out=str(out / "localizer"),
-        checkpoint=str(work / "state.pt"),
-        most_left_out=account.most,
     )
+    kept = str(out / "localizer"), str(work / "state.pt")
+    localize_job(todo.kind, problem, seed, *kept, most_left_out=account.most)
     detections = pd.read_parquet(out / "localizer.parquet")[[*inputs.SEGMENT, "score"]]
     (out / "localizer.parquet").unlink()
     shutil.rmtree(work)

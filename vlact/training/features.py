@@ -203,7 +203,7 @@ def extract_job(
         for name in names:
             seen = extract(model, Path(folder) / name, fps, stride, mirrored=mirrored)
             found[name] = seen.contiguous()
-        write_whole(Path(out), lambda data, path: save_file(data, path), found)
+        write_whole(Path(out), save_file, found)
     return out
 
 

@@ -27,7 +27,7 @@ from vlact.models.zoo.text4vis import Temporal
 from vlact.papers.ace.finetuning import clone, encode, finetune, take, wise_ft
 from vlact.papers.ace.prediction import predict, rows
 from vlact.papers.ace.zero_shot import both
-from vlact.runtime.jobs import job_of, write_whole
+from vlact.runtime.jobs import job_of, write_table
 
 THIRDS = 3  # partitions of a shuffle
 VALIDATION = 0.2  # of a class's training clips, whole source films
@@ -475,8 +475,8 @@ def trial_job(
     case = {"dataset": trial.dataset, "partition": trial.partition}
     case |= {"official": trial.split, "seed": trial.seed}
     scores = score_grid(predictions).assign(**case)
-    write_whole(path, lambda d, f: d.to_parquet(f, index=False), predictions.assign(**case))
-    write_whole(note, lambda d, f: d.to_parquet(f, index=False), scores)
+    write_table(path, predictions.assign(**case))
+    write_table(note, scores)
 
 
 TrialJob = job_of(trial_job)

@@ -34,7 +34,7 @@ from vlact.papers.ace.finetuning import (
 )
 from vlact.papers.ace.prediction import predict, rows
 from vlact.runtime.device import put
-from vlact.runtime.jobs import job_of, write_whole
+from vlact.runtime.jobs import job_of, write_json, write_table, write_whole
 
 FINE_TUNINGS = 1000  # apart, so that no two fine-tunings of two seeds draw alike
 
@@ -365,10 +365,8 @@ def tune_job(
     scores = score_grid(predictions)
     if more:
         scores = scores.merge(pd.DataFrame(more), on=["model", "lr", "epoch"], how="left")
-    write_whole(path, lambda d, p: d.to_parquet(p, index=False), predictions)
-    write_whole(
-        note, lambda d, p: p.write_text(json.dumps(d), encoding="utf-8"), scores.to_dict("records")
-    )
+    write_table(path, predictions)
+    write_json(note, scores.to_dict("records"))
     return scores.to_dict("records")
 
 
@@ -476,16 +474,8 @@ def concept_job(
                     }
                     for k, w in enumerate(names)
                 ]
-    write_whole(
-        Path(out) / "concepts.parquet",
-        lambda d, f: d.to_parquet(f, index=False),
-        pd.concat(concepts, ignore_index=True),
-    )
-    write_whole(
-        Path(out) / "similarity.parquet",
-        lambda d, f: d.to_parquet(f, index=False),
-        pd.DataFrame(similar),
-    )
+    write_table(Path(out) / "concepts.parquet", pd.concat(concepts, ignore_index=True))
+    write_table(Path(out) / "similarity.parquet", pd.DataFrame(similar))
 
 
 KeepJob, TuneJob = job_of(keep_job), job_of(tune_job)

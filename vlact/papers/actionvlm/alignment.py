@@ -10,7 +10,6 @@ for kitchens is aligned in the same way, on narrated sequences, where the verbs 
 "poses" and each is a drill.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from vlact.language.prompts import clauses, encode_clauses, prompts, targets, to
 from vlact.models.actionvlm import Reader, ReaderConfig
 from vlact.models.poses import OFFSETS, PoseConfig, PoseEncoder
 from vlact.runtime.device import beside, put
-from vlact.runtime.jobs import job_of, write_whole
+from vlact.runtime.jobs import job_of, write_json, write_whole
 from vlact.training.loop import autocast, fit
 
 POSES = sorted(WORDS)
@@ -532,12 +531,8 @@ def align_job(
     def validate() -> dict:
         return reading_gate(reader, rest, GATE_WHILE)
 
-    write_whole(Path(out).with_name("clauses.safetensors"), lambda d, f: save_file(d, f), said)
-    write_whole(
-        Path(out).with_name("words.json"),
-        lambda d, f: f.write_text(json.dumps(d), encoding="utf-8"),
-        {"names": names, "steps": window},
-    )
+    write_whole(Path(out).with_name("clauses.safetensors"), save_file, said)
+    write_json(Path(out).with_name("words.json"), {"names": names, "steps": window})
     torch.set_num_threads(threads)
     curve = fit(
         {"reader": reader},

@@ -42,18 +42,18 @@ from vlact.models.actionvlm import (
     refilled,
     told,
 )
-from vlact.papers.actionvlm.accounting import check_classes, check_features, checked, standard
+from vlact.papers.actionvlm.accounting import checked
 from vlact.papers.actionvlm.localizing import (
     KINDS,
     POINTS,
     Clock,
     Localizer,
+    Problem,
     Sequence,
     Windows,
     by_part,
     draw,
     name_of,
-    sequences,
     slide,
     stack,
     starts,
@@ -68,9 +68,8 @@ from vlact.papers.actionvlm.saved import (
     standard_of,
 )
 from vlact.runtime.device import beside, moved, put
-from vlact.runtime.jobs import job_of, write_whole
+from vlact.runtime.jobs import job_of, write_table
 from vlact.training.loop import fit
-from vlact.training.streams import scaled, stored
 
 ADVANTAGE_WEIGHT = 0.1  # lambda_adv of Eq. 9
 RUNNING = 0.1  # share of a batch in the running number of positive points, as in ActionFormer
@@ -603,61 +602,26 @@ def frames_of(
 
 
 def prepare(
-    found: dict[str, Tensor],
-    durations: dict,
-    truth: str,
-    classes: dict[str, str],
-    clock: dict,
-    config: dict,
-    recipe: dict,
-    aligned: str,
-) -> tuple[Setting, list[Sequence], dict[str, Tensor]]:
-    """What the jobs below start from: setting, test videos, features of clauses; arguments as
-    there, `found` by video.
+    problem: Problem, aligned: str
+) -> tuple[Setting, list[Sequence], dict[str, Tensor], dict[str, Tensor]]:
+    """What the jobs below start from: setting, test videos, features by video as they are, features
+    of clauses.
     """
-    table = pd.read_parquet(truth)
-    check_features(found, [*durations["train"], *durations["test"]])
-    check_classes(table, durations)
-    mean, std = standard(found, durations["train"])
-
-    def standardised(part: str) -> list[Sequence]:
-        names, mine = durations[part], table[table["video"].isin(durations[part])]
-        return sequences(
-            {v: scaled(found[v], mean, std) for v in names},
-            names,
-            mine,
-            list(classes),
-            Clock(**clock),
-        )
-
+    found, *moments = problem.read()
+    names, recipe = list(problem.classes), problem.recipe
     words, reach, said = language_of(aligned)
     prompt, bare = (
-        prompt_of(words, list(classes), list(classes.values()), said, x) for x in (True, False)
+        prompt_of(words, names, list(problem.classes.values()), said, x) for x in (True, False)
     )
-    setting = Setting(
-        standardised("train"),
-        prompt,
-        bare,
-        words,
-        list(classes),
-        KINDS[recipe.get("localizer", USUAL)][1](**config),
-        recipe,
-        reach,
-        mean,
-        std,
-    )
-    return setting, standardised("test"), said
+    config = KINDS[recipe.get("localizer", USUAL)][1](**problem.config)
+    mine, test = (problem.sequences(part, found, *moments) for part in ("train", "test"))
+    setting = Setting(mine, prompt, bare, words, names, config, recipe, reach, *moments)
+    return setting, test, found, said
 
 
 def vision_language_job(
     variant: Variant,
-    features: str,
-    durations: dict[str, dict[str, float]],
-    truth: str,
-    classes: dict[str, str],
-    clock: dict,
-    config: dict,
-    recipe: dict,
+    problem: Problem,
     aligned: str,
     conditions: dict[str, list[int] | float | str | None],
     seed: int,
@@ -669,14 +633,13 @@ def vision_language_job(
 
     Args:
         variant: What to train.
-        features, durations, truth, clock, config, recipe, seed, checkpoint: See
-            `vlact.papers.actionvlm.localizing.localize_job`; the recipe has the reader's, too.
-        classes: Name to description.
+        problem: Its classes go to descriptions.
         aligned: Folder of the alignment stage.
         conditions: Name to what language reads: a list, which class's description stands with each
             name; a number, the weight that replaces the model's own; "names" only, "random text",
             or "noise" in the place of what it says; None switches language off. "own" is always
             tested.
+        seed, checkpoint: See `vlact.papers.actionvlm.localizing.localize_job`.
         out: Detections go to `out`.parquet with the column `condition`, what `frames_of` returns to
             `out`-frames.parquet, see `Variant.watched`.
         weights: Where to leave the trained model, if anywhere; see `VisionLanguageLocalizer.save`.
@@ -684,82 +647,61 @@ def vision_language_job(
     Returns:
         The curve.
     """
-    found, time, texts = stored(features), Clock(**clock), list(classes.values())
-    setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
-    words, prompt, bare, mean, std = (
-        setting.words,
-        setting.prompt,
-        setting.bare,
-        setting.mean,
-        setting.std,
-    )
+    setting, test, found, said = prepare(problem, aligned)
+    recipe, seconds, texts = problem.recipe, problem.durations["test"], [*problem.classes.values()]
     model, curve = train(setting, variant, aligned, seed, checkpoint)
-    own = (prompt if variant.described else bare) if variant.reads else None
-    plain = VisionLanguageLocalizer(model, list(classes), time, recipe, mean, std, own)
+    own = (setting.prompt if variant.described else setting.bare) if variant.reads else None
+    given = setting.classes, problem.time, recipe, setting.mean, setting.std
+    plain = VisionLanguageLocalizer(model, *given, own)
     if weights:
         plain.save(weights)
+
+    def reading(texts: list[str]) -> VisionLanguageLocalizer:
+        other = prompt_of(setting.words, setting.classes, texts, said)
+        return replace(plain, prompt=other, heard={})
+
     tested = {"own": plain}
-    for name, given in conditions.items() if variant.reads else ():
-        match given:
+    for name, asked in conditions.items() if variant.reads else ():
+        match asked:
             case None:
                 tested[name] = replace(plain, prompt=None)
             case list():
-                other = prompt_of(words, list(classes), [texts[i] for i in given], said)
-                tested[name] = replace(plain, prompt=other, heard={})
+                tested[name] = reading([texts[i] for i in asked])
             case "names":
-                tested[name] = replace(plain, prompt=bare, heard={})
+                tested[name] = replace(plain, prompt=setting.bare, heard={})
             case "random text":
-                other = prompt_of(words, list(classes), random_text(len(texts), seed), said)
-                tested[name] = replace(plain, prompt=other, heard={})
+                tested[name] = reading(random_text(len(texts), seed))
             case "noise":
                 tested[name] = replace(plain, noise=True)
             case str():
-                raise ValueError(f"{name}: expected one of {TEXTS}; got {given!r}")
+                raise ValueError(f"{name}: expected one of {TEXTS}; got {asked!r}")
             case _:
-                tested[name] = replace(plain, weight=given)
+                tested[name] = replace(plain, weight=asked)
     # a weight that is chosen by cross-fitting stands beside a constant one
     if variant.folds:
         chosen = replace(plain, weight=cross_fit(setting, variant, aligned, seed, checkpoint))
         tested |= {"λ = 0.4": replace(plain, weight=0.4), "selective": chosen}
-        tested |= {
-            f"selective, {k}": replace(chosen, prompt=x.prompt, heard=x.heard)
-            for k, x in tested.items()
-            if k.startswith("deranged")
-        }
-        tested |= {
-            f"λ = 0.4, {k}": replace(plain, weight=0.4, prompt=x.prompt, heard=x.heard)
-            for k, x in tested.items()
-            if k.startswith("deranged")
-        }
+        for name, one in (("selective", chosen), ("λ = 0.4", tested["λ = 0.4"])):
+            tested |= {
+                f"{name}, {k}": replace(one, prompt=x.prompt, heard=x.heard)
+                for k, x in tested.items()
+                if k.startswith("deranged")
+            }
 
     # every condition finds its own detections, with the same weights
-    detections = [
-        x.detect(found, durations["test"]).assign(condition=name) for name, x in tested.items()
-    ]
+    detections = [x.detect(found, seconds).assign(condition=name) for name, x in tested.items()]
     if variant.folds and len(test) > 1:  # halves
-        detections += [
-            held_out(plain, test, found, durations["test"], noise) for noise in (False, True)
-        ]
+        detections += [held_out(plain, test, found, seconds, noise) for noise in (False, True)]
     detections = pd.concat(detections, ignore_index=True).assign(model=variant.name, seed=seed)
     if variant.watched(conditions):
-        frames = frames_of(
-            model, own, test, recipe, chosen.weight if variant.folds else None
-        ).assign(model=variant.name, seed=seed)
-        write_whole(
-            Path(f"{out}-frames.parquet"), lambda d, p: d.to_parquet(p, index=False), frames
-        )
-    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
+        frames = frames_of(model, own, test, recipe, chosen.weight if variant.folds else None)
+        write_table(f"{out}-frames.parquet", frames.assign(model=variant.name, seed=seed))
+    write_table(f"{out}.parquet", detections)
     return curve
 
 
 def answer_job(
-    features: str,
-    durations: dict[str, dict[str, float]],
-    truth: str,
-    classes: dict[str, str],
-    clock: dict,
-    config: dict,
-    recipe: dict,
+    problem: Problem,
     aligned: str,
     orders: dict[str, list[int]],
     seed: int,
@@ -773,14 +715,13 @@ def answer_job(
         orders: Name to which class's description stands with each name; "own" is always tested.
         out: Answers go to `out`.parquet: `video, start` (first step of the window), `condition,
             text, ended`.
-        features, durations, truth, classes, clock, config, recipe, aligned, seed, checkpoint: See
-            `vision_language_job`.
+        problem, aligned, seed, checkpoint: See `vision_language_job`.
 
     Returns:
         The curve.
     """
-    found = stored(features)
-    setting, test, said = prepare(found, durations, truth, classes, clock, config, recipe, aligned)
+    setting, test, _, said = prepare(problem, aligned)
+    recipe, words = problem.recipe, setting.words
     torch.manual_seed(seed)
     reader, generator = (
         Reader.load(f"{aligned}/reader.safetensors"),
@@ -795,62 +736,37 @@ def answer_job(
         cut = windows(step)
         x, mask = stack(cut)
         x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
-        x, mask, text = beside(
-            reader, (x, mask, targets(setting.words, answers(cut, setting.classes, length)))
-        )
+        text = targets(words, answers(cut, setting.classes, length))
+        x, mask, text = beside(reader, (x, mask, text))
         with in_half(reader):
-            return reader((x * std + mean) * mask[..., None], mask, whole.expand(len(x)), text)[
-                "text_loss"
-            ]
+            raw = (x * std + mean) * mask[..., None]
+            return reader(raw, mask, whole.expand(len(x)), text)["text_loss"]
 
     steps = windows.steps * max(1, round(recipe["epochs"]))
-    curve = fit(
-        {"reader": reader},
-        loss_of,
-        steps,
-        recipe["lr"],
-        ANSWER_DECAY,
-        generator,
-        "answers",
-        checkpoint,
-    )
+    given = recipe["lr"], ANSWER_DECAY, generator, "answers", checkpoint
+    curve = fit({"reader": reader}, loss_of, steps, *given)
     reader.eval()
-    texts, rows = list(classes.values()), []
+    texts, rows = list(problem.classes.values()), []
     where = [
         (one.name, s, *window(one, s, length)[:2])
         for one in test
         for s in starts(len(one.features), length, 0.0)
     ]
     for name, order in ({"own": list(range(len(texts)))} | orders).items():
-        prompt = beside(
-            reader, prompt_of(setting.words, list(classes), [texts[i] for i in order], said)
-        )
+        told = prompt_of(words, setting.classes, [texts[i] for i in order], said)
+        prompt = beside(reader, told)
         for k in range(0, len(where), ASKED):
             part = where[k : k + ASKED]
-            x, mask = beside(
-                reader, (torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part]))
-            )
+            cut = torch.stack([w[2] for w in part]), torch.stack([w[3] for w in part])
+            x, mask = beside(reader, cut)
             raw, asked = (x * std + mean) * mask[..., None], prompt.expand(len(part))
             with torch.inference_mode():
-                said_ = reader.branch.generate(
-                    raw, mask, reader.embed(asked), asked.mask, setting.words.eos_token_id, most
-                )
-            for (video, start, *_), ids in zip(part, said_, strict=True):
-                text = setting.words.decode(ids)
-                rows.append(
-                    {
-                        "video": video,
-                        "start": start,
-                        "condition": name,
-                        "text": text,
-                        "ended": len(ids) < most,
-                    }
-                )
-    write_whole(
-        Path(f"{out}.parquet"),
-        lambda d, p: d.to_parquet(p, index=False),
-        pd.DataFrame(rows).assign(seed=seed),
-    )
+                read = raw, mask, reader.embed(asked), asked.mask
+                written = reader.branch.generate(*read, words.eos_token_id, most)
+            for (video, start, *_), ids in zip(part, written, strict=True):
+                row = {"video": video, "start": start, "condition": name}
+                rows.append(row | {"text": words.decode(ids), "ended": len(ids) < most})
+    write_table(f"{out}.parquet", pd.DataFrame(rows).assign(seed=seed))
     return curve
 
 

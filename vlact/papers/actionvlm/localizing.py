@@ -41,7 +41,7 @@ from vlact.papers.actionvlm.accounting import (
     standard,
 )
 from vlact.runtime.device import beside, put
-from vlact.runtime.jobs import job_of, write_whole
+from vlact.runtime.jobs import job_of, write_table
 from vlact.training.features import Film, frames
 from vlact.training.loop import fit
 from vlact.training.streams import IN_MEMORY, scaled, stored
@@ -166,6 +166,57 @@ def sequences(
         x = features[video]  # frames (T, ..) stay as they are
         out.append(Sequence(video, duration, x.float() if x.ndim == 2 else x, spans, kinds))
     return out
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a job learns from and is tested on, and by which numbers.
+
+    Attributes:
+        features: safetensors, by video, standardised by the training videos; a large file is
+            streamed, see `vlact.training.streams`.
+        durations: "train" and "test" to the videos' seconds.
+        truth: Parquet of the ground truth.
+        classes: Names; to descriptions where language reads them.
+        clock: `Clock` as a dict.
+        config: The localizer's shape as a dict.
+        recipe: `Tal` as a dict, where language takes part with `Vlm`.
+    """
+
+    features: str
+    durations: dict[str, dict[str, float]]
+    truth: str
+    classes: list[str] | dict[str, str]
+    clock: dict
+    config: dict
+    recipe: dict
+
+    @property
+    def time(self) -> Clock:
+        return Clock(**self.clock)
+
+    def actions(self, part: str = "") -> pd.DataFrame:
+        """Ground truth, of all videos or of a part."""
+        table = pd.read_parquet(self.truth)
+        return table[table["video"].isin(self.durations[part])] if part else table
+
+    def read(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Features by video, and by what they are standardised (F,).
+
+        Raises:
+            ValueError: See `check_features` and `check_classes`.
+        """
+        found = stored(self.features)
+        check_features(found, [*self.durations["train"], *self.durations["test"]])
+        check_classes(self.actions(), self.durations)
+        return found, *standard(found, self.durations["train"])
+
+    def sequences(self, part: str, found: dict[str, Tensor], *moments: Tensor) -> list[Sequence]:
+        """Videos of a part, standardised by `moments` if there are any; see `sequences`."""
+        seconds = self.durations[part]
+        if moments:
+            found = {v: scaled(found[v], *moments) for v in seconds}
+        return sequences(found, seconds, self.actions(part), list(self.classes), self.time)
 
 
 def window(
@@ -647,13 +698,7 @@ class Localizer:
 
 def localize_job(
     kind: str,
-    features: str,
-    durations: dict[str, dict[str, float]],
-    truth: str,
-    classes: list[str],
-    clock: dict,
-    config: dict,
-    recipe: dict,
+    problem: Problem,
     seed: int,
     out: str,
     checkpoint: str,
@@ -664,12 +709,8 @@ def localize_job(
 
     Args:
         kind: One of `KINDS`.
-        features: safetensors, standardised by its own training videos here; a large file is
-            streamed, see `vlact.training.streams`.
-        durations: "train" and "test" to the videos' seconds.
-        truth: Parquet of the ground truth.
-        classes, clock, config, recipe, seed: See `train`; `clock` and `config` as dicts. With a
-            recipe's `preset` shape and numbers are the published ones of that name.
+        problem: With a recipe's `preset` shape and numbers are the published ones of that name.
+        seed: See `train`.
         out: Where model and detections go, without suffix.
         checkpoint: Where the state goes while training.
         most_left_out: See `train`.
@@ -681,28 +722,19 @@ def localize_job(
         ValueError: Features, clock or actions that nothing can be learnt from, see `sequences` and
             `train`.
     """
+    recipe, config = problem.recipe, problem.config
     if recipe.get("preset"):
         recipe, config = applied(kind, recipe["preset"], recipe, config)
-    found, table, time = stored(features), pd.read_parquet(truth), Clock(**clock)
-    check_features(found, [*durations["train"], *durations["test"]])
-    check_classes(table, durations)
-    mean, std = standard(found, durations["train"])
-    known = {v: scaled(found[v], mean, std) for v in durations["train"]}
-    mine = sequences(
-        known, durations["train"], table[table["video"].isin(durations["train"])], classes, time
-    )
+    found, mean, std = problem.read()
+    mine = problem.sequences("train", found, mean, std)
     torch.manual_seed(seed)
     model = KINDS[kind][0](KINDS[kind][1](**config))
     recipe = recipe | {"window": holding(mine, recipe, model.config.levels)}
     model, curve = train(mine, model, recipe, seed, checkpoint, most_left_out)
-    localizer = Localizer(model, classes, time, recipe, mean, std)
-    detections = localizer.detect(found, durations["test"])
+    localizer = Localizer(model, list(problem.classes), problem.time, recipe, mean, std)
+    detections = localizer.detect(found, problem.durations["test"])
     localizer.save(f"{out}.safetensors")
-    write_whole(
-        Path(f"{out}.parquet"),
-        lambda d, p: d.to_parquet(p, index=False),
-        detections.assign(model=kind, seed=seed),
-    )
+    write_table(f"{out}.parquet", detections.assign(model=kind, seed=seed))
     return curve
 
 
@@ -721,15 +753,9 @@ def seen_by(model: EndToEnd, video: Tensor | Film, window: int) -> Tensor:
 
 
 def end_to_end_job(
-    folder: str,
+    problem: Problem,
     fps: float,
     encoder: str,
-    durations: dict[str, dict[str, float]],
-    truth: str,
-    classes: list[str],
-    clock: dict,
-    config: dict,
-    recipe: dict,
     seed: int,
     out: str,
     checkpoint: str,
@@ -741,11 +767,11 @@ def end_to_end_job(
     frames; write its detections on the test videos (`out`.parquet).
 
     Args:
-        folder, fps: Of the videos; frames lie in memory if all of them together are small, see
-            `vlact.training.streams.IN_MEMORY`.
+        problem: Its `features` are the videos' folder; frames lie in memory if all of them together
+            are small, see `vlact.training.streams.IN_MEMORY`.
+        fps: Of the videos.
         encoder: A `DualEncoder`'s file.
-        durations, truth, classes, clock, config, recipe, seed, out, checkpoint, most_left_out: See
-            `localize_job`.
+        seed, out, checkpoint, most_left_out: See `localize_job`.
         adapted: Whether there are adapters; otherwise the encoder is frozen, the control.
         kind: "AdaTAD", or one of `vlact.models.wired.WIRED`, which train the encoder, at a rate of
             `SLOW` times the recipe's.
@@ -753,25 +779,21 @@ def end_to_end_job(
     Returns:
         The curve.
     """
-    time, table, stride, eye = (
-        Clock(**clock),
-        pd.read_parquet(truth),
-        recipe["stride"],
-        DualEncoder.load(encoder),
-    )
+    recipe, config, stride = problem.recipe, problem.config, problem.recipe["stride"]
+    eye, durations = DualEncoder.load(encoder), problem.durations
     size, clip = eye.config.image_size, eye.config.num_frames
     wanted = [v for part in ("train", "test") for v in durations[part]]
     seconds = sum(sum(one.values()) for one in durations.values())
     # a film that is streamed is decoded window by window
     whole = seconds * fps * size * size * 3 <= IN_MEMORY
     found = {
-        v: (frames if whole else Film)(Path(folder) / v, fps, stride, clip // stride, size)
+        v: (frames if whole else Film)(
+            Path(problem.features) / v, fps, stride, clip // stride, size
+        )
         for v in wanted
     }
-    check_classes(table, durations)
-    mine = sequences(
-        found, durations["train"], table[table["video"].isin(durations["train"])], classes, time
-    )
+    check_classes(problem.actions(), durations)
+    mine = problem.sequences("train", found)
     steps = clip // math.gcd(clip, stride)
     recipe = recipe | {"window": holding(mine, recipe, LocalizerConfig(**config).levels, steps)}
     torch.manual_seed(seed)
@@ -783,18 +805,11 @@ def end_to_end_job(
         model = EndToEnd(eye, localizer, stride, adapted=adapted)
     model, curve = train(mine, model, recipe, seed, checkpoint, most_left_out)
     seen = {v: seen_by(model, found[v], recipe["window"]) for v in durations["test"]}
-    localizer = Localizer(
-        model.localizer,
-        classes,
-        time,
-        recipe,
-        torch.zeros(config["feature_dim"]),
-        torch.ones(config["feature_dim"]),
-    )
-    detections = localizer.detect(seen, durations["test"])
+    same = torch.zeros(config["feature_dim"]), torch.ones(config["feature_dim"])
+    given = list(problem.classes), problem.time, recipe
+    detections = Localizer(model.localizer, *given, *same).detect(seen, durations["test"])
     kind = kind if adapted else f"{kind}, frozen"
-    detections = detections.assign(model=kind, seed=seed)
-    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), detections)
+    write_table(f"{out}.parquet", detections.assign(model=kind, seed=seed))
     return curve
 
 

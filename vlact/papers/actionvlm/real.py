@@ -22,8 +22,8 @@ from vlact.metrics import segmentation
 from vlact.metrics.detad import false_positives, impact, kinds
 from vlact.metrics.localization import assignments, evaluate, summary
 from vlact.papers.actionvlm.accounting import Account, account
-from vlact.papers.actionvlm.localizing import Clock, localize_job, sequences
-from vlact.runtime.jobs import write_whole
+from vlact.papers.actionvlm.localizing import Clock, Problem, localize_job, sequences
+from vlact.runtime.jobs import write_table
 
 PROTOCOL = Path(__file__).with_name("real.yaml")
 COLUMNS = ["video", "start_s", "end_s", "label", "score"]
@@ -161,20 +161,9 @@ def train_job(job: Localize) -> list[dict]:
     shape = p.shape | {"feature_dim": job.feature_dim, "classes": len(job.classes)}
     shape |= {"levels": own["levels"]}
     recipe = p.recipe | {"window": own["window"], "epochs": own["epochs"]}
-    return localize_job(
-        job.kind,
-        job.features,
-        job.durations,
-        job.truth,
-        list(job.classes),
-        {"step_s": 1 / p.rate_hz},
-        shape,
-        recipe,
-        job.seed,
-        job.out,
-        f"{job.out}.pt",
-        p.most_left_out,
-    )
+    given = job.features, job.durations, job.truth, list(job.classes), {"step_s": 1 / p.rate_hz}
+    problem = Problem(*given, shape, recipe)
+    return localize_job(job.kind, problem, job.seed, job.out, f"{job.out}.pt", p.most_left_out)
 
 
 def visible(
@@ -349,7 +338,7 @@ def group_job(job: Group) -> dict:
     best = max(found, key=found.get)
     ridge = trained(train, best.reach)
     detections = nms([row for v in job.durations["test"] for row in detect(ridge, v, best)])
-    write_whole(Path(f"{job.out}.parquet"), lambda d, f: d.to_parquet(f, index=False), detections)
+    write_table(f"{job.out}.parquet", detections)
     return {"fold": job.fold, **vars(best), "inner_map": found[best]}
 
 

@@ -12,7 +12,6 @@ Descriptions and numbers are `language` in `real.yaml`.
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ from vlact.models.aligned import AlignedEncoder
 from vlact.models.text import sentence_encoder
 from vlact.papers.actionvlm.localizing import Localizer
 from vlact.papers.actionvlm.real import Localize, protocol, train_job
-from vlact.runtime.jobs import write_whole
+from vlact.runtime.jobs import write_table
 
 FULL, ONLY, NOISE = "ActionVLM, Eq. 5 (λ = 1)", "language only", "Eq. 5, noise for language"
 OFF, DERANGED = "Eq. 5, language off at test", "Eq. 5, deranged at test"
@@ -169,7 +168,7 @@ def language_job(job: Localize, row: str, told: str, aligned: str) -> list[dict]
             found = localizer.detect(features_of(row, seen, changed), test)
             tables.append(found.assign(model=name, seed=job.seed + SEEDS_APART * i))
     every = pd.concat(tables, ignore_index=True)
-    write_whole(Path(f"{job.out}.parquet"), lambda d, p: d.to_parquet(p, index=False), every)
+    write_table(f"{job.out}.parquet", every)
     return curve
 
 
@@ -205,5 +204,5 @@ def prior_job(job: Localize, told: str, aligned: str, out: str) -> bool:
             name = prior_name(weight, control)
             tables.append(kept.assign(model=name, seed=job.seed + SEEDS_APART * i))
     every = pd.concat(tables, ignore_index=True)
-    write_whole(Path(out), lambda d, p: d.to_parquet(p, index=False), every)
+    write_table(out, every)
     return True

@@ -31,9 +31,9 @@ from vlact.papers.actionvlm.experiments import (
     train,
     vision_language_job,
 )
-from vlact.papers.actionvlm.localizing import Clock, Localizer, sequences, stack
+from vlact.papers.actionvlm.localizing import Localizer, Problem, sequences, stack
 from vlact.runtime.device import beside, put
-from vlact.runtime.jobs import job_of, write_whole
+from vlact.runtime.jobs import job_of, write_table, write_whole
 
 AT_ONCE = 32  # windows that are heard at once
 AT_TEST = 0.25  # lambda of a prior that joins at test, fixed before the arena was made
@@ -73,7 +73,7 @@ def hear_job(
         for hearing, prompt in read.items():
             for video, logits in _heard(reader, prompt, found, videos, reach).items():
                 heard[f"{lead}{hearing}/{video}"] = logits.half()
-    write_whole(Path(out), lambda d, f: save_file(d, f), heard)
+    write_whole(Path(out), save_file, heard)
 
 
 @torch.inference_mode()
@@ -145,15 +145,9 @@ def with_hearing(
 
 
 def prior_job(
-    features: str,
+    problem: Problem,
     heard: str,
-    durations: dict[str, dict[str, float]],
-    truth: str,
-    trained: dict[str, str],
     unseen: dict[str, str],
-    clock: dict,
-    config: dict,
-    recipe: dict,
     seed: int,
     out: str,
     checkpoint: str,
@@ -162,13 +156,10 @@ def prior_job(
     """Vision alone, a prior that joins it at test, and one that it is trained with.
 
     Args:
-        features: safetensors, by video.
+        problem: Its classes are those that are trained.
         heard: From `hear_job`.
-        durations: "train" and "test" to the videos' seconds.
-        truth: Parquet of the ground truth, of both.
-        trained, unseen: See `hear_job`.
-        clock, config, recipe, seed, checkpoint: See
-            `vlact.papers.actionvlm.localizing.localize_job`.
+        unseen: See `hear_job`.
+        seed, checkpoint: See `vlact.papers.actionvlm.localizing.localize_job`.
         out: Scores go to `out`.parquet: `model, condition, seed` and the columns of `scored`;
             detections under `KEPT` conditions to `out`-found.parquet.
         controls: Whether other hearings, noise and unseen classes are tested, too.
@@ -176,11 +167,12 @@ def prior_job(
     Returns:
         The curve.
     """
-    table, found, said = pd.read_parquet(truth), load_file(features), load_file(heard)
-    names, time = list(trained), Clock(**clock)
+    table, found, said = problem.actions(), load_file(problem.features), load_file(heard)
+    names, durations = list(problem.classes), problem.durations
+    time, recipe = problem.time, problem.recipe
     mean, std = standard(found, durations["train"])
     known = table["video"].isin(durations["train"]) & table["label"].isin(names)
-    shape, curve, models = LocalizerConfig(**config), [], {}
+    shape, curve, models = LocalizerConfig(**problem.config), [], {}
     for variant in (
         Variant(ALONE),
         Variant("prior, trained", 1.0, fusion="prior", frozen=True),
@@ -195,13 +187,13 @@ def prior_job(
         models[variant.name], rows = train(setting, variant, "", seed, stem)
         curve += [{"model": variant.name, **r} for r in rows]
 
-    test = table[table["video"].isin(durations["test"])]
-    groups, scores, kept = groups_of(test, [*trained, *unseen]), [], []
+    test = problem.actions("test")
+    groups, scores, kept = groups_of(test, [*names, *unseen]), [], []
     known = set(test["video"][test["label"].isin(names)])
     closed = {v: s for v, s in durations["test"].items() if v in known}
     worlds = [("", names, closed)]
     if controls:
-        worlds.append(("open ", [*trained, *unseen], durations["test"]))
+        worlds.append(("open ", [*names, *unseen], durations["test"]))
     for lead, classes, seconds in worlds:
         wanted = test[test["video"].isin(list(seconds))]
         more = torch.zeros(len(classes) + 1), torch.ones(len(classes) + 1)
@@ -224,22 +216,28 @@ def prior_job(
                 scores.append(scored(wanted, detections, groups).assign(**where))
                 if condition in KEPT and not lead:
                     kept.append(detections.assign(**where))
-    scores = pd.concat(scores, ignore_index=True).assign(seed=seed)
-    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), scores)
-    kept = pd.concat(kept, ignore_index=True).assign(seed=seed)
-    write_whole(Path(f"{out}-found.parquet"), lambda d, p: d.to_parquet(p, index=False), kept)
+    for stem, parts in ((out, scores), (f"{out}-found", kept)):
+        write_table(f"{stem}.parquet", pd.concat(parts, ignore_index=True).assign(seed=seed))
     return curve
+
+
+def write_scores(problem: Problem, found: dict[tuple, pd.DataFrame], out: str) -> dict[str, int]:
+    """Scores of detections by model, condition and seed, in `out`.parquet; returns the test
+    recordings' groups.
+    """
+    test = problem.actions("test")
+    groups, keys = groups_of(test, list(problem.classes)), ("model", "condition", "seed")
+    scores = [
+        scored(test, part, groups).assign(**dict(zip(keys, key, strict=True)))
+        for key, part in found.items()
+    ]
+    write_table(f"{out}.parquet", pd.concat(scores, ignore_index=True))
+    return groups
 
 
 def trial_job(
     variant: Variant,
-    features: str,
-    durations: dict[str, dict[str, float]],
-    truth: str,
-    classes: dict[str, str],
-    clock: dict,
-    config: dict,
-    recipe: dict,
+    problem: Problem,
     aligned: str,
     conditions: dict,
     seed: int,
@@ -251,26 +249,17 @@ def trial_job(
     Args:
         out: Scores go to `out`.parquet, detections to `out`-found.parquet (see `prior_job`), and
             what `frames_of` returns, means by group and class, to `out`-frames.parquet.
-        variant, features, durations, truth, classes, clock, config, recipe, aligned, conditions,
-            seed, checkpoint: As there.
+        variant, problem, aligned, conditions, seed, checkpoint: As there.
 
     Returns:
         The curve.
     """
     raw = f"{out}-raw"
-    given = features, durations, truth, classes, clock, config, recipe, aligned, conditions
-    curve = vision_language_job(variant, *given, seed, raw, checkpoint)
-    table, found = pd.read_parquet(truth), pd.read_parquet(f"{raw}.parquet")
-    test = table[table["video"].isin(durations["test"])]
-    groups, keys = groups_of(test, list(classes)), ["model", "condition", "seed"]
-    scores = [
-        scored(test, part, groups).assign(**dict(zip(keys, key, strict=True)))
-        for key, part in found.groupby(keys, sort=False)
-    ]
-    scores = pd.concat(scores, ignore_index=True)
-    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), scores)
-    own = found[found["condition"].isin(KEPT)]
-    write_whole(Path(f"{out}-found.parquet"), lambda d, p: d.to_parquet(p, index=False), own)
+    curve = vision_language_job(variant, problem, aligned, conditions, seed, raw, checkpoint)
+    found = pd.read_parquet(f"{raw}.parquet")
+    runs = dict(list(found.groupby(["model", "condition", "seed"], sort=False)))
+    groups = write_scores(problem, runs, out)
+    write_table(f"{out}-found.parquet", found[found["condition"].isin(KEPT)])
     if variant.watched(conditions):
         frames = pd.read_parquet(f"{raw}-frames.parquet")
         frames["right"] = frames["pointer"] == frames["label"]
@@ -281,24 +270,16 @@ def trial_job(
             gain=("gain", "mean"), predicted=("predicted", "mean"),
         )  # fmt: skip
         weights = weights.reset_index()
-        known = dict(enumerate([*classes, ""]))  # "" outside actions
+        known = dict(enumerate([*problem.classes, ""]))  # "" outside actions
         weights["label"] = weights["label"].map(known)
-        write_whole(
-            Path(f"{out}-frames.parquet"), lambda d, p: d.to_parquet(p, index=False), weights
-        )
+        write_table(f"{out}-frames.parquet", weights)
         Path(f"{raw}-frames.parquet").unlink()
     Path(f"{raw}.parquet").unlink()
     return curve
 
 
 def answer_trial_job(
-    features: str,
-    durations: dict[str, dict[str, float]],
-    truth: str,
-    classes: dict[str, str],
-    clock: dict,
-    config: dict,
-    recipe: dict,
+    problem: Problem,
     aligned: str,
     orders: dict[str, list[int]],
     seed: int,
@@ -308,18 +289,13 @@ def answer_trial_job(
     """`vlact.papers.actionvlm.experiments.answer_job`, its answers in `out`-texts.parquet, scored
     in `out`.parquet as in `trial_job`.
     """
-    given = features, durations, truth, classes, clock, config, recipe, aligned, orders
-    curve = answer_job(*given, seed, f"{out}-texts", checkpoint)
-    table, answers = pd.read_parquet(truth), pd.read_parquet(f"{out}-texts.parquet")
-    test = table[table["video"].isin(durations["test"])]
-    groups = groups_of(test, list(classes))
-    said = spoken(answers, list(classes), clock["step_s"], durations["test"])
-    scores = [
-        scored(test, said[said["condition"] == c], groups).assign(condition=c)
-        for c in answers["condition"].unique()
-    ]
-    scores = pd.concat(scores, ignore_index=True).assign(model=ANSWERS, seed=seed)
-    write_whole(Path(f"{out}.parquet"), lambda d, p: d.to_parquet(p, index=False), scores)
+    curve = answer_job(problem, aligned, orders, seed, f"{out}-texts", checkpoint)
+    answers = pd.read_parquet(f"{out}-texts.parquet")
+    seconds, names = problem.durations["test"], list(problem.classes)
+    said = spoken(answers, names, problem.time.step_s, seconds)
+    asked = answers["condition"].unique()
+    runs = {(ANSWERS, c, seed): said[said["condition"] == c] for c in asked}
+    write_scores(problem, runs, out)
     return curve
 
 
