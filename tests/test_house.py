@@ -157,3 +157,28 @@ def test_ruff_finds_nothing():
         command = [sys.executable, "-m", "ruff", *arguments, "--quiet", "."]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[:2000]
+
+
+def test_models_and_their_files_do_not_import_each_other_in_circles():
+    """Imports anywhere in a file count, those inside functions, too."""
+    folder = ROOT / "vlact" / "models"
+    graph = {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+        graph[name] = found
+    # what is imported from a package runs the package first
+    packages = ("vlact.models.checkpoints", "vlact.models.zoo")
+    room = {n: next((p for p in packages if n.startswith(p)), n) for n in graph}
+    between = {}
+    for name, found in graph.items():
+        mine = {room[f] for f in found if f in graph} - {room[name], "vlact.models"}
+        between.setdefault(room[name], set()).update(mine)
+    while leaves := [n for n, found in between.items() if not found & set(between)]:
+        for n in leaves:
+            del between[n]
+    assert not between, f"these import each other: {between}"

@@ -2,6 +2,9 @@
 its paper says.
 """
 
+import math
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,7 @@ from vlact.models.zoo.procvlr import ProcVLR
 from vlact.models.zoo.text4vis import Text4Vis
 from vlact.models.zoo.vifi import ViFi
 from vlact.models.zoo.vifi_prompts import PROMPTS, TEXT_BLOCKS, ViFiPrompts
+from vlact.papers.ace import finetuning
 from vlact.papers.ace.finetuning import encode, finetune, frozen_features, take, wise_ft
 from vlact.training.loop import autocast
 
@@ -173,10 +177,13 @@ def test_halfway_is_the_mean_of_before_and_after_and_a_copy(words):
         assert id(p) in trained or torch.equal(p, untouched[name])
 
 
-def test_shuffled_labels_teach_nothing(words):
+def test_shuffled_labels_teach_nothing_and_trackers_hear_of_every_epoch(words, monkeypatch):
     method, (clips, labels) = make("ace", words), problem(shuffled=True)
-    kept = frozen_features(method, clips)
+    kept, heard = frozen_features(method, clips), []
+    monkeypatch.setattr(finetuning.trackers, "log_of", lambda run: nullcontext(heard.append))
     finetune(method, [take(kept, slice(0, 24))], labels[:24], AMOUNTS, 0.05, [6], 0, lambda _: None)
+    assert [row["step"] for row in heard] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(row["loss"]) and row["loss"] > 0 for row in heard)
     assert accuracy(method, take(kept, slice(24, 32)), labels[24:]) < 0.9
 
 

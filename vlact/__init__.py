@@ -7,8 +7,6 @@ Data walks one way, and a module imports only from what stands to its left:
 
 from pathlib import Path
 
-from vlact import _renamed  # noqa: F401  (old names of modules)
-
 __version__ = "0.3.0"
 _ABOVE = Path(__file__).resolve().parent.parent
 CHECKOUT = (_ABOVE / "dvc.yaml").is_file()  # else an installed wheel

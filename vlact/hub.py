@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from vlact import ROOT, video
-from vlact._renamed import names_of
 from vlact.models import by_name, files
 from vlact.models.clip_text import openai_text
 from vlact.models.disentangled import Disentangled
@@ -517,6 +516,3 @@ def load(name: str):
     if kind is None:
         raise ValueError(f"{path}: expected one of {sorted(KINDS)}; got {said!r:.80}")
     return globals()[kind].from_pretrained(name)
-
-
-__getattr__ = names_of(__name__)

@@ -9,7 +9,6 @@ counts as a class of its own, number C, because language has a weight there, too
 import torch
 from torch import Tensor, nn
 
-from vlact._renamed import names_of
 from vlact.losses.localization import Points
 
 
@@ -117,6 +116,3 @@ def advantage(class_mean: Tensor, label: Tensor, loss: Tensor) -> Tensor:
 def advantage_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Eq. 3: mean squared error of Â over valid frames; the target gets no gradient."""
     return ((predicted - target.detach()) ** 2)[mask].mean()
-
-
-__getattr__ = names_of(__name__)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from vlact.models.actionformer import ActionFormer, LocalizerConfig
-from vlact.models.adatad import MEAN, STD, AdaTAD
+from vlact.models.actionformer import ActionFormer
+from vlact.models.adatad import MEAN, STD, AdaTAD, AdaTADConfig
 from vlact.models.zoo.revmvit import Reversible, ReversibleBlock
 from vlact.runtime.extras import needs
 
@@ -49,10 +49,9 @@ class ReSwinConfig:
 
 
 @dataclass(frozen=True)
-class Re2TALConfig:
-    """Shape of `Re2TAL`: of its localizer and backbone, and how many frames a step has."""
+class Re2TALConfig(AdaTADConfig):
+    """The same of `Re2TAL`."""
 
-    localizer: LocalizerConfig
     tower: ReSwinConfig = field(default_factory=ReSwinConfig)
     scale: int = 2
 

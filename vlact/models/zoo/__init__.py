@@ -11,8 +11,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vlact._renamed import names_of
-
 Kept = dict[str, Tensor]  # first dimension: clips
 
 
@@ -75,6 +73,3 @@ class Recognizer(nn.Module):
 def every(module: nn.Module, scale: float = 1.0) -> list[tuple[nn.Parameter, float]]:
     """All parameters of a module with one factor, set to train."""
     return [(p.requires_grad_(), scale) for p in module.parameters()]
-
-
-__getattr__ = names_of(__name__)

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import Tensor
 
-from vlact._renamed import names_of
 from vlact.models.zoo import Kept, Recognizer
 from vlact.runtime.device import beside
+from vlact.training import trackers
 from vlact.training.loop import autocast
 
 MOST_GRADIENT = 5.0  # norm that a gradient is clipped to
@@ -55,6 +55,7 @@ def finetune(
     epochs: list[int],
     seed: int,
     on_epoch,
+    run: str = "fine-tuning",
 ) -> None:
     """Fine-tune a method, calling `on_epoch(epoch)` at the listed epochs.
 
@@ -71,6 +72,7 @@ def finetune(
         epochs: Increasing epoch numbers.
         seed: Order and mirroring.
         on_epoch: Called with the epoch number, the method in evaluation mode.
+        run: What a tracker calls this training, see `vlact.training.trackers`.
     """
     # what the method names is trained, each group at its own rate
     method.requires_grad_(False)
@@ -85,20 +87,23 @@ def finetune(
     generator = torch.Generator().manual_seed(seed)
     method.eval()
     stacked = {k: torch.stack([v[k] for v in views]) for k in views[0]}
-    for epoch in range(1, max(epochs) + 1):
-        for rows in torch.randperm(len(labels), generator=generator).split(ace["batch_size"]):
-            # each clip is seen in one of its views
-            view = torch.randint(len(views), (len(rows),), generator=generator)
-            with autocast():
-                loss = method.loss(
-                    *beside(method, ({k: v[view, rows] for k, v in stacked.items()}, labels[rows]))
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, MOST_GRADIENT)
-            optimizer.step()
-        if epoch in epochs:
-            on_epoch(epoch)
+    with trackers.log_of(run) as log:
+        for epoch in range(1, max(epochs) + 1):
+            losses = []
+            for rows in torch.randperm(len(labels), generator=generator).split(ace["batch_size"]):
+                # each clip is seen in one of its views
+                view = torch.randint(len(views), (len(rows),), generator=generator)
+                seen = {k: v[view, rows] for k, v in stacked.items()}
+                with autocast():
+                    loss = method.loss(*beside(method, (seen, labels[rows])))
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, MOST_GRADIENT)
+                optimizer.step()
+                losses.append(loss.detach())
+            log({"step": epoch, "loss": torch.stack(losses).mean().item()})
+            if epoch in epochs:
+                on_epoch(epoch)
 
 
 def clone(method: Recognizer) -> Recognizer:
@@ -146,6 +151,3 @@ def wise_ft(method: Recognizer, start: list[Tensor]) -> Recognizer:
     for (parameter, _), before in zip(mean.trained(), start, strict=True):
         parameter.lerp_(before, HALFWAY)
     return mean
-
-
-__getattr__ = names_of(__name__)

@@ -423,7 +423,8 @@ def candidates(
                     kept_now = wise_ft(model, weights) if back else clone(model)
                     found.append((kept_now, back, epoch))
 
-            finetune(model, [own], train[1], ace, lr, grid[1], trial.seed, note)
+            run = f"{method.name}-{trial.seed}-{lr:g}"
+            finetune(model, [own], train[1], ace, lr, grid[1], trial.seed, note, run)
             for tuned, back, epoch in found:
                 yield method.name + ", halfway" * back, method, tuned, lr, epoch
 

@@ -358,7 +358,8 @@ def tune_job(
                         | diagnose(sides, task, test, views, trial.leaf[-1])
                     )
 
-        finetune(method, start, labels, ace, lr, every_epoch, drawn, on_epoch)
+        run = f"{path.stem}-{lr:g}"
+        finetune(method, start, labels, ace, lr, every_epoch, drawn, on_epoch, run)
         if model_out and lr == lrs[-1]:
             (wise_ft(method, weights) if trial.wise_ft[-1] else method).encoder.save(model_out)
     predictions = pd.concat(found, ignore_index=True)

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from vlact._renamed import names_of
 from vlact.language.descriptions import NOTHING, SEPARATOR, random_text
 from vlact.language.prompts import Prompt, language_of, prompt_of, targets
 from vlact.losses.actionvlm import (
@@ -772,5 +771,3 @@ def answer_job(
 
 VisionLanguageJob = job_of(vision_language_job, tracked=True)
 AnswerJob = job_of(answer_job, tracked=True)
-
-__getattr__ = names_of(__name__)

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from vlact._renamed import names_of
 from vlact.losses.localization import assign, detection_loss, points
 from vlact.models import files
 from vlact.models.actionformer import ActionFormer, LocalizerConfig
@@ -815,5 +814,3 @@ def end_to_end_job(
 
 LocalizeJob = job_of(localize_job, tracked=True)
 EndToEndJob = job_of(end_to_end_job, tracked=True)
-
-__getattr__ = names_of(__name__)
