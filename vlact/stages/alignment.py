@@ -51,14 +51,16 @@ def extract(
     from vlact.training.features import ExtractJob
     from vlact.training.streams import joined
 
-    names = names if isinstance(names, dict) else {name: name for name in names}
+    files = list(names.values()) if isinstance(names, dict) else names
     # long videos may follow one another
-    parts = [part for i in range(PARTS) if (part := list(names.values())[i::PARTS])]
+    parts = [part for i in range(PARTS) if (part := files[i::PARTS])]
     given = kind, str(encoder), str(folder)
     todo = [
         ExtractJob(*given, x, fps, p.tal.stride, str(work / f"{out.stem}.{i}"), mirrored)
         for i, x in enumerate(parts)
     ]
+    # as safetensors orders a file
+    names = names if isinstance(names, dict) else {name: name for name in sorted(names)}
     joined(jobs.run(todo, p.workers, out.stem), out, names)
 
 

@@ -150,7 +150,8 @@ def filmed(p: Params, folder: Path, work: Path) -> tuple[dict[str, Task], Path, 
         encoder = p.data / "pretrained" / f"vlog{p.seeds[0]}.safetensors"
         given, out = (p, DualEncoder, encoder, source), work / f"{name}.safetensors"
         extract(*given, videos, float(w.fps), work / name, out)
-        return load_file(out)
+        found = load_file(out)
+        return {v: found[v] for v in videos}
 
     found, told = seen("features", folder, list(rows["video"].unique())), narrations(p)
     heard = seen(
