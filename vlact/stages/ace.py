@@ -31,7 +31,7 @@ from vlact.papers.ace.trials import (
 from vlact.params import Ace, Params
 from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
-from vlact.stages import Stage
+from vlact.stages import CSV, Stage
 from vlact.stages.pretrain import PRETRAIN, frames_of, pretraining
 
 ACE = Stage(
@@ -466,7 +466,7 @@ def ace(p: Params, must_exist: bool = False) -> None:
             names = ("ProcVLR", "ACE", "ACE, halfway") if s == p.ace_seeds[0] else ("ACE",)
             concepts_of(bench, chosen, d, s, names, folder)
     predictions.to_parquet(folder / "predictions.parquet", index=False)
-    scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n", float_format="%.6f")
+    scores.to_csv(folder / "scores.csv", **CSV)
     ACE.finish(p, folder)
 
 
@@ -524,6 +524,6 @@ def ace_sweeps(p: Params, must_exist: bool = False) -> None:
         at = [float(cell["lr"])], [int(cell["epoch"])]
         todo += [bench.job(trial, u, *at) for u in bench.units(trial)]
     scores = scores_of(jobs.run(todo, p.workers, "sweeps"))
-    scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n", float_format="%.6f")
+    scores.to_csv(folder / "scores.csv", **CSV)
     SWEEPS.finish(p, folder)
     shutil.rmtree(p.scratch / "kept", ignore_errors=True)

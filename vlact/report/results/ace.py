@@ -217,12 +217,6 @@ class Ace(Scores):
         said = f"{NAMES[dataset]}: SRT accuracy of {method}, {reached:.1f}, is below "
         return said + " and ".join(low) if low else ""
 
-    def best_rival(self, dataset: str, key: str) -> tuple[str, pd.Series]:
-        """The method of the paper's tables, ACE apart, with the highest mean."""
-        found = {m: self.ace(dataset, m, key) for m in RIVALS}
-        name = max(found, key=lambda m: found[m].mean())
-        return name, found[name]
-
     @cached_property
     def chance(self) -> pd.DataFrame:
         """Accuracy and F1 (fractions) of guessing novel classes, by dataset."""
