@@ -553,7 +553,7 @@ def test_dynamic_input_by_hand_and_bad_designs(start):
 # Factors
 def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
     from vlact.worlds import factors
-    from vlact.worlds.synta import PRIMITIVES
+    from vlact.worlds.synta import PRIMITIVES, SECONDS
 
     def facts(new, seed):
         one = factors.compose(16, 1, new, np.random.default_rng(seed))  # rising, straight up
@@ -562,21 +562,28 @@ def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
             for b in one.bodies
         }
         solids = {k for k, v in PRIMITIVES.items() if (v[0], tuple(np.round(v[1], 3))) in shapes}
-        frames = one.bodies[0].pos
+        times = factors.moments(new, 8.0)
+        low, early, late, top = one.bodies[0].pos(np.array([0, 0.4, times[-1] / SECONDS, 1]) * 2.5)
+        eye = one.camera.eye(np.array([0.0]))[0]
         return {
-            "shape": solids <= set(factors.SOLIDS[1]),
+            "object": solids <= set(factors.SOLIDS[1]),
             "texture": one.bodies[0].parts[0].pattern == factors.PATTERNS[1],
             "count": len(one.bodies) > 1,
             "background": one.floor.kind == "tiles",
-            "speed": float(frames(np.array([1.6]))[0, 1] - frames(np.array([2.5]))[0, 1])
-            == pytest.approx(0, abs=1e-6),
+            "viewpoint": eye[1] == 2.1,  # level
+            "scale": np.hypot(eye[0], eye[2]) > 10,
+            # more than half of the way in two fifths of the time
+            "pace": bool((early - low)[1] > 0.5 * (top - low)[1]),
+            "duration": bool(np.diff(times)[0] > 0.2),  # seconds of the motion from frame to frame
+            "truncation": bool((late - low)[1] < 0.7 * (top - low)[1]),
         }
 
     for seed in range(4):
         assert not any(facts((), seed).values())
-        for name in ("shape", "texture", "count", "background", "speed"):
+        for name in facts((), seed):
             found = facts((name,), seed)
             assert found.pop(name) and not any(found.values()), name
+    assert len(factors.moments(("duration",), 8.0)) == len(factors.moments(("truncation",), 8.0))
     with pytest.raises(ValueError, match=r"unknown factors \['weather'\]"):
         factors.compose(0, 1, ("weather",), np.random.default_rng(0))
     assert set(factors.SOLIDS[0]) | set(factors.SOLIDS[1]) == set(PRIMITIVES) and not set(
