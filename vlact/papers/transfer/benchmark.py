@@ -150,9 +150,9 @@ def build(
         names: The classes.
         options: Of its class; and `bf16` for any, see `precision`; `weights`, a published file (a
             path from the repository's root), for ResNet50, I3D, X3D, SlowFast and MViTv2, and for
-            UniformerV2 and X-CLIP, which it describes whole.
+            UniformerV2 and X-CLIP, which it describes whole; `taught` for CIR, see `clip`.
         clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for
-            `TIMESFORMER`.
+            `TIMESFORMER`; of a SlowFast that `transfer_job` trained, for CIR with `taught`.
         words: Frozen features of every string that they may meet.
 
     Raises:
@@ -190,7 +190,10 @@ def _build(
     if kind in OVER_CLIP:
         return OVER_CLIP[kind](len(names), MovingFrames.start(clip, **start), **over)
     if kind == "CIR":
-        return CIR(len(names), torch.stack([words[n] for n in names]), **options)
+        own = {k: v for k, v in options.items() if k != "taught"}
+        if options.get("taught"):
+            own["taught"] = files.read(clip, "transfer")[1]
+        return CIR(len(names), torch.stack([words[n] for n in names]), **own)
     if kind in DOMAINS:
         return DOMAINS[kind](len(names), **options)
     if kind in TIMESFORMER:
