@@ -1,8 +1,8 @@
 """Designs that keep motion and context apart, on EZ-CLIP: what the motion-transfer paper calls
 disentanglement is known by name only; all of these are this project's own.
 
-One trunk. z_c is matched with the names of coarse classes, z_f with those of fine ones; at test only
-z_c is asked, in a context that training never showed.
+One trunk. z_c is matched with the names of coarse classes, z_f with those of fine ones; at test
+only z_c is asked, in a context that training never showed.
 
     loss = EZ-CLIP's on z_c + fine CE(z_f) + decorrelate decorrelation(z_c, z_f)
          + consistent consistency + adversary CE(context from reversed z_c)

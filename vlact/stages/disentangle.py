@@ -77,7 +77,7 @@ def encoders(p: Params, work: Path) -> dict[int, str]:
 
 
 def disentangle(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/disentangle/predictions.parquet`: as `transfer`'s, the arm as `model`; those
+    """`data/<workspace>/disentangle/predictions.parquet`: as `transfer`'s, the arm as `model`; arms
     of `PARTS` on `FEW` seeds.
 
     Beside it the weights of `BASE` and `FULL`, seed 0, both directions.

@@ -111,9 +111,7 @@ def trained_frames(p: Params, work: Path, seeds: list[int]) -> dict[int, str]:
     words = sorted(set(captions))
     save_file(dict(zip(words, sentence_encoder(p.model.text)(words), strict=True)), texts)
     given = asdict(p.pretrain), asdict(p.model), str(frames), captions, rows_of(table), texts
-    made = [
-        PretrainFramesJob(*given, files[s], str(work / f"frames{s}.pt"), seed=s) for s in todo
-    ]
+    made = [PretrainFramesJob(*given, files[s], str(work / f"frames{s}.pt"), seed=s) for s in todo]
     jobs.run(made, p.workers, "frames of more seeds")
     frames.unlink()
     return files

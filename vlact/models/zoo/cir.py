@@ -1,8 +1,9 @@
 """CIR (ICCV 2023): a clip's feature rebuilt from clips of other domains, with text beside it.
 
-SlowFast features, published as those of a trained and frozen one, pass an MLP; every clip of a batch attends to the clips of other domains and is
-rebuilt from them. The class must be told from the feature and from its mean with what was rebuilt,
-and the rebuilt feature must lie nearest to the text of its class. At test no support is needed. The
+SlowFast features, published as those of a trained and frozen one, pass an MLP; every clip of a
+batch attends to the clips of other domains and is rebuilt from them. The class must be told from
+the feature and from its mean with what was rebuilt, and the rebuilt feature must lie nearest to the
+text of its class. At test no support is needed. The
 benchmark has no domain labels; as in its configuration there are two times two pseudo domains, here
 above or below the batch's median brightness and median red minus blue.
 """

@@ -136,7 +136,8 @@ class Transfer(Scores):
         """95 % interval of a column's mean over seeds and contexts, crossed; over contexts alone
         where there is one seed.
         """
-        rows = self.contexts.query("background == @background and model == @model and task == @task")
+        rows = self.contexts.query("background == @background and task == @task")
+        rows = rows[rows["model"] == model]
         random = ["seed", "context"] if rows["seed"].nunique() > 1 else ["context"]
         try:
             low, high = effect(rows.set_index(random)[column].dropna(), random).interval()
