@@ -637,6 +637,26 @@ def test_rows_are_those_of_the_tables_and_a_pupil_comes_after_its_teacher():
         stage.rows_of(params.load("study", **few))
 
 
+def test_the_recipe_that_is_chosen_is_short_and_slow():
+    from vlact.tools.calibrate_transfer import SEED, chosen, world
+
+    rows = [
+        ("a", 1e-3, 3, 70.0),
+        ("a", 2e-3, 3, 81.0),
+        ("a", 4e-3, 3, 82.0),  # within a standard error of the rate before it
+        ("a", 2e-3, 6, 95.0),
+        ("b", 1e-3, 3, 40.0),
+        ("b", 2e-3, 3, 60.0),
+        ("b", 2e-3, 6, 66.0),
+    ]
+    log = pd.DataFrame(rows, columns=["model", "lr", "epochs", "known"])
+    found = chosen(log, clips=400)
+    assert found.loc["a", ["lr", "epochs", "known"]].tolist() == [2e-3, 3, 81.0]
+    assert found.loc["b", ["lr", "epochs"]].tolist() == [2e-3, 6]
+    p = world("study")
+    assert p.seeds == [SEED] and p.synta.seed == p.world.seed == SEED and p.profile != p.workspace
+
+
 def test_a_taught_method_leaves_its_teacher_as_it_is(start, tmp_path):
     from vlact.models import files
     from vlact.papers.transfer.benchmark import build

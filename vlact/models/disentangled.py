@@ -50,7 +50,7 @@ def swapped(clips: Tensor, fine: Tensor, parent: Tensor) -> Tensor:
     does not speak against the label.
 
     Args:
-        clips: uint8 (B, T, H, W, 3).
+        clips: (B, T, ..), uint8 frames or features.
         fine: Fine classes (B,).
         parent: Coarse class of each fine one (F,).
     """
@@ -61,15 +61,14 @@ def swapped(clips: Tensor, fine: Tensor, parent: Tensor) -> Tensor:
         return clips
     chosen = torch.multinomial(others[some].float(), 1)[:, 0]
     x, still = clips.float(), clips.float().mean(1, keepdim=True)
-    moved = (x[some] - still[some] + still[chosen]).clamp(0, 255)
-    out = clips.clone()
-    out[some] = moved.to(torch.uint8)
+    moved, out = x[some] - still[some] + still[chosen], clips.clone()
+    out[some] = (moved if clips.is_floating_point() else moved.clamp(0, 255)).to(clips.dtype)
     return out
 
 
 def stretched(clips: Tensor, frames: int) -> Tensor:
-    """So many evenly spaced frames of a stretch of each clip, its length and begin drawn: (B, T, H,
-    W, 3) to (B, frames, H, W, 3).
+    """So many evenly spaced frames of a stretch of each clip, its length and begin drawn: (B, T,
+    ..) to (B, frames, ..).
     """
     b, t = clips.shape[:2]
     length = SHORTEST + (1 - SHORTEST) * torch.rand(b, 1)
