@@ -657,6 +657,31 @@ def test_the_recipe_that_is_chosen_is_short_and_slow():
     assert p.seeds == [SEED] and p.synta.seed == p.world.seed == SEED and p.profile != p.workspace
 
 
+@pytest.mark.parametrize("kind", ["I3D", "X3D", "SlowFast", "MViTv2", "Rev-MViT"])
+def test_a_start_from_change_sees_nothing_of_what_stands_still(kind, start):
+    torch.manual_seed(0)
+    model = made(kind, start, motion=False, change=True)
+    over_time = [m for m in model.modules() if isinstance(m, torch.nn.Conv3d)]
+    first = next(m for m in over_time if m.kernel_size[0] > 1).weight
+    half = first.shape[0] // 2
+    sums = first.sum(2).abs().flatten(1).amax(1)
+    assert sums[:half].max() < 1e-4 and sums[half:].min() > 1e-3
+    again = made(kind, start, motion=False)
+    assert len(list(again.parameters())) == len(list(model.parameters()))
+    with pytest.raises(ValueError, match="ResNet50 has no convolution over time"):
+        made("ResNet50", start, change=True)
+
+
+@pytest.mark.parametrize("kind", ["ResNet50", "I3D", "X3D", "SlowFast", "VideoDG", "STDN"])
+def test_larger_clips_are_averaged_down_to_the_size(kind, start):
+    torch.manual_seed(0)
+    clips = torch.randint(0, 255, (2, 8, 16, 16, 3), dtype=torch.uint8)
+    large = clips.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    model = made(kind, start, motion=False, size=16).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(large), model(clips), atol=1e-4, rtol=1e-4)
+
+
 def test_a_taught_method_leaves_its_teacher_as_it_is(start, tmp_path):
     from vlact.models import files
     from vlact.papers.transfer.benchmark import build
@@ -664,7 +689,7 @@ def test_a_taught_method_leaves_its_teacher_as_it_is(start, tmp_path):
     one, shape = bench(4), TINY | {"frames": 8}
     teacher = build("SlowFast", ["c0", "c1"], shape)
     files.save(tmp_path / "w", "transfer", {"kind": "SlowFast"}, teacher.state_dict())
-    options = shape | {"hidden": 16, "dim": 8, "taught": True}
+    options = shape | {"hidden": 16, "dim": 8, "taught": True, "change": True}
     pupil, _ = one.train(
         lambda names: build("CIR", names, options, str(tmp_path / "w"), start[2]),
         "coarse",

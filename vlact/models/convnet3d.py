@@ -54,6 +54,24 @@ def to_input(clips: Tensor, motion: bool = False, size: int | None = None) -> Te
     return torch.cat([x, MOTION_SCALE * (x - torch.cat([x[:, :, :1], x[:, :, :-1]], 2))], 1)
 
 
+@torch.no_grad()
+def start_from_change(model: nn.Module) -> None:
+    """Let half of the channels of the first convolution over time begin as differences of frames.
+
+    Their kernels get the mean over time taken out, so that what stands still is not in them. What
+    the model sees, and what it can learn, stays as it is; it is where a short training begins.
+
+    Raises:
+        ValueError: A model that has no convolution over time.
+    """
+    over_time = (m for m in model.modules() if isinstance(m, nn.Conv3d) and m.kernel_size[0] > 1)
+    first = next(over_time, None)
+    if first is None:
+        raise ValueError(f"{type(model).__name__} has no convolution over time; take `change` out")
+    half = first.weight[: first.out_channels // 2]
+    half.copy_(MOTION_SCALE * (half - half.mean(2, keepdim=True)))
+
+
 def conv(
     dim: int,
     out: int,

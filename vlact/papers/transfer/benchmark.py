@@ -20,7 +20,7 @@ from vlact import ROOT
 from vlact.language.motions import SETS, coarse_names, fine_names
 from vlact.language.trees import ActionTexts, Trees
 from vlact.models import files
-from vlact.models.convnet3d import spread
+from vlact.models.convnet3d import spread, start_from_change
 from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
 from vlact.models.moving import MovingFrames
@@ -148,7 +148,8 @@ def build(
         kind: One of `SCRATCH`, `OVER_CLIP`, `BY_NAME`, `TIMESFORMER`, `DOMAINS`; `TIMESFORMER` on
             coarse motions of Syn-TA only.
         names: The classes.
-        options: Of its class; and `bf16` for any, see `precision`; `weights`, a published file (a
+        options: Of its class; and `bf16` for any, see `precision`; `change`, see
+            `vlact.models.convnet3d.start_from_change`; `weights`, a published file (a
             path from the repository's root), for ResNet50, I3D, X3D, SlowFast and MViTv2, and for
             UniformerV2 and X-CLIP, which it describes whole; `taught` for CIR, see `clip`.
         clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for
@@ -159,7 +160,10 @@ def build(
         FileNotFoundError: No such file of weights.
         ValueError: No such kind, weights of a kind that has none, or of another model.
     """
-    model = _build(kind, names, {k: v for k, v in options.items() if k != "bf16"}, clip, words)
+    own = {k: v for k, v in options.items() if k not in ("bf16", "change")}
+    model = _build(kind, names, own, clip, words)
+    if options.get("change") and not options.get("taught"):  # a teacher stays as it is
+        start_from_change(model)
     if "bf16" in options:
         model.bf16 = options["bf16"]
     return model
