@@ -16,6 +16,7 @@ what to set in params.yaml.
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from vlact.params import Params
 from vlact.report.results.transfer import CALIBRATION, LEARNT
 from vlact.report.tables import write_text
 from vlact.runtime import jobs
-from vlact.runtime.jobs import job_of, kept
+from vlact.runtime.jobs import kept
 from vlact.stages.disentangle import BASE, options_of
 from vlact.stages.pretrain import trained_frames
 from vlact.stages.synta import synta
@@ -71,9 +72,7 @@ def tried(
     from vlact.models import files
     from vlact.papers.transfer.benchmark import TransferBenchmark, build
 
-    bench = TransferBenchmark(
-        np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy("Syn-TA")
-    )
+    bench = TransferBenchmark.read(frames, table, taxonomy("Syn-TA"))
     known = load_file(words)
     model, _ = bench.train(
         lambda names: build(kind, names, options, clip, known), "coarse", SET, recipe, SEED, kind
@@ -87,9 +86,6 @@ def tried(
 def tried_job(note: str, given: dict) -> dict[str, float]:
     """`tried` that leaves its numbers in a file, so that a killed search tries nothing twice."""
     return kept(Path(note), lambda: tried(**given))
-
-
-TriedJob = job_of(tried_job)
 
 
 class Search:
@@ -130,7 +126,9 @@ class Search:
             given = {"kind": row.kind, "options": options, "recipe": recipe, "clip": clip}
             given |= dict(zip(("frames", "table"), self.source, strict=True))
             weights = str(note.with_suffix(".safetensors"))
-            made.append(TriedJob(str(note), given | {"words": self.words, "weights": weights}))
+            made.append(
+                partial(tried_job, str(note), given | {"words": self.words, "weights": weights})
+            )
             facts.append(
                 {"model": row.label, "lr": recipe["lr"], "epochs": recipe["epochs"]}
                 | {"train_ids": self.p.transfer.train_ids, "seed": SEED}

@@ -241,6 +241,11 @@ class TransferBenchmark:
                 f"expected as many clips as rows; got {len(self.frames)} and {len(self.table)}"
             )
 
+    @classmethod
+    def read(cls, frames: str, table: str, taxonomy: pd.DataFrame) -> "TransferBenchmark":
+        """From an npy file, which is mapped, and a parquet file."""
+        return cls(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy)
+
     def names(self, task: str, which: int) -> list[str]:
         """Classes to tell apart: coarse ones, or the fine ones of the set."""
         return coarse_names(self.taxonomy) if task == "coarse" else fine_names(self.taxonomy, which)
@@ -284,21 +289,9 @@ class TransferBenchmark:
             if by_name:
                 model.names = self.names(task, which)
             part = self.table.iloc[rows]
-            row = {
-                "video": part["video"].to_numpy(),
-                "set": which,
-                "task": task,
-                "trained_on": trained_on,
-            }
-            out.append(
-                pd.DataFrame(
-                    row
-                    | {
-                        "label": part[f"{task}_id"].to_numpy(),
-                        "predicted": self.answer(model, rows),
-                    }
-                )
-            )
+            row = {"video": part["video"].to_numpy(), "set": which, "task": task}
+            row |= {"trained_on": trained_on, "label": part[f"{task}_id"].to_numpy()}
+            out.append(pd.DataFrame(row | {"predicted": self.answer(model, rows)}))
         return pd.concat(out, ignore_index=True)
 
     @torch.no_grad()
@@ -323,24 +316,11 @@ class TransferBenchmark:
             with precision(model):
                 seen = beside(model, spread(self.clips(rows[k : k + batch_size]), model.frames))
                 seen = model.method.encode(model.method.frozen_features(seen))
-                found.append(
-                    torch.stack(
-                        [
-                            model.method.similarity(seen, [[n] for n in names])
-                            .float()
-                            .argmax(1)
-                            .cpu()
-                            for names in runs
-                        ]
-                    )
-                )
+                said = (model.method.similarity(seen, [[n] for n in names]) for names in runs)
+                found.append(torch.stack([x.float().argmax(1).cpu() for x in said]))
         part, answers = self.table.iloc[rows], torch.cat(found, 1).numpy()
-        row = {
-            "video": part["video"].to_numpy(),
-            "set": part["set"].to_numpy(),
-            "trained_on": trained_on,
-            "label": part["coarse_id"].to_numpy(),
-        }
+        row = {"video": part["video"].to_numpy(), "set": part["set"].to_numpy()}
+        row |= {"trained_on": trained_on, "label": part["coarse_id"].to_numpy()}
         return pd.DataFrame(row | {f"run{i}": a for i, a in enumerate(answers)})
 
     def train(
@@ -367,10 +347,8 @@ class TransferBenchmark:
             The model in evaluation mode, and the curve.
         """
         torch.manual_seed(seed)
-        model, generator = (
-            put(make(self.names(task, trained_on))),
-            torch.Generator().manual_seed(seed),
-        )
+        model = put(make(self.names(task, trained_on)))
+        generator = torch.Generator().manual_seed(seed)
         rows = self.rows(trained_on, "train")
         target = torch.from_numpy(self.table[f"{task}_id"].to_numpy()[rows])
         steps = max(1, round(recipe["epochs"] * len(rows) / recipe["batch_size"]))
@@ -434,7 +412,7 @@ def transfer_job(
     """
     from safetensors.torch import load_file
 
-    bench = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy)
+    bench = TransferBenchmark.read(frames, table, taxonomy)
     known = put(load_file(words)) if kind in BY_NAME or kind == "CIR" else None
     label = f"{kind}, {task}, set {trained_on}"
     model, curve = bench.train(
@@ -488,10 +466,7 @@ def rename_job(
     """
     from safetensors.torch import load_file
 
-    bench, known = (
-        TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy),
-        put(load_file(words)),
-    )
+    bench, known = TransferBenchmark.read(frames, table, taxonomy), put(load_file(words))
 
     def make(names: list[str]) -> nn.Module:
         return build(kind, names, options, start, known)
@@ -534,10 +509,7 @@ def factors_job(
     """
     from safetensors.torch import load_file
 
-    bench, known = (
-        TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy),
-        put(load_file(words)),
-    )
+    bench, known = TransferBenchmark.read(frames, table, taxonomy), put(load_file(words))
     model, _ = bench.train(
         lambda names: build(kind, names, options, clip, known),
         "coarse",
@@ -585,11 +557,8 @@ def disentangle_job(
     """
     from safetensors.torch import load_file
 
-    bench, known, coarse = (
-        TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy),
-        put(load_file(words)),
-        coarse_names(taxonomy),
-    )
+    bench, known = TransferBenchmark.read(frames, table, taxonomy), put(load_file(words))
+    coarse = coarse_names(taxonomy)
     mine = taxonomy[taxonomy["set"] == trained_on].sort_values("fine_id")
     parent = torch.tensor(mine["coarse_id"].tolist())
 
