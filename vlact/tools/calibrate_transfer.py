@@ -100,7 +100,8 @@ class Search:
         self.p, self.grid = p, grid
         synta(p)
         worlds(p)
-        self.work = p.scratch / "calibration"
+        seen = asdict(p.synta), asdict(p.world), p.transfer.train_ids, p.transfer.clip_frames
+        self.work = p.scratch / f"calibration-{jobs.key(*seen)}"
         self.work.mkdir(parents=True, exist_ok=True)
         classes = taxonomy("Syn-TA")
         names = [*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))]
