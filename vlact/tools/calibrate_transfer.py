@@ -9,8 +9,8 @@ one. The weights of terms are there for unknown contexts, so in this world they 
 
     python -m vlact.tools.calibrate_transfer vlact/tools/calibrate_transfer.yaml
 
-adds what is not there yet to `vlact/papers/transfer/calibration.csv` and `.._arms.csv`, and prints
-what to set in params.yaml.
+adds what it measures to the table `vlact.report.results.transfer.CALIBRATION` and, of terms, to one
+beside it, and prints what to set in params.yaml.
 """
 
 import json
