@@ -210,8 +210,8 @@ def main(settings: str) -> None:
     """Search what `settings` (yaml) asks for: `profile`, `models`, `rates`, `epochs`, `weights`."""
     s = yaml.safe_load(Path(settings).read_text(encoding="utf-8"))
     search = Search(world(s["profile"], **s.get("changes", {})), s)
-    # one row a model and input
-    rows = {r.label: r for r in rows_of(search.p) if r.task == "coarse"}
+    wanted = (r for r in rows_of(search.p) if (r.task, r.background) == ("coarse", "realistic"))
+    rows = {r.label: r for r in wanted}
     rows = [r for label, r in rows.items() if label in s.get("models", rows)]
     parts = ([r for r in rows if bool(r.teacher) == late] for late in (False, True))
     new = pd.concat([search.table(part) for part in parts if part])
