@@ -252,19 +252,6 @@ def test_a_planted_effect_is_found(gap, wanted, monkeypatch):
     assert claims.ledger(found).set_index("id").loc["V4", "verdict"] == wanted
 
 
-def test_seeds_that_share_an_encoder_count_once():
-    class Arms:
-        p = type("p", (), {"seeds": [0, 1, 2, 3, 4]})
-
-        def arm(self, name):
-            return seeds(*np.random.default_rng(len(name)).normal(size=10))
-
-    base, labels = claims.t7(Arms())
-    assert base.part == "base" and labels.random == ("encoder",)
-    row = verdicts.row("T7", "base", base.what, base.values, base.random)
-    assert (row["n"], row["over"], row["df"]) == ("5", "encoders", pytest.approx(4))
-
-
 def test_each_part_has_the_rival_that_was_fixed():
     class Asked:
         p = None

@@ -185,7 +185,7 @@ def test_models_of_the_benchmark(kind, start, tmp_path):  # noqa: F811
     same_tables(tmp_path, "o", *(["r"] if kind in transferring.BY_NAME else []))
 
 
-@pytest.mark.parametrize("arm", ["disentangled, gated", "disentangled, two streams"])
+@pytest.mark.parametrize("arm", ["disentangled", "context swap, mean removed"])
 def test_the_disentangled(arm, start, tmp_path):  # noqa: F811
     from vlact import params
     from vlact.stages.disentangle import options_of

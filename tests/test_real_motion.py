@@ -137,6 +137,9 @@ def test_standardising_by_context_takes_a_constant_shift_away():
     assert np.allclose(train, real.standardised([x], split)[0])
 
 
+CANDIDATES = ("tempo", "context swap", "gradient reversal", "HSIC")
+
+
 def made_job(tmp_path, runs=(0, 1)):
     """Clips of which the first half moves up and the other down, on shifted backgrounds."""
     rng = np.random.default_rng(3)
@@ -163,6 +166,7 @@ def made_job(tmp_path, runs=(0, 1)):
         rows[context == 1],
     )
     models = ("mean removed, ridge", "temporal convolution, mean removed", "two branches")
+    models += CANDIDATES
     inputs = {"joints": str(tmp_path / "x.npy")}
     return real.Job(split, inputs, str(tmp_path / "t.parquet"), models, "subject", runs)
 
@@ -174,10 +178,13 @@ def test_a_job_answers_every_test_clip_once_a_run_and_learns_motion(tmp_path):
     found = pd.read_parquet(out)
     tests = len(job.split.known) + len(job.split.unknown)
     counts = found.groupby(["model", "run"]).size()
-    assert set(counts) == {tests} and len(counts) == 1 + 2 + 2
+    assert set(counts) == {tests} and len(counts) == 1 + 2 * (2 + len(CANDIDATES))
     right = (found["label"] == found["predicted"]).groupby(found["model"]).mean()
     assert right["mean removed, ridge"] == 1.0
     assert right["temporal convolution, mean removed"] > 0.9
+    known = found[found["known"]]
+    learnt = (known["label"] == known["predicted"]).groupby(known["model"]).mean()
+    assert (learnt[list(CANDIDATES)] > 0.9).all()
     again = tmp_path / "again.parquet"
     real.transfer_job(job, str(again))
     assert again.read_bytes() == out.read_bytes()

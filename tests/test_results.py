@@ -233,6 +233,97 @@ def test_arms_are_compared_by_seed_and_clip(run):
     assert r.repaired_by_motion(list("abcd"))["repaired"].tolist() == [0, 2, 2, 0]
 
 
+def test_candidates_are_judged_together_in_unknown_contexts(run):
+    # seed s of a candidate gains 25 points where it is right once more in unknown contexts
+    tables = [answers(transfer.BASE, (4, 1), s) for s in range(6)]
+    for arm, right in (("tempo", (3, 3, 3, 3, 3, 2)), ("HSIC", (1, 2, 1, 0, 1, 1))):
+        tables += [answers(arm, (4, n), s) for s, n in enumerate(right)]
+    (run.data / "disentangle").mkdir()
+    pd.concat(tables).to_parquet(run.data / "disentangle" / "predictions.parquet")
+    transfer.keep_disentangle(run)
+    r = transfer.Transfer(run)
+    assert r.candidates() == {"tempo": "above the base", "HSIC": "not separated"}
+    table = r.table5().set_index("arm")
+    assert table.loc["tempo", "change of UC"].startswith("+45.8 [") and (
+        table.loc["tempo", "UC, all candidates"] == "above the base"
+    )
+    assert table.loc[transfer.BASE, "change of UC"] == common.NONE
+
+
+def kept_transfer(run, right):
+    """Scores of models by their right answers of four, known and not, by seed."""
+    tables = []
+    for model, by_seed in right.items():
+        for seed, pair in enumerate(by_seed):
+            mine = answers(model, pair, seed)
+            names = mine["video"].str.replace("/", "/m") + "_id_31.mp4"
+            tables.append(mine.assign(video=names, background="realistic"))
+    (run.data / "transfer").mkdir()
+    pd.concat(tables).to_parquet(run.data / "transfer" / "predictions.parquet")
+    transfer.keep_transfer(run)
+    return transfer.Transfer(run)
+
+
+def test_table_2_has_intervals_over_seeds_and_contexts_and_says_why_little_is_known(
+    run, monkeypatch, tmp_path
+):
+    run.transfer = params.load("study").transfer
+    monkeypatch.setattr(transfer, "CALIBRATION", tmp_path / "calibration.csv")
+    r = kept_transfer(
+        run,
+        {
+            "AIM": [(4, 2), (4, 1)],
+            "AIM, differences": [(4, 4)],
+            "X3D": [(3, 2)],
+            "I3D": [(2, 1), (1, 1)],
+        },
+    )
+    table = r.beside(2).set_index("model")
+    assert "AIM, differences" not in table.index
+    assert table.loc["AIM", "HM, differences"] == "100.0" and table.loc["AIM", "seeds"] == 2
+    assert table.loc["X3D", "HM, differences"] == common.NONE == table.loc["CIR", "KC"]
+    # by context: two seeds of known less unknown, eight contexts each
+    gap = np.array([[0, 0, 1, 1] * 2, [0, 1, 1, 1] * 2]) * 100.0
+    own = r.contexts.query("model == 'AIM'")["d_abs"].to_numpy().reshape(2, 8)
+    assert own.tolist() == gap.tolist()
+    low, high = map(float, table.loc["AIM", "95 % of D_abs"].strip("[]").split(", "))
+    assert low < gap.mean() < high
+    assert (table["KC, calibration"] == common.NONE).all()
+
+    t = run.transfer
+    aim, x3d = (t.models[m] for m in ("AIM", "X3D"))
+    row = {"train_ids": t.train_ids, "epochs": t.epochs}
+    tried = [
+        row | {"model": "AIM", "lr": aim["lr"], "known": 91.0, "fitted": 95.0},
+        row | {"model": "X3D", "lr": x3d["lr"], "known": 60.0, "fitted": 62.0},
+        row | {"model": "X3D", "lr": x3d["lr"], "epochs": 9, "known": 85.0, "fitted": 90.0},
+        row | {"model": "I3D", "lr": t.models["I3D"]["lr"], "known": 50.0, "fitted": 99.0},
+    ]
+    pd.DataFrame(tried).to_csv(tmp_path / "calibration.csv", index=False)
+    found = r.calibrated()
+    assert found == {
+        "AIM": "91.0",
+        "X3D": "60.0: 85.0 at 9 epochs, beyond the budget",
+        "I3D": "50.0: fits 99.0 % of its training clips: too few of them",
+    }
+    few = pd.DataFrame([tried[1]])
+    assert transfer.too_low(few) == "fits 62.0 % of its own training clips, at most so many epochs"
+
+
+def test_the_order_of_models_beside_the_published_one(run):
+    # published by HM: AIM, X3D, I3D, FROSTER
+    r = kept_transfer(
+        run,
+        {"AIM": [(4, 4)], "X3D": [(4, 3)], "I3D": [(3, 3)], "FROSTER": [(4, 1)], "CIR": [(1, 1)]},
+    )
+    ranks = r.ranks().set_index("of")
+    assert ranks.loc["HM: here, published", "models"] == 4  # CIR is none of the thirteen
+    assert ranks.loc["HM: here, published", "ρ"] == pytest.approx(1.0)
+    learnt = ranks.loc["HM: here, published; KC here 80 % or more"]
+    assert (learnt["models"], learnt["ρ"]) == (3, pytest.approx(1.0))
+    assert np.isnan(transfer.rank(pd.Series([1.0, 1, 1]), pd.Series([1.0, 2, 3]))["ρ"])
+
+
 def test_directions_of_unequal_size_are_pooled_by_clip(run):
     names = {"model": "m", "seed": 0, "context": "known", "trained_on": [1, 2]}
     table = pd.DataFrame({**names, "run0": [100.0, 0.0], "run1": [50.0, 50.0], "clips": [3, 1]})

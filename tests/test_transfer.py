@@ -454,7 +454,7 @@ def test_ace_learns_coarse_motions_by_their_trees(tmp_path):
 
 # Disentanglement
 def test_terms_of_disentanglement_by_hand():
-    from vlact.losses.disentanglement import children_sum, consistency, decorrelation
+    from vlact.losses.disentanglement import children_sum, consistency, decorrelation, hsic
 
     torch.manual_seed(0)
     a, b = torch.randn(6, 3), torch.randn(6, 4)
@@ -473,20 +473,60 @@ def test_terms_of_disentanglement_by_hand():
     p = off.detach().softmax(1)[0]
     assert loss.item() == pytest.approx(sum(0.5 * np.log(0.5 / q) for q in p.tolist()), abs=1e-6)
     assert logits.grad is None and off.grad[0, 0] > 0
-    with pytest.raises(ValueError, match="at least two clips, got 1"):
-        decorrelation(a[:1], b[:1])
+    for term in (decorrelation, hsic):
+        with pytest.raises(ValueError, match="at least two clips, got 1"):
+            term(a[:1], b[:1])
+
+
+def test_dependence_reversal_and_siblings_by_hand():
+    from vlact.losses.disentanglement import among_siblings, hsic, reverse
+
+    torch.manual_seed(0)
+    x, other = torch.randn(40, 3), torch.randn(40, 3)
+    assert hsic(x, x).item() == pytest.approx(1) and hsic(x, 2 * x + 1).item() == pytest.approx(1)
+    # dependence without correlation: each of the two is a function of the other's length
+    bent = x.square().sum(1, keepdim=True)
+    assert hsic(x, bent) > 2 * hsic(x, other) > 0
+    still = torch.zeros(40, 3, requires_grad=True)
+    hsic(still, other).backward()
+    assert torch.isfinite(still.grad).all()
+
+    z = torch.ones(2, requires_grad=True)
+    (reverse(z) * torch.tensor([1.0, 2.0])).sum().backward()
+    assert z.grad.tolist() == [-1, -2]
+
+    logits = torch.tensor([[5.0, 0.0, 1.0], [5.0, 0.0, 1.0]])
+    told = among_siblings(logits, torch.tensor([0, 1, 0]), torch.tensor([2, 1])).softmax(1)
+    share = float(torch.tensor(4.0).sigmoid())
+    assert told[0].tolist() == pytest.approx([share, 0, 1 - share], abs=1e-6)
+    assert told[1].tolist() == [0, 1, 0]
+
+
+def test_a_swap_takes_the_still_picture_of_another_context_of_the_same_motion():
+    from vlact.models.disentangled import stretched, swapped
+
+    level = torch.tensor([10, 60, 110, 160], dtype=torch.uint8)
+    clips = level.view(4, 1, 1, 1, 1).expand(4, 4, 2, 2, 3).clone()
+    clips[0, :, 0, 0, 0] = torch.tensor([0, 20, 0, 20], dtype=torch.uint8)
+    parent = torch.tensor([0, 0, 1])
+    fine = torch.tensor([0, 1, 2, 2])  # the last two have no other context in the batch
+    found = swapped(clips, fine, parent)
+    assert torch.equal(found[2:], clips[2:])
+    assert found[0, :, 0, 0, 0].tolist() == [50, 70, 50, 70] and (found[0, :, 1, 1] == 60).all()
+    assert (found[1] == clips[0].float().mean(0)).all()
+
+    torch.manual_seed(0)
+    time = torch.arange(8, dtype=torch.uint8).view(1, 8, 1, 1, 1).expand(64, 8, 1, 1, 1)
+    at = stretched(time, 4).flatten(1).float()
+    assert at.shape == (64, 4) and (at.diff(dim=1) >= 0).all() and at.max() <= 7
+    reach = at[:, -1] - at[:, 0]
+    assert reach.min() < 5 <= reach.max()  # of half the clip, and of nearly all of it
 
 
 @pytest.mark.parametrize(
     "arm",
-    [
-        "EZ-CLIP",
-        "fine labels only",
-        "disentangled",
-        "disentangled, gated",
-        "dynamic input",
-        "disentangled, two streams",
-    ],
+    ("EZ-CLIP", "disentangled", "gradient reversal", "HSIC", "mean removed")
+    + ("feature differences", "context swap, tempo", "dynamic input"),
 )
 def test_every_arm_learns_and_the_base_is_ezclip(arm, start, tmp_path):
     from vlact import params
@@ -544,16 +584,129 @@ def test_dynamic_input_by_hand_and_bad_designs(start):
         and clips[0, 0, 1, 1, 0] == 50
     )
     trunk = made("EZ-CLIP", start).method
-    with pytest.raises(ValueError, match="stream must be one of"):
-        Disentangled(trunk, ["f"], torch.zeros(1, dtype=torch.long), stream="depth")
-    with pytest.raises(ValueError, match="needs branches=True"):
-        Disentangled(trunk, ["f"], torch.zeros(1, dtype=torch.long), branches=False, gate=True)
+    with pytest.raises(ValueError, match="head must be one of"):
+        Disentangled(trunk, ["f"], torch.zeros(1, dtype=torch.long), head="deep")
+    with pytest.raises(ValueError, match="they need branches=True"):
+        Disentangled(trunk, ["f"], torch.zeros(1, dtype=torch.long), independent=0.1)
+
+
+def test_every_seed_has_an_encoder_of_its_own(monkeypatch, tmp_path):
+    from vlact import params
+    from vlact.report.results.transfer import CANDIDATES
+    from vlact.stages import disentangle
+
+    asked = []
+    monkeypatch.setattr(
+        disentangle,
+        "trained_frames",
+        lambda p, work, seeds: asked.extend(seeds) or {s: f"{work}/{s}" for s in seeds},
+    )
+    p = params.load("smoke", disentangle__seeds=4, seeds=[0, 3], pretrain__more_seeds=[5])
+    found = disentangle.encoders(p, tmp_path)
+    assert list(found) == [0, 3, 5, 1] and asked == [1] and len(set(found.values())) == 4
+    assert list(disentangle.encoders(params.load("smoke"), tmp_path)) == [0]
+    assert tuple(disentangle.CANDIDATES) == CANDIDATES
+
+
+# Rows of the tables
+def test_rows_are_those_of_the_tables_and_a_pupil_comes_after_its_teacher():
+    from vlact import params
+    from vlact.stages import transfer as stage
+
+    p = params.load("study")
+    rows = stage.rows_of(p)
+    printed = {
+        (task, background): {r.label for r in rows if (r.task, r.background) == (task, background)}
+        for task in ("coarse", "fine")
+        for background in ("realistic", "plain")
+    }
+    models = {n: set(published.read(f"transfer_table{n}")["method"]) for n in (2, 3)}
+    assert models[2] <= printed["coarse", "realistic"]
+    assert models[3] == printed["fine", "realistic"] == printed["fine", "plain"]
+    paper = published.read("transfer_table4")
+    coarse = set(paper[paper["setting"].str.startswith("coarse")]["method"])
+    assert coarse == printed["coarse", "plain"]
+    moved = {r.label: r.options for r in rows if r.label.endswith(stage.DIFFERENCES)}
+    assert len(moved) == 4 and all(o["motion"] for o in moved.values())
+    assert not any(r.options.get("motion") for r in rows if r.label not in moved)
+    assert rows[-1].kind == "CIR" and rows[-1].teacher == "SlowFast"
+    assert len({r.name(1, 0) for r in rows}) == len(rows)
+    few = {"transfer__models": {"CIR": {"taught": True}}, "transfer__differences": {}}
+    few |= {"transfer__plain": [], "transfer__plain_fine": []}
+    with pytest.raises(ValueError, match=r"taught: \['SlowFast'\] asked for"):
+        stage.rows_of(params.load("study", **few))
+
+
+def test_the_recipe_that_is_chosen_is_short_and_slow():
+    from vlact.tools.calibrate_transfer import SEED, chosen, world
+
+    rows = [
+        ("a", 1e-3, 3, 70.0),
+        ("a", 2e-3, 3, 81.0),
+        ("a", 4e-3, 3, 82.0),  # within a standard error of the rate before it
+        ("a", 2e-3, 6, 95.0),
+        ("b", 1e-3, 3, 40.0),
+        ("b", 2e-3, 3, 60.0),
+        ("b", 2e-3, 6, 66.0),
+    ]
+    log = pd.DataFrame(rows, columns=["model", "lr", "epochs", "known"])
+    found = chosen(log, clips=400)
+    assert found.loc["a", ["lr", "epochs", "known"]].tolist() == [2e-3, 3, 81.0]
+    assert found.loc["b", ["lr", "epochs"]].tolist() == [2e-3, 6]
+    p = world("study")
+    assert p.seeds == [SEED] and p.synta.seed == p.world.seed == SEED and p.profile != p.workspace
+
+
+@pytest.mark.parametrize("kind", ["I3D", "X3D", "SlowFast", "MViTv2", "Rev-MViT"])
+def test_a_start_from_change_sees_nothing_of_what_stands_still(kind, start):
+    torch.manual_seed(0)
+    model = made(kind, start, motion=False, change=True)
+    over_time = [m for m in model.modules() if isinstance(m, torch.nn.Conv3d)]
+    first = next(m for m in over_time if m.kernel_size[0] > 1).weight
+    half = first.shape[0] // 2
+    sums = first.sum(2).abs().flatten(1).amax(1)
+    assert sums[:half].max() < 1e-4 and sums[half:].min() > 1e-3
+    again = made(kind, start, motion=False)
+    assert len(list(again.parameters())) == len(list(model.parameters()))
+    with pytest.raises(ValueError, match="ResNet50 has no convolution over time"):
+        made("ResNet50", start, change=True)
+
+
+@pytest.mark.parametrize("kind", ["ResNet50", "I3D", "X3D", "SlowFast", "VideoDG", "STDN"])
+def test_larger_clips_are_averaged_down_to_the_size(kind, start):
+    torch.manual_seed(0)
+    clips = torch.randint(0, 255, (2, 8, 16, 16, 3), dtype=torch.uint8)
+    large = clips.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    model = made(kind, start, motion=False, size=16).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(large), model(clips), atol=1e-4, rtol=1e-4)
+
+
+def test_a_taught_method_leaves_its_teacher_as_it_is(start, tmp_path):
+    from vlact.models import files
+    from vlact.papers.transfer.benchmark import build
+
+    one, shape = bench(4), TINY | {"frames": 8}
+    teacher = build("SlowFast", ["c0", "c1"], shape)
+    files.save(tmp_path / "w", "transfer", {"kind": "SlowFast"}, teacher.state_dict())
+    options = shape | {"hidden": 16, "dim": 8, "taught": True, "change": True}
+    pupil, _ = one.train(
+        lambda names: build("CIR", names, options, str(tmp_path / "w"), start[2]),
+        "coarse",
+        1,
+        RECIPE | {"epochs": 2},
+        0,
+    )
+    given, kept = teacher.state_dict(), pupil.backbone.state_dict()
+    assert kept and all(torch.equal(x, given[k]) for k, x in kept.items())
+    fresh = build("CIR", ["c0", "c1"], options, str(tmp_path / "w"), start[2])
+    assert not torch.equal(pupil.mlp[0].weight, fresh.mlp[0].weight)
 
 
 # Factors
 def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
     from vlact.worlds import factors
-    from vlact.worlds.synta import PRIMITIVES
+    from vlact.worlds.synta import PRIMITIVES, SECONDS
 
     def facts(new, seed):
         one = factors.compose(16, 1, new, np.random.default_rng(seed))  # rising, straight up
@@ -562,21 +715,28 @@ def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
             for b in one.bodies
         }
         solids = {k for k, v in PRIMITIVES.items() if (v[0], tuple(np.round(v[1], 3))) in shapes}
-        frames = one.bodies[0].pos
+        times = factors.moments(new, 8.0)
+        low, early, late, top = one.bodies[0].pos(np.array([0, 0.4, times[-1] / SECONDS, 1]) * 2.5)
+        eye = one.camera.eye(np.array([0.0]))[0]
         return {
-            "shape": solids <= set(factors.SOLIDS[1]),
+            "object": solids <= set(factors.SOLIDS[1]),
             "texture": one.bodies[0].parts[0].pattern == factors.PATTERNS[1],
             "count": len(one.bodies) > 1,
             "background": one.floor.kind == "tiles",
-            "speed": float(frames(np.array([1.6]))[0, 1] - frames(np.array([2.5]))[0, 1])
-            == pytest.approx(0, abs=1e-6),
+            "viewpoint": eye[1] == 2.1,  # level
+            "scale": np.hypot(eye[0], eye[2]) > 10,
+            # more than half of the way in two fifths of the time
+            "pace": bool((early - low)[1] > 0.5 * (top - low)[1]),
+            "duration": bool(np.diff(times)[0] > 0.2),  # seconds of the motion from frame to frame
+            "truncation": bool((late - low)[1] < 0.7 * (top - low)[1]),
         }
 
     for seed in range(4):
         assert not any(facts((), seed).values())
-        for name in ("shape", "texture", "count", "background", "speed"):
+        for name in facts((), seed):
             found = facts((name,), seed)
             assert found.pop(name) and not any(found.values()), name
+    assert len(factors.moments(("duration",), 8.0)) == len(factors.moments(("truncation",), 8.0))
     with pytest.raises(ValueError, match=r"unknown factors \['weather'\]"):
         factors.compose(0, 1, ("weather",), np.random.default_rng(0))
     assert set(factors.SOLIDS[0]) | set(factors.SOLIDS[1]) == set(PRIMITIVES) and not set(

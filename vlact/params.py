@@ -258,13 +258,15 @@ class Synta(Record):
 class Transfer(Record):
     """The motion-transfer benchmark, see `vlact.papers.transfer.benchmark`."""
 
-    models: dict  # kind to options of its class; `lr` is a learning rate of its own
+    # kind to options of its class, and what of the recipe below is its own
+    models: dict
+    differences: dict  # those that are also shown differences between frames, to own options
     plain: list  # those that also learn coarse motions on plain backgrounds
     plain_fine: list  # and fine ones
-    train_ids: int  # of the training ids that are there, so many are usual
-    more: dict  # kind to epochs of all training clips, beside the usual run
+    train_ids: int  # of the training ids that are there; clips of the others are held out
     clip_frames: int  # of a clip on disk, evenly spaced; a model may take fewer
-    seeds: int  # the first so many
+    seeds: int  # the first so many, of coarse motions on realistic backgrounds
+    few_seeds: int  # of the other rows
     epochs: int
     batch_size: int
     lr: float
@@ -274,17 +276,19 @@ class Transfer(Record):
 
 @dataclass(frozen=True)
 class Disentangle(Record):
-    """Branches on EZ-CLIP, see `vlact.models.disentangled`; the arms stand in
+    """Designs on EZ-CLIP, see `vlact.models.disentangled`; the arms stand in
     `vlact.stages.disentangle`.
     """
 
-    seeds: int  # 0, 1, ..; the pretrained encoders take turns
+    seeds: int  # each with a pretrained encoder of its own
     frames: int  # T
     epochs: int
     lr: float
-    fine: float  # weights of the terms, fixed before the first run
+    fine: float  # weights of the terms
     decorrelate: float
     consistent: float
+    adversary: float
+    independent: float
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,24 @@ def to_input(clips: Tensor, motion: bool = False, size: int | None = None) -> Te
     return torch.cat([x, MOTION_SCALE * (x - torch.cat([x[:, :, :1], x[:, :, :-1]], 2))], 1)
 
 
+@torch.no_grad()
+def start_from_change(model: nn.Module) -> None:
+    """Let half of the channels of the first convolution over time begin as differences of frames.
+
+    Their kernels get the mean over time taken out, so that what stands still is not in them. What
+    the model sees, and what it can learn, stays as it is; it is where a short training begins.
+
+    Raises:
+        ValueError: A model that has no convolution over time.
+    """
+    over_time = (m for m in model.modules() if isinstance(m, nn.Conv3d) and m.kernel_size[0] > 1)
+    first = next(over_time, None)
+    if first is None:
+        raise ValueError(f"{type(model).__name__} has no convolution over time; take `change` out")
+    half = first.weight[: first.out_channels // 2]
+    half.copy_(MOTION_SCALE * (half - half.mean(2, keepdim=True)))
+
+
 def conv(
     dim: int,
     out: int,
@@ -124,7 +142,7 @@ class ConvNet3D(nn.Module):
         width, depth: Of ResNet-50, as shares.
         frames: T that a clip must have.
         dropout: Before the head.
-        motion: See `to_input`.
+        motion, size: See `to_input`.
     """
 
     def __init__(
@@ -136,10 +154,12 @@ class ConvNet3D(nn.Module):
         frames: int = 8,
         dropout: float = 0.5,
         motion: bool = False,
+        size: int | None = None,
     ):
         super().__init__()
-        self.motion, self.frames, first, depths = (
+        self.motion, self.size, self.frames, first, depths = (
             motion,
+            size,
             frames,
             thinner(64, width),
             shallower(DEPTHS, depth),
@@ -155,7 +175,7 @@ class ConvNet3D(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C)."""
-        x = self.stem(to_input(clips, self.motion))
+        x = self.stem(to_input(clips, self.motion, self.size))
         for i, blocks in enumerate(self.stages):
             x = blocks(x)
             x = self.halve(x) if i == 0 else x
@@ -167,7 +187,7 @@ class Frames2D(nn.Module):
 
     Args:
         width, depth: Of ResNet-50, as shares.
-        motion: See `to_input`.
+        motion, size: See `to_input`.
         between: Module after each of the first three stages.
     """
 
@@ -177,9 +197,11 @@ class Frames2D(nn.Module):
         depth: float = 1.0,
         motion: bool = False,
         between: type[nn.Module] = nn.Identity,
+        size: int | None = None,
     ):
         super().__init__()
-        self.motion, first, depths = motion, thinner(64, width), shallower(DEPTHS, depth)
+        self.motion, self.size = motion, size
+        first, depths = thinner(64, width), shallower(DEPTHS, depth)
         self.stem, self.between = Stem(first, 1, motion), between()
         dims = [first, *(4 * first * 2**i for i in range(4))]
         self.dim, self.stages = (
@@ -190,7 +212,7 @@ class Frames2D(nn.Module):
         )
 
     def forward(self, clips: Tensor) -> Tensor:
-        x = self.stem(to_input(clips, self.motion))
+        x = self.stem(to_input(clips, self.motion, self.size))
         for i, blocks in enumerate(self.stages):
             x = blocks(x) if i == 3 else self.between(blocks(x))
         return x

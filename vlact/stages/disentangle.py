@@ -1,6 +1,8 @@
-"""Stage `disentangle`: coarse and fine branches on EZ-CLIP, each term and each control, both
-directions of Syn-TA.
+"""Stage `disentangle`: designs that keep motion and context apart, on EZ-CLIP, each with its
+controls, under one protocol; both directions of Syn-TA.
 """
+
+from pathlib import Path
 
 import pandas as pd
 
@@ -8,7 +10,7 @@ from vlact.language.motions import SETS, coarse_names, fine_names, taxonomy
 from vlact.params import Params
 from vlact.runtime import jobs
 from vlact.stages import Stage
-from vlact.stages.pretrain import PRETRAIN, pretraining
+from vlact.stages.pretrain import PRETRAIN, pretraining, trained_frames
 from vlact.stages.synta import synta
 from vlact.stages.transfer import prepared, recipe_of, words_of
 
@@ -19,43 +21,64 @@ DISENTANGLE = Stage(
     PRETRAIN,
 )
 BASE, FULL = "EZ-CLIP", "disentangled"
-ARMS: dict[str, dict] = {  # which terms, which input, how many times the epochs
-    BASE: {"branches": False, "fine": False},
-    "twice as long": {"branches": False, "fine": False, "epochs": 2},
-    "fine labels only": {"branches": False},
-    "two branches": {},
-    "two branches, decorrelated": {"decorrelate": True},
-    "two branches, consistent": {"consistent": True},
-    FULL: {"decorrelate": True, "consistent": True},
-    "disentangled, gated": {"decorrelate": True, "consistent": True, "gate": True},
-    "dynamic input": {"branches": False, "fine": False, "stream": "dynamic"},
-    "disentangled, two streams": {"decorrelate": True, "consistent": True, "stream": "two"},
+TWO = {"branches": True, "fine_weight": True}
+# Options of `vlact.models.disentangled.Disentangled`; True takes a weight from `disentangle` in the
+# parameters. `epochs`: how many times those of the others.
+CONTROLS: dict[str, dict] = {
+    BASE: {},
+    "twice as long": {"epochs": 2},
+    "fine labels only": {"fine_weight": True},
+    "two branches": TWO,
+    "frames in order": {"head": "course"},
+    "dynamic input": {"dynamic": True},
 }
-HEADLINE = (
-    BASE,
-    "twice as long",
-    "fine labels only",
-    "two branches",
-    FULL,
-    "dynamic input",
-    "disentangled, two streams",
-)
+CANDIDATES: dict[str, dict] = {
+    FULL: TWO | {"decorrelate": True, "consistent": True},
+    "context swap": {"swap": True},
+    "feature differences": {"head": "differences"},
+    "mean removed": {"head": "less mean"},
+    "tempo": {"tempo": True},
+    "gradient reversal": {"adversary": True},
+    "HSIC": {"branches": True, "independent": True},
+}
+PARTS: dict[str, dict] = {  # of `FULL`, and pairs of what candidates change
+    "two branches, decorrelated": TWO | {"decorrelate": True},
+    "two branches, consistent": TWO | {"consistent": True},
+    "context swap, tempo": {"swap": True, "tempo": True},
+    "context swap, mean removed": {"swap": True, "head": "less mean"},
+}
+ARMS = CONTROLS | CANDIDATES | PARTS
+FEW = 2  # seeds of `PARTS`
 
 
 def options_of(p: Params, arm: str) -> dict:
     """Of `vlact.models.disentangled.Disentangled`."""
-    d, given = p.disentangle, ARMS[arm]
     weights = {
-        "fine_weight": d.fine * given.get("fine", True),
-        "decorrelate": d.decorrelate * given.get("decorrelate", False),
+        "fine_weight": p.disentangle.fine,
+        "decorrelate": p.disentangle.decorrelate,
+        "consistent": p.disentangle.consistent,
+        "adversary": p.disentangle.adversary,
+        "independent": p.disentangle.independent,
     }
-    plain = {k: v for k, v in given.items() if k in ("branches", "gate", "stream")}
-    return plain | weights | {"consistent": d.consistent * given.get("consistent", False)}
+    given = {k: v for k, v in ARMS[arm].items() if k != "epochs"}
+    return given | {k: weights[k] for k in given if k in weights}
+
+
+def encoders(p: Params, work: Path) -> dict[int, str]:
+    """An encoder of its own for every seed: those of stage `pretrain`, and more where they are too
+    few.
+    """
+    seeds = list(dict.fromkeys([*p.ace_seeds, *range(len(p.ace_seeds) + p.disentangle.seeds)]))
+    seeds = seeds[: p.disentangle.seeds]
+    kept = {
+        s: str(p.data / "pretrained" / f"frames{s}.safetensors") for s in seeds if s in p.ace_seeds
+    }
+    return kept | trained_frames(p, work, [s for s in seeds if s not in kept])
 
 
 def disentangle(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/disentangle/predictions.parquet`: as `transfer`'s, the arm as `model`; arms
-    outside `HEADLINE` on two seeds.
+    of `PARTS` on `FEW` seeds.
 
     Beside it the weights of `BASE` and `FULL`, seed 0, both directions.
     """
@@ -74,10 +97,9 @@ def disentangle(p: Params, must_exist: bool = False) -> None:
     )
     trunk, todo = p.transfer.models[BASE] | {"frames": d.frames}, []
     source = prepared(p, work, "realistic")
-    for seed in range(d.seeds):
-        clip = str(p.data / "pretrained" / f"frames{p.seeds[seed % len(p.seeds)]}.safetensors")
+    for k, (seed, clip) in enumerate(encoders(p, work).items()):
         for arm, given in ARMS.items():
-            if seed >= 2 and arm not in HEADLINE:
+            if k >= FEW and arm in PARTS:
                 continue
             options, recipe = recipe_of(p, trunk, lr=d.lr, epochs=d.epochs * given.get("epochs", 1))
             for which in SETS:
@@ -85,7 +107,7 @@ def disentangle(p: Params, must_exist: bool = False) -> None:
                 own = options_of(p, arm)
                 weights = (
                     str(folder / f"{arm}-{which}.safetensors")
-                    if seed == 0 and arm in (BASE, FULL)
+                    if k == 0 and arm in (BASE, FULL)
                     else ""
                 )
                 given = arm, options, own, *source, classes, which, recipe, seed, clip, words

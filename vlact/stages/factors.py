@@ -42,7 +42,7 @@ def other_names(classes: pd.DataFrame) -> list[list[str]]:
 def filmed(p: Params, work: Path, classes: pd.DataFrame) -> tuple[str, str]:
     """Clips of the factor world as frames (npy) and rows (parquet); `part` says what is new."""
     from vlact.worlds.factors import FACTORS as EACH
-    from vlact.worlds.factors import film_job
+    from vlact.worlds.factors import film_job, moments
 
     f, folder, kinds = (
         p.factors,
@@ -55,21 +55,19 @@ def filmed(p: Params, work: Path, classes: pd.DataFrame) -> tuple[str, str]:
             ids = list(range(f.train if label == "train" else f.test))
             given = r.coarse_id, int(r.number), new, label, ids, str(folder), str(work)
             todo.append(partial(film_job, *given, p.synta.size, p.synta.fps, p.synta.seed))
-            rows.append((1, label, r.coarse_id, r.fine_id))
+            seconds = len(moments(new, p.synta.fps)) / p.synta.fps
+            rows.append((1, label, r.coarse_id, r.fine_id, seconds))
     found = jobs.run(todo, p.workers, "filming factors")
     table = pd.DataFrame(
         [(video, *row) for names, row in zip(found, rows, strict=True) for video in names],
-        columns=["video", "set", "part", "coarse_id", "fine_id"],
+        columns=["video", "set", "part", "coarse_id", "fine_id", "end_s"],
     )
     table.to_parquet(work / "factors.parquet", index=False)
     path = work / "factors.npy"
     if not path.is_file():
-        from vlact.worlds.synta import SECONDS
-
-        whole = table.assign(start_s=0.0, end_s=SECONDS)
         read = clips.load(
             folder,
-            whole,
+            table.assign(start_s=0.0),
             p.transfer.clip_frames,
             p.synta.size,
             workers=p.workers,

@@ -95,6 +95,28 @@ def rows_of(table: pd.DataFrame, hidden: pd.Series | None = None) -> dict[str, l
     }
 
 
+def trained_frames(p: Params, work: Path, seeds: list[int]) -> dict[int, str]:
+    """CLIP on frames for seeds that `pretraining` has none for, in the scratch folder of a stage:
+    files by seed.
+    """
+    from safetensors.torch import save_file
+
+    from vlact.models.text import sentence_encoder
+
+    files = {s: str(work / f"frames{s}.safetensors") for s in seeds}
+    if not (todo := [s for s in seeds if not Path(files[s]).is_file()]):
+        return files
+    table, frames = frames_of(p, "tutorial", None, 1)
+    captions, texts = table["caption"].tolist(), str(work / "captions.safetensors")
+    words = sorted(set(captions))
+    save_file(dict(zip(words, sentence_encoder(p.model.text)(words), strict=True)), texts)
+    given = asdict(p.pretrain), asdict(p.model), str(frames), captions, rows_of(table), texts
+    made = [PretrainFramesJob(*given, files[s], str(work / f"frames{s}.pt"), seed=s) for s in todo]
+    jobs.run(made, p.workers, "frames of more seeds")
+    frames.unlink()
+    return files
+
+
 def pretraining(p: Params, must_exist: bool = False) -> None:
     """The ladder for every seed, as safetensors and curves.csv under `data/<workspace>/pretrained`.
 

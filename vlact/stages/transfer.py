@@ -1,8 +1,9 @@
-"""Stage `transfer`: models on coarse and fine motions of Syn-TA, both directions; some of them also
-on plain backgrounds.
+"""Stage `transfer`: models on coarse and fine motions of Syn-TA, on realistic and on plain
+backgrounds, both directions.
 """
 
-from dataclasses import asdict
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -19,24 +20,87 @@ from vlact.video import clips
 TRANSFER = Stage("transfer", __name__, ("synta", "transfer"), PRETRAIN)
 
 
-def prepared(p: Params, work: Path, background: str, whole: bool = False) -> tuple[str, str]:
+DIFFERENCES = ", differences"  # after the name of a model that sees frame differences, too
+# whose features a method is trained on; the other one is trained before, on the same clips
+TEACHERS = {"CIR": "SlowFast"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model on a task and background, in both directions.
+
+    Attributes:
+        kind: Of `vlact.papers.transfer.benchmark`.
+        task, background: See there.
+        options: Of its class, and what of the recipe is its own.
+        seeds: The first so many.
+        label: What it is called in the tables.
+    """
+
+    kind: str
+    task: str
+    background: str
+    options: dict
+    seeds: int
+    label: str
+
+    @property
+    def teacher(self) -> str:
+        """Of `TEACHERS`, "" for none."""
+        return TEACHERS[self.kind] if self.options.get("taught") else ""
+
+    def name(self, which: int, seed: int) -> str:
+        """Of the files of one training."""
+        return f"{self.background}-{self.label}-{self.task}-{which}-{seed}".replace(", ", "_")
+
+
+def rows_of(p: Params) -> list[Row]:
+    """Every row of Tables 2 to 4, and those that see differences between frames; a method that has
+    a teacher comes after it.
+
+    Raises:
+        ValueError: A model, or a teacher, is not among `transfer.models`.
+    """
+    from vlact.papers.transfer.benchmark import BY_NAME
+
+    t = p.transfer
+    taught = [TEACHERS[k] for k in TEACHERS if t.models.get(k, {}).get("taught")]
+    asked = {"plain": t.plain, "plain_fine": t.plain_fine, "differences": t.differences}
+    for where, names in (asked | {"taught": taught}).items():
+        if lacking := [k for k in names if k not in t.models]:
+            raise ValueError(
+                f"transfer.{where}: {lacking} asked for, and transfer.models has only "
+                f"{list(t.models)}; add the model there, or take it out here"
+            )
+    wanted = [(k, "coarse", "realistic", t.seeds) for k in t.models]
+    wanted += [(k, "fine", "realistic", t.few_seeds) for k in t.models if k in BY_NAME]
+    wanted += [(k, "coarse", "plain", t.few_seeds) for k in t.plain]
+    wanted += [(k, "fine", "plain", t.few_seeds) for k in t.plain_fine]
+    rows = [Row(k, task, b, t.models[k], n, k) for k, task, b, n in wanted]
+    moved = [(k, t.models[k] | {"motion": True} | own) for k, own in t.differences.items()]
+    rows += [
+        Row(k, "coarse", "realistic", options, t.few_seeds, f"{k}{DIFFERENCES}")
+        for k, options in moved
+    ]
+    return sorted(rows, key=lambda row: bool(row.teacher))
+
+
+def prepared(p: Params, work: Path, background: str) -> tuple[str, str]:
     """Frames (npy) and rows (parquet) of all clips on a background, in the scratch folder of a
     stage.
 
-    Training clips whose id is above `transfer.train_ids` are in a part of their own, "more", unless
-    `whole`.
+    Training clips whose id is above `transfer.train_ids` are in a part of their own, "more".
     """
     from vlact.worlds.synta import SECONDS
 
     source, path = p.data / "synta", work / f"{background}.npy"
-    tables = work / "table.parquet", work / "whole.parquet"
+    rows = work / "table.parquet"
     if not path.is_file():
         table = lists.clips(source, taxonomy("Syn-TA"), source / background)
         beyond = (table["part"] == "train") & (
             table["video"].str.extract(r"_id_(\d+)\.")[0].astype(int) > p.transfer.train_ids
         )
-        table.assign(part=table["part"].mask(beyond, "more")).to_parquet(tables[0], index=False)
-        table.to_parquet(tables[1], index=False)
+        table.assign(part=table["part"].mask(beyond, "more")).to_parquet(rows, index=False)
         found = clips.load(
             source / background,
             table.assign(start_s=0.0, end_s=SECONDS),
@@ -46,7 +110,7 @@ def prepared(p: Params, work: Path, background: str, whole: bool = False) -> tup
             source=str(source),
         )
         clips.save_frames(path, found.frames[:, 0])
-    return str(path), str(tables[whole])
+    return str(path), str(rows)
 
 
 def words_of(p: Params, names: list[str], path: Path) -> str:
@@ -70,17 +134,16 @@ def words_of(p: Params, names: list[str], path: Path) -> str:
     return str(path)
 
 
+RECIPE = ("epochs", "batch_size", "lr", "weight_decay", "smoothing")
+
+
 def recipe_of(p: Params, options: dict, **changes) -> tuple[dict, dict]:
-    """Options of a model's class and the recipe it is trained by; an `lr` among the options is its
-    own.
+    """Options of a model's class and the recipe it is trained by; what of `RECIPE` stands among the
+    options is its own.
     """
-    recipe = {
-        k: v
-        for k, v in asdict(p.transfer).items()
-        if k in ("epochs", "batch_size", "lr", "weight_decay", "smoothing")
-    }
-    own = {k: v for k, v in options.items() if k != "lr"}
-    return own, recipe | ({"lr": options["lr"]} if "lr" in options else {}) | changes
+    own = {k: v for k, v in options.items() if k in RECIPE}
+    recipe = {k: getattr(p.transfer, k) for k in RECIPE} | own | changes
+    return {k: v for k, v in options.items() if k not in RECIPE}, recipe
 
 
 def transfer(p: Params, must_exist: bool = False) -> None:
@@ -88,7 +151,7 @@ def transfer(p: Params, must_exist: bool = False) -> None:
     by name, first seed.
 
     The predictions have, beside `TransferBenchmark.predict`'s columns, `model, seed, background`;
-    models of `transfer.more` stand there as "<kind>, all clips".
+    `model` is `Row.label`.
     """
     folder = p.data / "transfer"
     if not TRANSFER.must_run(p, folder, must_exist):
@@ -98,52 +161,46 @@ def transfer(p: Params, must_exist: bool = False) -> None:
 
     synta(p, must_exist=True)
     pretraining(p, must_exist=True)
-    t, work, classes = p.transfer, TRANSFER.work(p), taxonomy("Syn-TA")
+    work, classes = TRANSFER.work(p), taxonomy("Syn-TA")
     (folder / "weights").mkdir(exist_ok=True)
     words = words_of(
         p,
         [*coarse_names(classes), *(n for s in SETS for n in fine_names(classes, s))],
         work / "words.safetensors",
     )
-    wanted = [("realistic", k, "coarse", t.epochs, False) for k in t.models]
-    wanted += [("realistic", k, "coarse", e, True) for k, e in t.more.items()]
-    wanted += [("realistic", k, "fine", t.epochs, False) for k in t.models if k in BY_NAME]
-    wanted += [("plain", k, "coarse", t.epochs, False) for k in t.plain] + [
-        ("plain", k, "fine", t.epochs, False) for k in t.plain_fine
-    ]
-    todo, names = [], []
-    for background, kind, task, epochs, whole in wanted:
-        source = prepared(p, work, background, whole)
-        options, recipe = recipe_of(p, t.models[kind], epochs=epochs)
-        for which in SETS:
-            for s in p.seeds[: t.seeds]:
-                out = f"{background}-{kind}-{task}-{'more' if whole else 'usual'}-{which}-{s}"
-                keep = (
-                    kind in BY_NAME and background == "realistic" and s == p.seeds[0] and not whole
-                )
-                weights = (
-                    str(folder / "weights" / f"{kind}-{task}-{which}.safetensors") if keep else ""
-                )
-                clip = str(p.data / "pretrained" / f"frames{s}.safetensors")
-                given = kind, options, *source, classes, task, which, recipe, s, clip, words
-                kept = str(work / f"{out}.parquet"), str(work / f"{out}.pt"), weights
-                todo.append(TransferJob(*given, *kept))
-                row = {
-                    "background": background,
-                    "model": f"{kind}, all clips" if whole else kind,
-                    "task": task,
-                    "trained_on": which,
-                    "seed": s,
-                }
-                names.append(row)
-    curves = jobs.run(todo, p.workers, "motion transfer")
+    sources = {b: prepared(p, work, b) for b in BACKGROUNDS}
+    todo, names, rows = [], [], rows_of(p)
+    for row in rows:
+        options, recipe = recipe_of(p, row.options)
+        usual = row.label == row.kind  # what it sees is what its paper's sees
+        named = usual and row.kind in BY_NAME and row.background == BACKGROUNDS[0]
+        teaches = usual and row.task == "coarse" and any(x.teacher == row.kind for x in rows)
+        for which, s in product(SETS, p.seeds[: row.seeds]):
+            out, weights = work / row.name(which, s), ""
+            if named and s == p.seeds[0]:
+                weights = str(folder / "weights" / f"{row.kind}-{row.task}-{which}.safetensors")
+            if teaches:
+                weights = f"{out}.safetensors"
+            start = p.data / "pretrained" / f"frames{s}.safetensors"
+            if row.teacher:
+                own = replace(row, label=row.teacher)
+                start = work / f"{own.name(which, s)}.safetensors"
+            given = row.kind, options, *sources[row.background], classes, row.task, which, recipe, s
+            kept = f"{out}.parquet", f"{out}.pt", weights
+            todo.append(TransferJob(*given, str(start), words, *kept))
+            labels = {"background": row.background, "model": row.label, "task": row.task}
+            names.append(labels | {"trained_on": which, "seed": s, "taught": bool(row.teacher)})
+    curves = []
+    for taught in (False, True):
+        mine = [job for job, n in zip(todo, names, strict=True) if n["taught"] == taught]
+        curves += jobs.run(mine, p.workers, "motion transfer") if mine else []
     found = [
         pd.read_parquet(job.out).assign(**{k: n[k] for k in ("background", "model")})
         for job, n in zip(todo, names, strict=True)
     ]
     pd.concat(found, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
     rows = [{**n, **row} for n, curve in zip(names, curves, strict=True) for row in curve]
-    pd.DataFrame(rows).to_csv(
+    pd.DataFrame(rows).drop(columns="taught").to_csv(
         folder / "curves.csv", index=False, lineterminator="\n", float_format="%.6f"
     )
     for background in BACKGROUNDS:

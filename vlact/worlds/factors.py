@@ -14,9 +14,20 @@ from vlact import video
 from vlact.runtime.jobs import kept
 from vlact.worlds.render import render
 from vlact.worlds.scene import Scene
-from vlact.worlds.synta import OUTSIDE, SECONDS, STEPS, STYLES, Stage, act, scene
+from vlact.worlds.synta import FAR, OUTSIDE, SECONDS, STEPS, STYLES, Stage, act, scene
 
-FACTORS = ("shape", "colour", "texture", "camera", "count", "speed", "background")
+FACTORS = (
+    "object",
+    "colour",
+    "texture",
+    "viewpoint",
+    "scale",
+    "count",
+    "background",
+    "pace",
+    "duration",
+    "truncation",
+)
 SOLIDS = (
     ("cube", "sphere", "cone", "torus", "capsule"),
     ("cylinder", "icosphere", "pyramid", "dodecahedron", "prism"),
@@ -24,19 +35,28 @@ SOLIDS = (
 HUES = ((0.0, 3.0), (3.0, 6.0))
 PATTERNS = ("half", "stripes")
 FLOORS = (("noise", "grain"), ("tiles",))
-FAST = 1.7  # times the pace of training
+DISTANCES = (FAR, 1.4 * FAR)  # of the camera
+SHORTER = 1.7  # times that a clip of new duration, or a truncated one, is shorter
+UNEVEN = ((0.0, 0.4, 1.0), (0.0, 0.6, 1.0))  # a share of the time, that of the motion done by then
 
 
-def faster(stage: Stage, pace: float) -> None:
-    """Play every motion at a pace, and stand still at its end."""
-    at = np.minimum((np.arange(STEPS) * pace).round().astype(int), STEPS - 1)
+def uneven(stage: Stage) -> None:
+    """Play every motion faster at first and slower then; it begins and ends as it did."""
+    at = (np.interp(stage.t, *UNEVEN) * (STEPS - 1)).round().astype(int)
     for one in stage.things:
-        one.pos, one.size, one.colour, one.opacity = (
-            one.pos[at],
-            one.size[at],
-            one.colour[at],
-            one.opacity[at],
-        )
+        for name in ("pos", "size", "colour", "opacity"):
+            setattr(one, name, getattr(one, name)[at])
+
+
+def moments(new: tuple[str, ...], fps: float) -> np.ndarray:
+    """Seconds of the motion at which the frames of a clip are taken.
+
+    A clip of new duration shows the whole motion in less time, at a higher pace; a truncated one
+    shows it at its own pace and ends before it does. Neither stands still.
+    """
+    pace = SHORTER if "duration" in new else 1.0
+    shown = SECONDS / SHORTER if "truncation" in new else SECONDS
+    return np.arange(round(shown / pace * fps)) / fps * pace
 
 
 def bystanders(stage: Stage) -> None:
@@ -50,7 +70,8 @@ def compose(coarse: int, number: int, new: tuple[str, ...], rng: np.random.Gener
 
     Args:
         coarse, number: The fine class, see `vlact.worlds.synta.act`.
-        new: Those of `FACTORS` that are drawn from the other half.
+        new: Those of `FACTORS` that are drawn from the other half; what `moments` says of time is
+            no part of the scene.
         rng: Everything else.
 
     Raises:
@@ -59,18 +80,19 @@ def compose(coarse: int, number: int, new: tuple[str, ...], rng: np.random.Gener
     if unknown := set(new) - set(FACTORS):
         raise ValueError(f"new: unknown factors {sorted(unknown)}; expected some of {FACTORS}")
     half = {f: int(f in new) for f in FACTORS}
-    stage = act(coarse, number, rng, solids=SOLIDS[half["shape"]], hues=HUES[half["colour"]])
-    if half["speed"]:
-        faster(stage, FAST)
+    stage = act(coarse, number, rng, solids=SOLIDS[half["object"]], hues=HUES[half["colour"]])
+    if half["pace"]:
+        uneven(stage)
     if half["count"]:
         bystanders(stage)
     return scene(
         stage,
-        STYLES[half["camera"]],
+        STYLES[half["viewpoint"]],
         "realistic",
         rng,
         PATTERNS[half["texture"]],
         FLOORS[half["background"]],
+        DISTANCES[half["scale"]],
     )
 
 
@@ -96,7 +118,7 @@ def film(
     names = [f"{label}/{coarse}_{number}_{i}.mp4" for i in ids]
     given = (seed, 72, sum(map(ord, label)), coarse, number)
     scenes = [compose(coarse, number, new, np.random.default_rng((*given, i))) for i in ids]
-    times = np.arange(round(SECONDS * fps)) / fps
+    times = moments(new, fps)
     for name, frames in zip(
         names, render(scenes, [times] * len(scenes), (size, size)), strict=True
     ):

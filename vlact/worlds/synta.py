@@ -23,6 +23,7 @@ STEPS = 121  # moments at which a motion is written down
 TRAIN_IDS, VAL_IDS = range(1, 31), range(31, 51)
 STYLES = ("", "_front")
 RADIUS = 0.42
+FAR = 8.0  # from the camera to the middle
 OUTSIDE = 4.8  # from the middle; nothing there is in the picture
 
 PRIMITIVES: dict[str, tuple[str, tuple[float, float, float]]] = {
@@ -759,6 +760,7 @@ def scene(
     rng: np.random.Generator,
     pattern: str = "half",
     textures: tuple[str, ...] = TEXTURES,
+    far: float = FAR,
 ) -> Scene:
     """A motion in a place, seen by a camera.
 
@@ -769,6 +771,7 @@ def scene(
         rng: For place, light and camera.
         pattern: Of the solids.
         textures: Of realistic floors and walls.
+        far: From the camera to the middle.
     """
     times = stage.t * SECONDS
     bodies = []
@@ -798,7 +801,6 @@ def scene(
         if style == "_front"
         else (np.radians(rng.uniform(-35, 35)), rng.uniform(3.2, 4.6))
     )
-    far = 8.0
     eye = (far * np.sin(azimuth), height, far * np.cos(azimuth))
     camera = Camera(Track.of(*eye), Track.of(0, 0.95, 0), 34)
     light = (rng.uniform(-0.6, 0.6), 1.0, rng.uniform(0.2, 0.8))

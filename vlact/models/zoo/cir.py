@@ -1,8 +1,9 @@
 """CIR (ICCV 2023): a clip's feature rebuilt from clips of other domains, with text beside it.
 
-SlowFast features pass an MLP; every clip of a batch attends to the clips of other domains and is
-rebuilt from them. The class must be told from the feature and from its mean with what was rebuilt,
-and the rebuilt feature must lie nearest to the text of its class. At test no support is needed. The
+SlowFast features, published as those of a trained and frozen one, pass an MLP; every clip of a
+batch attends to the clips of other domains and is rebuilt from them. The class must be told from
+the feature and from its mean with what was rebuilt, and the rebuilt feature must lie nearest to the
+text of its class. At test no support is needed. The
 benchmark has no domain labels; as in its configuration there are two times two pseudo domains, here
 above or below the batch's median brightness and median red minus blue.
 """
@@ -29,6 +30,8 @@ class CIR(nn.Module):
         classes: Of the head.
         text: Frozen features (C, text_dim) of the class names.
         hidden, dim: Of the MLP.
+        taught: State of a trained `SlowFast`, whose features are taken as they are; None trains one
+            with the rest.
         options: Of `SlowFast`.
     """
 
@@ -39,10 +42,14 @@ class CIR(nn.Module):
         hidden: int = HIDDEN,
         dim: int = DIM,
         dropout: float = 0.5,
+        taught: dict[str, Tensor] | None = None,
         **options,
     ):
         super().__init__()
-        self.backbone = SlowFast(classes, dropout=0.0, **options)
+        self.backbone, self.taught = SlowFast(classes, dropout=0.0, **options), taught is not None
+        if taught is not None:
+            self.backbone.load_state_dict(taught)
+            self.backbone.requires_grad_(False)
         self.frames = self.backbone.frames
         self.mlp = nn.Sequential(
             nn.Linear(self.backbone.head.in_features, hidden),
@@ -54,6 +61,12 @@ class CIR(nn.Module):
         self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.register_buffer("text", text)
         self.say, self.head = nn.Linear(text.shape[1], dim), nn.Linear(dim, classes)
+
+    def train(self, mode: bool = True):
+        """The norms of a backbone that is taught keep what they have seen."""
+        super().train(mode)
+        self.backbone.train(mode and not self.taught)
+        return self
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C)."""

@@ -144,6 +144,8 @@ class MViTv2(nn.Module):
         size: Pixels of a side, to which larger clips are averaged; relative positions depend on it.
         dropout: Before the head.
         motion: See `vlact.models.convnet3d.to_input`.
+        mean: Whether the head reads the mean of the patches, as Rev-MViT's does, in place of the
+            class token, through which a short training from nothing learns slowly.
     """
 
     def __init__(
@@ -155,8 +157,10 @@ class MViTv2(nn.Module):
         size: int = 224,
         dropout: float = 0.5,
         motion: bool = False,
+        mean: bool = False,
     ):
         super().__init__()
+        self.mean = mean
         self.frames, self.size, self.motion, dim = frames, size, motion, thinner(96, width)
         self.patch = nn.Conv3d(6 if motion else 3, dim, PATCH, STRIDE, tuple(k // 2 for k in PATCH))
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
@@ -183,4 +187,5 @@ class MViTv2(nn.Module):
         x = torch.cat([self.cls.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1)
         for block in self.blocks:
             x, size = block(x, size)
-        return self.head(self.dropout(self.norm(x)[:, 0]))
+        x = self.norm(x)
+        return self.head(self.dropout(x[:, 1:].mean(1) if self.mean else x[:, 0]))

@@ -21,7 +21,7 @@ class SlowFast(nn.Module):
         beta: The fast pathway is so many times narrower.
         fusion: Temporal kernel from fast to slow.
         dropout: Before the head.
-        motion: See `vlact.models.convnet3d.to_input`.
+        motion, size: See `vlact.models.convnet3d.to_input`.
     """
 
     def __init__(
@@ -35,8 +35,10 @@ class SlowFast(nn.Module):
         fusion: int = 7,
         dropout: float = 0.5,
         motion: bool = False,
+        size: int | None = None,
     ):
         super().__init__()
+        self.size = size
         wide, depths = thinner(64, width), shallower(DEPTHS, depth)
         self.motion, self.frames, self.alpha, thin = motion, frames, alpha, max(2, wide // beta)
         self.stems = nn.ModuleList([Stem(wide, SLOW[0][0], motion), Stem(thin, FAST[0][0], motion)])
@@ -57,7 +59,7 @@ class SlowFast(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C)."""
-        x = to_input(clips, self.motion)
+        x = to_input(clips, self.motion, self.size)
         slow, fast = self.stems[0](x[:, :, :: self.alpha]), self.stems[1](x)
         for join, broad, narrow in zip(self.join, self.slow, self.fast, strict=True):
             slow, fast = broad(torch.cat([slow, join(fast).relu()], 1)), narrow(fast)

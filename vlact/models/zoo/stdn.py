@@ -42,7 +42,7 @@ class STDN(nn.Module):
 
     Args:
         classes: Of the head.
-        width, depth, motion: See `vlact.models.convnet3d.Frames2D`.
+        width, depth, motion, size: See `vlact.models.convnet3d.Frames2D`.
         dropout: Before the head.
     """
 
@@ -53,9 +53,10 @@ class STDN(nn.Module):
         depth: float = 1.0,
         motion: bool = False,
         dropout: float = 0.3,
+        size: int | None = None,
     ):
         super().__init__()
-        self.backbone = Frames2D(width, depth, motion, between=MixStyle)
+        self.backbone = Frames2D(width, depth, motion, MixStyle, size)
         dim = self.backbone.dim
         self.centres = nn.Parameter(torch.randn(GROUPS, dim) * dim**-0.5)
         self.relate = nn.ModuleList(nn.Linear(n * dim, HIDDEN) for n in range(2, SEGMENTS + 1))

@@ -20,7 +20,7 @@ class VideoDG(nn.Module):
 
     Args:
         classes: Of the heads.
-        width, depth, motion: See `vlact.models.convnet3d.Frames2D`.
+        width, depth, motion, size: See `vlact.models.convnet3d.Frames2D`.
         alpha: Length of the adversarial step, as a share of the features' own length.
         dropout: Before the heads.
     """
@@ -33,9 +33,10 @@ class VideoDG(nn.Module):
         motion: bool = False,
         alpha: float = 0.01,
         dropout: float = 0.5,
+        size: int | None = None,
     ):
         super().__init__()
-        self.backbone, self.alpha = Frames2D(width, depth, motion), alpha
+        self.backbone, self.alpha = Frames2D(width, depth, motion, size=size), alpha
         dim, pairs = self.backbone.dim, SEGMENTS - 1
         self.near = nn.Linear(2 * dim, HIDDEN)
         self.all = nn.Linear(SEGMENTS * dim, HIDDEN)

@@ -64,7 +64,7 @@ class X3D(nn.Module):
         width, depth: Of X3D-M, as shares.
         frames: T of a clip.
         dropout: Before the head.
-        motion: See `vlact.models.convnet3d.to_input`.
+        motion, size: See `vlact.models.convnet3d.to_input`.
     """
 
     def __init__(
@@ -75,8 +75,10 @@ class X3D(nn.Module):
         frames: int = 16,
         dropout: float = 0.5,
         motion: bool = False,
+        size: int | None = None,
     ):
         super().__init__()
+        self.size = size
         widths, depths, last = (
             tuple(thinner(x, width) for x in WIDTHS),
             shallower(DEPTHS, depth),
@@ -100,5 +102,5 @@ class X3D(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to logits (B, C)."""
-        x = self.blocks(self.stem(to_input(clips, self.motion))).mean((2, 3, 4))
+        x = self.blocks(self.stem(to_input(clips, self.motion, self.size))).mean((2, 3, 4))
         return self.head(self.dropout(torch.relu(self.last(x))))

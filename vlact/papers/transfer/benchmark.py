@@ -20,7 +20,7 @@ from vlact import ROOT
 from vlact.language.motions import SETS, coarse_names, fine_names
 from vlact.language.trees import ActionTexts, Trees
 from vlact.models import files
-from vlact.models.convnet3d import spread
+from vlact.models.convnet3d import spread, start_from_change
 from vlact.models.disentangled import Disentangled
 from vlact.models.dual import DualEncoder
 from vlact.models.moving import MovingFrames
@@ -148,18 +148,22 @@ def build(
         kind: One of `SCRATCH`, `OVER_CLIP`, `BY_NAME`, `TIMESFORMER`, `DOMAINS`; `TIMESFORMER` on
             coarse motions of Syn-TA only.
         names: The classes.
-        options: Of its class; and `bf16` for any, see `precision`; `weights`, a published file (a
+        options: Of its class; and `bf16` for any, see `precision`; `change`, see
+            `vlact.models.convnet3d.start_from_change`; `weights`, a published file (a
             path from the repository's root), for ResNet50, I3D, X3D, SlowFast and MViTv2, and for
-            UniformerV2 and X-CLIP, which it describes whole.
+            UniformerV2 and X-CLIP, which it describes whole; `taught` for CIR, see `clip`.
         clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for
-            `TIMESFORMER`.
+            `TIMESFORMER`; of a SlowFast that `transfer_job` trained, for CIR with `taught`.
         words: Frozen features of every string that they may meet.
 
     Raises:
         FileNotFoundError: No such file of weights.
         ValueError: No such kind, weights of a kind that has none, or of another model.
     """
-    model = _build(kind, names, {k: v for k, v in options.items() if k != "bf16"}, clip, words)
+    own = {k: v for k, v in options.items() if k not in ("bf16", "change")}
+    model = _build(kind, names, own, clip, words)
+    if options.get("change") and not options.get("taught"):  # a teacher stays as it is
+        start_from_change(model)
     if "bf16" in options:
         model.bf16 = options["bf16"]
     return model
@@ -190,7 +194,10 @@ def _build(
     if kind in OVER_CLIP:
         return OVER_CLIP[kind](len(names), MovingFrames.start(clip, **start), **over)
     if kind == "CIR":
-        return CIR(len(names), torch.stack([words[n] for n in names]), **options)
+        own = {k: v for k, v in options.items() if k != "taught"}
+        if options.get("taught"):
+            own["taught"] = files.read(clip, "transfer")[1]
+        return CIR(len(names), torch.stack([words[n] for n in names]), **own)
     if kind in DOMAINS:
         return DOMAINS[kind](len(names), **options)
     if kind in TIMESFORMER:
@@ -233,6 +240,11 @@ class TransferBenchmark:
             raise ValueError(
                 f"expected as many clips as rows; got {len(self.frames)} and {len(self.table)}"
             )
+
+    @classmethod
+    def read(cls, frames: str, table: str, taxonomy: pd.DataFrame) -> "TransferBenchmark":
+        """From an npy file, which is mapped, and a parquet file."""
+        return cls(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy)
 
     def names(self, task: str, which: int) -> list[str]:
         """Classes to tell apart: coarse ones, or the fine ones of the set."""
@@ -277,21 +289,9 @@ class TransferBenchmark:
             if by_name:
                 model.names = self.names(task, which)
             part = self.table.iloc[rows]
-            row = {
-                "video": part["video"].to_numpy(),
-                "set": which,
-                "task": task,
-                "trained_on": trained_on,
-            }
-            out.append(
-                pd.DataFrame(
-                    row
-                    | {
-                        "label": part[f"{task}_id"].to_numpy(),
-                        "predicted": self.answer(model, rows),
-                    }
-                )
-            )
+            row = {"video": part["video"].to_numpy(), "set": which, "task": task}
+            row |= {"trained_on": trained_on, "label": part[f"{task}_id"].to_numpy()}
+            out.append(pd.DataFrame(row | {"predicted": self.answer(model, rows)}))
         return pd.concat(out, ignore_index=True)
 
     @torch.no_grad()
@@ -316,24 +316,11 @@ class TransferBenchmark:
             with precision(model):
                 seen = beside(model, spread(self.clips(rows[k : k + batch_size]), model.frames))
                 seen = model.method.encode(model.method.frozen_features(seen))
-                found.append(
-                    torch.stack(
-                        [
-                            model.method.similarity(seen, [[n] for n in names])
-                            .float()
-                            .argmax(1)
-                            .cpu()
-                            for names in runs
-                        ]
-                    )
-                )
+                said = (model.method.similarity(seen, [[n] for n in names]) for names in runs)
+                found.append(torch.stack([x.float().argmax(1).cpu() for x in said]))
         part, answers = self.table.iloc[rows], torch.cat(found, 1).numpy()
-        row = {
-            "video": part["video"].to_numpy(),
-            "set": part["set"].to_numpy(),
-            "trained_on": trained_on,
-            "label": part["coarse_id"].to_numpy(),
-        }
+        row = {"video": part["video"].to_numpy(), "set": part["set"].to_numpy()}
+        row |= {"trained_on": trained_on, "label": part["coarse_id"].to_numpy()}
         return pd.DataFrame(row | {f"run{i}": a for i, a in enumerate(answers)})
 
     def train(
@@ -360,10 +347,8 @@ class TransferBenchmark:
             The model in evaluation mode, and the curve.
         """
         torch.manual_seed(seed)
-        model, generator = (
-            put(make(self.names(task, trained_on))),
-            torch.Generator().manual_seed(seed),
-        )
+        model = put(make(self.names(task, trained_on)))
+        generator = torch.Generator().manual_seed(seed)
         rows = self.rows(trained_on, "train")
         target = torch.from_numpy(self.table[f"{task}_id"].to_numpy()[rows])
         steps = max(1, round(recipe["epochs"] * len(rows) / recipe["batch_size"]))
@@ -427,7 +412,7 @@ def transfer_job(
     """
     from safetensors.torch import load_file
 
-    bench = TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy)
+    bench = TransferBenchmark.read(frames, table, taxonomy)
     known = put(load_file(words)) if kind in BY_NAME or kind == "CIR" else None
     label = f"{kind}, {task}, set {trained_on}"
     model, curve = bench.train(
@@ -481,10 +466,7 @@ def rename_job(
     """
     from safetensors.torch import load_file
 
-    bench, known = (
-        TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy),
-        put(load_file(words)),
-    )
+    bench, known = TransferBenchmark.read(frames, table, taxonomy), put(load_file(words))
 
     def make(names: list[str]) -> nn.Module:
         return build(kind, names, options, start, known)
@@ -527,10 +509,7 @@ def factors_job(
     """
     from safetensors.torch import load_file
 
-    bench, known = (
-        TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy),
-        put(load_file(words)),
-    )
+    bench, known = TransferBenchmark.read(frames, table, taxonomy), put(load_file(words))
     model, _ = bench.train(
         lambda names: build(kind, names, options, clip, known),
         "coarse",
@@ -578,11 +557,8 @@ def disentangle_job(
     """
     from safetensors.torch import load_file
 
-    bench, known, coarse = (
-        TransferBenchmark(np.load(frames, mmap_mode="r"), pd.read_parquet(table), taxonomy),
-        put(load_file(words)),
-        coarse_names(taxonomy),
-    )
+    bench, known = TransferBenchmark.read(frames, table, taxonomy), put(load_file(words))
+    coarse = coarse_names(taxonomy)
     mine = taxonomy[taxonomy["set"] == trained_on].sort_values("fine_id")
     parent = torch.tensor(mine["coarse_id"].tolist())
 

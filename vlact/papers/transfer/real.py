@@ -14,14 +14,22 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from vlact.losses.disentanglement import consistency, decorrelation
+from vlact.losses.disentanglement import (
+    among_siblings,
+    consistency,
+    decorrelation,
+    hsic,
+    reverse,
+)
 from vlact.metrics.transfer import transfer
+from vlact.models.disentangled import stretched, swapped
 from vlact.runtime.jobs import job_of, write_whole
 from vlact.training.loop import batches, fit
 
 PROTOCOL = Path(__file__).with_name("real.yaml")
 TINY = 1e-12  # of a penalty, where training clips are all alike
 ODD_EVEN = ("odd", "even")  # subjects, by their number
+CONTEXTS = ("branches", "swap", "reversal", "independent")  # heads that learn from contexts, too
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,8 @@ class Model:
     Attributes:
         name: Of the row.
         sees: Kinds of input that it takes; it is run on each that a set has.
-        head: "ridge", "logistic", or a network: "convolution", "transformer", "branches".
+        head: "ridge", "logistic", or a network: "convolution", "transformer"; convolutions trained
+            as `vlact.models.disentangled` says: "tempo" and those of `CONTEXTS`.
         of: Parts of the description of a clip, for linear heads: "mean", "change", "course".
         removed: Whether a network sees clips less their own mean.
         standard: "train", or "context": each context by its own mean and spread, without labels.
@@ -334,13 +343,14 @@ class Temporal(nn.Module):
 
 
 class Recogniser(nn.Module):
-    """A trunk and a linear head for actions; with `fine` classes a second branch and head.
+    """A trunk and a linear head for actions; for `CONTEXTS` what tells fine classes, too.
 
     Args:
         trunk: See `Temporal`.
         dim: Its width.
         classes: Actions.
-        parent: Action of each fine class (F,), if there are branches.
+        kind: Head of a `Model`.
+        parent: Action of each fine class (F,), for `CONTEXTS`.
         weights: Of the terms, see `vlact.losses.disentanglement`.
     """
 
@@ -349,15 +359,17 @@ class Recogniser(nn.Module):
         trunk: nn.Module,
         dim: int,
         classes: int,
+        kind: str = "convolution",
         parent: Tensor | None = None,
         weights: dict | None = None,
     ):
         super().__init__()
         self.trunk, self.head = trunk, nn.Linear(dim, classes)
-        self.weights = weights or {}
+        self.kind, self.weights = kind, weights or {}
         self.branches = self.fine = None
-        if parent is not None:
+        if kind in ("branches", "independent"):
             self.branches = nn.ModuleList(nn.Linear(dim, dim) for _ in range(2))
+        if kind in CONTEXTS:
             self.fine = nn.Linear(dim, len(parent))
             self.register_buffer("parent", parent)
 
@@ -366,17 +378,31 @@ class Recogniser(nn.Module):
         return self.head(self.branches[0](z) if self.branches else z)
 
     def loss(self, x: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-        """`labels` (B,) are fine where there are branches, else actions."""
+        """`labels` (B,) are fine for `CONTEXTS`, else actions."""
+        mine, w = self.parent[labels] if self.kind in CONTEXTS else labels, self.weights
+        if self.kind == "tempo":
+            x = stretched(x, x.shape[1])
+        if self.kind == "swap":
+            x = swapped(x, labels, self.parent)
         z = self.trunk(x)
-        if not self.branches:
-            return nn.functional.cross_entropy(self.head(z), labels, label_smoothing=smoothing)
-        z_c, z_f = (branch(z) for branch in self.branches)
-        coarse, fine, w = self.head(z_c), self.fine(z_f), self.weights
-        mine = self.parent[labels]
+        z_c, z_f = (branch(z) for branch in self.branches) if self.branches else (z, z)
+        coarse = self.head(z_c)
         loss = nn.functional.cross_entropy(coarse, mine, label_smoothing=smoothing)
-        loss = loss + w["fine"] * nn.functional.cross_entropy(fine, labels)
-        loss = loss + w["decorrelate"] * decorrelation(z_c, z_f)
-        return loss + w["consistent"] * consistency(coarse, fine, self.parent)
+        if self.kind == "branches":
+            fine = self.fine(z_f)
+            loss = loss + w["fine"] * nn.functional.cross_entropy(fine, labels)
+            loss = loss + w["decorrelate"] * decorrelation(z_c, z_f)
+            return loss + w["consistent"] * consistency(coarse, fine, self.parent)
+        if self.kind == "reversal":
+            return loss + w["adversary"] * self.told(reverse(z), labels)
+        if self.kind == "independent":
+            return loss + w["independent"] * (hsic(z_c, z_f) + self.told(z_f, labels))
+        return loss
+
+    def told(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy of the context, told from an embedding, the action given."""
+        fine = among_siblings(self.fine(z), self.parent, labels)
+        return nn.functional.cross_entropy(fine, labels)
 
 
 def components(x: np.ndarray, count: int) -> np.ndarray:
@@ -407,7 +433,7 @@ def network(
 
     Args:
         x: Training clips (N, S, D).
-        labels: Actions (N,). fine: Fine classes (N,), for branches.
+        labels: Actions (N,). fine: Fine classes (N,), for `CONTEXTS`.
         classes: Actions.
         kind: Head of a model.
         seed: Weights, batches, dropout.
@@ -420,11 +446,11 @@ def network(
     body = "transformer" if kind == "transformer" else "convolution"
     trunk = Temporal(x.shape[2], x.shape[1], body, **given)
     parent = None
-    if kind == "branches":
+    if kind in CONTEXTS:
         parent = torch.zeros(int(fine.max()) + 1, dtype=torch.long)
         parent[torch.from_numpy(fine)] = torch.from_numpy(labels)
-    model = Recogniser(trunk, given["dim"], classes, parent, p.disentangled)
-    target = torch.from_numpy(fine if kind == "branches" else labels)
+    model = Recogniser(trunk, given["dim"], classes, kind, parent, p.disentangled)
+    target = torch.from_numpy(fine if kind in CONTEXTS else labels)
     generator = torch.Generator().manual_seed(seed)
     order = list(batches(len(x), min(size, len(x)), updates, generator))
 
@@ -445,7 +471,7 @@ class Job:
         inputs: Kind of input to the file (npy) of its clips (N, S, D).
         table: Parquet of the set's table, with `video` and `label`.
         models: Names.
-        fine: Column that makes fine classes of actions, for branches; "" for none.
+        fine: Column that makes fine classes of actions, for `CONTEXTS`; "" for none.
         runs: Seeds of networks; linear heads have run 0, or the fold's where `by_fold`.
         by_fold: Whether folds are repetitions (JHMDB's official splits) and not parts.
     """
@@ -476,7 +502,7 @@ def jobs_of(setup: Setup, table: pd.DataFrame, inputs: dict[str, str], path: str
         models = tuple(
             m.name
             for m in p.models.values()
-            if set(m.sees) & set(inputs) and (m.head != "branches" or fine)
+            if set(m.sees) & set(inputs) and (m.head not in CONTEXTS or fine)
         )
         by_fold = bool(setup.train)
         runs = (p.seeds[split.fold],) if by_fold else p.seeds
@@ -690,6 +716,10 @@ PAIRS = (
     ("temporal transformer, mean removed", "temporal transformer"),
     ("two branches", "temporal convolution"),
     ("two branches, mean removed", "temporal convolution, mean removed"),
+    ("tempo", "temporal convolution"),
+    ("context swap", "temporal convolution"),
+    ("gradient reversal", "temporal convolution"),
+    ("HSIC", "temporal convolution"),
 )
 
 

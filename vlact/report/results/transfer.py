@@ -1,24 +1,46 @@
 """Motion transfer: every reported number, from the scores that its stages keep."""
 
 from functools import cached_property
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from vlact.metrics.transfer import TASKS, accuracies, averaged
 from vlact.params import Params
-from vlact.report import published, tables
+from vlact.report import evidence, published, tables
 from vlact.report.results.common import NONE, Scores, change, keep, paired, spread
+from vlact.report.statistics import ScoreFault, effect, signs
+from vlact.runtime.extras import needs
+
+with needs(__name__):
+    from scipy.stats import spearmanr
 
 BASE, FULL = "EZ-CLIP", "disentangled"  # arms of the disentanglement
+DIFFERENCES = ", differences"  # after the name of a model that sees frame differences, too
 VALUES = {"D_abs": "d_abs", "D_rel": "d_rel", "HM": "hm"}  # as printed, as computed
 READABLE = 90  # percent of coarse motions known, from which a drop can be interpreted
+LEARNT = 80  # percent known on the calibration world that every recipe should reach
+# what `vlact.tools.calibrate_transfer` measured of recipes
+CALIBRATION = Path(__file__).parents[2] / "papers" / "transfer" / "calibration.csv"
+# designs that keep motion and context apart, judged against the base together
+CANDIDATES = (
+    FULL,
+    "context swap",
+    "feature differences",
+    "mean removed",
+    "tempo",
+    "gradient reversal",
+    "HSIC",
+)
 PAIRS = (  # arms that the text compares, and the sign that is expected
     (FULL, BASE, 1),
     (FULL, "twice as long", 1),
     (FULL, "fine labels only", 0),
     (FULL, "two branches", 0),
+    ("mean removed", "frames in order", 0),
+    ("feature differences", "frames in order", 0),
     ("dynamic input", BASE, 0),
-    ("disentangled, two streams", "dynamic input", 0),
 )
 RUN = ["model", "seed", "task", "trained_on"]
 CLIP = ["set", "video", "label", "predicted"]
@@ -75,12 +97,12 @@ class Transfer(Scores):
         """Accuracies of the disentanglement's arms by training set and seed."""
         return self.scores("disentangle", "runs")
 
-    def arm(self, name: str, trained_on: int | None = None) -> pd.Series:
-        """HM of an arm by seed; both directions averaged, or one."""
+    def arm(self, name: str, trained_on: int | None = None, column: str = "hm") -> pd.Series:
+        """HM of an arm by seed, or another column; both directions averaged, or one."""
         mine = self.arms[self.arms["model"] == name]
         if trained_on is not None:
             mine = mine[mine["trained_on"] == trained_on]
-        return mine.groupby("seed")["hm"].mean()
+        return mine.groupby("seed")[column].mean()
 
     # Notebook 31
     @cached_property
@@ -93,11 +115,47 @@ class Transfer(Scores):
         """`transfer` on realistic backgrounds."""
         return self.transfer[self.transfer["background"] == "realistic"]
 
+    @cached_property
+    def contexts(self) -> pd.DataFrame:
+        """Accuracy by background, model, task, seed and context (fine class, each known to one
+        training set and unknown to the other): `known, unknown, d_abs`.
+        """
+        clips = self.clips
+        right = 100.0 * (clips["label"] == clips["predicted"])
+        table = clips.assign(
+            context=clips["video"].str.replace(r"(_front)?_id_\d+\.\w+$", "", regex=True),
+            side=np.where(clips["set"] == clips["trained_on"], "known", "unknown"),
+            right=right,
+        )
+        keys = ["background", "model", "task", "seed", "context"]
+        wide = table.groupby([*keys, "side"])["right"].mean().unstack("side")
+        wide = wide.reindex(columns=["known", "unknown"])
+        return wide.assign(d_abs=wide["known"] - wide["unknown"]).reset_index()
+
+    def interval(self, model: str, task: str, column: str, background: str = "realistic") -> str:
+        """95 % interval of a column's mean over seeds and contexts, crossed; over contexts alone
+        where there is one seed.
+        """
+        rows = self.contexts.query("background == @background and task == @task")
+        rows = rows[rows["model"] == model]
+        random = ["seed", "context"] if rows["seed"].nunique() > 1 else ["context"]
+        try:
+            low, high = effect(rows.set_index(random)[column].dropna(), random).interval()
+        except ScoreFault:
+            return NONE
+        return f"[{low:.1f}, {high:.1f}]"
+
     def beside(self, number: int) -> pd.DataFrame:
-        """Published rows of Syn-TA and ours: Table 2 (coarse motions) or 3 (fine ones)."""
+        """Published rows of Syn-TA and ours: Table 2 (coarse motions) or 3 (fine ones).
+
+        Ours end in the interval of D_abs over seeds and contexts, the number of seeds and, for
+        coarse motions, HM with frame differences and what the recipe reached on the calibration
+        world.
+        """
         task, short = {2: ("coarse", ("KC", "UC")), 3: ("fine", ("K", "U"))}[number]
         paper = published.read(f"transfer_table{number}").query("dataset == 'Syn-TA'")
         mine, rows = self.realistic[self.realistic["task"] == task], []
+        calibrated = self.calibrated() if task == "coarse" else {}
         for (setting, method), part in paper.groupby(["setting", "method"], sort=False):
             accuracy = part[part["metric"] == "acc"].set_index("split")["mean"]
             drop = part.set_index("metric")["mean"]
@@ -106,19 +164,76 @@ class Transfer(Scores):
                 f"{s}, published": accuracy[split]
                 for s, split in zip(short, TASKS[task], strict=True)
             }
-            rows.append(row | {f"{m}, published": drop[m] for m in ("D_abs", "HM")})
-        printed = {r["model"] for r in rows}
-        more = [m for m in mine["model"].unique() if m not in printed]
-        names = dict(zip(short, ("known", "unknown"), strict=True)) | VALUES
-        for row in (rows := rows + [{"kind": "more", "model": m} for m in more]):
-            found = mine[mine["model"] == row["model"]]
+            row |= {f"{m}, published": drop[m] for m in ("D_abs", "HM")}
+            found = mine[mine["model"] == method]
+            names = dict(zip(short, ("known", "unknown"), strict=True)) | VALUES
             row |= {k: spread(found[v]) for k, v in names.items()}
+            row |= {"95 % of D_abs": self.interval(method, task, "d_abs") if len(found) else NONE}
+            row |= {"seeds": found["seed"].nunique() or NONE}
+            if task == "coarse":
+                moved = mine[mine["model"] == method + DIFFERENCES]["hm"]
+                row |= {"HM, differences": spread(moved)}
+                row |= {"KC, calibration": calibrated.get(method, NONE)}
+            rows.append(row)
         return pd.DataFrame(rows)
+
+    def calibrated(self) -> dict[str, str]:
+        """Known accuracy of every model's recipe on the calibration world, and why it is below
+        `LEARNT` where it is; {} without the search's results.
+        """
+        if not CALIBRATION.is_file():
+            return {}
+        t, out = self.p.transfer, {}
+        log = pd.read_csv(CALIBRATION)
+        for model, options in t.models.items():
+            recipe = {k: options.get(k, getattr(t, k)) for k in ("lr", "epochs")}
+            mine = log[(log["model"] == model) & (log["train_ids"] == t.train_ids)]
+            same = mine[np.isclose(mine["lr"], recipe["lr"]) & (mine["epochs"] == recipe["epochs"])]
+            if len(same):
+                best = same["known"].mean()
+                out[model] = f"{best:.1f}" if best >= LEARNT else f"{best:.1f}: {too_low(mine)}"
+        return out
+
+    def ranks(self) -> pd.DataFrame:
+        """Spearman's ρ of models here and published (Syn-TA, coarse), and of what may explain it.
+
+        Rows: KC, UC, D_abs and HM here against published; those models alone that know `LEARNT` %
+        here; HM against KC on either side, which says how far a ranking by HM is one of what was
+        learnt at all.
+        """
+        here = self.coarse.assign(d_abs=self.coarse["known"] - self.coarse["unknown"])
+        paper = pd.DataFrame(
+            {
+                "known": evidence.learners("acc", TASKS["coarse"][0])[evidence.SYNTA],
+                "unknown": evidence.learners("acc", TASKS["coarse"][1])[evidence.SYNTA],
+                "d_abs": evidence.learners("D_abs")[evidence.SYNTA],
+                "hm": evidence.learners("HM")[evidence.SYNTA],
+            }
+        )
+        models = paper.index.intersection(here.index)
+        here, paper = here.loc[models], paper.loc[models]
+        names = {"known": "KC", "unknown": "UC", "d_abs": "D_abs", "hm": "HM"}
+        pairs = {f"{n}: here, published": (here[k], paper[k]) for k, n in names.items()}
+        learnt = models[here["known"] >= LEARNT]
+        pairs |= {
+            f"HM: here, published; KC here {LEARNT} % or more": (
+                here.loc[learnt, "hm"],
+                paper.loc[learnt, "hm"],
+            ),
+            "here: HM, KC": (here["hm"], here["known"]),
+            "published: HM, KC": (paper["hm"], paper["known"]),
+        }
+        return pd.DataFrame(
+            [{"of": of, "models": len(x), **rank(x, y)} for of, (x, y) in pairs.items()]
+        )
 
     @cached_property
     def coarse(self) -> pd.DataFrame:
-        """Coarse motions on realistic backgrounds, mean over seeds, by model."""
+        """Coarse motions on realistic backgrounds, mean over seeds, by model that sees what its
+        paper's sees.
+        """
         rows = self.realistic[self.realistic["task"] == "coarse"]
+        rows = rows[~rows["model"].str.endswith(DIFFERENCES)]
         return rows.groupby("model", sort=False)[["known", "unknown", "hm", "d_rel"]].mean()
 
     def findings(self) -> list[str]:
@@ -212,11 +327,11 @@ class Transfer(Scores):
         return paired(self.arm(ours), self.arm(other))
 
     def table5(self) -> pd.DataFrame:
-        """HM of every arm by training set, and its change from the base."""
+        """HM of every arm by training set, and its change from the base, of HM and of UC."""
         paper = published.read("transfer_table5").query("dataset == 'Syn-TA'")
         paper = paper.set_index(["method", "setting"])["mean"]
         printed = {BASE: "Base-Coarse", FULL: "Ours (disentangled)"}
-        rows = []
+        rows, signed = [], self.candidates()
         for arm in self.arms["model"].unique():
             row, mine = {"arm": arm}, self.arms[self.arms["model"] == arm]
             for which in (1, 2):
@@ -226,9 +341,24 @@ class Transfer(Scores):
                 )
                 row[f"set {which}"] = spread(self.arm(arm, which))
             row |= {"KC": mine["known"].mean(), "UC": mine["unknown"].mean()}
-            found = self.compared(arm, BASE) if arm != BASE else None
-            rows.append(row | {"change": change(found, wins=", ") if found else NONE})
+            for name, column in (("HM", "hm"), ("UC", "unknown")):
+                pair = [self.arm(x, column=column) for x in (arm, BASE)]
+                found = paired(*pair) if arm != BASE else None
+                row[f"change of {name}"] = change(found, wins=", ") if found else NONE
+            rows.append(row | {"UC, all candidates": signed.get(arm, NONE)})
         return pd.DataFrame(rows)
+
+    def candidates(self) -> dict[str, str]:
+        """Which of `CANDIDATES` are above or below the base in unknown contexts, Holm's correction
+        over all of them; {} below `tables.FEWEST_SEEDS` seeds.
+        """
+        base = self.arm(BASE, column="unknown")
+        gains = {c: (self.arm(c, column="unknown") - base).dropna() for c in CANDIDATES}
+        gains = {c: x for c, x in gains.items() if len(x) >= tables.FEWEST_SEEDS}
+        effects = [effect(x, name=c) for c, x in gains.items()]
+        words = {1: "above the base", -1: "below the base", 0: "not separated"}
+        found = signs(effects, [0.0] * len(effects)) if effects else []
+        return {c: words[sign] for c, sign in zip(gains, found, strict=True)}
 
     def arms_compared(self) -> list[str]:
         """Sentences on the arms that the text compares, where there are seeds enough."""
@@ -276,6 +406,29 @@ class Transfer(Scores):
 def confusions(wrong: pd.DataFrame) -> pd.DataFrame:
     """How many `clips` of a label are taken for another."""
     return wrong.groupby(["label", "predicted"]).size().rename("clips").reset_index()
+
+
+def rank(x: pd.Series, y: pd.Series) -> dict[str, float]:
+    """Spearman's `ρ` and its `p`; nan below three pairs, or where one side is all alike."""
+    if len(x) < 3 or x.nunique() == 1 or y.nunique() == 1:
+        return {"ρ": float("nan"), "p": float("nan")}
+    found = spearmanr(x, y)
+    return {"ρ": float(found.statistic), "p": float(found.pvalue)}
+
+
+def too_low(tried: pd.DataFrame) -> str:
+    """Why no recipe of a model's search knows `LEARNT` % of the calibration world's clips.
+
+    Args:
+        tried: Rows of the search: `epochs, known, fitted` (percent of validation and of training
+            clips).
+    """
+    best = tried.loc[tried["known"].idxmax()]
+    if best["known"] >= LEARNT:
+        return f"{best['known']:.1f} at {best['epochs']:g} epochs, beyond the budget"
+    if best["fitted"] < LEARNT:
+        return f"fits {best['fitted']:.1f} % of its own training clips, at most so many epochs"
+    return f"fits {best['fitted']:.1f} % of its training clips: too few of them"
 
 
 def size_rank(side: pd.DataFrame) -> float:
