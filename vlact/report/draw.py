@@ -1,4 +1,4 @@
-"""Drawings of the papers' figures: a table in, a figure out, nothing computed but means and spreads.
+"""The papers' figures: a table in, a figure out, nothing computed but means and spreads.
 
 Notebooks and tests draw with the same functions, most of them from the csv beside the figure.
 """
@@ -127,9 +127,7 @@ def layers(table: pd.DataFrame):
         axis.set_xticks(part["blocks"], ["none" if t < 0 else t for t in part["blocks"]])
         axis.set(title=f"{dataset}, {side} encoder", xlabel="trained blocks")
     axes[0, 0].set_ylabel("F1, %")
-    fig.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3
-    )
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
 
 
@@ -249,6 +247,22 @@ def classes(table: pd.DataFrame, groups: dict[str, str]):
     return fig
 
 
+def recordings(shown: Sequence[tuple[np.ndarray, dict[str, pd.DataFrame], float]], step_s: float):
+    """Figure 4: recordings under each other, and what each source makes of them.
+
+    Args:
+        shown: Frames (T, H, W, 3), lanes as of `figures.timeline`, and seconds of each recording.
+        step_s: Seconds between features.
+    """
+    lanes = max(len(x[1]) for x in shown)
+    heights = [0.7, 0.36 * lanes] * len(shown)
+    fig, axes = _subplots(len(heights), height=sum(heights) + 0.6, height_ratios=heights)
+    for k, (frames, lanes, duration_s) in enumerate(shown):
+        figures.timeline(axes[2 * k : 2 * k + 2, 0], frames, lanes, duration_s, step_s, 5)
+    axes[-1, 0].set_xlabel("seconds; numbers are steps of the features")
+    return fig
+
+
 def weights_over_time(
     frames: np.ndarray,
     lanes: dict[str, pd.DataFrame],
@@ -265,7 +279,11 @@ def weights_over_time(
         curves: By model `seconds, weight`, the weight in 0 to 1.
         duration_s: Of the recording.
     """
-    told = {k: v for k, v in lanes.items() if "score" not in v}
+    told = {
+        k: v.assign(label=[textwrap.shorten(x, 90, placeholder=" …") for x in v["label"]])
+        for k, v in lanes.items()
+        if "score" not in v
+    }
     found = {k: v for k, v in lanes.items() if "score" in v}
     heights = [0.6, 0.32 * len(told), *[0.5] * len(found), 1.3]
     fig, axes = _subplots(
@@ -290,9 +308,7 @@ def weights_over_time(
         axis.set(ylim=(0, 100), yticks=[0, 100])
         axis.set_ylabel(textwrap.fill(name, 14), rotation=0, ha="right", va="center", fontsize=7)
     for k, (name, curve) in enumerate(curves.items()):
-        axes[-1].plot(
-            curve["seconds"], curve["weight"], STYLES[k % 4], color=f"C{k}", label=name
-        )
+        axes[-1].plot(curve["seconds"], curve["weight"], STYLES[k % 4], color=f"C{k}", label=name)
     # most weights are near zero
     axes[-1].set_yscale("function", functions=(np.sqrt, np.square))
     axes[-1].set(ylim=(0, 1), yticks=[0, 0.05, 0.2, 0.5, 1], xlabel="seconds")
@@ -407,9 +423,10 @@ def looks(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], what: str = "cosin
 # Claims
 def _sign(part) -> int:
     """Whether a part lies above (1) or below (-1) zero; what decides nothing is neither."""
-    if part.n < FEWEST_SEEDS or not part.low < part.high:
-        return 0
-    return int(getattr(part, "sign", int(part.low > 0) - int(part.high < 0)))
+    if hasattr(part, "sign"):
+        return int(part.sign)
+    decided = part.n >= FEWEST_SEEDS and part.low < part.high
+    return int(part.low > 0) - int(part.high < 0) if decided else 0
 
 
 def claims(parts: pd.DataFrame):
@@ -417,9 +434,11 @@ def claims(parts: pd.DataFrame):
 
     Args:
         parts: `id, part, n, mean, low, high`, points in the direction of the claim; the first
-            letter of `id` is its paper's; `sign`, if there, is the ledger's corrected one.
+            letter of `id` is its paper's. Where there are, `what` says it in words, and `sign` is
+            the ledger's, with its correction.
     """
     parts = parts.dropna(subset=["low", "high"])
+    what = "what" if "what" in parts else "part"
     papers = {"A": "ACE", "V": "ActionVLM", "T": "Motion transfer"}
     columns: tuple[list, list] = ([], [])
     for letter, paper in papers.items():
@@ -435,7 +454,7 @@ def claims(parts: pd.DataFrame):
             if isinstance(row, str):
                 names.append(row)
                 continue
-            names.append(textwrap.shorten(f"{row.id} {row.part}", 46, placeholder=" …"))
+            names.append(textwrap.shorten(f"{row.id} {getattr(row, what)}", 46, placeholder=" …"))
             sign = _sign(row)
             colour = VERDICTS[sign][1]
             axis.plot(np.clip([row.low, row.high], -REACH, REACH), [y, y], color=colour)

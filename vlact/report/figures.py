@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlact.report import layout
 from vlact.runtime.extras import needs
 
 with needs("vlact.report.figures"):
@@ -25,6 +24,7 @@ SMALLEST = 5.0  # points of letters
 LETTER = 0.54  # mean width of a letter, of its size
 LINE = 1.25  # height of a line of text, of its size
 POINTS = 72  # of an inch
+NEAR, FAR = 4.0, 100.0  # points between a name and what it names
 OVERLAP = 1.0  # points by which boxes of two texts may meet
 
 
@@ -39,7 +39,7 @@ def save(
     """Write `stem`.png, .pdf (unless `vector` is False), .csv of the data and .md of the caption;
     returns the file names.
     """
-    from vlact.report.tables import plain, write_text
+    from vlact.report.tables import write_caption, write_text
 
     folder.mkdir(parents=True, exist_ok=True)
     names = []
@@ -54,9 +54,7 @@ def save(
         write_text(folder / f"{stem}.csv", text)
         names.append(f"{stem}.csv")
     if caption:
-        head, findings = layout.said(caption)
-        said = "".join(f"- {plain(x)}\n" for x in findings)
-        write_text(folder / f"{stem}.md", f"{plain(head)}\n" + (f"\n{said}" if said else ""))
+        write_caption(folder / f"{stem}.md", caption)
         names.append(f"{stem}.md")
     return names
 
@@ -137,15 +135,16 @@ def label(
         width, height = text.get_window_extent().padded(0.5 * scale).size
         text.remove()
         places = (
-            (step, x + np.cos(angle) * (reach + width / 2), y + np.sin(angle) * (reach + height / 2))
-            for step, reach in enumerate(scale * np.arange(4, 100, 4))
-            for angle in np.linspace(0, 2 * np.pi, 16, endpoint=False)
+            (reach, x + np.cos(way) * (reach + width / 2), y + np.sin(way) * (reach + height / 2))
+            for reach in scale * np.arange(NEAR, FAR, NEAR)
+            for way in np.linspace(0, 2 * np.pi, 16, endpoint=False)
         )
-        for step, cx, cy in places:
+        for reach, cx, cy in places:
             box = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
             inside = frame.x0 <= box[0] and box[2] <= frame.x1
             inside = inside and frame.y0 <= box[1] and box[3] <= frame.y1
             if inside and not any(_meet(box, other) for other in taken):
+                away = reach > scale * NEAR  # too far to be read as one with its point
                 break
         else:
             continue
@@ -158,7 +157,7 @@ def label(
             fontsize=size,
             ha="center",
             va="center",
-            arrowprops=line if step else None,
+            arrowprops=line if away else None,
             annotation_clip=False,
         )
         beside.set_in_layout(False)  # it would move what it was placed by

@@ -7,6 +7,7 @@ is arranged here from the same cells, so that no page can say anything else than
 import re
 from dataclasses import dataclass, field
 from html import escape
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ SCORE = re.compile(
     r"|[KU]C?|set [12]|unknown"
 )
 BARE = re.compile(r"(?i)random|chance")  # rows that are no method
-SEEDS = re.compile(r"(\d+)(?: pretraining| independent)? seeds?\b(?! [\[\d])|others (\d+)\b|(\d+) for rows")
+SEEDS = re.compile(
+    r"(\d+)(?: pretraining| independent)? seeds?\b(?! [\[\d])|others (\d+)\b|(\d+) for rows"
+)
 ABBREVIATED = re.compile(r"\b(Fig|Figs|Eq|Eqs|vs|e\.g|i\.e|cf|proj|No)\.$")
 
 
@@ -122,7 +125,10 @@ LAYOUTS = {
     **dict.fromkeys(("localization_gains_real", "real_localization_scores"), BY_DATASET),
 }
 # columns that say whose numbers they are, and that part of their names
-THEIRS, WHOSE = re.compile(r"published( .*)?|.*, published"), re.compile(r",? ?\b(published|ours|here)\b ?")
+THEIRS, WHOSE = (
+    re.compile(r"published( .*)?|.*, published"),
+    re.compile(r",? ?\b(published|ours|here)\b ?"),
+)
 
 
 # Blocks
@@ -138,11 +144,15 @@ def blocks(table: "pd.DataFrame", stem: str = "", caption: str = "") -> list[Blo
         Blocks of at most `MOST_ROWS` rows; of a table longer than `MOST_SHOWN` the first alone.
     """
     layout = LAYOUTS.get(stem, Layout())
-    shown = [
-        Block(", ".join(filter(None, titles)), part, best(part, titles, caption))
-        for titles, part in _sources(table.astype(str).reset_index(drop=True), layout)
+    parts = _sources(table.astype(str).reset_index(drop=True), layout)
+    if len(table) > MOST_SHOWN:
+        parts = islice(parts, 1)
+    # a table of published numbers alone need not say so in its columns
+    whose = (PUBLISHED,) if stem.endswith(f"_{PUBLISHED}") else ()
+    return [
+        Block(", ".join(filter(None, titles)), part, best(part, (*titles, *whose), caption))
+        for titles, part in parts
     ]
-    return shown[:1] if len(table) > MOST_SHOWN else shown
 
 
 def _sources(table: "pd.DataFrame", layout: Layout):
@@ -244,7 +254,9 @@ def best(table: "pd.DataFrame", titles: tuple[str, ...], caption: str) -> "pd.Da
         enough[:] = True
     method = ~table.iloc[:, 0].str.contains(BARE)
     for column in (c for c in table if SCORE.fullmatch(c)):
-        values = table[column].str.extract(CELL)[0].str.replace("−", "-").str.rstrip(",").astype(float)
+        values = (
+            table[column].str.extract(CELL)[0].str.replace("−", "-").str.rstrip(",").astype(float)
+        )
         values = values[method]
         top = values == values.max()
         # what decides nothing is not passed over for the second best

@@ -193,16 +193,28 @@ def caption_of(path: Path) -> str:
     said = [x.removeprefix("- ") for x in lines if x and not x.startswith(tables)]
     # `plain` made them harmless
     text = "\n".join(said).replace("&lt;", "<").replace("]\\(", "](")
-    return re.sub(r"(The first \d+ of|Nothing here is in bold:|An interval without) [^\n]*", "", text)
+    return re.sub(
+        r"(The first \d+ of|Nothing here is in bold:|An interval without) [^\n]*", "", text
+    )
+
+
+def write_caption(path: Path, caption: str) -> None:
+    """What stands beside a figure, its findings as a list."""
+    head, findings = layout.said(caption)
+    said = "".join(f"- {plain(x)}\n" for x in findings)
+    write_text(path, f"{plain(head)}\n" + (f"\n{said}" if said else ""))
 
 
 def write_again(folder: Path) -> None:
-    """Markdown and LaTeX of every table below a folder anew, from its csv and its caption."""
+    """What is read of every table and figure below a folder anew, from its csv and its caption."""
     import pandas as pd
 
-    for path in sorted(folder.glob("*/*.tex")):
-        shown = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
-        write_pages(shown, path.parent, path.stem, caption_of(path.with_suffix(".md")))
+    for path in sorted(folder.glob("*/*.md")):
+        if path.with_suffix(".tex").is_file():
+            shown = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
+            write_pages(shown, path.parent, path.stem, caption_of(path))
+        else:
+            write_caption(path, caption_of(path))
 
 
 def numbers(table: "pd.DataFrame") -> dict[str, float]:
