@@ -195,14 +195,14 @@ def _metrics_as_columns(part, keys: list[str], metrics: str, columns: list[str])
 
 
 def _parts(titles: tuple[str, ...], table: "pd.DataFrame", layout: Layout):
-    """Blocks of a table by its columns, then by what its rows are, then by their number."""
+    """Blocks of a table by what its rows are, in each by its columns, then by their number."""
     by = [c for c in layout.by if c in table] or _long(table)
-    if by:
-        for values, part in table.groupby(by, sort=False):
-            if len(part.columns) > len(by):
-                yield from _by_pattern((*titles, *values), part.drop(columns=by), layout)
-    else:
-        yield from _by_pattern(titles, table, layout)
+    for name, rows in _by_pattern(table, layout):
+        if by:
+            for values, part in rows.groupby(by, sort=False):
+                yield from _by_number((*titles, *values, name), part.drop(columns=by))
+        else:
+            yield from _by_number((*titles, name), rows)
 
 
 def _long(table: "pd.DataFrame") -> list[str]:
@@ -213,18 +213,16 @@ def _long(table: "pd.DataFrame") -> list[str]:
     return [table.columns[0]] if len(table) > MOST_ROWS and fits and stretches < 9 else []
 
 
-def _by_pattern(titles: tuple[str, ...], table: "pd.DataFrame", layout: Layout):
-    left = table
-    if layout.rows in table:
-        found = {}
-        for title, pattern in layout.parts.items():
-            mine = left[layout.rows].str.contains(pattern, regex=True)
-            found[title], left = left[mine], left[~mine]
-        yield from _by_number(titles, left)
-        for title, part in found.items():
-            yield from _by_number((*titles, title), part)
-    else:
-        yield from _by_number(titles, left)
+def _by_pattern(table: "pd.DataFrame", layout: Layout) -> list[tuple[str, "pd.DataFrame"]]:
+    """Rows that no pattern meets, then those of each, and what they are called."""
+    if layout.rows not in table:
+        return [("", table)]
+    left, found = table, []
+    for name, pattern in layout.parts.items():
+        mine = left[layout.rows].str.contains(pattern, regex=True)
+        found.append((name, left[mine]))
+        left = left[~mine]
+    return [("", left), *found]
 
 
 def _by_number(titles: tuple[str, ...], table: "pd.DataFrame"):
@@ -356,7 +354,8 @@ def html(block: Block) -> str:
         rows.append(f"<tr>{''.join(shown)}</tr>")
     title = f"<caption>{escape(block.title)}</caption>" if block.title else ""
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="scroll"><table>{title}{body}</table></div>'
+    kind = "scroll prose" if sum(prose) > 1 else "scroll"
+    return f'<div class="{kind}"><table>{title}{body}</table></div>'
 
 
 def html_cell(value: str, bold: bool) -> str:
