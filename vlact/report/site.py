@@ -32,8 +32,8 @@ ATTRIBUTES = {"alt", "class", "colspan", "id", "rowspan", "title"}
 LINK = re.compile(r"https?://\S+|mailto:\S+|(?!//)[\w./-]*(#\S*)?")
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|svg\+xml);base64,[A-Za-z0-9+/=\s]+")
 FIRST = 3  # recordings shown of each world
+UNFOLDED = 36  # rows of a table
 PAGES = Path(__file__).parent / "pages"
-HEADLINE = {"ace": "table1", "actionvlm": "table1", "transfer": "table2"}
 STYLES = ("default", "github-dark")  # of code, in light and in dark
 
 
@@ -265,9 +265,11 @@ def table(folder: Path, stem: str) -> dict:
     said = caption_of(folder / f"{stem}.md")
     blocks = layout.blocks(cells, Path(stem).name, said)
     head, findings = layout.said(said)
+    sizes = pd.Series([len(b.table) for b in blocks], dtype=int)
     return {
         "name": Path(stem).name,
-        "rows": len(cells),
+        # what is seen before anything is unfolded
+        "first": max(1, int((sizes.cumsum() <= UNFOLDED).sum())),
         "blocks": [Markup(layout.html(b)) for b in blocks],  # nosec B704: `html` escapes
         "caption": " ".join(filter(None, [head, layout.short(cells, blocks, Path(stem).name)])),
         "findings": findings + layout.cautions(blocks, said),
