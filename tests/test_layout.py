@@ -44,7 +44,7 @@ def test_pages_are_what_their_csv_say_in_short_blocks_with_short_captions(run, t
     tables.write_again(tmp_path / run)
     for path in (p for p in ROOT.glob(f"figures/{run}/*/*") if p.suffix in (".md", ".tex")):
         anew = tmp_path / path.relative_to(ROOT / "figures")
-        assert anew.read_bytes() == path.read_bytes(), f"{path.name}: run `make docs`"
+        assert anew.read_bytes() == path.read_bytes(), f"{path.name}: run pipeline docs"
 
 
 def test_no_number_measured_here_stands_on_a_row_of_the_paper():
