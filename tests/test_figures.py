@@ -93,8 +93,12 @@ def drops():
 
 def known_and_unknown():
     table = read("transfer/transfer_figure5")
-    here = [table.assign(seed=k, accuracy=table["here"] + k) for k in (0, 4)]
-    return draw.known_and_unknown(pd.concat(here), table.rename(columns={"published": "accuracy"}))
+    split = table["split"].str.extract(r"(?P<task>Coarse|Fine).*-(?P<side>K|U)")
+    here = table.assign(task=split["task"].str.lower(), side=split["side"])
+    here = here.pivot(index=["model", "task"], columns="side", values="here").reset_index()
+    here = here.rename(columns={"K": "known", "U": "unknown"})
+    runs = [here.assign(known=here["known"] + k, unknown=here["unknown"] + k) for k in (0, 4)]
+    return draw.known_and_unknown(pd.concat(runs), table)
 
 
 def looks():

@@ -519,7 +519,7 @@ def of_notebook(given: dict, /, **kinds: type) -> dict:
     wrong += _workspace(out.get("profile", ""), out.get("workspace", SCRATCH))
     if wrong:
         raise ValueError("; ".join(wrong))
-    print(banner(out["profile"], out["workspace"]))
+    print(banner(out["profile"], out["workspace"]))  # noqa: T201  (a notebook shows it)
     return out
 
 

@@ -17,7 +17,12 @@ VERDICTS = {1: ("above zero", "C2"), -1: ("below zero", "C1"), 0: ("not separate
 REACH = 30  # points beyond which an interval is cut
 ROW = 0.135  # inches of a row of a forest plot
 STYLES = ("-", "--", "-.", ":")  # of curves that may coincide
-SPLITS = ("CoarseMotion-KC", "CoarseMotion-UC", "FineMotion-K", "FineMotion-U")
+SPLITS = {  # of Figure 5: task, contexts, colour
+    "CoarseMotion-KC": ("coarse", "known", "C0"),
+    "CoarseMotion-UC": ("coarse", "unknown", "C4"),
+    "FineMotion-K": ("fine", "known", "C1"),
+    "FineMotion-U": ("fine", "unknown", "C5"),
+}
 
 
 def _subplots(rows: int = 1, columns: int = 1, height: float = 2.4, **options):
@@ -364,25 +369,23 @@ def drops(table: pd.DataFrame, strips: Sequence[tuple[str, np.ndarray]] = (), ch
     return fig
 
 
-def known_and_unknown(here: pd.DataFrame, published: pd.DataFrame):
+def known_and_unknown(here: pd.DataFrame, table: pd.DataFrame):
     """Figure 5: coarse and fine motions, known and unknown, as printed and here.
 
     Args:
-        here: `model, split, seed, accuracy`, percent, a row a run.
-        published: `model, split, accuracy`, percent.
+        here: `model, task, known, unknown`, percent, a row a run.
+        table: `model, split, published`, percent; its models are shown.
     """
-    models = list(dict.fromkeys(published["model"]))
+    models = list(dict.fromkeys(table["model"]))
     fig, axes = _subplots(1, 2, height=2.5, sharey=True)
-    for axis, (title, rows) in zip(
-        axes[0], (("published", published), ("here", here)), strict=True
-    ):
-        for k, split in enumerate(SPLITS):
-            mine = rows[rows["split"] == split].groupby("model")["accuracy"]
-            x = np.arange(len(models)) + (k - 1.5) * 0.2
-            colour = ("C0", "C4", "C1", "C5")[k]
-            axis.bar(x, mean := mine.mean()[models], 0.19, color=colour, label=split)
-            if title == "here":
-                axis.errorbar(x, mean, mine.std()[models], fmt="none", ecolor="k", elinewidth=0.7)
+    for k, (split, (task, side, colour)) in enumerate(SPLITS.items()):
+        x = np.arange(len(models)) + (k - 1.5) * 0.2
+        printed = table[table["split"] == split].set_index("model")["published"][models]
+        axes[0, 0].bar(x, printed, 0.19, color=colour, label=split)
+        runs = here[here["task"] == task].groupby("model")[side]
+        axes[0, 1].bar(x, mean := runs.mean()[models], 0.19, color=colour)
+        axes[0, 1].errorbar(x, mean, runs.std()[models], fmt="none", ecolor="k", elinewidth=0.7)
+    for axis, title in zip(axes[0], ("published", "here (bars: std over runs)"), strict=True):
         axis.set_xticks(range(len(models)), models)
         axis.set(title=f"Syn-TA, {title}", ylim=(0, 100))
     axes[0, 0].set_ylabel("accuracy, %")
