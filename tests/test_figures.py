@@ -118,6 +118,12 @@ def classes():
     return draw.classes(table, groups)
 
 
+def errors():
+    shares = read("own_localization/own_errors").set_index("of G")
+    costs = pd.Series(0.03, index=list(shares.columns[1:]))
+    return draw.errors(shares, costs, read("own_localization/own_sensitivity"))
+
+
 DRAWN = {
     "ace_figure1": similarity,
     "ace_figure3": lambda: draw.synonyms(read("ace_sweeps/ace_figure3"), 40.0),
@@ -136,6 +142,10 @@ DRAWN = {
     "claims_figure": lambda: draw.claims(read("claims/claims_figure")),
     "contact_synta": synta,
     "localization_classes": classes,
+    "localization_real_figure": lambda: draw.localizers(
+        pd.read_csv(ROOT / "figures/real/real_localization/localization_real_figure.csv")
+    ),
+    "own_errors": errors,
     "transfer_figure1": drops,
     "transfer_figure5": known_and_unknown,
     "transfer_figure8": looks,

@@ -157,8 +157,9 @@ def grid(table: pd.DataFrame, methods: Sequence[str], chosen: dict, names: dict[
                 mean, std = (100 * curve[f"{key}_{part}"] for part in ("mean", "std"))
                 axis.plot(x, mean, STYLES[k % 4], marker=".", color=f"C{k}", label=f"lr {lr:g}")
                 axis.fill_between(x, mean - std, mean + std, color=f"C{k}", alpha=0.15, lw=0)
-                if (dataset, method) in chosen and np.isclose(lr, chosen[dataset, method][0]):
-                    at = curve[x == chosen[dataset, method][1]]
+                best_lr, best_epoch = chosen.get((dataset, method), (np.nan, np.nan))
+                if np.isclose(lr, best_lr):
+                    at = curve[x == best_epoch]
                     circle = {"mfc": "none", "mec": "k", "ms": 7}
                     axis.plot(at["epoch"], 100 * at[f"{key}_mean"], "o", **circle)
         line[0].set_ylabel(f"{names[dataset]}\n{score}, %")
@@ -249,6 +250,66 @@ def classes(table: pd.DataFrame, groups: dict[str, str]):
     axes[0, 0].set_xticks(range(len(table)), table["label"], rotation=90)
     axes[0, 0].set(ylabel="AP, %", ylim=(0, 100))
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return fig
+
+
+def localizers(scores: pd.DataFrame):
+    """mAP of localizers by dataset, with its interval, every seed a dot; published ones apart.
+
+    Args:
+        scores: `dataset, model, mAP, low, high, each seed`, percent; the last as text.
+    """
+    sets = list(dict.fromkeys(scores["dataset"]))
+    rows = [int((scores["dataset"] == name).sum()) for name in sets]
+    fig, axes = _subplots(
+        len(sets), height=0.16 * sum(rows) + 0.5 * len(sets), height_ratios=rows, sharex=True
+    )
+    for axis, name in zip(axes[:, 0], sets, strict=True):
+        mine = scores[scores["dataset"] == name].reset_index(drop=True)
+        theirs = mine["model"].str.contains("published")
+        for k, part in ((0, mine[~theirs]), (6, mine[theirs])):
+            ends = np.abs(part[["low", "high"]].sub(part["mAP"], axis=0)).T.to_numpy()
+            axis.barh(part.index, part["mAP"], 0.75, color=f"C{k}", alpha=0.7)
+            axis.errorbar(
+                part["mAP"], part.index, xerr=ends, fmt="none", ecolor="k", elinewidth=0.7
+            )
+        for y, each in enumerate(mine["each seed"].astype(str)):
+            seeds = [float(x) for x in each.split()]
+            axis.plot(seeds, [y] * len(seeds), ".", color="k", ms=3)
+        axis.set_yticks(mine.index, mine["model"], fontsize=6.5)
+        axis.set_ylim(len(mine) - 0.4, -0.6)
+        axis.set_title(name, loc="left")
+    axes[-1, 0].set_xlabel("mAP, % (dots: seeds; lines: 95 % intervals)")
+    return fig
+
+
+def errors(shares: pd.DataFrame, costs: pd.Series, who: pd.DataFrame):
+    """What goes wrong: kinds of error among the best detections, what each costs, who is missed.
+
+    Args:
+        shares: By multiple of the number of instances the share of each kind, a column a kind.
+        costs: By kind of error the mAP that it costs, a fraction.
+        who: `characteristic, bucket, ap_n, missed`, fractions.
+    """
+    colours = dict(zip(shares, ("C2", "C0", "C1", "C3", "C4", "C6"), strict=False))
+    fig, axes = _subplots(1, 3, height=3.0, width_ratios=(1, 1, 1.7))
+    below = np.zeros(len(shares))
+    for kind, colour in colours.items():
+        x, high = np.arange(len(shares)), 100 * shares[kind]
+        axes[0, 0].bar(x, high, 0.9, below, color=colour, label=kind)
+        below = below + high.to_numpy()
+    axes[0, 0].set_xticks(range(len(shares)), shares.index)
+    axes[0, 0].set(xlabel="best detections, in G", ylabel="share, %")
+    names = [textwrap.fill(x, 12) for x in costs.index]
+    axes[0, 1].barh(names, 100 * costs, color=[colours.get(x, "C5") for x in costs.index])
+    axes[0, 1].set(xlabel="mAP gained without, points")
+    for shift, column, name in ((-0.2, "ap_n", "normalised AP"), (0.2, "missed", "missed")):
+        axes[0, 2].bar(np.arange(len(who)) + shift, 100 * who[column], 0.4, label=name)
+    buckets = who["characteristic"].str.removesuffix("_s") + " " + who["bucket"].astype(str)
+    axes[0, 2].set_xticks(range(len(who)), buckets, rotation=90)
+    axes[0, 2].set_ylabel("%")
+    axes[0, 2].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return fig
 
 
