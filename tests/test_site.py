@@ -171,6 +171,29 @@ def test_text_of_results_cannot_become_markup(tmp_path, monkeypatch):
     )
 
 
+def test_a_run_of_few_seeds_says_so_and_a_missing_figure_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(site, "notebooks", lambda *_: [])
+    p = params.load("smoke", "smoke")
+
+    class Here(type(p)):
+        figures, data = tmp_path / "figures", tmp_path / "data"
+
+    here = Here(**{f: getattr(p, f) for f in p.__dataclass_fields__})
+    row = dict.fromkeys(site.RESULTS, "x") | {"paper": "ace", "files": "s/a.png"}
+    here.figures.mkdir()
+    pd.DataFrame([row]).to_csv(here.figures / "index.csv", index=False)
+    wanted = (
+        "index.csv: expected the file s/a.png, which is not there; run `make repro PROFILE=smoke`"
+    )
+    with pytest.raises(FileNotFoundError, match=re.escape(wanted)):
+        site.build(here, tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+    (here.figures / "s").mkdir()
+    (here.figures / "s" / "a.png").write_bytes(b"")
+    page = site.build(here, tmp_path / "site").read_text(encoding="utf-8")
+    assert f"{len(p.seeds)} seeds decide nothing" in page
+
+
 EVIL = """# A title
 <img src=x onerror=alert(1)> <svg onload=alert(1)><circle/></svg> [link](javascript:alert(1))
 <a href=" java&#10;script:alert(1)">x</a> <a href="data:text/html,<script>alert(1)</script>">y</a>

@@ -126,6 +126,11 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
 
     def write(name: str, template: str, **given) -> None:
         frame = {"root": "../" * name.count("/"), "here": name, "nav": nav, "profile": p.profile}
+        frame["note"] = (
+            ""
+            if len(p.seeds) >= layout.FEWEST_SEEDS
+            else (f"{len(p.seeds)} seeds decide nothing: this run shows that everything works.")
+        )
         write_text(out / name, made.get_template(template).render(frame | given))
 
     look = (PAGES / "site.css").read_text(encoding="utf-8") + code_style()
@@ -133,6 +138,11 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
     write_text(out / "site.js", (PAGES / "site.js").read_text(encoding="utf-8"))
     (out / "figures").mkdir()
     for name in sorted({f for files in index["files"] for f in files.split()}):
+        if not (results_of(p) / name).is_file():
+            raise FileNotFoundError(
+                f"{results_of(p) / 'index.csv'}: expected the file {name}, which is not there; run "
+                f"`make repro PROFILE={p.profile}`"
+            )
         (to := out / "figures" / name).parent.mkdir(exist_ok=True)
         shutil.copy(results_of(p) / name, to)
 
