@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from vlact import ROOT
 
@@ -43,6 +44,24 @@ def test_commands_and_links_exist(page):
     for module in re.findall(r"-m (vlact[\w.]*)", text):
         file = ROOT / module.replace(".", "/")
         assert file.with_suffix(".py").exists() or (file / "__main__.py").exists(), module
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_stages_parameters_and_files_of_commands_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    graph, given = (
+        yaml.safe_load((ROOT / f).read_text(encoding="utf-8"))
+        for f in ("data/dvc.yaml", "params.yaml")
+    )
+    for stage, profile in re.findall(r"data/dvc\.yaml:(\w+)@(\w+)", text):
+        assert stage in graph["stages"] and profile in given["profiles"], stage
+    for path in re.findall(r"-S '([\w.]+)=", text):
+        here = given
+        for word in path.split("."):
+            assert word in here, path
+            here = here[word]
+    for name in re.findall(r"\b((?:tests|vlact)/[\w/]+\.\w+)", text):
+        assert (ROOT / name).is_file(), name
 
 
 def test_the_page_of_findings_links_to_files_that_exist():

@@ -62,6 +62,8 @@ def test_every_notebook_checks_its_parameters_before_anything_else(path):
     first, second = ("".join(c["source"]) for c in cells[:2])
     assert "parameters" in cells[0]["metadata"]["tags"]
     given = {n.targets[0].id: n.value.value for n in ast.parse(first).body}
+    shown = params.banner(given["profile"], given["workspace"])
+    assert cells[1]["outputs"][0]["text"] == [f"{shown}\n"], "run `make notebooks`"
     assert "globals().update(" in second and "params.of_notebook(" in second
     calls = [n for n in ast.walk(ast.parse(second)) if isinstance(n, ast.Call)]
     kinds = {k.arg: k.value.id for call in calls for k in call.keywords}

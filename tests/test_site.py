@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 
 from vlact import params, video
 from vlact.report import site, tables
@@ -24,31 +25,56 @@ CHROMIUM = next(
     (x for x in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if x), None
 )
 PROFILE = "study"
+WIDTHS = 360, 1280, 1920
+SCHEMES = {"light": 1, "dark": 0}  # Chromium's numbers of them
 CHECK = """<!doctype html><link rel="icon" href="data:,"><body><script>
-const pages = %s, found = [];
+const pages = %s, widths = %s, found = [];
 const until = (test) => new Promise((done) => { const t0 = Date.now(); (function ask() {
   if (test() || Date.now() - t0 > 60000) done(); else setTimeout(ask, 40); })(); });
+const rgba = (text) => [...text.matchAll(/[\\d.]+/g)].map(Number);
+const bright = ([r, g, b]) => [r, g, b].map((x) => x / 255)
+  .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
 (async () => {
-  const shown = (width) => pages.filter((x) => width < 400 || !x.includes("/"));
-  for (const width of [390, 1280]) for (const page of shown(width)) {
-    const frame = document.createElement("iframe");
+  // notebooks at one width: what they show is not the site's
+  const shown = (width) => pages.filter((x) => width === widths[0] || !x.includes("/"));
+  for (const width of widths) for (const page of shown(width)) {
+    const frame = document.createElement("iframe"), first = width === widths[0];
     frame.style = `width:${width}px;height:800px;border:0`;
     frame.src = page;
     document.body.replaceChildren(frame);
     await new Promise((done) => (frame.onload = done));
     const inside = frame.contentDocument, all = (x) => [...inside.querySelectorAll(x)];
-    for (const image of all("img")) image.loading = "eager";
-    const videos = all("video");
+    const style = (x) => frame.contentWindow.getComputedStyle(x);
+    for (const x of all("details")) x.open = true;
+    if (first) for (const image of all("img")) image.loading = "eager";
+    const videos = first ? all("video") : [], images = first ? all("img") : [];
     for (const v of videos) v.play().catch(() => {});
     const plays = (x) => x.currentTime > 0;
-    const print = (x) => parseFloat(frame.contentWindow.getComputedStyle(x).fontSize);
-    await until(() => all("img").every((x) => x.complete) && videos.every(plays));
+    await until(() => images.every((x) => x.complete) && videos.every(plays));
+    const behind = (x) => {
+      for (; x; x = x.parentElement) {
+        const back = rgba(style(x).backgroundColor);
+        if (back.length < 4 || back[3] === 1) return back;
+      }
+      return [255, 255, 255];
+    };
+    const contrast = (x) => {
+      const [a, b] = [rgba(style(x).color), behind(x)].map(bright).sort((a, b) => b - a);
+      return (a + 0.05) / (b + 0.05);
+    };
+    const texts = page.includes("/") ? all("main > p, h1, nav a, footer")
+      : all("p, h1, h2, a, th, td, small, summary, li, dt, dd, span, button, caption");
     found.push({ page, width, over: inside.documentElement.scrollWidth - width,
-      images: all("img").filter((x) => !x.naturalWidth).map((x) => x.src),
+      cut: page.includes("/") ? [] : all(".scroll, .flow, .cite, main section, main ul")
+        .filter((x) => x.scrollWidth > x.clientWidth + 1).map((x) => x.innerText.slice(0, 60)),
+      faint: texts.filter((x) => x.innerText.trim() && contrast(x) < 4.5)
+        .map((x) => x.innerText.slice(0, 40)),
+      images: images.filter((x) => !x.naturalWidth).map((x) => x.src),
       videos: videos.filter((x) => !plays(x) || x.error).map((x) => x.src),
-      played: videos.length,
-      small: all("p, td, dd, li").filter((x) => print(x) < 12).length,
-      links: width < 400 ? all("a[href], link[href]").map((x) => x.href) : [] });
+      played: videos.length, back: behind(inside.body),
+      small: all("p, td, dd, li").filter((x) => parseFloat(style(x).fontSize) < 12).length,
+      links: first ? all("a[href], link[href]").map((x) => x.href) : [] });
   }
   const answers = {};
   for (const link of new Set(found.flatMap((x) => x.links).map((x) => x.split("#")[0])))
@@ -95,11 +121,9 @@ def test_numbers_of_a_table_stand_on_its_page(built):
     for row in pd.read_csv(
         site.results_of(p) / "transfer" / "transfer_table2.csv", dtype=str
     ).itertuples():
-        assert re.search(
-            rf"<td>{re.escape(row.model)}</td>.*?<td class=\"n\">{re.escape(row.HM)}</td>",
-            page,
-            re.DOTALL,
-        ), row.model
+        number, spread = row.HM.split(" ", 1)
+        wanted = f'data-of="model">{row.model}</td>.*?{number} <small>{spread}</small>'
+        assert re.search(wanted, page, re.DOTALL), row.model
 
 
 def test_pages_ask_nobody_else(built):
@@ -145,6 +169,29 @@ def test_text_of_results_cannot_become_markup(tmp_path, monkeypatch):
         and "<img src=x" not in page
         and "&lt;script&gt;alert" in page
     )
+
+
+def test_a_run_of_few_seeds_says_so_and_a_missing_figure_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(site, "notebooks", lambda *_: [])
+    p = params.load("smoke", "smoke")
+
+    class Here(type(p)):
+        figures, data = tmp_path / "figures", tmp_path / "data"
+
+    here = Here(**{f: getattr(p, f) for f in p.__dataclass_fields__})
+    row = dict.fromkeys(site.RESULTS, "x") | {"paper": "ace", "files": "s/a.png"}
+    here.figures.mkdir()
+    pd.DataFrame([row]).to_csv(here.figures / "index.csv", index=False)
+    wanted = (
+        "index.csv: expected the file s/a.png, which is not there; run `make repro PROFILE=smoke`"
+    )
+    with pytest.raises(FileNotFoundError, match=re.escape(wanted)):
+        site.build(here, tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+    (here.figures / "s").mkdir()
+    (here.figures / "s" / "a.png").write_bytes(b"")
+    page = site.build(here, tmp_path / "site").read_text(encoding="utf-8")
+    assert f"{len(p.seeds)} seeds decide nothing" in page
 
 
 EVIL = """# A title
@@ -246,7 +293,7 @@ def test_a_table_s_text_is_no_markup():
     assert "<img" not in found and "](" not in found and "1 < 2" in found
     assert len(found.splitlines()) == 5
     assert all(len(re.findall(r"(?<!\\)\|", x)) == 3 for x in found.splitlines())
-    said = tables.latex(pd.DataFrame({"a": [r"\input{/etc/passwd} $x^2$ ~"]}))
+    said = tables.tex(r"\input{/etc/passwd} $x^2$ ~")
     assert r"\textbackslash{}input\{/etc/passwd\} \$x\textasciicircum{}2\$" in said
 
 
@@ -279,16 +326,31 @@ def test_an_earlier_site_is_replaced_and_nothing_else(built, tmp_path, monkeypat
         site.build(replace(params.load("paper", "paper")), tmp_path / "none")
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
-def test_in_a_real_browser(built, tmp_path):
-    """No console message, every image, video and link loads, nothing wider than a phone, no small
-    print.
-    """
-    folder, done, said = built[1], threading.Event(), {}
-    names = sorted(str(x.relative_to(folder)) for x in folder.rglob("*.html"))
-    (folder / "check.html").write_text(CHECK % json.dumps(names), encoding="utf-8")
+def test_each_paper_has_its_title_authors_links_abstract_method_claims_and_bibtex(built):
+    for paper, said in site.papers().items():
+        page = (built[1] / f"{paper}.html").read_text(encoding="utf-8")
+        if said["title"]:
+            for text in (said["title"], said["authors"], said["about"], *said["links"].values()):
+                assert str(escape(text.strip())) in page, text
+            assert page.count("<li><b>") == len(said["steps"]) and said["bibtex"][:12] in page
+            assert 'class="verdict"' in page and "<b>" in page.split('id="table1"')[1]
+
+
+def browse(folder, names, scheme, place):
+    """What the pages measure of themselves in a real browser, and what it wrote to its console."""
+    done, said = threading.Event(), {}
 
     class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            if self.path != "/check.html":
+                super().do_GET()
+                return
+            page = (CHECK % (json.dumps(names), json.dumps(WIDTHS))).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(page)
+
         def do_POST(self):
             said.update(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
@@ -302,40 +364,47 @@ def test_in_a_real_browser(built, tmp_path):
         ("127.0.0.1", 0), functools.partial(Handler, directory=folder)
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    options = [
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--mute-audio",
-    ]
-    options += [
-        f"--user-data-dir={tmp_path}",
-        "--enable-logging=stderr",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
-    log, address = tmp_path / "log", f"http://127.0.0.1:{server.server_port}/check.html"
+    options = "headless=new no-sandbox disable-gpu no-first-run disable-background-networking "
+    options += f"mute-audio enable-logging=stderr user-data-dir={place} "
+    options += f"autoplay-policy=no-user-gesture-required window-size={max(WIDTHS)},1000 "
+    options += f"blink-settings=preferredColorScheme={SCHEMES[scheme]}"
+    address = f"http://127.0.0.1:{server.server_port}/check.html"
     # whoever runs this may have no home, and a TMPDIR that is another's
-    places = os.environ | {"HOME": str(tmp_path), "TMPDIR": tempfile.gettempdir()}
+    places = os.environ | {"HOME": str(place), "TMPDIR": tempfile.gettempdir()}
+    log = place / "log"
     with open(log, "w", encoding="utf-8") as stderr:
-        browser = subprocess.Popen([CHROMIUM, *options, address], stderr=stderr, env=places)
+        command = [CHROMIUM, *(f"--{x}" for x in options.split()), address]
+        browser = subprocess.Popen(command, stderr=stderr, env=places)
         finished = done.wait(600)
         browser.kill()
         browser.wait()
     server.shutdown()
-    (folder / "check.html").unlink()
-    assert finished, log.read_text(encoding="utf-8")[-2000:]
-    console = [x for x in log.read_text(encoding="utf-8").splitlines() if "CONSOLE" in x]
+    written = log.read_text(encoding="utf-8")
+    assert finished, written[-2000:]
+    return said, [x for x in written.splitlines() if "CONSOLE" in x]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_in_a_real_browser(built, tmp_path, scheme):
+    """No console message, every image, video and link loads, nothing cut off from a phone to a wide
+    screen, nothing faint and no small print, in light and in dark.
+    """
+    folder = built[1]
+    names = sorted(str(x.relative_to(folder)) for x in folder.rglob("*.html"))
+    if scheme == "dark":  # notebooks are seen in light
+        names = [x for x in names if "/" not in x]
+    said, console = browse(folder, names, scheme, tmp_path)
     assert not console, console[:5]
     for x in said["found"]:
         where = f"{x['page']} at {x['width']} px"
-        assert not x["images"] and not x["videos"], (
-            f"{where}: did not load {x['images'] + x['videos']}"
-        )
+        missing = x["images"] + x["videos"]
+        assert not missing, f"{where}: did not load {missing}"
         assert x["over"] <= 0, f"{where}: {x['over']} px too wide"
+        assert not x["cut"], f"{where}: cut off {x['cut'][:3]}"
+        assert not x["faint"], f"{where}: hard to see {x['faint'][:5]}"
         assert x["small"] == 0, f"{where}: {x['small']} texts under 12 px"
+        assert (sum(x["back"][:3]) > 600) == (scheme == "light"), f"{where}: {x['back']}"
     assert sum(x["played"] for x in said["found"]) >= 2
-    assert len(said["answers"]) > 100 and set(said["answers"].values()) == {200}, [
-        k for k, v in said["answers"].items() if v != 200
-    ]
+    wrong = [k for k, v in said["answers"].items() if v != 200]
+    assert len(said["answers"]) > 100 and not wrong, wrong

@@ -15,6 +15,16 @@ from vlact import CHECKOUT, ROOT
 FILE = ROOT / "params.yaml" if CHECKOUT else Path(__file__).with_name("params.yaml")
 
 
+NOTHING = "its numbers decide nothing. Published results: figures/study and figures/real."
+SAYS = {  # of what a profile's numbers can say
+    "smoke": f"tiny worlds, to show that everything runs; {NOTHING}",
+    "mini": f"worlds at full size, two seeds; {NOTHING}",
+    "study": "the published run on rendered worlds; levels are not comparable with the papers'.",
+    "real": "the published run on real video, small sets and a frozen encoder.",
+    "paper": "real datasets and checkpoints.",
+}
+
+
 class Record:
     """A section: pydantic takes nothing that it does not know, and no text for a number."""
 
@@ -513,7 +523,13 @@ def of_notebook(given: dict, /, **kinds: type) -> dict:
     wrong += _workspace(out.get("profile", ""), out.get("workspace", SCRATCH))
     if wrong:
         raise ValueError("; ".join(wrong))
+    print(banner(out["profile"], out["workspace"]))  # noqa: T201  (a notebook shows it)
     return out
+
+
+def banner(profile: str, workspace: str) -> str:
+    """What stands on top of a notebook: which profile made what it shows, and what that can say."""
+    return f"Run with profile {profile}, workspace {workspace}: {SAYS.get(profile, 'as given.')}"
 
 
 def _unknown(what: str, name: str, known) -> str:

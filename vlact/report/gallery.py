@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlact.report import layout
+from vlact.report.tables import caption_of
+
 POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'"
 STYLE = """
 :root { color-scheme: light dark }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem }
 img { max-width: 100%; background: white }
 section { margin: 2.5rem 0; overflow-x: auto }
 table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 }
@@ -16,7 +19,10 @@ nav { columns: 3; font-size: 13px }
 nav a { display: block; color: inherit }
 td, th { padding: .15rem .6rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #8884 }
-td:first-child, th:first-child { text-align: left }
+td:first-child, th:first-child, caption { text-align: left }
+caption { font-weight: 600; white-space: nowrap }
+small { display: block; opacity: .75 }
+th, td.t, .prose td { white-space: normal }
 .note { padding: .5rem 1rem; border-left: 4px solid #c80 }
 """
 
@@ -52,5 +58,13 @@ def page(index: pd.DataFrame, folder: Path, profile: str, note: str = "") -> str
 
 
 def _table(path: Path) -> str:
+    """The blocks of a table, and what it says, as on the site."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return table.to_html(index=False, border=0, escape=True)
+    said = caption_of(path.with_suffix(".md"))
+    blocks = layout.blocks(table, path.stem, said)
+    head, findings = layout.said(said)
+    findings += layout.cautions(blocks, said)
+    lines = [head, layout.short(table, blocks, path.stem), *findings]
+    return "".join(map(layout.html, blocks)) + "".join(
+        f"<p>{html.escape(x)}</p>" for x in lines if x
+    )

@@ -16,24 +16,13 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from vlact import ROOT
 from vlact.params import Params, load
-from vlact.report.tables import write_text
+from vlact.report import layout
+from vlact.report.tables import caption_of, write_text
 
-PAPERS = {
-    "ace": (
-        "ACE",
-        "Action Concept Enhancement: synonyms and shadow negatives, so that an unseen action is "
-        "recognised whatever names it.",
-    ),
-    "actionvlm": (
-        "ActionVLM",
-        "Temporal action localization in which language is a residual that must earn its weight.",
-    ),
-    "transfer": ("Motion transfer", "Does a motion learnt in one context transfer to another?"),
-    "beyond": ("Beyond the papers", "Worlds, controls, diagnostics, and your own videos."),
-}
 RESULTS = ("paper", "item", "title", "files", "notebook", "stage")  # columns of the results map
 TAGS = (  # that a notebook's page may have
     "a b blockquote br code dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 hr i "
@@ -43,12 +32,16 @@ ATTRIBUTES = {"alt", "class", "colspan", "id", "rowspan", "title"}
 LINK = re.compile(r"https?://\S+|mailto:\S+|(?!//)[\w./-]*(#\S*)?")
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|svg\+xml);base64,[A-Za-z0-9+/=\s]+")
 FIRST = 3  # recordings shown of each world
-NAV = [
-    ("index.html", "Home"),
-    *((f"{k}.html", v[0]) for k, v in PAPERS.items()),
-    ("claims.html", "Claims"),
-    ("videos.html", "Videos"),
-]
+UNFOLDED = 36  # rows of a table
+PAGES = Path(__file__).parent / "pages"
+STYLES = ("default", "github-dark")  # of code, in light and in dark
+
+
+def papers() -> dict[str, dict]:
+    """What the pages say of each paper, in the order of the pages."""
+    told = yaml.safe_load((PAGES / "papers.yaml").read_text(encoding="utf-8"))
+    blank = dict.fromkeys(("title", "authors", "venue", "question", "about", "bibtex"), "")
+    return {paper: blank | said for paper, said in told.items()}
 
 
 def results_of(p: Params) -> Path:
@@ -121,74 +114,96 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
     """Write every page of the site."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = Path(__file__).parent / "pages"
     made = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(PAGES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+    told = papers()
+    nav = [("index.html", "Home"), *((f"{k}.html", v["short"]) for k, v in told.items())]
+    nav += [("claims.html", "Claims"), ("videos.html", "Videos")]
 
     def write(name: str, template: str, **given) -> None:
-        given = {
-            "root": "../" * name.count("/"),
-            "here": name,
-            "nav": NAV,
-            "profile": p.profile,
-            "wide": False,
-        } | given
-        write_text(out / name, made.get_template(template).render(given))
+        frame = {"root": "../" * name.count("/"), "here": name, "nav": nav, "profile": p.profile}
+        frame["note"] = (
+            ""
+            if len(p.seeds) >= layout.FEWEST_SEEDS
+            else (f"{len(p.seeds)} seeds decide nothing: this run shows that everything works.")
+        )
+        write_text(out / name, made.get_template(template).render(frame | given))
 
-    for name in ("site.css", "site.js"):
-        write_text(out / name, (folder / name).read_text(encoding="utf-8"))
+    look = (PAGES / "site.css").read_text(encoding="utf-8") + code_style()
+    write_text(out / "site.css", look)
+    write_text(out / "site.js", (PAGES / "site.js").read_text(encoding="utf-8"))
     (out / "figures").mkdir()
     for name in sorted({f for files in index["files"] for f in files.split()}):
+        if not (results_of(p) / name).is_file():
+            raise FileNotFoundError(
+                f"{results_of(p) / 'index.csv'}: expected the file {name}, which is not there; run "
+                f"`make repro PROFILE={p.profile}`"
+            )
         (to := out / "figures" / name).parent.mkdir(exist_ok=True)
         shutil.copy(results_of(p) / name, to)
 
-    books = notebooks(p, out, write)
-    for paper, (title, about) in PAPERS.items():
+    books, ledger = notebooks(p, out, write), claims(results_of(p))
+    films = videos(p, out)
+    for paper, said in told.items():
         items = [item(results_of(p), row) for row in index[index["paper"] == paper].itertuples()]
-        write(f"{paper}.html", "results.html", title=title, about=about, items=items)
-    names, verdicts, total = {k: v[0] for k, v in PAPERS.items()}, None, 0
-    if (results_of(p) / "claims" / "claims.csv").is_file():
-        ledger = pd.read_csv(results_of(p) / "claims" / "claims.csv", keep_default_na=False)
-        counted = ledger.groupby(["paper", "verdict"], sort=False).size()
-        total, verdicts = len(ledger), counted.unstack(fill_value=0)
-        rows = [claim(r) for r in ledger.to_dict("records")]
-        counts = list(ledger["verdict"].value_counts().items())
+        mine = [c for c in ledger if c["paper"] == paper]
+        write(
+            f"{paper}.html",
+            "results.html",
+            title=said["short"],
+            said=said,
+            items=items,
+            ledger=mine,
+        )
+    names = {k: v["short"] for k, v in told.items()}
+    if ledger:
+        counts = pd.Series([c["verdict"] for c in ledger]).value_counts()
         write(
             "claims.html",
             "claims.html",
             title="Claims",
-            ledger=rows,
-            counts=counts,
+            ledger=ledger,
+            counts=list(counts.items()),
             papers=names,
-            caption=caption(results_of(p), "claims/claims"),
+            caption=caption_of(results_of(p) / "claims" / "claims.md"),
         )
     else:
         write("claims.html", "page.html", title="Claims", body="The ledger is not made yet.")
-    write("videos.html", "videos.html", title="Videos", groups=videos(p, out))
-    cards = [
-        {
-            "link": f"{k}.html",
-            "name": n,
-            "about": a,
-            "count": f"{(index['paper'] == k).sum()} items",
-        }
-        for k, (n, a) in PAPERS.items()
-    ]
+    write("videos.html", "videos.html", title="Videos", groups=films)
     picture = "figures/worlds/contact_ikea.png"
-    picture = picture if (out / picture).is_file() else ""
-    given = {
-        "cards": cards,
-        "picture": picture,
-        "verdicts": verdicts,
-        "claims": total,
-        "papers": names,
-        "notebooks": books,
-    }
-    write("index.html", "home.html", title="Results", **given)
+    count = pd.DataFrame(ledger, columns=["paper", "verdict"]).groupby(["paper", "verdict"]).size()
+    write(
+        "index.html",
+        "home.html",
+        title="Results",
+        papers=told,
+        items=index["paper"].value_counts().to_dict(),
+        films=[group[1][0] for group in films][:4],
+        picture=picture if (out / picture).is_file() else "",
+        verdicts=count.unstack(fill_value=0) if len(count) else None,
+        claims=len(ledger),
+        notebooks=books,
+    )
+
+
+def code_style() -> str:
+    """Colours of code in notebooks, light and dark."""
+    from pygments.formatters import HtmlFormatter
+
+    light, dark = (HtmlFormatter(style=s).get_style_defs(".highlight") for s in STYLES)
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+
+
+def claims(folder: Path) -> list[dict]:
+    """The ledger's rows for the templates; none where it is not made yet."""
+    path = folder / "claims" / "claims.csv"
+    if not path.is_file():
+        return []
+    return [claim(row) for row in pd.read_csv(path, keep_default_na=False).to_dict("records")]
 
 
 MORE = {  # columns of the ledger beside verdict and parts, by what they are called
@@ -212,13 +227,6 @@ def claim(row: dict) -> dict:
         "notebook": f"notebooks/{Path(name).stem}.html" if name else "",
         "notebook_name": name,
     }
-
-
-def caption(folder: Path, stem: str) -> str:
-    """What stands below a table, or beside a figure."""
-    path = folder / f"{stem}.md"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return "\n".join(x for x in lines if not x.startswith("|")).strip()
 
 
 def item(folder: Path, row) -> dict:
@@ -253,24 +261,28 @@ def item(folder: Path, row) -> dict:
     for stem, kinds in stems.items():
         if ".png" in kinds:
             found["pictures"].append(f"figures/{stem}.png")
-            found["captions"] += [x for x in [caption(folder, stem)] if x]
+            found["captions"].append(layout.said(caption_of(folder / f"{stem}.md")))
         elif ".csv" in kinds:
             found["tables"].append(table(folder, stem))
     return found
 
 
 def table(folder: Path, stem: str) -> dict:
-    """Rows of a csv as text, its caption, and which columns hold numbers."""
+    """A csv as it is read, see `vlact.report.layout`, and what it says."""
+    from markupsafe import Markup
+
     cells = pd.read_csv(folder / f"{stem}.csv", dtype=str, keep_default_na=False)
-    number = re.compile(r"^[-+−]?\d[\d.,]*%?( ± [\d.]+)?( \[.*)?$|^–?$")
-    numeric = {c for c in cells if cells[c].map(lambda x: bool(number.match(x))).all()}
-    rows = [list(row.items()) for row in cells.to_dict("records")]
+    said = caption_of(folder / f"{stem}.md")
+    blocks = layout.blocks(cells, Path(stem).name, said)
+    head, findings = layout.said(said)
+    sizes = pd.Series([len(b.table) for b in blocks], dtype=int)
     return {
         "name": Path(stem).name,
-        "columns": list(cells),
-        "numeric": numeric,
-        "rows": rows,
-        "caption": caption(folder, stem),
+        # what is seen before anything is unfolded
+        "first": max(1, int((sizes.cumsum() <= UNFOLDED).sum())),
+        "blocks": [Markup(layout.html(b)) for b in blocks],  # nosec B704: `html` escapes
+        "caption": " ".join(filter(None, [head, layout.short(cells, blocks, Path(stem).name)])),
+        "findings": findings + layout.cautions(blocks, said),
     }
 
 

@@ -3,14 +3,17 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vlact.report import layout
+from vlact.report.layout import FEWEST_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 METRIC_DIGITS = 4
-FEWEST_SEEDS = 5  # independent seeds, or other units, below which nothing is decided
 COUNTS = ("lr", "epochs", "n", "seeds", "set")  # columns that are no percentages
 NUMBER = r"^\s*([+-]?\d+(?:\.\d+)?)(?: ± [\d.]+)?\s*$"
 
@@ -51,40 +54,61 @@ def markdown(table: "pd.DataFrame", markup: bool = False) -> str:
     return "".join(map(line, [map(str, table.columns), ["---"] * table.shape[1], *rows]))
 
 
-def latex(table: "pd.DataFrame") -> str:
-    """A booktabs tabular."""
-    special = {
-        "&": r"\&",
-        "%": r"\%",
-        "_": r"\_",
-        "±": r"$\pm$",
-        "#": r"\#",
-        "→": r"$\to$",
-        "−": "$-$",
-        # what would be a command
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-    }
+def arranged(
+    block: layout.Block, bold: Callable[[str], str], small: Callable[[str], str], text
+) -> "pd.DataFrame":
+    """A block's cells as markup: the best in bold, spreads small, all else by `text`."""
+    import pandas as pd
 
-    def cell(value) -> str:
-        return "".join(special.get(c, c) for c in " ".join(str(value).splitlines()))
+    def cell(value: str, best: bool) -> str:
+        found = layout.CELL.fullmatch(value)
+        number, spread, rest = found.groups("") if found else (value, "", "")
+        number = bold(text(number)) if best else text(number)
+        return number + (f" {small(text(spread))}" if spread else "") + text(rest)
 
-    lines = [
-        " & ".join(map(cell, row)) + r" \\"
-        for row in [list(table.columns), *table.to_numpy().tolist()]
+    rows = zip(block.table.to_numpy().tolist(), block.best.to_numpy().tolist(), strict=True)
+    cells = [[cell(*pair) for pair in zip(*row, strict=True)] for row in rows]
+    return pd.DataFrame(cells, columns=[text(c) for c in block.table])
+
+
+SPECIAL = {  # of LaTeX
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "±": r"$\pm$",
+    "#": r"\#",
+    "→": r"$\to$",
+    "−": "$-$",
+    # what would be a command
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def tex(value) -> str:
+    """Text for LaTeX, in which nothing is a command."""
+    return "".join(SPECIAL.get(c, c) for c in " ".join(str(value).splitlines()))
+
+
+def latex(block: layout.Block) -> str:
+    """A booktabs tabular of a block; needs the package booktabs."""
+    shown = arranged(block, r"\textbf{{{}}}".format, r"{{\scriptsize {}}}".format, tex)
+    head, *lines = [
+        " & ".join(row) + r" \\" for row in [list(shown.columns), *shown.to_numpy().tolist()]
     ]
-    spec = "l" + "r" * (table.shape[1] - 1)
+    spec = "l" + "r" * (shown.shape[1] - 1)
     return "\n".join(
         [
+            *([f"% {' '.join(block.title.splitlines())}"] if block.title else []),
             rf"\begin{{tabular}}{{{spec}}}",
             r"\toprule",
-            lines[0],
+            head,
             r"\midrule",
-            *lines[1:],
+            *lines,
             r"\bottomrule",
             r"\end{tabular}",
             "",
@@ -124,8 +148,10 @@ def verdict(ours: str, other: str, what: str, found: dict, expected: int = 1) ->
 def save(
     table: "pd.DataFrame", folder: Path, stem: str, digits: int = 1, caption: str = ""
 ) -> list[str]:
-    """Write `stem`.csv, .md and .tex; floats with `digits` decimals, missing values as a dash, the
-    caption below.
+    """Write `stem`.csv, .md and .tex; floats with `digits` decimals, missing values as a dash.
+
+    The csv has all rows; the others are arranged as `vlact.report.layout` says, with the caption
+    below, and what it says beyond sixty words as a list.
 
     Returns:
         The file names, for the results map.
@@ -138,12 +164,57 @@ def save(
             shown[column] = shown[column].map(lambda x: "–" if pd.isna(x) else f"{x:.{digits}f}")
     shown = shown.fillna("–")
     write_text(folder / f"{stem}.csv", shown.to_csv(index=False, lineterminator="\n"))
-    write_text(
-        folder / f"{stem}.md", markdown(shown) + (f"\n{plain(caption)}\n" if caption else "")
-    )
-    comment = "\n% ".join(caption.splitlines())
-    write_text(folder / f"{stem}.tex", latex(shown) + (f"% {comment}\n" if caption else ""))
+    write_pages(shown, folder, stem, caption)
     return [f"{stem}.{kind}" for kind in ("csv", "md", "tex")]
+
+
+def write_pages(shown: "pd.DataFrame", folder: Path, stem: str, caption: str) -> None:
+    """The markdown and LaTeX of a table whose csv is written."""
+    parts = layout.blocks(shown.astype(str), stem, caption)
+    head, findings = layout.said(caption)
+    findings += layout.cautions(parts, caption)
+    head = " ".join(filter(None, [head, layout.short(shown, parts, stem)]))
+    pages = []
+    for part in parts:
+        cells = arranged(part, "**{}**".format, "<sub>{}</sub>".format, plain)
+        title = f"**{plain(part.title)}**\n\n" if part.title else ""
+        pages.append(title + markdown(cells, markup=True))
+    pages += [f"{plain(head)}\n"] if head else []
+    pages += ["".join(f"- {plain(x)}\n" for x in findings)] if findings else []
+    write_text(folder / f"{stem}.md", "\n".join(pages))
+    comments = [f"% {line}\n" for x in (head, *findings) for line in x.splitlines() if line]
+    write_text(folder / f"{stem}.tex", "\n".join(map(latex, parts)) + "".join(comments))
+
+
+def caption_of(path: Path) -> str:
+    """What a written page says beside its tables; "" where there is none."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    tables = ("|", "**")
+    said = [x.removeprefix("- ") for x in lines if x and not x.startswith(tables)]
+    # `plain` made them harmless
+    text = "\n".join(said).replace("&lt;", "<").replace("]\\(", "](")
+    return re.sub(
+        r"(The first \d+ of|Nothing here is in bold:|An interval without) [^\n]*", "", text
+    )
+
+
+def write_caption(path: Path, caption: str) -> None:
+    """What stands beside a figure, its findings as a list."""
+    head, findings = layout.said(caption)
+    said = "".join(f"- {plain(x)}\n" for x in findings)
+    write_text(path, f"{plain(head)}\n" + (f"\n{said}" if said else ""))
+
+
+def write_again(folder: Path) -> None:
+    """What is read of every table and figure below a folder anew, from its csv and its caption."""
+    import pandas as pd
+
+    for path in sorted(folder.glob("*/*.md")):
+        if path.with_suffix(".tex").is_file():
+            shown = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
+            write_pages(shown, path.parent, path.stem, caption_of(path))
+        else:
+            write_caption(path, caption_of(path))
 
 
 def numbers(table: "pd.DataFrame") -> dict[str, float]:

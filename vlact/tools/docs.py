@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlact import ROOT
-from vlact.report.tables import markdown, write_text
+from vlact.report.tables import markdown, write_again, write_text
 from vlact.tools import notebooks
 from vlact.tools.environment import environment
 
@@ -44,6 +44,7 @@ def docs() -> None:
     """Write everything that is generated; a test compares it with what is committed."""
     write_text(ROOT / "environment.yml", environment())
     for profile in PUBLISHED:
+        write_again(ROOT / "figures" / profile)
         write_text(ROOT / "figures" / profile / "README.md", results_page(profile))
     for path, minutes in notebooks.costs().items():
         write_text(path, notebooks.costed(path.read_text(encoding="utf-8"), minutes))

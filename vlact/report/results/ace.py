@@ -399,11 +399,10 @@ class Ace(Scores):
         """A sentence a pair of `paired`, on SRT accuracy, for some of the other methods."""
         said, rows = [], self.paired[self.paired["metric"] == "SRT acc"]
         for row in rows[rows["minus"].isin(others)].itertuples():
-            word = "above" if row.low > 0 else "below" if row.high < 0 else "not separated from"
-            found = f"{row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}], {row[-1]} seeds"
-            said.append(
-                f"{row.dataset}: {row.ours} is {word} {row.minus} on SRT accuracy: {found}."
-            )
+            wins, n = map(int, row[-1].split("/"))
+            found = {"mean": row.mean, "low": row.low, "high": row.high, "wins": wins, "n": n}
+            verdict = tables.verdict(row.ours, row.minus, "SRT accuracy", found, expected=0)
+            said.append(f"{row.dataset}: {verdict}")
         return said
 
     # The grid
