@@ -15,7 +15,6 @@ from vlact import ROOT
 
 NO_RESULT = (  # parameters are watched by DVC itself; how jobs are run changes no number
     "vlact/__init__.py",
-    "vlact/_renamed.py",
     "vlact/params.py",
     "vlact/runtime/__init__.py",
     "vlact/runtime/code.py",
