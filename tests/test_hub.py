@@ -77,13 +77,19 @@ def test_a_finder_comes_back_and_finds_alike(film, tmp_path):
     assert ActionLocalizer.from_pretrained(tmp_path / "model").predict(film).equals(found)
 
 
-@pytest.mark.parametrize("stream", ["rgb", "two"])
-def test_a_mover_comes_back_and_names_alike(stream, film, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"branches": True, "decorrelate": 0.1, "consistent": 0.5},
+        {"head": "less mean", "dynamic": True},
+        {"branches": True, "independent": 0.1, "adversary": 0.1, "tempo": True},
+    ],
+)
+def test_a_mover_comes_back_and_names_alike(options, film, tmp_path):
     torch.manual_seed(0)
     FrameEncoder(SMALL).save(tmp_path / "clip.safetensors")
     trunk, names = {"tau": 0.05, "frames": 4}, ["rising", "falling"]
     fine = ["rising quickly", "rising slowly", "falling down"]
-    options = {"decorrelate": 0.1, "consistent": 0.5, "gate": True, "stream": stream}
     clip = tmp_path / "clip.safetensors"
     model = MotionRecognizer.build(clip, names, fine, [0, 0, 1], trunk, options)
     with torch.no_grad():

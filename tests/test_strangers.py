@@ -75,7 +75,7 @@ def folders(tmp_path_factory):
             ["rising fast", "falling"],
             [0, 1],
             {"tau": 0.05, "frames": 4},
-            {"gate": True},
+            {"branches": True, "decorrelate": 0.1},
         ),
         hub.ActionLocalizer(poses, localizer, 8.0, 2),
         hub.VisionLanguageLocalizer(DualEncoder(SMALL), reasoner(), 8.0, 2),
@@ -358,8 +358,7 @@ def test_folders_of_the_first_version_load(folders, tmp_path):
         shutil.copytree(folders / new, tmp_path / old)
         note = json.loads((tmp_path / old / "vlact.json").read_text())
         (tmp_path / old / "vlact.json").write_text(json.dumps(note | {"kind": old}))
-        with pytest.warns(DeprecationWarning, match=f"vlact.hub.{old} is now vlact.hub.{new}"):
-            kind = getattr(hub, old)
+        kind = getattr(hub, new)
         model, again = (kind.from_pretrained(x) for x in (folders / new, tmp_path / old))
         if new == "ActionLocalizer":  # its encoder sees single frames of athletes
             assert torch.equal(model.localizer.mean, again.localizer.mean)

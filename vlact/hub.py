@@ -64,8 +64,12 @@ OPTIONS = {  # of `Disentangled`
     "fine_weight": float,
     "decorrelate": float,
     "consistent": float,
-    "gate": bool,
-    "stream": str,
+    "adversary": float,
+    "independent": float,
+    "head": str,
+    "dynamic": bool,
+    "swap": bool,
+    "tempo": bool,
 }
 TRUNK = {"tau": float, "motion": bool, "frames": int | None}
 CARD = """
@@ -317,7 +321,7 @@ def _ranked(names: list[str], logits: torch.Tensor) -> "pd.DataFrame":
 
 
 class MotionRecognizer(_Citizen):
-    """Names the coarse motion of a clip: EZ-CLIP with a coarse and a fine branch.
+    """Names the coarse motion of a clip: EZ-CLIP trained by one of the designs of disentanglement.
 
     Args:
         encoder: CLIP on frames, which the model was built on.
