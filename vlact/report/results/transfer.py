@@ -87,11 +87,6 @@ class Transfer(Scores):
             [averaged(part).assign(background=b) for b, part in parts], ignore_index=True
         )
 
-    def by_model(self, task: str, column: str, background: str = "realistic") -> pd.Series:
-        """A column of `transfer`, mean over seeds, by model."""
-        mine = (self.transfer["task"] == task) & (self.transfer["background"] == background)
-        return self.transfer[mine].groupby("model", sort=False)[column].mean()
-
     @cached_property
     def arms(self) -> pd.DataFrame:
         """Accuracies of the disentanglement's arms by training set and seed."""
