@@ -3,13 +3,13 @@
 import pytest
 
 from vlact import params
-from vlact.tools import dry_run, pipeline, plans
+from vlact.tools import dag, dry_run, pipeline, plans
 
 
 def test_every_stage_of_a_rendered_profile_has_hours_memory_and_files(capsys):
     found = dry_run.table("smoke").set_index("stage")
-    graph = pipeline.graph("smoke")
-    assert list(found.index) == [pipeline.short(s) for s in graph]
+    graph = dag.graph("smoke")
+    assert list(found.index) == [dag.short(s) for s in graph]
     trained = found.loc[["ace_train", "localizers", "actionvlm", "transfer"]]
     assert (trained["hours"] > 0).all() and (trained["GB"] > 0).all()
     assert found.loc["localizers", "writes"].startswith("data/smoke/localizers")

@@ -14,7 +14,7 @@ import yaml
 from reference.waiting import LIMIT_S, until
 
 from vlact.runtime import leash
-from vlact.tools import pipeline
+from vlact.tools import dag, pipeline
 
 WAIT_FOR_ALIGNMENT = (
     *("alignment", "localizers", "actionvlm", "encoders", "arena", "own_localization", "across"),
@@ -24,7 +24,7 @@ WAIT_FOR_ALIGNMENT = (
 
 def at(stage, profile="smoke"):
     """A stage's address."""
-    return f"{pipeline.GRAPH}:{stage}@{profile}"
+    return f"{dag.GRAPH}:{stage}@{profile}"
 
 
 @pytest.fixture
@@ -35,14 +35,15 @@ def project(tmp_path, monkeypatch):
     `dvc(changed, then)`: what `dvc status` says has changed, and what the script does with a stage,
     `$stage`.
     """
-    for name in ("params.yaml", pipeline.GRAPH):
+    for name in ("params.yaml", dag.GRAPH):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((pipeline.ROOT / name).read_text())
     for profile in ("smoke", "mini", "paper"):
         (folder := tmp_path / "data" / profile / "figures").mkdir(parents=True)
         pd.DataFrame(columns=pipeline.MAP_COLUMNS).to_csv(folder / "index.csv", index=False)
     (tmp_path / "bin").mkdir()
-    monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    for module in (pipeline, dag):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(pipeline, "DVC", ["dvc"])
     monkeypatch.setattr(pipeline, "room_for", lambda profile, needed_gb: None)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -70,7 +71,7 @@ def test_what_changed_and_what_comes_after_runs_two_at_a_time_after_its_inputs(p
     dvc([at("alignment"), at("speed")], "echo \"Running stage '$stage':\"")
     before = (folder / "params.yaml").read_bytes()
     assert pipeline.repro("smoke") == 0
-    out, after = capfd.readouterr().out, pipeline.graph("smoke")
+    out, after = capfd.readouterr().out, dag.graph("smoke")
     ran = lines(folder, "begin")
     assert sorted(ran) == sorted(map(at, WAIT_FOR_ALIGNMENT))
     running, done = set(), set()
@@ -117,8 +118,8 @@ def test_nothing_changed_runs_nothing_and_force_runs_all(project, capfd):
     assert "up to date" in capfd.readouterr().out
     assert pipeline.main(["repro", "smoke", "-f"]) == 0
     ran = [x for x in (folder / "log").read_text().splitlines() if x.startswith("begin")]
-    assert len(ran) == len(pipeline.graph("smoke")) == 25
-    code = f"{pipeline.GRAPH}:code"
+    assert len(ran) == len(dag.graph("smoke")) == 25
+    code = f"{dag.GRAPH}:code"
     assert ran[0] == f"begin {code} --wait-for-lock repro --single-item --force {code}"
 
 
@@ -201,7 +202,7 @@ def test_real_data_is_never_given_to_dvc_to_make(project, monkeypatch, capfd):
     assert "paper: kitchens is left out, data/paper/worlds/epic is not there" in said
     assert pipeline.repro("paper", force=True) == 0 and film.read_text() == "hours of filming"
     rules = yaml.safe_load((folder / "params.yaml").read_text())["real_data"]
-    ran = {pipeline.short(s) for s in lines(folder, "begin")}
+    ran = {dag.short(s) for s in lines(folder, "begin")}
     left = {*rules["by_name"], *rules["left_out"], *rules["if_there"]}
     assert "pretrain" in ran and not ran & left
     (film.parents[1] / "epic").mkdir()
@@ -211,7 +212,7 @@ def test_real_data_is_never_given_to_dvc_to_make(project, monkeypatch, capfd):
 
 def test_plain_dvc_does_not_empty_folders_of_real_data():
     """Folders of real data outlive their stage, and a forced run starts from nothing."""
-    stages = yaml.safe_load((pipeline.ROOT / pipeline.GRAPH).read_text())["stages"]
+    stages = yaml.safe_load((pipeline.ROOT / dag.GRAPH).read_text())["stages"]
     outs = [o for stage in stages.values() for o in stage.get("outs", ()) if isinstance(o, dict)]
     kept = {path.split("/")[-1] for o in outs for path, how in o.items() if how.get("persist")}
     assert kept == set(pipeline.PERSISTENT)

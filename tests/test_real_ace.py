@@ -18,7 +18,7 @@ from vlact.papers.ace import real, zero_shot
 from vlact.report import claims, verdicts
 from vlact.report import real as report
 from vlact.stages import real_claims
-from vlact.tools import pipeline
+from vlact.tools import dag
 
 
 # Classes and names
@@ -250,15 +250,13 @@ def test_wise_ft_lies_between_start_and_end(world):
 
 # The profile
 def test_real_has_stages_of_its_own_and_no_other_profile_has_them():
-    mine = {pipeline.short(s) for s in pipeline.graph("real")}
+    mine = {dag.short(s) for s in dag.graph("real")}
     assert {"code", "real_sets", "real_video", "real_ace", "real_index"} <= mine
     assert not mine & {"worlds", "stadium", "index"}
     for profile in ("smoke", "mini", "study", "paper"):
-        others = {pipeline.short(s) for s in pipeline.graph(profile)}
+        others = {dag.short(s) for s in dag.graph(profile)}
         assert "worlds" in others and not {s for s in others if s.startswith("real_")}
-    after = {
-        pipeline.short(s): set(map(pipeline.short, b)) for s, b in pipeline.graph("real").items()
-    }
+    after = {dag.short(s): set(map(dag.short, b)) for s, b in dag.graph("real").items()}
     assert after["real_ace"] == {"code", "real_video"} and "real_sets" in after["real_video"]
 
 

@@ -17,7 +17,7 @@ from vlact import ROOT, params
 from vlact.report import figures, published, tables
 from vlact.runtime import code
 from vlact.stages import Stage
-from vlact.tools import docs, notebooks, pipeline
+from vlact.tools import dag, docs, notebooks, pipeline
 
 TRACKED = [
     f
@@ -168,10 +168,10 @@ def test_code_of_a_notebook_ignores_prose_and_outputs(tmp_path):
 
 # The pipeline
 def test_graph_lists_every_notebook():
-    stages = yaml.safe_load((ROOT / pipeline.GRAPH).read_text())["stages"]
+    stages = yaml.safe_load((ROOT / dag.GRAPH).read_text())["stages"]
     assert set(notebooks.stage_of()) == {n.stem for n in NOTEBOOKS}
     for name, stage in notebooks.stage_of().items():
-        assert f"data/code/{name}.py" in stages[stage]["deps"]
+        assert f"code/{name}.py" in stages[stage]["deps"]
         assert stages[stage]["cmd"].split() == ["${run}", name, "${item.p}"]
 
 
@@ -179,18 +179,22 @@ def test_the_graph_is_short_and_every_stage_knows_its_parameters():
     """A stage's own key is made of sections of the parameters: DVC must watch them, or those before
     it must, whose data then changes.
     """
-    text = (ROOT / pipeline.GRAPH).read_text()
-    assert len(text.splitlines()) <= 340
+    text = (ROOT / dag.GRAPH).read_text()
+    assert len(text.splitlines()) <= 280
     stages, keys = yaml.safe_load(text)["stages"], {}
     for file in (ROOT / "vlact" / "stages").glob("[a-z]*.py"):
         module = importlib.import_module(f"vlact.stages.{file.stem}")
         mine = [x for x in vars(module).values() if isinstance(x, Stage)]
         keys |= {x.name: x for x in mine if x.module == module.__name__}
-    graph = pipeline.graph("mini") | pipeline.graph("real")
-    after = {pipeline.short(k): set(map(pipeline.short, v)) for k, v in graph.items()}
+    graph = dag.graph("mini") | dag.graph("real")
+    after = {dag.short(k): set(map(dag.short, v)) for k, v in graph.items()}
 
     def watched(stage):
-        own = {x.split(".")[-1] for x in stages[stage].get("params", ())}
+        own = {
+            x.split(".")[-1]
+            for file in stages[stage].get("params", ())
+            for x in file["../params.yaml"]
+        }
         return own.union(*(watched(before) for before in after[stage]))
 
     names = {"ace": "ace_train"}
@@ -202,8 +206,8 @@ def test_the_graph_is_short_and_every_stage_knows_its_parameters():
 def test_plain_dvc_repro_makes_the_default_profile_and_no_other():
     default = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert list(default) == ["mini"] and default["mini"]["deps"] == ["data/mini/figures/index.csv"]
-    graph = yaml.safe_load((ROOT / pipeline.GRAPH).read_text())
-    assert graph["stages"]["index"]["outs"][0] == "data/${item.p}/figures/index.csv"
+    graph = yaml.safe_load((ROOT / dag.GRAPH).read_text())
+    assert graph["stages"]["index"]["outs"][0] == "${item.p}/figures/index.csv"
     assert {*graph["vars"][0]["profiles"], "real"} == set(params.PROFILES)
 
 
@@ -308,7 +312,7 @@ def test_one_line_of_a_truth_writer_runs_the_stage_again(tmp_path, monkeypatch):
 
 
 def test_stage_minutes_name_the_stages_in_order():
-    graph = list(yaml.safe_load((ROOT / pipeline.GRAPH).read_text())["stages"])
+    graph = list(yaml.safe_load((ROOT / dag.GRAPH).read_text())["stages"])
     minutes = yaml.safe_load((ROOT / "params.yaml").read_text())["stage_minutes"]
     for profile in ("smoke", "mini", "study"):
         assert [s for s in graph if s in minutes[profile]] == list(minutes[profile])
@@ -320,7 +324,7 @@ def test_results_map_is_complete_and_true(profile):
     folder = ROOT / "figures" / profile
     table = pd.read_csv(folder / "index.csv")
     assert list(table.columns) == pipeline.MAP_COLUMNS
-    graph = yaml.safe_load((ROOT / pipeline.GRAPH).read_text())["stages"]
+    graph = yaml.safe_load((ROOT / dag.GRAPH).read_text())["stages"]
     mapped = set()
     for row in table.itertuples():
         assert row.paper in pipeline.PAPERS and row.stage in graph
@@ -356,9 +360,9 @@ def test_only_published_runs_are_committed():
 
 
 def test_publishing_copies_a_run_and_says_where_it_was_made(tmp_path, monkeypatch):
-    from vlact.tools import publish
+    from vlact.tools import provenance, publish
 
-    for module in (publish, docs):
+    for module in (publish, provenance, docs):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(docs, "docs", lambda: None)
     assert publish.publish("study") == 2 and publish.publish("mini") == 2
@@ -377,18 +381,18 @@ def test_publishing_copies_a_run_and_says_where_it_was_made(tmp_path, monkeypatc
 
 
 def test_run_json_has_machine_and_commit_of_each_stage_when_it_ran(tmp_path, monkeypatch):
-    from vlact.tools import publish
+    from vlact.tools import provenance, publish
 
-    for module in (publish, docs):
+    for module in (publish, provenance, docs):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(docs, "docs", lambda: None)
     for stage, notebook, commit in (("trees", "10_trees", "one"), ("synta", "30_synta", "two")):
         (folder := tmp_path / "data/study/figures" / stage).mkdir(parents=True)
         (folder / "map.json").write_text(json.dumps([{"notebook": f"{notebook}.ipynb"}]))
-        monkeypatch.setattr(publish, "commit", lambda commit=commit: commit)
-        publish.note("study", notebook)
+        monkeypatch.setattr(provenance, "commit", lambda commit=commit: commit)
+        provenance.note("study", notebook)
     (tmp_path / "data/study/figures/index.csv").write_text("paper\n")
-    monkeypatch.setattr(publish, "commit", lambda: "that of publishing")
+    monkeypatch.setattr(provenance, "commit", lambda: "that of publishing")
     assert publish.publish("study") == 0
     run = json.loads((tmp_path / "figures/study/run.json").read_text())["stages"]
     assert {k: v["commit"] for k, v in run.items()} == {"trees": "one", "synta": "two"}

@@ -9,7 +9,7 @@ import pytest
 from vlact import params
 from vlact.report import claims
 from vlact.report.verdicts import LARGER, SMALLER
-from vlact.tools import pipeline, publish, verify
+from vlact.tools import dag, provenance, verify
 
 SEEDS, ROWS = 5, 40
 
@@ -29,7 +29,7 @@ def write(folder, table, stage="ace_results", name="t"):
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """A published run and one here; `runs(a, b)` writes a table of each and verifies."""
-    for module in (verify, publish, pipeline):
+    for module in (verify, provenance, dag):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     (tmp_path / "params.yaml").write_text("profiles: {study: {seeds: [0, 1, 2, 3, 4]}}")
     ours, theirs = tmp_path / "data/study/figures", tmp_path / "figures/study"
@@ -78,7 +78,7 @@ def test_the_same_machine_gives_equal_numbers_or_is_named(runs, capsys):
     moved = table.assign(
         acc=table["acc"].str.replace(r"^(\d+)", lambda m: str(int(m[1]) + 1), regex=True)
     )
-    here = publish.machine()
+    here = provenance.machine()
     assert go(table, table, machine=here) == 0 and "equal" in capsys.readouterr().out
     assert go(table, moved, machine=here) == 1
     assert go(table, moved, machine={**here, "cpu": "another"}) == 0

@@ -11,15 +11,12 @@ costs above the library that has to be there. `vlact.tools.bench_metrics`,
 
 import argparse
 import importlib
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlact import ROOT
 from vlact.runtime.jobs import write_whole
+from vlact.tools.provenance import on_machine
 
 PARTS = ("vlact.tools.bench_metrics", "vlact.tools.bench_models", "vlact.tools.bench_video")
-LIBRARIES = ("torch", "numpy", "pandas", "transformers")
 IMPORTS = {
     "vlact.metrics.localization": "pandas",
     "vlact.models.nms": "numba",
@@ -102,16 +99,6 @@ def compare(
     ours_s = tuple(fast for (_, fast), _ in pairs)
     theirs_s = tuple(times * slow for _, (_, slow) in pairs)
     return Comparison(work, peer, ours_s, theirs_s, found, wanted)
-
-
-def machine() -> str:
-    """Processor, cores and versions."""
-    lines, file = [], Path("/proc/cpuinfo")
-    if file.is_file():
-        lines = [x for x in file.read_text(encoding="utf-8").splitlines() if "model name" in x]
-    cpu = lines[0].split(":")[1].strip() if lines else platform.processor() or platform.machine()
-    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return f"{cpu}, {os.cpu_count()} cores; python {platform.python_version()}, {versions}"
 
 
 def oracle(name: str):
@@ -327,7 +314,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--parts", nargs="+", choices=parts(), help="all if not given")
     given = parser.parse_args(arguments)
-    found, on = table(given.repeats, given.parts), machine()
+    found, on = table(given.repeats, given.parts), on_machine()
     print(on)
     print(found.round(2).to_string(index=False, na_rep=""))
     if given.csv:

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from vlact.runtime.jobs import write_whole
-from vlact.tools.bench import Comparison, machine
+from vlact.tools.bench import Comparison
+from vlact.tools.provenance import on_machine
 from vlact.video import cache, index, probe, stream
 from vlact.video.encode import write
 
@@ -253,7 +254,7 @@ def versions() -> str:
             said.append(f"{library} {version(library)}")
         except PackageNotFoundError:
             said.append(f"no {library}")
-    return f"{machine()}, {', '.join(said)}"
+    return f"{on_machine()}, {', '.join(said)}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from vlact import ROOT, params
-from vlact.tools import pipeline
+from vlact.tools import dag
 
 PROCESS_GB = 1.5  # of a process of the rendered worlds, at most: 0.9 to 1.4 were measured
 CARD = "A100"
@@ -94,16 +93,6 @@ def localizer_step(p: params.Params, kind: str) -> tuple[object, int, int]:
         return plans.measured(model, run), numbers["batch_size"], numbers["epochs"]
 
 
-def outputs(profile: str) -> dict[str, list[str]]:
-    """Files and folders that each stage writes."""
-    stages = yaml.safe_load((ROOT / pipeline.GRAPH).read_text(encoding="utf-8"))["stages"]
-    named = {
-        name: [x if isinstance(x, str) else next(iter(x)) for x in stage.get("outs", ())]
-        for name, stage in stages.items()
-    }
-    return {name: [x.replace("${item.p}", profile) for x in xs] for name, xs in named.items()}
-
-
 def size_of(path: Path) -> int:
     """Bytes of a file or of all files in a folder; 0 for none."""
     files = path.rglob("*") if path.is_dir() else [path]
@@ -117,15 +106,15 @@ def table(profile: str) -> pd.DataFrame:
     from vlact.tools.plans import CARDS
 
     p = params.load(profile)
-    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    minutes, own = content["stage_minutes"].get(profile, {}), outputs(profile)
+    content = dag.parameters()
+    minutes, own = content["stage_minutes"].get(profile, {}), dag.stages(profile)
     planned: dict[str, list[Work]] = {}
     rendered = p.world.source == "rendered"
     for stage, work in () if rendered else works(p):
         planned.setdefault(stage, []).append(work)
     left_out = () if rendered else content["real_data"]["left_out"]
     rows = []
-    for stage in map(pipeline.short, pipeline.graph(profile)):
+    for stage in map(dag.short, dag.graph(profile)):
         if stage in left_out:
             continue
         row = {"stage": stage, "GB": math.nan, "hours": math.nan, "runs": math.nan}
@@ -136,7 +125,7 @@ def table(profile: str) -> pd.DataFrame:
             row["GB"] = max(w.step.memory(w.batch) for w in mine)
             row["hours"] = sum(w.runs * w.step.hours(w.clips, speed) for w in mine)
             row["runs"] = sum(w.runs for w in mine)
-        there = {x: size_of(ROOT / x) for x in own.get(stage, ())}
+        there = {x: size_of(ROOT / x) for x in own[stage].get("outs", ())}
         said = (f"{x} ({n / 1e9:.2f} GB there)" if n else x for x, n in there.items())
         row["writes"] = ", ".join(said)
         rows.append(row)
@@ -147,10 +136,10 @@ def show(profile: str) -> None:
     """Print the table, and what all of it comes to; nothing is begun.
 
     Raises:
-        vlact.tools.pipeline.Refused: Unknown profile.
+        vlact.tools.dag.Refused: Unknown profile.
     """
-    found, p = table(pipeline.known(profile)), params.load(profile)
-    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    found, p = table(dag.known(profile)), params.load(profile)
+    content = dag.parameters()
     shown = found.assign(**{k: found[k].map(lambda x: f"{x:,.1f}") for k in ("GB", "hours")})
     shown["runs"] = found["runs"].map(lambda x: f"{x:,.0f}")
     print(shown.replace("nan", "-").to_string(index=False))

@@ -36,7 +36,7 @@ from vlact.models.localizer_presets import preset
 from vlact.models.zoo.procvlr import ProcVLR
 from vlact.papers.transfer.full_size import VIT_B16
 from vlact.runtime.jobs import write_whole
-from vlact.tools.bench import machine as processor
+from vlact.tools.provenance import processor
 
 VISION = {"S": (384, 6, 12), "B": (768, 12, 12)}  # VideoMAEv2: channels, heads, blocks
 DECODERS = {"Qwen2.5-1.5B": QWEN25_1B5, "Qwen2.5-3B": QWEN25_3B}
@@ -397,7 +397,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
     given = parser.parse_args(arguments)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    machine = f"{processor().split(',')[0]}, one thread, {versions}"
+    machine = f"{processor()}, one thread, {versions}"
     if given.device != "cpu":
         machine = f"{torch.cuda.get_device_name()}, {versions}"
     torch.set_num_threads(1)

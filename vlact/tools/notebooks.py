@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
-
 from vlact import ROOT
 from vlact.report.tables import write_text
+from vlact.tools import provenance
+from vlact.tools.dag import parameters, stage_of
 
 NOTEBOOKS = ROOT / "notebooks"
 CELL_TIMEOUT_S = 3600  # of a notebook that is run in place: it hangs
@@ -41,8 +41,6 @@ def run(name: str, profile: str) -> int:
     """
     import papermill
 
-    from vlact.tools import publish
-
     out = ROOT / "data" / "executed" / f"{profile}-{name}.ipynb"
     out.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -61,7 +59,7 @@ def run(name: str, profile: str) -> int:
         print(f"{error.ename}: {error.evalue}", file=sys.stderr)
         print(f"cell {error.exec_count} of notebooks/{name}.ipynb; all of it in {out}")
         return 1
-    publish.note(profile, name)
+    provenance.note(profile, name)
     return 0
 
 
@@ -122,17 +120,9 @@ def execute(names: list[str]) -> None:
 
 
 # What they cost
-def stage_of() -> dict[str, str]:
-    """The stage that runs each notebook, by the notebook's name."""
-    stages = yaml.safe_load((ROOT / "data" / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    commands = {name: stage["cmd"].split() for name, stage in stages.items()}
-    return {words[1]: name for name, words in commands.items() if words[0] == "${run}"}
-
-
 def costs() -> dict[Path, dict[str, float]]:
     """Minutes of the stage of every notebook, by profile, from `stage_minutes` in params.yaml."""
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    minutes = yaml.safe_load(text)["stage_minutes"]
+    minutes = parameters()["stage_minutes"]
     return {
         NOTEBOOKS / f"{notebook}.ipynb": {k: m[stage] for k, m in minutes.items() if stage in m}
         for notebook, stage in stage_of().items()

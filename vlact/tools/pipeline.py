@@ -12,31 +12,26 @@ docs                    write what is generated: environment.yml, notebooks' cos
 """
 
 import csv
-import difflib
 import fcntl
-import hashlib
 import json
 import os
 import queue
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import threading
 import time
 from contextlib import ExitStack
 
-import yaml
-
 from vlact import ROOT
 from vlact.report.tables import FEWEST_SEEDS, write_text
 from vlact.runtime import forkserver, leash
 from vlact.runtime.code import file_hash, library
 from vlact.tools import notebooks
+from vlact.tools.dag import Refused, fingerprint, graph, known, parameters, short
 
-GRAPH = "data/dvc.yaml"
 PAPERS = ("ace", "actionvlm", "transfer", "beyond")
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 DVC = [sys.executable, "-m", "vlact.runtime.forkserver", "-m", "dvc"]
@@ -60,13 +55,7 @@ HINTS = (  # lines of DVC and of kernels that tell a reader nothing
     "[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel",
     "Loading weights:",
 )
-WATCHED = ("deps", "outs", "metrics", "plots")  # of a stage
-IGNORED = {".ipynb_checkpoints", "__pycache__"}  # as in .dvcignore
 BUSY, INTERRUPTED = 3, 130  # exit codes
-
-
-class Refused(ValueError):
-    """What a run needs is not there; nothing was begun."""
 
 
 # What stages depend on
@@ -102,7 +91,7 @@ def index(profile: str) -> None:
 
 def caveat(profile: str) -> str:
     """What a run of few seeds cannot say; "" for one that can."""
-    seeds = len(profiles()[profile]["seeds"])
+    seeds = len(parameters()["profiles"][profile]["seeds"])
     if seeds >= FEWEST_SEEDS:
         return ""
     return (
@@ -128,25 +117,6 @@ def summary(profile: str) -> None:
 
 
 # Before a run
-def profiles() -> dict[str, dict]:
-    """The profiles of params.yaml."""
-    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["profiles"]
-
-
-def known(profile: str) -> str:
-    """The profile's name.
-
-    Raises:
-        Refused: There is no such profile; names the nearest.
-    """
-    names = sorted(profiles())
-    if profile not in names:
-        near = difflib.get_close_matches(profile, names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise Refused(f"PROFILE: expected one of {', '.join(names)}; got {profile!r}{hint}")
-    return profile
-
-
 def room_for(profile: str, needed_gb: float) -> None:
     """Look whether the disk has room.
 
@@ -185,39 +155,6 @@ def alone(profile: str):
 
 
 # Running the graph
-def graph(profile: str) -> dict[str, set[str]]:
-    """Every stage of a profile by its address, and the stages whose outputs it reads."""
-    content = yaml.safe_load((ROOT / GRAPH).read_text(encoding="utf-8"))
-    lists = {f"${{{k}}}": v for x in content["vars"] for k, v in x.items()}
-
-    def of_profile(stage: dict) -> bool:
-        members = stage.get("matrix", {"p": [profile]})["p"]
-        return profile in (lists[members] if isinstance(members, str) else members)
-
-    stages = {name: stage for name, stage in content["stages"].items() if of_profile(stage)}
-
-    def paths(stage: dict, what: str) -> list[str]:
-        named = [x if isinstance(x, str) else next(iter(x)) for x in stage.get(what, ())]
-        return [x.replace("${item.p}", profile) for x in named]
-
-    address = {
-        name: f"{GRAPH}:{name}@{profile}" if "matrix" in stage else f"{GRAPH}:{name}"
-        for name, stage in stages.items()
-    }
-    made = {out: address[name] for name, stage in stages.items() for out in paths(stage, "outs")}
-
-    def before(stage: dict) -> set[str]:
-        wanted = paths(stage, "deps")
-        return {by for out, by in made.items() for d in wanted if f"{d}/".startswith(f"{out}/")}
-
-    return {address[name]: before(stage) for name, stage in stages.items()}
-
-
-def short(address: str) -> str:
-    """A stage's name, of its address."""
-    return address.split(":")[-1].split("@")[0]
-
-
 def changed(after: dict[str, set[str]]) -> set[str]:
     """Stages that DVC would run, and all that come after them.
 
@@ -235,30 +172,6 @@ def changed(after: dict[str, set[str]]) -> set[str]:
     return out
 
 
-def fingerprint(profile: str) -> str:
-    """Of all that DVC would look at for a profile, by name, size and time of change, as DVC itself
-    takes a file for the one it knows.
-    """
-    content = yaml.safe_load((ROOT / GRAPH).read_text(encoding="utf-8"))["stages"].values()
-    listed = [x for s in content for k in WATCHED for x in s.get(k, ())]
-    names = {x if isinstance(x, str) else next(iter(x)) for x in listed}
-    found, open_ = hashlib.sha256(), [GRAPH, "data/dvc.lock", "params.yaml"]
-    open_ += sorted(x.replace("${item.p}", profile) for x in names)
-    while open_:
-        name = open_.pop()
-        try:
-            about = os.stat(ROOT / name)
-        except FileNotFoundError:
-            about = None
-        if about is not None and stat.S_ISDIR(about.st_mode):
-            inside = sorted(os.listdir(ROOT / name))
-            open_ += [f"{name}/{x}" for x in inside if x not in IGNORED]
-            continue
-        known_by = about and (about.st_size, about.st_mtime_ns, about.st_ino)
-        found.update(f"{name} {known_by}\n".encode())
-    return found.hexdigest()
-
-
 class Run:
     """One run of a profile's graph: what is to be done, what is running, how long it takes.
 
@@ -270,7 +183,7 @@ class Run:
     """
 
     def __init__(self, profile: str, force: bool, environment: dict[str, str]):
-        numbers = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        numbers = parameters()
         self.profile, self.force, self.environment = profile, force, environment
         self.after, self.by_name = graph(profile), set()
         if numbers["profiles"][profile]["world"]["source"] != "rendered":
@@ -398,7 +311,7 @@ def repro(profile: str, force: bool = False) -> int:
     Raises:
         Refused: Unknown profile, too little room, or another run.
     """
-    numbers = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    numbers = parameters()
     room_for(known(profile), numbers["disk_gb"][profile])
     start = time.monotonic()
     environment = (

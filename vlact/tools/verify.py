@@ -32,7 +32,8 @@ from vlact.report import claims
 from vlact.report.results.common import FOLDER as SCORES
 from vlact.report.tables import FEWEST_SEEDS, write_text
 from vlact.report.verdicts import DECIDED
-from vlact.tools import publish
+from vlact.tools import provenance
+from vlact.tools.dag import parameters
 
 UNTRAINED = ("worlds", "trees", "synta", "plans")  # stages
 LEVEL = 0.05  # of all tests together
@@ -167,8 +168,6 @@ def unfounded(folder: Path, p: Params) -> list[str]:
 
 def verify(profile: str) -> int:
     """Print what was compared and how; see the module for the exit code."""
-    from vlact.tools.pipeline import profiles
-
     folder = ROOT / "data" / profile / "figures"
     try:
         theirs, machines = reference(profile)
@@ -181,10 +180,10 @@ def verify(profile: str) -> int:
         )
         print(said, file=sys.stderr)
         return 2
-    here = publish.machine()
+    here = provenance.machine()
     stages = set(theirs["file"].str.split("/").str[0])
     same = {s for s in stages if machines.get(s, machines.get("")) == here}
-    found = compare(numbers(folder), theirs, same, len(profiles()[profile]["seeds"]))
+    found = compare(numbers(folder), theirs, same, len(parameters()["profiles"][profile]["seeds"]))
     kinds = found.groupby("how")["good"].agg(["size", "sum"])
     print(f"{profile}: {len(same)} of {len(stages)} stages were published from a machine like this")
     for how, row in kinds.iterrows():
@@ -209,7 +208,9 @@ def write(profile: str) -> int:
     # numbers behind figures are many; tables are also written for LaTeX
     tables = found["file"].map(lambda x: (folder / x).with_suffix(".tex").is_file())
     table = found[tables].to_csv(index=False, lineterminator="\n")
-    write_text(ROOT / "figures" / f"{profile}.csv", f"# {json.dumps(publish.machine())}\n{table}")
+    write_text(
+        ROOT / "figures" / f"{profile}.csv", f"# {json.dumps(provenance.machine())}\n{table}"
+    )
     return 0
 
 

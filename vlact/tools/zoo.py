@@ -17,7 +17,7 @@ import pandas as pd
 from vlact import params
 from vlact.report.tables import markdown, write_text
 from vlact.runtime.extras import needs
-from vlact.tools.bench import machine
+from vlact.tools.provenance import on_machine
 
 with needs("vlact.tools.zoo"):
     from safetensors import safe_open
@@ -92,7 +92,7 @@ def page(p: params.Params, found: pd.DataFrame) -> str:
         f"# Trained weights of profile `{p.profile}`\n\n"
         f"`make repro PROFILE={p.profile}` makes all of them again; a row's command makes its own "
         "again where the stages before have run. The bytes, and so the hashes, are those of one "
-        f"machine: {machine()}.\n\n{markdown(found)}\n"
+        f"machine: {on_machine()}.\n\n{markdown(found)}\n"
     )
 
 
