@@ -16,8 +16,7 @@ from vlact.metrics.selection import choose
 from vlact.models.aligned import AlignedConfig, AlignedEncoder
 from vlact.papers.ace import real, zero_shot
 from vlact.report import claims, verdicts
-from vlact.report import real as report
-from vlact.stages import real_claims
+from vlact.report.results import real_ace as report
 from vlact.tools import dag
 
 
@@ -344,11 +343,11 @@ def test_claims_are_differences_over_partitions_that_the_ledger_judges(tmp_path)
         {"dataset": "jhmdb", "method": m, "partition": k, "seed": s}
         | dict.fromkeys(("seen_acc", "hm_acc", "srt_acc_mean"), better.get(m, 0.2) + 0.001 * k * i)
         | {"srt_acc_std": 0.05 - 0.03 * (m == "ACE") + 0.001 * k * i}
-        for i, m in enumerate(("ACE", *real_claims.RIVALS, *(f"w/o {x}" for x in real.WITHOUT)))
+        for i, m in enumerate(("ACE", *report.RIVALS, *(f"w/o {x}" for x in real.WITHOUT)))
         for k in range(6)
         for s in range(2)
     ]
-    found = real_claims.ace(pd.DataFrame(rows))
+    found = report.claims(pd.DataFrame(rows))
     assert found.groupby(["id", "part"]).size().unique().tolist() == [6]
     first = found[found["partition"] == 0].set_index(["id", "part"])["value"]
     assert first["A10", "jhmdb"] == pytest.approx(20) and first["A9", "jhmdb"] == pytest.approx(-3)

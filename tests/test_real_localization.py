@@ -17,7 +17,7 @@ from vlact.metrics import segmentation
 from vlact.metrics.localization import evaluate, summary
 from vlact.models.aligned import AlignedConfig, AlignedEncoder
 from vlact.papers.actionvlm import real, real_language
-from vlact.stages import real_claims
+from vlact.report.results import real_localization as numbers
 
 
 def table(rows, columns=("video", "start_s", "end_s", "label")):
@@ -113,7 +113,7 @@ def made(seed=0, videos=5):
 def test_resampled_map_is_the_evaluators_with_every_recording_once():
     truth, found = made()
     videos = sorted(truth["video"].unique())
-    one = real.Resampled(truth, found, videos, (0.1, 0.3, 0.5))
+    one = numbers.Resampled(truth, found, videos, (0.1, 0.3, 0.5))
     ours = one.map(np.ones(len(videos), int))
     theirs = evaluate(truth, found, tious=(0.1, 0.3, 0.5)).groupby("tiou")["ap"].mean()
     assert np.allclose(ours, theirs)
@@ -125,14 +125,14 @@ def test_resampled_map_of_some_recordings_is_the_evaluators_on_those():
     weights = np.array([1, 0, 1, 1, 0])
     kept = [v for v, w in zip(videos, weights, strict=True) if w]
     own, theirs = (t[t["video"].isin(kept)].reset_index(drop=True) for t in (truth, found))
-    one = real.Resampled(truth, found, videos, (0.2,))
+    one = numbers.Resampled(truth, found, videos, (0.2,))
     assert one.map(weights)[0] == pytest.approx(summary(evaluate(own, theirs, tious=(0.2,)))["mAP"])
 
 
 def test_intervals_hold_the_mean_and_seeds_are_named():
     truth, found = made(2)
     every = pd.concat([found.assign(seed=0), made(3)[1].assign(seed=1)], ignore_index=True)
-    s = real.scored(truth, every, sorted(truth["video"].unique()))
+    s = numbers.scored(truth, every, sorted(truth["video"].unique()), real.protocol())
     assert s.low <= s.mean <= s.high and len(s.by_seed) == 2
     assert s.mean == pytest.approx(np.mean(s.by_seed)) == pytest.approx(np.mean(s.by_tiou))
 
@@ -279,7 +279,7 @@ def test_errors_of_a_perfect_system_are_none():
     truth, _ = made(4)
     recordings = Recordings(truth, {v: 50.0 for v in truth["video"].unique()}, {}, "original")
     perfect = truth.assign(score=0.9, model="m", seed=0)
-    found = real.errors_of({"s": (recordings, perfect)})
+    found = numbers.errors_of({"s": (recordings, perfect)}, real.protocol())
     assert found.set_index("kind")["share"].to_dict()["true positive"] == 100.0
     assert found["gain"].fillna(0).abs().max() == 0
 
@@ -290,12 +290,19 @@ def test_claims_of_localizers_are_within_recordings():
     good = truth.assign(score=0.9, dataset="s", seed=0)
     bad = good.assign(label=np.where(good["video"] == videos[0], "none", good["label"]))
     tables = [
-        (real_language.FULL, good), (real_claims.VISION, bad), (real_language.ONLY, bad),
+        (real_language.FULL, good), ("ActionFormer", bad), (real_language.ONLY, bad),
         ("DyFADet", good),
     ]  # fmt: skip
     every = pd.concat([own.assign(model=name) for name, own in tables])
-    found = real_claims.localization(every, lambda name: (truth, videos)).set_index("id")
+    recordings = Recordings(truth, dict.fromkeys(videos, 50.0), {}, "original")
+    names = {"full": real_language.FULL, "language": real_language.ONLY}
+    names |= {"vision": "ActionFormer", "other": "DyFADet"}
+
+    def claims(own):
+        return numbers.claims({"s": (recordings, own)}, real.protocol(), names)
+
+    found = claims(every.reset_index(drop=True)).set_index("id")
     gain = found.loc["V1"].set_index("recording")["value"]
     assert gain[videos[0]] == pytest.approx(100) and gain[videos[1:]].abs().max() < 1e-9
     assert found.loc["V3", "value"].abs().max() < 1e-9
-    assert real_claims.localization(every[every["model"] == "DyFADet"], None).empty
+    assert claims(every[every["model"] == "DyFADet"]).empty

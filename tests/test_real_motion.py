@@ -7,7 +7,7 @@ import torch
 
 from vlact.models.shift_gcn import JOINTS, ShiftGCN, TemporalShift, turn, upright
 from vlact.papers.transfer import looking, real
-from vlact.stages import real_claims
+from vlact.report.results import real_motion as numbers
 
 
 def ut_table():
@@ -201,7 +201,7 @@ def test_scores_are_means_over_directions_and_intervals_hold_them():
                 ]
     found = pd.DataFrame(rows, columns=["trained_on", "run", "clip", "label", "ok", "known"])
     found["predicted"] = np.where(found["ok"], found["label"], "wrong")
-    s = real.scored(found, 0.95, 200)
+    s = numbers.scored(found, 0.95, 200)
     assert s.known.mean == pytest.approx(70) and s.unknown.mean == pytest.approx(50)
     assert s.hm.mean == pytest.approx((2 * 80 * 40 / 120 + 60) / 2)
     assert s.known.low < 70 < s.known.high and s.chance == 50 and s.runs == 2
@@ -219,7 +219,7 @@ def test_a_setup_without_known_context_has_unknown_alone():
             "known": False,
         }
     )
-    s = real.scored(found, 0.95, 50)
+    s = numbers.scored(found, 0.95, 50)
     assert np.isnan(s.known.mean) and np.isnan(s.hm.mean) and s.unknown.mean == 50
 
 
@@ -319,10 +319,10 @@ def test_claims_take_one_setup_of_each_set_and_models_that_know():
     rows += [("usual", "knows", "joints", "x", 0, np.nan, 50)]
     names = ["setup", "model", "sees", "trained_on", "run", "known", "unknown"]
     runs = pd.DataFrame(rows, columns=names)
-    found = real_claims.transfer(runs, {"a1": "a", "a2": "a", "b1": "b", "usual": "b"})
+    found = numbers.claims(runs, {"a1": "a", "a2": "a", "b1": "b", "usual": "b"})
     drop = found[found["part"] == "drop"]
     assert sorted(drop["context"].unique()) == ["a1, x", "a1, y", "b1, x", "b1, y"]
     assert drop.groupby("model")["value"].mean().to_dict() == {"knows": 25, "knows too": 15}
     assert found[found["part"] == "less"]["value"].mean() == 0
     assert "T7" not in set(found["id"])
-    assert list(real_claims.transfer(runs.head(0), {})) == ["id", "part", "what", "value"]
+    assert list(numbers.claims(runs.head(0), {})) == ["id", "part", "what", "value"]

@@ -12,6 +12,7 @@ import pandas as pd
 from vlact.datasets.real import Clips, SetMissing, fir, gtea, utkinect
 from vlact.datasets.real.recordings import Recordings
 from vlact.params import Params
+from vlact.report.results import real_localization as numbers
 from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.stages.real import OfSets, features
@@ -103,8 +104,8 @@ def real_localization(p: Params, must_exist: bool = False) -> None:
     by_set = {k: (found, every[every["dataset"] == k]) for k, (found, *_) in sets.items()}
     trained = [(j, j.kind) for j in trainings] + [(j, row) for j, row, *_ in languages]
     tables = {
-        "scores": real.table_of(by_set),
-        "errors": real.errors_of(by_set),
+        "scores": numbers.table_of(by_set, pr),
+        "errors": numbers.errors_of(by_set, pr),
         "windows": _windows(sets),
         "grouping": pd.DataFrame(
             [{"dataset": j.dataset, **c} for j, c in zip(groupings, chosen, strict=True)]

@@ -21,6 +21,7 @@ from vlact.datasets.real import (
     ut_interaction,
 )
 from vlact.params import Params
+from vlact.report.results import real_motion as numbers
 from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.stages import Stage
@@ -189,18 +190,10 @@ def real_motion(p: Params, must_exist: bool = False) -> None:
     looks(p, must_exist=must_exist)
     if not MOTION.must_run(p, folder, must_exist):
         return
-    from vlact.papers.transfer.real import (
-        TransferJob,
-        classes_of,
-        jobs_of,
-        pairs_of,
-        protocol,
-        runs_of,
-        table_of,
-    )
+    from vlact.papers.transfer.real import TransferJob, jobs_of, protocol
 
-    work, seen, todo = MOTION.work(p), p.data / "real_looks", []
-    for setup in protocol().setups.values():
+    work, seen, todo, given = MOTION.work(p), p.data / "real_looks", [], protocol()
+    for setup in given.setups.values():
         path = seen / f"{setup.set}.parquet"
         if not path.is_file():
             continue
@@ -213,9 +206,12 @@ def real_motion(p: Params, must_exist: bool = False) -> None:
     jobs.run(todo, p.workers, "motion transfer on real clips")
     every = pd.concat([pd.read_parquet(job.out) for job in todo], ignore_index=True)
     every.to_parquet(folder / "predictions.parquet", index=False)
-    tables = {"scores": table_of, "runs": runs_of, "classes": classes_of, "pairs": pairs_of}
-    for name, of in tables.items():
-        of(every).to_csv(
-            folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.4f"
-        )
+    tables = {
+        "scores": numbers.table_of(every, given),
+        "runs": numbers.runs_of(every),
+        "classes": numbers.classes_of(every),
+        "pairs": numbers.pairs_of(every, given),
+    }
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.4f")
     MOTION.finish(p, folder)
