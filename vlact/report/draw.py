@@ -1,4 +1,4 @@
-"""The papers' figures: a table in, a figure out, nothing computed but means and spreads.
+"""The papers' figures: a table in, a figure out.
 
 Notebooks and tests draw with the same functions, most of them from the csv beside the figure.
 """
@@ -12,6 +12,7 @@ import pandas as pd
 from vlact.report import figures
 from vlact.report.figures import PAGE
 from vlact.report.layout import FEWEST_SEEDS
+from vlact.report.results.common import over_runs
 
 VERDICTS = {1: ("above zero", "C2"), -1: ("below zero", "C1"), 0: ("not separated", "C6")}
 REACH = 30  # points beyond which an interval is cut
@@ -206,7 +207,7 @@ def wrong_descriptions(table: pd.DataFrame):
     """
     fig, axes = _subplots(1, 1, height=2.5)
     for k, (name, part) in enumerate(table.groupby("weight", sort=False)):
-        by = part.groupby("share")["gain"].agg(["mean", "std"])
+        by = over_runs(part, "share", "gain")
         style = {"marker": "os^Dv"[k % 5], "ms": 3, "ls": STYLES[k % 4], "color": f"C{k}"}
         axes[0, 0].errorbar(100 * by.index, by["mean"], by["std"], label=name, **style)
     axes[0, 0].axhline(0, color="k", lw=0.7)
@@ -415,8 +416,7 @@ def drops(table: pd.DataFrame, strips: Sequence[tuple[str, np.ndarray]] = (), ch
         picture.set_title(textwrap.fill(name, 55), fontsize=7)
     at = {m: k for k, m in enumerate(models)}
     for k, side in enumerate(("known", "unknown")):
-        mean = table.groupby("model")[side].mean()[models]
-        std = table.groupby("model")[side].std()[models]
+        mean, std = over_runs(table, "model", side).loc[models].to_numpy().T
         y = np.arange(len(models)) + (k - 0.5) * 0.38
         axis.barh(y, mean, 0.36, color=f"C{k}", label=f"{side} contexts")
         axis.errorbar(mean, y, xerr=std, fmt="none", ecolor="k", elinewidth=0.7)
@@ -443,9 +443,10 @@ def known_and_unknown(here: pd.DataFrame, table: pd.DataFrame):
         x = np.arange(len(models)) + (k - 1.5) * 0.2
         printed = table[table["split"] == split].set_index("model")["published"][models]
         axes[0, 0].bar(x, printed, 0.19, color=colour, label=split)
-        runs = here[here["task"] == task].groupby("model")[side]
-        axes[0, 1].bar(x, mean := runs.mean()[models], 0.19, color=colour)
-        axes[0, 1].errorbar(x, mean, runs.std()[models], fmt="none", ecolor="k", elinewidth=0.7)
+        runs = over_runs(here[here["task"] == task], "model", side).loc[models]
+        axes[0, 1].bar(x, runs["mean"], 0.19, color=colour)
+        bars = {"fmt": "none", "ecolor": "k", "elinewidth": 0.7}
+        axes[0, 1].errorbar(x, runs["mean"], runs["std"], **bars)
     for axis, title in zip(axes[0], ("published", "here (bars: std over runs)"), strict=True):
         axis.set_xticks(range(len(models)), models)
         axis.set(title=f"Syn-TA, {title}", ylim=(0, 100))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vlact.models.cost import QWEN25_1B5, QWEN25_3B, Decoder, sequence_length
+from vlact.models.cost import QWEN25_1B5, QWEN25_3B, Decoder, sequence_length, tokens_within
 from vlact.models.dual import DualEncoder
 from vlact.models.zoo.procvlr import ProcVLR
 from vlact.papers.transfer.benchmark import BY_NAME, OVER_CLIP, SCRATCH
@@ -28,6 +28,7 @@ CARDS = {  # memory in GB, dense bf16 operations a second as rated
     "H200": (140, 989e12),
 }
 UTILISATION = 0.35  # of the rated speed that training at these sizes reaches on one card
+L40, READS = 181e12, 0.55  # its dense bf16 operations a second; share that a forward pass reaches
 OVERHEAD = 2.0  # GB: context, workspace, fragments
 GB = 1e9
 
@@ -232,6 +233,28 @@ DECODED = 800  # frames a second that a core decodes
 CARDS_A_MACHINE, CORES_A_MACHINE, MACHINES = 8, 16, 16
 # US dollars of an hour of a rented card or core; an assumption, as utilisation is
 PRICES, CORE_PRICE = {"A100": 2.0, "H200": 4.0}, 0.04
+
+
+def language_latency(published_ms: float) -> tuple[pd.DataFrame, int]:
+    """Table 6 of ActionVLM by arithmetic: a pass of the language model over a window of 768 frames
+    on the paper's card, by how many frames it sees; and the most tokens that 3B reads in the time
+    that was published.
+
+    Args:
+        published_ms: What language adds to a window.
+    """
+    rows = []
+    for name, lm in {"Qwen2.5-1.5B": QWEN25_1B5, "Qwen2.5-3B": QWEN25_3B}.items():
+        for lm_stride in (1, 4, 8, 16):
+            tokens = sequence_length(768, lm_stride)
+            flops = lm.forward_flops(tokens)
+            perfect = 1e3 * flops / L40
+            row = {"language model": name, "lm_stride": lm_stride, "tokens": tokens}
+            row |= {"TFLOP forward": flops / 1e12, "ms on a perfect L40": perfect}
+            row[f"ms at {READS * 100:.0f} %"] = perfect / READS
+            row["fits the published ms"] = "yes" if perfect / READS <= published_ms else "no"
+            rows.append(row)
+    return pd.DataFrame(rows), tokens_within(QWEN25_3B, published_ms / 1e3, L40, READS)
 
 
 def experiments() -> dict[str, tuple[Step, int, float]]:

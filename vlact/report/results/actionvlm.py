@@ -265,6 +265,28 @@ def ambiguous(
     return pd.DataFrame(rows, columns=columns)
 
 
+def pointing_table(found: pd.DataFrame, described: dict[str, str]) -> tuple[pd.DataFrame, str]:
+    """How often action frames point to their own class before any training, percent: a row a
+    class, and all of them in words.
+
+    Args:
+        found: `label, right`, a row a frame, see `vlact.papers.actionvlm.alignment.pointing`.
+        described: Description of every class.
+    """
+    right = 100 * found.groupby("label")["right"].mean().reindex(list(described))
+    table = pd.DataFrame(
+        {
+            "class": described.keys(),
+            "frames that point to it": right.to_numpy(),
+            "description": described.values(),
+        }
+    )
+    return table, (
+        f"{100 * found['right'].mean():.1f} % of {len(found)} action frames; chance is "
+        f"{100 / len(described):.0f} %."
+    )
+
+
 def wrong_descriptions(truth: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """mAP (percent) of the model of λ = 1 by `share` of recordings whose descriptions belong to
     other classes, `weight` at test and `seed`.

@@ -89,6 +89,11 @@ def change(found: dict | None, wins: str = "") -> str:
     return text + (f"{wins}{found['wins']}/{found['n']}" if wins else "")
 
 
+def over_runs(table: pd.DataFrame, by: str, column: str) -> pd.DataFrame:
+    """`mean` and `std` of a column, a row a value of `by`."""
+    return table.groupby(by)[column].agg(["mean", "std"])
+
+
 def interval(found: dict | None) -> str:
     """Both ends."""
     return f"[{found['low']:.1f}, {found['high']:.1f}]" if found else NONE
