@@ -104,7 +104,7 @@ def test_actionvlm_learns_on_frames_with_its_encoder(tmp_path):
     before = tower_of(VideoMAE.load(tmp_path / "v.pth", image_size=16)).state_dict()
     moved = {k: (x - before[k]).abs().max() for k, x in eye.tower.state_dict().items()}
     assert moved.pop("pos_embed") == 0 and 0 < max(moved.values()) < 2e-3  # four steps at 1e-4
-    finder = VisionLanguageLocalizer.load(tmp_path / "out" / "reasoner.safetensors")
+    finder = VisionLanguageLocalizer.load(tmp_path / "out" / "actionvlm.safetensors")
     film = Film(tmp_path / "films" / "v0.mp4", 4, 2, 8, 16)
     seen = {"v0": seen_by(eye, film, 32)}
     assert seen["v0"].shape == (len(film), WIDE)

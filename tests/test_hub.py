@@ -85,7 +85,7 @@ def test_a_finder_comes_back_and_finds_alike(film, tmp_path):
         {"branches": True, "independent": 0.1, "adversary": 0.1, "tempo": True},
     ],
 )
-def test_a_mover_comes_back_and_names_alike(options, film, tmp_path):
+def test_a_motion_recognizer_comes_back_and_names_alike(options, film, tmp_path):
     torch.manual_seed(0)
     FrameEncoder(SMALL).save(tmp_path / "clip.safetensors")
     trunk, names = {"tau": 0.05, "frames": 4}, ["rising", "falling"]
@@ -102,7 +102,7 @@ def test_a_mover_comes_back_and_names_alike(options, film, tmp_path):
     assert again.predict(film).equals(found) and again.model.parent.tolist() == [0, 0, 1]
     assert {p.name for p in (tmp_path / "model").iterdir()} == {
         "encoder.safetensors",
-        "mover.safetensors",
+        "motion.safetensors",
         "vlact.json",
         "README.md",
     }
@@ -146,7 +146,7 @@ def test_models_take_their_text_tower_along(film, tmp_path):
 
 
 @pytest.mark.parametrize("weight", [0.7, "eq1"])
-def test_a_reasoner_comes_back_and_finds_alike(weight, film, tmp_path):
+def test_an_actionvlm_comes_back_and_finds_alike(weight, film, tmp_path):
     torch.manual_seed(0)
     classes = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
     words = tokenizer(list(classes), 17)

@@ -415,8 +415,8 @@ def test_it_learns_to_find_and_name_segments_and_resumes_to_the_same(
     parts = localizing.sequences(features, durations, truth, ["a", "b"], CLOCK)
     model, curve = localizing.train(parts[:16], former(config), RECIPE, seed=0)
     found = localizing.Localizer(model, ["a", "b"], CLOCK, RECIPE, torch.zeros(4), torch.ones(4))
-    found.save(tmp_path / "localiser.safetensors")
-    loaded = localizing.Localizer.load(tmp_path / "localiser.safetensors")
+    found.save(tmp_path / "localizer.safetensors")
+    loaded = localizing.Localizer.load(tmp_path / "localizer.safetensors")
     table = loaded.detect(features, {s.name: s.duration_s for s in parts[16:]})
     pd.testing.assert_frame_equal(
         table, found.detect(features, {s.name: s.duration_s for s in parts[16:]})
@@ -493,7 +493,7 @@ def test_strangers_files_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="x.safetensors: expected a 'localiser' entry"):
+    with pytest.raises(ValueError, match="x.safetensors: expected a 'localizer' entry"):
         localizing.Localizer.load(tmp_path / "x.safetensors")
 
 

@@ -225,7 +225,7 @@ def test_a_localizer_on_two_processes_learns_as_on_one_and_finds(recordings, tmp
         curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
-    localizer = Localizer.load(tmp_path / "2" / "localiser.safetensors")
+    localizer = Localizer.load(tmp_path / "2" / "localizer.safetensors")
     found = localizer.detect(features, {v: 0.5 * len(x) for v, x in features.items()})
     assert set(found["label"]) <= {"jump", "run"} and len(found)
 
@@ -285,7 +285,7 @@ def test_actionvlm_on_two_processes_learns_as_on_one_and_finds(recordings, align
         curves.append(pd.read_csv(tmp_path / str(count) / "curve.csv")["loss"])
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0].std() > 0.02
-    trained = VisionLanguageLocalizer.load(tmp_path / "2" / "reasoner.safetensors")
+    trained = VisionLanguageLocalizer.load(tmp_path / "2" / "actionvlm.safetensors")
     moved = trained.model.reader.branch.advantage.weight
     assert moved.abs().sum() > 0  # it starts from zero, and L_adv is all that moves it
     found = trained.detect(features, {v: 0.5 * len(x) for v, x in features.items()})
@@ -314,14 +314,14 @@ def test_actionvlm_is_on_any_localizer_of_points(head, recordings, aligned, tmp_
     *given, features = recordings
     options = [*LOCALIZING, *aligned, "--localizer", head, "--steps", "4", "--weight", "paired"]
     assert localizing.main([*map(str, given), str(tmp_path / "out"), *options]) == 0
-    trained = VisionLanguageLocalizer.load(tmp_path / "out" / "reasoner.safetensors")
+    trained = VisionLanguageLocalizer.load(tmp_path / "out" / "actionvlm.safetensors")
     assert type(trained.model.localizer).__name__ == head
     seconds = {v: 0.5 * len(x) for v, x in features.items()}
     assert set(trained.detect(features, seconds)["label"]) <= {"jump", "run"}
 
 
 def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path, monkeypatch):
-    """Its weights stay in their folder: the run's reasoner holds LoRA and what is new, and finds as
+    """Its weights stay in their folder: the run's model holds LoRA and what is new, and finds as
     it did.
     """
     from safetensors.torch import load_file
@@ -338,7 +338,7 @@ def test_actionvlm_over_a_published_language_model(recordings, aligned, tmp_path
     Reader.over(lm := publish(tmp_path / "lm"), 6, lm_stride=4).save(folder / "reader.safetensors")
     (folder / "words.json").write_text(json.dumps({"folder": lm, "steps": 32}), encoding="utf-8")
     assert localizing.main([*map(str, given), str(tmp_path / "out"), *LOCALIZING, *aligned]) == 0
-    path = tmp_path / "out" / "reasoner.safetensors"
+    path = tmp_path / "out" / "actionvlm.safetensors"
     (state,) = (tmp_path / "out").glob("state-*")
     for file in (path, state / "model.safetensors", tmp_path / "out" / "model.safetensors"):
         kept = list(load_file(file))
@@ -571,5 +571,5 @@ def test_a_language_model_that_could_not_be_found_again_is_refused_before_traini
     from vlact.models import files
 
     with pytest.raises(ValueError, match="its language model: expected a path in the repository"):
-        files.inside("/elsewhere/lm", tmp_path / "reasoner.safetensors", "its language model")
-    assert files.inside(str(tmp_path / "lm"), tmp_path / "reasoner.safetensors", "it")
+        files.inside("/elsewhere/lm", tmp_path / "actionvlm.safetensors", "its language model")
+    assert files.inside(str(tmp_path / "lm"), tmp_path / "actionvlm.safetensors", "it")

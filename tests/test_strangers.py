@@ -40,7 +40,7 @@ anything = st.recursive(
 )
 
 
-def reasoner():
+def actionvlm():
     """A small ActionVLM with LoRA, as a localizer."""
     classes = {"Leap": describe(["run left", "leap"]), "Squat": describe(["squat", "rack"])}
     words = tokenizer(list(classes), 17)
@@ -78,7 +78,7 @@ def folders(tmp_path_factory):
             {"branches": True, "decorrelate": 0.1},
         ),
         hub.ActionLocalizer(poses, localizer, 8.0, 2),
-        hub.VisionLanguageLocalizer(DualEncoder(SMALL), reasoner(), 8.0, 2),
+        hub.VisionLanguageLocalizer(DualEncoder(SMALL), actionvlm(), 8.0, 2),
     ]
     for model in models:
         model.save_pretrained(home / type(model).__name__)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
 CONFIG, NUMBERS = "vlact.json", "config.json"  # what a model is; the numbers that it is made with
-ENCODER, MOTION, LOCALIZER = "encoder.safetensors", "mover.safetensors", "localiser.safetensors"
+ENCODER, MOTION, LOCALIZER = "encoder.safetensors", "motion.safetensors", "localizer.safetensors"
 KINDS = {  # what the first version called them
     "ActionLocalizer": "Finder",
     "ActionRecognizer": "Namer",
@@ -385,16 +385,16 @@ class MotionRecognizer(_Citizen):
             "trunk": self.trunk,
             "options": self.options,
         }
-        files.save(save_directory / MOTION, "mover", note, self.model.state_dict())
+        files.save(save_directory / MOTION, "motion", note, self.model.state_dict())
         super()._save_pretrained(save_directory)
 
     @classmethod
     def _load(cls, model_id: str, config: dict, **given) -> dict:
         path = _file(model_id, MOTION, **given)
-        note, state = files.read(path, "mover")
+        note, state = files.read(path, "motion")
         names, parts = list[str], {"trunk": TRUNK, "options": OPTIONS}
         wanted = {"names": names, "fine": names, "parent": list[int], "trunk": dict}
-        note = files.checked(note, wanted | {"options": dict}, path, "mover")
+        note = files.checked(note, wanted | {"options": dict}, path, "motion")
         for part, entries in parts.items():
             files.checked(note[part], entries, path, part, free=entries)
         if not 1 <= len(note["names"]) + len(note["fine"]) <= MOST_NAMES:

@@ -88,7 +88,7 @@ def across(p: Params, must_exist: bool = False) -> None:
 
     poses, runs = {k: [b.pose for b in x.beats] for k, x in ACTIONS.items()}, runs_of(others)
     told = rename_localizer(
-        str(p.data / "actionvlm" / "reasoner.safetensors"),
+        str(p.data / "actionvlm" / "actionvlm.safetensors"),
         features,
         durations_of(truth_of(p), "test"),
         poses,

@@ -104,7 +104,7 @@ def descriptions(p: Params | None = None, name: str = "ground_truth") -> dict[st
 def actionvlm(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/actionvlm`: detections.parquet (model, seed, condition), the same of the
     sessions (sessions.parquet), frames.parquet, answers.parquet, curves.csv, and
-    reasoner.safetensors, the first seed's localizer at a fixed λ of 1.
+    actionvlm.safetensors, the first seed's localizer at a fixed λ of 1.
 
     Raises:
         ValueError: The reader did not pass its gate.
@@ -144,7 +144,7 @@ def actionvlm(p: Params, must_exist: bool = False) -> None:
                 else variant
             )
             out = str(work / f"{len(todo)}")
-            weights = str(folder / "reasoner.safetensors") if one.folds and not i else ""
+            weights = str(folder / "actionvlm.safetensors") if one.folds and not i else ""
             kept = out, f"{out}.pt", weights
             todo.append(VisionLanguageJob(one, given[i], aligned, conditions, s, *kept))
             # of one seed every row is asked the same

@@ -50,7 +50,7 @@ def recipe_of(p: Params) -> dict:
 
 def localizers(p: Params, must_exist: bool = False) -> None:
     """`data/<workspace>/localizers`: detections.parquet, curves.csv, and the first seed's
-    ActionFormer, localiser.safetensors.
+    ActionFormer, localizer.safetensors.
     """
     folder = p.data / "localizers"
     if not LOCALIZERS.must_run(p, folder, must_exist):
@@ -66,7 +66,7 @@ def localizers(p: Params, must_exist: bool = False) -> None:
             out = str(work / f"{kind}{s}")
             todo.append(LocalizeJob(kind, problem, s, out, f"{out}.pt"))
     curves = jobs.run(todo, p.workers, "localizers")
-    shutil.copy(f"{todo[0].out}.safetensors", folder / "localiser.safetensors")
+    shutil.copy(f"{todo[0].out}.safetensors", folder / "localizer.safetensors")
     tables_of(todo).to_parquet(folder / "detections.parquet", index=False)
     write_curves(folder, [{"model": job.kind, "seed": job.seed} for job in todo], curves)
     LOCALIZERS.finish(p, folder)

@@ -81,9 +81,9 @@ def detections(p: Params, given: Given, film: Path) -> pd.DataFrame:
             return own_localizer.detect(trained, film, given.encoder, seconds)
         return inputs.hub_model(given.model, LOCALIZERS).predict(film)
     if given.reads:
-        localizer = VisionLanguageLocalizer.load(p.data / "actionvlm" / "reasoner.safetensors")
+        localizer = VisionLanguageLocalizer.load(p.data / "actionvlm" / "actionvlm.safetensors")
     else:
-        localizer = Localizer.load(p.data / "localizers" / "localiser.safetensors")
+        localizer = Localizer.load(p.data / "localizers" / "localizer.safetensors")
     encoder = PoseEncoder.load(p.data / "aligned" / "eye.safetensors")
     features = extract(encoder, film, float(p.stadium.fps), p.tal.stride)
     return localizer.detect({film.name: features}, {film.name: seconds})

@@ -77,12 +77,11 @@ SHARPNESS = 3  # of a selector: standard deviations of advantage count so many t
 ANSWER_DECAY = 0.01  # weight decay of readers that answer in text
 TEXTS = ("names", "random text", "noise")  # what language may read by a name
 ASKED = 32  # windows that are answered at once
-# how files call a trained ActionVLM and its localizer, since the first version
-KIND, LOCALIZER = "reasoner", "localiser"
+KIND = "actionvlm"  # how files call a trained one
 USUAL = "ActionFormer"  # the localizer of ActionVLM, where a recipe's `localizer` names no other
 NOTE = {  # what the header of such a file holds
     "head": str,
-    LOCALIZER: dict,
+    "localizer": dict,
     "reader": dict,
     "variant": dict,
     "reach": int,
@@ -434,7 +433,7 @@ class VisionLanguageLocalizer(Localizer):
         """Weights, prompt and all else as one safetensors file; of `weight` a number only."""
         model, adapters = self.model, getattr(self.model.reader.branch.lm, "peft_config", None)
         parts = {
-            LOCALIZER: model.localizer.state_dict(),
+            "localizer": model.localizer.state_dict(),
             "reader": {
                 k: v for k, v in model.reader.state_dict().items() if not model.reader.elsewhere(k)
             },
@@ -443,7 +442,7 @@ class VisionLanguageLocalizer(Localizer):
         }
         note = {
             "head": name_of(model.localizer),
-            LOCALIZER: asdict(model.config),
+            "localizer": asdict(model.config),
             "reader": asdict(model.reader.config),
             "variant": asdict(model.variant),
             "reach": model.reach,
@@ -469,7 +468,7 @@ class VisionLanguageLocalizer(Localizer):
         head = note.get("head", USUAL)  # of the first version
         if head not in POINTS:
             raise ValueError(f"{path}: head: expected one of {POINTS}; got {head!r}")
-        parts = {k: {} for k in (LOCALIZER, "reader", "prompt", "standard")}
+        parts = {k: {} for k in ("localizer", "reader", "prompt", "standard")}
         for key, value in state.items():
             part, _, name = key.partition(".")
             if part not in parts:
@@ -492,8 +491,8 @@ class VisionLanguageLocalizer(Localizer):
         reader.branch.config = replace(reader.branch.config, read_from=variant.read_from)
 
         # the localizer, and both together
-        config = shape_of(KINDS[head][1], note[LOCALIZER], path)
-        localizer = files.built(lambda: built_of(config), parts[LOCALIZER], path)
+        config = shape_of(KINDS[head][1], note["localizer"], path)
+        localizer = files.built(lambda: built_of(config), parts["localizer"], path)
         mean, std = standard_of(parts["standard"], config.feature_dim, path)
         recipe = recipe_of(note["recipe"], path)
         if not 1 <= note["reach"] <= recipe["window"] or recipe["window"] % note["reach"]:

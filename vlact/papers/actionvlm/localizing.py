@@ -663,7 +663,7 @@ class Localizer:
             "classes": self.classes,
         }
         files.save(
-            path, "localiser", note | {"clock": asdict(self.clock), "recipe": self.recipe}, state
+            path, "localizer", note | {"clock": asdict(self.clock), "recipe": self.recipe}, state
         )
 
     @classmethod
@@ -674,7 +674,7 @@ class Localizer:
             ValueError: Another file, one that is cut off, or one whose weights do not fit its
                 shape.
         """
-        note, state = files.read(path, "localiser")
+        note, state = files.read(path, "localizer")
         wanted = {"kind": str, "config": dict, "classes": list[str], "clock": dict, "recipe": dict}
         note = files.checked(note, wanted, path, "localizer")
         if note["kind"] not in KINDS:

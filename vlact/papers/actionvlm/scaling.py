@@ -16,9 +16,9 @@ shows follows from seed, step and video. Features beyond a gigabyte are read win
 
 With `--encoder FILE` ActionVLM is trained on frames: FEATURES is then the folder of videos, which
 are decoded window by window, and a VideoMAE learns with the rest (`eye.safetensors`). The run's
-localiser.safetensors is what
+localizer.safetensors is what
 `vlact.papers.actionvlm.localizing.Localizer` loads and `vlact.hub.ActionLocalizer` takes, its
-reasoner.safetensors what `vlact.hub.VisionLanguageLocalizer` takes.
+actionvlm.safetensors what `vlact.hub.VisionLanguageLocalizer` takes.
 """
 
 import argparse
@@ -378,7 +378,7 @@ def features_of(path: Path, videos: list[str]) -> dict[str, Tensor | Stream]:
     return {v: (features.read if small else Filed)(there[v]) for v in videos}
 
 
-def reasoner(
+def with_language(
     localizer: nn.Module,
     given: argparse.Namespace,
     classes: list[str],
@@ -438,7 +438,7 @@ def reasoner(
     torch.manual_seed(given.seed)
     language = make_reader(str(given.aligned), variant, rank)
     # what is trained has to be read again: before the first step, not after the last
-    files.inside(language.config.lm, given.out / "reasoner.safetensors", "its language model")
+    files.inside(language.config.lm, given.out / "actionvlm.safetensors", "its language model")
     return ActionVLM(localizer, language, mean, std, variant, reach), prompt, words
 
 
@@ -606,7 +606,7 @@ def main(arguments: list[str]) -> int:
         shown = numbers["noise"], numbers.get("inside", INSIDE)
         cut = (videos, parts, length, at, len(classes), *shown, recipe.seed)
         if told:
-            model, prompt, words = reasoner(model, given, classes, mean, std, vlm.rank)
+            model, prompt, words = with_language(model, given, classes, mean, std, vlm.rank)
             model.eye = eye
             said = (words, classes, model.reach, epoch.steps, model.reader.most_words)
             windows = ToldWindows(*said, *cut)
@@ -627,14 +627,14 @@ def main(arguments: list[str]) -> int:
             model = files.fill(model.cpu(), weights, whole, absent)
             if eye is not None:
                 eye.save(given.out / "eye.safetensors")
-                model.eye = None  # its features are what a reasoner takes
+                model.eye = None  # its features are what ActionVLM takes
             if told:
                 VisionLanguageLocalizer(model, classes, clock, numbers, mean, std, prompt).save(
-                    given.out / "reasoner.safetensors"
+                    given.out / "actionvlm.safetensors"
                 )
             else:
                 Localizer(model, classes, clock, numbers, mean, std).save(
-                    given.out / "localiser.safetensors"
+                    given.out / "localizer.safetensors"
                 )
         print(f"{len(curve)} steps, loss {curve['loss'].iloc[-1]:.4f}; {given.out}")
     return 0

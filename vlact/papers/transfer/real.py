@@ -341,7 +341,7 @@ class Temporal(nn.Module):
         return self.drop(x.mean(1))
 
 
-class Recogniser(nn.Module):
+class Recognizer(nn.Module):
     """A trunk and a linear head for actions; for `CONTEXTS` what tells fine classes, too.
 
     Args:
@@ -448,7 +448,7 @@ def network(
     if kind in CONTEXTS:
         parent = torch.zeros(int(fine.max()) + 1, dtype=torch.long)
         parent[torch.from_numpy(fine)] = torch.from_numpy(labels)
-    model = Recogniser(trunk, given["dim"], classes, kind, parent, p.disentangled)
+    model = Recognizer(trunk, given["dim"], classes, kind, parent, p.disentangled)
     target = torch.from_numpy(fine if kind in CONTEXTS else labels)
     generator = torch.Generator().manual_seed(seed)
     order = list(batches(len(x), min(size, len(x)), updates, generator))
