@@ -211,11 +211,11 @@ def test_real_data_is_never_given_to_dvc_to_make(project, monkeypatch, capfd):
 
 
 def test_plain_dvc_does_not_empty_folders_of_real_data():
-    """Folders of real data outlive their stage, and a forced run starts from nothing."""
-    stages = yaml.safe_load((pipeline.ROOT / dag.GRAPH).read_text())["stages"]
-    outs = [o for stage in stages.values() for o in stage.get("outs", ()) if isinstance(o, dict)]
-    kept = {path.split("/")[-1] for o in outs for path, how in o.items() if how.get("persist")}
-    assert kept == set(pipeline.PERSISTENT)
+    """Folders of real data outlive their stage."""
+    by_name = dag.parameters()["real_data"]["by_name"]
+    read = {out for s in by_name for out in dag.stages("paper")[s]["outs"] if "figures" not in out}
+    assert read <= set(dag.persistent("paper")) and "data/paper/worlds" in read
+    assert "data/real/real_ace" in dag.persistent("real")
 
 
 def test_a_forced_run_renders_again(project):

@@ -9,7 +9,6 @@ import shutil
 import struct
 from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 import test_checkpoints as published
 import torch
@@ -17,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load, save, save_file
 
-from vlact import hub, video
+from vlact import hub
 from vlact.language.descriptions import WORDS, describe
 from vlact.language.prompts import encode_clauses, prompt_of, tokenizer
 from vlact.models import checkpoints, files
@@ -348,23 +347,6 @@ def test_a_language_model_s_folder_stays_in_the_repository(tmp_path):
     files.save(tmp_path / "r.safetensors", "reader", note | {"lm": "0"}, {"a": torch.zeros(1)})
     with pytest.raises(FileNotFoundError, match=r"r\.safetensors: .*expected a transformers fold"):
         Reader.load(tmp_path / "r.safetensors")
-
-
-def test_folders_of_the_first_version_load(folders, tmp_path):
-    path = tmp_path / "film.mp4"
-    frames = np.random.default_rng(0).integers(0, 255, (40, 32, 32, 3), dtype=np.uint8)
-    video.write(path, frames, 8)
-    for new, old in hub.KINDS.items():
-        shutil.copytree(folders / new, tmp_path / old)
-        note = json.loads((tmp_path / old / "vlact.json").read_text())
-        (tmp_path / old / "vlact.json").write_text(json.dumps(note | {"kind": old}))
-        kind = getattr(hub, new)
-        model, again = (kind.from_pretrained(x) for x in (folders / new, tmp_path / old))
-        if new == "ActionLocalizer":  # its encoder sees single frames of athletes
-            assert torch.equal(model.localizer.mean, again.localizer.mean)
-            continue
-        more = (["drop", "spin"],) if new == "ActionRecognizer" else ()
-        assert model.predict(path, *more).equals(again.predict(path, *more))
 
 
 def test_a_saved_folder_is_for_everybody_and_says_what_is_known(tmp_path):

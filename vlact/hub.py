@@ -49,12 +49,6 @@ if TYPE_CHECKING:
 ENCODERS = {"DualEncoder": DualEncoder, "FrameEncoder": FrameEncoder, "PoseEncoder": PoseEncoder}
 CONFIG, NUMBERS = "vlact.json", "config.json"  # what a model is; the numbers that it is made with
 ENCODER, MOTION, LOCALIZER = "encoder.safetensors", "motion.safetensors", "localizer.safetensors"
-KINDS = {  # what the first version called them
-    "ActionLocalizer": "Finder",
-    "ActionRecognizer": "Namer",
-    "MotionRecognizer": "Mover",
-    "VisionLanguageLocalizer": "Reasoner",
-}
 READABLE = 0o644  # mode of a saved file: anybody may read it, as is the use of a folder to share
 TAU = (1e-4, 1e4)  # least and greatest temperature
 FPS = (1e-3, 1e4)  # least and greatest frame rate that features are taken at
@@ -223,8 +217,9 @@ class _Citizen(ModelHubMixin, library_name="vlact", model_card_template=CARD):
         given = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download}
         given |= {"local_files_only": local_files_only, "token": token}
         path = _file(model_id, CONFIG, **given)
-        config, known = _json(path), (cls.__name__, KINDS[cls.__name__])
-        if config.get("kind") not in known or config.get("encoder") not in list(ENCODERS):
+        config = _json(path)
+        same = config.get("kind") == cls.__name__
+        if not same or config.get("encoder") not in list(ENCODERS):
             raise ValueError(
                 f"{path}: expected a {cls.__name__} with an encoder of {sorted(ENCODERS)}; got "
                 f"{config!r:.200}"
@@ -516,7 +511,12 @@ def load(name: str):
         return by_name.load(name)
     path = _file(name, CONFIG)
     said = _json(path).get("kind")
-    kind = next((new for new, old in KINDS.items() if said in (new, old)), None)
-    if kind is None:
+    if not isinstance(said, str) or said not in KINDS:
         raise ValueError(f"{path}: expected one of {sorted(KINDS)}; got {said!r:.80}")
-    return globals()[kind].from_pretrained(name)
+    return KINDS[said].from_pretrained(name)
+
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (ActionLocalizer, ActionRecognizer, MotionRecognizer, VisionLanguageLocalizer)
+}

@@ -30,18 +30,13 @@ from vlact.report.tables import FEWEST_SEEDS, write_text
 from vlact.runtime import forkserver, leash
 from vlact.runtime.code import file_hash, library
 from vlact.tools import notebooks
-from vlact.tools.dag import Refused, fingerprint, graph, known, parameters, short
+from vlact.tools.dag import Refused, fingerprint, graph, known, parameters, persistent, short
 
 PAPERS = ("ace", "actionvlm", "transfer", "beyond")
 MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 DVC = [sys.executable, "-m", "vlact.runtime.forkserver", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
 GIVES_WAY = ["nice", "-n", "5"]  # more would starve it on a busy machine
-# folders that DVC does not empty, see data/dvc.yaml
-PERSISTENT = (
-    *("worlds", "stadium", "aligned", "kitchens", "arena"),
-    *("real_video", "real_ace", "real_looks", "real_motion", "real_localization"),
-)
 # glibc: freed memory is used again, not mapped
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 HINTS = (  # lines of DVC and of kernels that tell a reader nothing
@@ -189,8 +184,8 @@ class Run:
         if numbers["profiles"][profile]["world"]["source"] != "rendered":
             self._leave_out(numbers["real_data"])
         elif force:
-            for stage in PERSISTENT:
-                shutil.rmtree(ROOT / "data" / profile / stage, ignore_errors=True)
+            for folder in persistent(profile):
+                shutil.rmtree(ROOT / folder, ignore_errors=True)
         # DVC watches the data itself
         rest = {s: b - self.by_name for s, b in self.after.items() if s not in self.by_name}
         self.todo = (set(rest) if force else changed(rest)) | self.by_name
