@@ -41,7 +41,7 @@ def pytest_report_header(config):
 
 def pytest_collectstart(collector):
     if collector.fspath and collector.fspath.ext == ".ipynb":
-        collector.skip_compare += ("stderr", "text/html", "image/svg+xml")
+        collector.skip_compare += ("stderr", "image/svg+xml")
 
 
 @pytest.fixture

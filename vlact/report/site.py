@@ -21,7 +21,7 @@ import yaml
 from vlact import ROOT
 from vlact.params import Params, load
 from vlact.report import layout
-from vlact.report.tables import caption_of, write_text
+from vlact.report.tables import caption_of, read, write_text
 
 RESULTS = ("paper", "item", "title", "files", "notebook", "stage")  # columns of the results map
 TAGS = (  # that a notebook's page may have
@@ -271,18 +271,15 @@ def table(folder: Path, stem: str) -> dict:
     """A csv as it is read, see `vlact.report.layout`, and what it says."""
     from markupsafe import Markup
 
-    cells = pd.read_csv(folder / f"{stem}.csv", dtype=str, keep_default_na=False)
-    said = caption_of(folder / f"{stem}.md")
-    blocks = layout.blocks(cells, Path(stem).name, said)
-    head, findings = layout.said(said)
+    blocks, head, findings = read(folder, stem)
     sizes = pd.Series([len(b.table) for b in blocks], dtype=int)
     return {
         "name": Path(stem).name,
         # what is seen before anything is unfolded
         "first": max(1, int((sizes.cumsum() <= UNFOLDED).sum())),
         "blocks": [Markup(layout.html(b)) for b in blocks],  # nosec B704: `html` escapes
-        "caption": " ".join(filter(None, [head, layout.short(cells, blocks, Path(stem).name)])),
-        "findings": findings + layout.cautions(blocks, said),
+        "caption": head,
+        "findings": findings,
     }
 
 

@@ -198,6 +198,19 @@ def caption_of(path: Path) -> str:
     )
 
 
+def read(folder: Path, stem: str) -> tuple[list[layout.Block], str, list[str]]:
+    """A written table as it is read: its blocks, its caption and its findings."""
+    import pandas as pd
+
+    name = Path(stem).name
+    cells = pd.read_csv(folder / f"{stem}.csv", dtype=str, keep_default_na=False)
+    said = caption_of(folder / f"{stem}.md")
+    blocks = layout.blocks(cells, name, said)
+    head, findings = layout.said(said)
+    head = " ".join(filter(None, [head, layout.short(cells, blocks, name)]))
+    return blocks, head, findings + layout.cautions(blocks, said)
+
+
 def write_caption(path: Path, caption: str) -> None:
     """What stands beside a figure, its findings as a list."""
     head, findings = layout.said(caption)

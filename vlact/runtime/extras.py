@@ -21,7 +21,9 @@ EXTRAS = {  # modules that are imported, by the extra of pyproject.toml that bri
     ),
     "pipeline": (
         "dvc",
+        "IPython",
         "ipykernel",
+        "ipywidgets",
         "jinja2",
         "nbconvert",
         "nbformat",

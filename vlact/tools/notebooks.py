@@ -1,5 +1,7 @@
 """Notebooks as files: run by papermill for a stage or in place, normalised; what they cost."""
 
+import base64
+import io
 import json
 import logging
 import re
@@ -13,6 +15,7 @@ from vlact.tools import provenance
 from vlact.tools.dag import parameters, stage_of
 
 NOTEBOOKS = ROOT / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"  # lives as long as its kernel
 CELL_TIMEOUT_S = 3600  # of a notebook that is run in place: it hangs
 START_TIMEOUT_S = 600  # of a kernel; a busy machine takes minutes to import everything
 
@@ -63,6 +66,15 @@ def run(name: str, profile: str) -> int:
     return 0
 
 
+def small(picture: str) -> str:
+    """A PNG in base64 with 256 colours, where that is smaller."""
+    from PIL import Image
+
+    image, out = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"), io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(out, "png", optimize=True)
+    return min(picture, base64.b64encode(out.getvalue()).decode(), key=len)
+
+
 def normalise(notebook: dict) -> dict:
     """A notebook without what changes from run to run: counts from 1, no times, no widget state."""
     count = 0
@@ -81,6 +93,9 @@ def normalise(notebook: dict) -> dict:
                 continue
             if output["output_type"] in ("display_data", "execute_result"):
                 output["metadata"] = {}
+                output["data"].pop(WIDGET, None)
+                if picture := output["data"].get("image/png"):
+                    output["data"]["image/png"] = small(picture)
             if output["output_type"] == "execute_result":
                 output["execution_count"] = count
             outputs.append(output)
