@@ -25,6 +25,7 @@ STAGES = (
     "encoders",
     "kitchens",
     "arena",
+    "language_size",
     "synta",
     "transfer",
     "disentangle",

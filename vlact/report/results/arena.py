@@ -29,6 +29,7 @@ from vlact.report.statistics import Effect, ScoreFault, effect
 
 AT_TEST, TRAINED, ONLY = "prior at test", "prior, trained", "language only"
 OFF, OPEN = "language off", "open "
+LARGER = f"{FULL}, larger language model"
 CONTROLS = {  # what language reads at test, or what stands for it
     "deranged": "descriptions of others",
     "names": "names only",
@@ -51,13 +52,16 @@ def designs(pairs: int) -> pd.Series:
 def keep_arena(p: Params) -> None:
     """Scores of stage `arena`, from the files of its jobs: average precision of all test recordings
     (`ap`) and by group of them (`groups`), the scarcity sweep (`scarce`), weights by class, clips
-    that only look like an action, and how text fails.
+    that only look like an action, how text fails, and how well readers of two sizes read (`gate`).
     """
     folder = p.data / "arena" / "rows"
-    names = sorted(f.stem for f in folder.glob("*.json"))
+    larger = p.data / "arena" / "larger"
+    places = {f.stem: f.parent for f in folder.glob("*.json")}
+    places |= {f.stem: f.parent for f in (larger / "rows").glob("*.json")}
+    names = sorted(places)
 
     def read(kind: str, wanted: list[str]) -> pd.DataFrame:
-        paths = [folder / f"{n}{kind}.parquet" for n in wanted]
+        paths = [places[n] / f"{n}{kind}.parquet" for n in wanted]
         found = [alias(pd.read_parquet(f)) for f in paths if f.is_file()]
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
@@ -87,6 +91,8 @@ def keep_arena(p: Params) -> None:
     keep(p, "arena", "ambiguous", clips, ["model", "seed", "clip"])
     if len(answers := read("-texts", rest)):
         keep_answers(p, "arena", truth, answers[answers["condition"] == "own"], known)
+    if (gate := larger / "gate.csv").is_file():
+        keep(p, "arena", "gate", pd.read_csv(gate), ["reader", "descriptions"])
     size = {"what": "recordings", "instances": len(truth), "videos": truth["video"].nunique()}
     keep(p, "arena", "sizes", pd.DataFrame([size]), ["what"])
 
@@ -196,12 +202,25 @@ class Arena(ActionVLM):
             rows.append(row | {"gain": mean, "low": low, "high": high})
         return pd.DataFrame(rows)
 
+    def language_sizes(self) -> pd.DataFrame:
+        """The full method with language models of two sizes, on the seeds that both have."""
+        gate = self.scores("arena", "gate").query("descriptions == 'right'").set_index("reader")
+        rows, both = [], self.map(LARGER).index
+        for model, reader in ((FULL, "language"), (LARGER, f"language{LARGER[len(FULL) :]}")):
+            row = {"model": model, "reads right": f"{100 * gate.loc[reader, 'pointer']:.1f}"}
+            own = self.map(model)
+            row |= {"seeds": len(both), "mAP": spread(own[own.index.isin(both)])}
+            row["− vision only"] = said(self.gap(model, "own", VISION))
+            other = self.gap(model, "own", FULL) if model != FULL else None
+            rows.append(row | {"− smaller": said(other)})
+        return pd.DataFrame(rows)
+
     def scarcity(self) -> pd.DataFrame:
         """mAP and gain by recordings a class: `recordings, model, mAP, gain, low, high, seeds`."""
         table, rows = self.scores("arena", "scarce"), []
         keys = ["recordings", "model", "condition", *CELLS]
         cells = 100 * table.set_index(keys)["ap"].sort_index()
-        for count in table["recordings"].unique():
+        for count in sorted(table["recordings"].unique()):
             base = cells[count, AT_TEST, OFF]
             for model, condition in ((VISION, OFF), (AT_TEST, "own"), (TRAINED, "own")):
                 mine = cells[count, AT_TEST if model == VISION else model, condition]
