@@ -79,7 +79,7 @@ def test_the_document_says_where_it_is_from(printed, monkeypatch, capsys):
     monkeypatch.setattr(rejudge, "ROOT", printed.parents[1])
     assert rejudge.main([printed.name]) == 0
     text = (printed / "rules.md").read_text(encoding="utf-8")
-    assert "from printed means, intervals and numbers of seeds, not from scores" in text
+    assert "elsewhere from printed means, intervals and numbers of seeds" in text
     assert text.count("\n| ") == 1 + 1 + 51
     assert rejudge.main(["nothing"]) == 2 and "is not there" in capsys.readouterr().err
 

@@ -30,6 +30,11 @@ from vlact.report.verdicts import LARGER, NO_SIZE, NOT_HERE, SMALLER
 __all__ = ["FAILS", "HOLDS", "LARGER", "NOT_HERE", "NO_SIZE", "OPEN", "SMALLER"]
 
 PAPERS = {"A": Ace, "V": judged, "T": Transfer}  # from the letter that its claims begin with
+SCORED = {  # stages whose scores its claims are measured on
+    "A": ("ace_results", "ace_sweeps"),
+    "V": ("arena", "encoders", "kitchens"),
+    "T": ("transfer", "disentangle"),
+}
 SRT = {"accuracy": "srt_acc_mean", "F1": "srt_f1_mean"}
 CLOSE = 5.0  # points within which something is competitive, or unchanged
 LOSS = evidence.LOSS
@@ -457,22 +462,29 @@ def t12(r):
     yield Part("HM", "HM, plain over realistic", plain(r, "fine"), MODELS, SHARED)
 
 
-def measure(p: Params, folder: Path | None = None) -> pd.DataFrame:
+def scored(folder: Path) -> str:
+    """Letters of the papers whose score tables a folder of tables and figures has."""
+    there = {x.parent.name for x in folder.glob(f"*/{FOLDER}")}
+    return "".join(letter for letter, stages in SCORED.items() if there.issuperset(stages))
+
+
+def measure(p: Params, folder: Path | None = None, letters: str = "") -> pd.DataFrame:
     """Every part of every claim that can be tested, from score tables alone.
 
     Args:
         p: Parameters of the run.
         folder: Where its tables and figures are, if not in the workspace.
+        letters: Of the papers whose claims are measured, all if there are none.
 
     Returns:
         Rows of `vlact.report.verdicts.row`.
     """
-    papers = {letter: paper(p, folder) for letter, paper in PAPERS.items()}
+    papers = {letter: PAPERS[letter](p, folder) for letter in letters or PAPERS}
     return pd.DataFrame(
         verdicts.row(name, part.part, part.what, part.values, part.random)
         | {"caution": part.caution}
         for name in published.read("claims")["id"]
-        if name not in UNTESTABLE
+        if name not in UNTESTABLE and name[0] in papers
         for part in CLAIMS[name](papers[name[0]])
     )
 

@@ -1,9 +1,10 @@
 """`python -m vlact.tools.rejudge PROFILE`: a printed ledger under today's rules.
 
-Ledgers that were printed before score tables were kept have each part's mean, 95 % interval and
-number of seeds. That is enough for the verdicts of `vlact.report.verdicts`, where the part is still
-the one that is asked for. Where the rival is another now, `ace_paired.csv` of the same run is asked
-for the difference; where that has it not, the part waits for a new run, and the table says so.
+A paper whose stages have been published since with their score tables is judged on those. Of the
+others the ledger that was printed before has each part's mean, 95 % interval and number of seeds.
+That is enough for the verdicts of `vlact.report.verdicts`, where the part is still the one that is
+asked for. Where the rival is another now, `ace_paired.csv` of the same run is asked for the
+difference; where that has it not, the part waits for a new run, and the table says so.
 
 Writes figures/<profile>/rules.md: each claim before and after, and why it changed. The next
 `publish` of a ledger, which follows these rules itself, takes it away.
@@ -15,9 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlact import ROOT
-from vlact.report import evidence, published, tables, verdicts
-from vlact.report.claims import CLOSE
+from vlact import ROOT, params
+from vlact.report import claims, evidence, published, tables, verdicts
 from vlact.report.evidence import FAILS, HOLDS, OPEN
 from vlact.report.power import MOST, seeds_for
 from vlact.report.statistics import LEVEL, Effect, ScoreFault
@@ -56,11 +56,14 @@ def renewed(folder: Path) -> pd.DataFrame:
     Returns:
         Rows as `vlact.report.verdicts.judge` wants them, and `source`, where the numbers are from.
     """
+    letters = claims.scored(folder)
     old = pd.read_csv(folder / "claims" / "claims_parts.csv", na_values="–")
     pairs = pd.read_csv(folder / "ace_results" / "ace_paired.csv", na_values="–")
     pairs = pairs[pairs["ours"] == "ACE"].set_index(["dataset", "minus", "metric"])
     rows = []
     for name, fixed in published.read("claims_parts").groupby("id", sort=False):
+        if name[0] in letters:
+            continue
         printed = [*old[old["id"] == name].itertuples()]
         for i, part in enumerate(fixed.itertuples()):
             row = {"id": name, "part": part.part, "what": part.part, "over": "seeds", "why": NEW}
@@ -75,7 +78,9 @@ def renewed(folder: Path) -> pd.DataFrame:
             elif found := pair(name, part, pairs):
                 row |= found
             rows.append(row)
-    return pd.DataFrame(rows)
+    fresh = claims.measure(params.load(folder.name), folder, letters) if letters else None
+    scored = [] if fresh is None else [fresh.assign(source="scores")]
+    return pd.concat([pd.DataFrame(rows), *scored], ignore_index=True)
 
 
 def of_printed(part) -> dict:
@@ -98,7 +103,8 @@ def pair(name: str, part, pairs: pd.DataFrame) -> dict:
         key, shift = (DATASETS[name], part.rival, words), 0.0
     elif name == "A5":
         dataset = part.part.split()[0].upper()
-        key, shift, words = (dataset, part.rival, "seen acc"), CLOSE, f"seen acc + {CLOSE:g}"
+        key, shift = (dataset, part.rival, "seen acc"), claims.CLOSE
+        words = f"seen acc + {shift:g}"
     else:
         return {}
     found = pairs.loc[key]
@@ -176,8 +182,9 @@ def main(arguments: list[str]) -> int:
     changed = int(((found["before"] != found["verdict"]) & (found["before"] != NONE)).sum())
     counts = ", ".join(f"{k} {v}" for k, v in found["verdict"].value_counts().items())
     caption = (
-        "What this run's ledger comes to under today's rules, from printed means, intervals and "
-        f"numbers of seeds, not from scores. {changed} verdicts on sign are others, "
+        "What this run's ledger comes to under today's rules: from scores where the source says "
+        "so, elsewhere from printed means, intervals and numbers of seeds. "
+        f"{changed} verdicts on sign are others, "
         f"{int((found['before'] == NONE).sum())} claims are new: {counts}. `detects` is the "
         "smallest effect found in 80 % of studies, `seeds` how many would find the published size."
     )
