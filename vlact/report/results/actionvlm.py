@@ -366,6 +366,11 @@ class ActionVLM(Scores):
     random: tuple[str, ...] = ("seed",)
     calibrated: bool = False
 
+    @property
+    def stadium(self) -> "ActionVLM":
+        """The world that was not calibrated, where all localizers are trained."""
+        return self
+
     @cached_property
     def by_class(self) -> pd.DataFrame:
         """Average precision in percent by `model, condition, seed, label, tiou`, of ActionVLM, of

@@ -110,6 +110,10 @@ class Arena(ActionVLM):
 
     stage, random, calibrated = "arena", CELLS, True
 
+    @property
+    def stadium(self) -> ActionVLM:
+        return ActionVLM(self.p, self.folder)
+
     @cached_property
     def by_class(self) -> pd.DataFrame:
         table = self.scores("arena", "ap")
@@ -156,7 +160,7 @@ class Arena(ActionVLM):
         """Eq. 5 and language as a prior side by side, under the same controls at test; beside them
         the stadium, which is not calibrated.
         """
-        rows, stadium = [], ActionVLM(self.p, self.folder)
+        rows, stadium = [], self.stadium
         for model in (VISION, ONLY, FIXED, FULL, AT_TEST, TRAINED, f"{FIXED}, noise"):
             own = self.map(model)
             if not len(own):
