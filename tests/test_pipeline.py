@@ -14,7 +14,7 @@ import yaml
 from reference.waiting import LIMIT_S, until
 
 from vlact.runtime import leash
-from vlact.tools import dag, pipeline
+from vlact.tools import dag, pipeline, results_map
 
 WAIT_FOR_ALIGNMENT = (
     *("alignment", "localizers", "actionvlm", "encoders", "arena", "own_localization", "across"),
@@ -40,7 +40,7 @@ def project(tmp_path, monkeypatch):
         (tmp_path / name).write_text((pipeline.ROOT / name).read_text())
     for profile in ("smoke", "mini", "paper"):
         (folder := tmp_path / "data" / profile / "figures").mkdir(parents=True)
-        pd.DataFrame(columns=pipeline.MAP_COLUMNS).to_csv(folder / "index.csv", index=False)
+        pd.DataFrame(columns=results_map.COLUMNS).to_csv(folder / "index.csv", index=False)
     (tmp_path / "bin").mkdir()
     for module in (pipeline, dag):
         monkeypatch.setattr(module, "ROOT", tmp_path)
@@ -327,7 +327,7 @@ def test_index_gathers_the_map_of_every_stage(project):
     pipeline.index("mini")
     index = folder / "data/mini/figures/index.csv"
     assert index.read_text().splitlines() == [
-        ",".join(pipeline.MAP_COLUMNS),
+        ",".join(results_map.COLUMNS),
         "ace,table1,t & u,s/a.csv s/a.md s/b.png,12_x.ipynb,s",
     ]
     page = index.with_name("index.html").read_text()

@@ -17,7 +17,7 @@ from vlact import ROOT, params
 from vlact.report import figures, published, tables
 from vlact.runtime import code
 from vlact.stages import Stage
-from vlact.tools import dag, docs, notebooks, pipeline
+from vlact.tools import dag, docs, notebooks, results_map
 
 TRACKED = [
     f
@@ -323,11 +323,11 @@ def test_stage_minutes_name_the_stages_in_order():
 def test_results_map_is_complete_and_true(profile):
     folder = ROOT / "figures" / profile
     table = pd.read_csv(folder / "index.csv")
-    assert list(table.columns) == pipeline.MAP_COLUMNS
+    assert list(table.columns) == results_map.COLUMNS
     graph = yaml.safe_load((ROOT / dag.GRAPH).read_text())["stages"]
     mapped = set()
     for row in table.itertuples():
-        assert row.paper in pipeline.PAPERS and row.stage in graph
+        assert row.paper in results_map.PAPERS and row.stage in graph
         assert (ROOT / "notebooks" / row.notebook).is_file()
         assert all(f.startswith(f"{row.stage}/") for f in row.files.split())
         mapped |= set(row.files.split())
@@ -368,7 +368,6 @@ def test_publishing_copies_a_run_and_says_where_it_was_made(tmp_path, monkeypatc
     assert publish.publish("study") == 2 and publish.publish("mini") == 2
     (made := tmp_path / "data/study/figures/trees").mkdir(parents=True)
     (made / "a.csv").write_text("a")
-    (made.parent / "index.csv").write_text("paper\n")
     (old := tmp_path / "figures/study/trees/old.csv").parent.mkdir(parents=True)
     old.write_text("")
     (old.parents[1] / "run.json").write_text(json.dumps({"stages": {"worlds": {"commit": "c"}}}))
@@ -386,12 +385,12 @@ def test_run_json_has_machine_and_commit_of_each_stage_when_it_ran(tmp_path, mon
     for module in (publish, provenance, docs):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(docs, "docs", lambda: None)
+    row = dict.fromkeys(results_map.COLUMNS, "") | {"paper": "beyond"}
     for stage, notebook, commit in (("trees", "10_trees", "one"), ("synta", "30_synta", "two")):
         (folder := tmp_path / "data/study/figures" / stage).mkdir(parents=True)
-        (folder / "map.json").write_text(json.dumps([{"notebook": f"{notebook}.ipynb"}]))
+        (folder / "map.json").write_text(json.dumps([row | {"notebook": f"{notebook}.ipynb"}]))
         monkeypatch.setattr(provenance, "commit", lambda commit=commit: commit)
         provenance.note("study", notebook)
-    (tmp_path / "data/study/figures/index.csv").write_text("paper\n")
     monkeypatch.setattr(provenance, "commit", lambda: "that of publishing")
     assert publish.publish("study") == 0
     run = json.loads((tmp_path / "figures/study/run.json").read_text())["stages"]

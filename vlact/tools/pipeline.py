@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import queue
-import re
 import shutil
 import signal
 import subprocess
@@ -32,8 +31,6 @@ from vlact.runtime.code import file_hash, library
 from vlact.tools import notebooks
 from vlact.tools.dag import Refused, fingerprint, graph, known, parameters, persistent, short
 
-PAPERS = ("ace", "actionvlm", "transfer", "beyond")
-MAP_COLUMNS = ["paper", "item", "title", "files", "notebook", "stage"]
 DVC = [sys.executable, "-m", "vlact.runtime.forkserver", "-m", "dvc"]
 BY_NAME = [sys.executable, "-m", "vlact.stages"]
 GIVES_WAY = ["nice", "-n", "5"]  # more would starve it on a busy machine
@@ -65,21 +62,11 @@ def code() -> None:
 # Results map
 def index(profile: str) -> None:
     """Every table and figure of a profile: index.csv, and index.html to look at them."""
-    import pandas as pd
-
     from vlact.report import gallery
+    from vlact.tools import results_map
 
     folder = ROOT / "data" / profile / "figures"
-    maps = sorted(folder.glob("*/map.json"))
-    rows = [row for path in maps for row in json.loads(path.read_text(encoding="utf-8"))]
-
-    def place(row: dict) -> tuple:
-        # papers first, in each its tables, then its figures; the rest by notebook
-        numbered = re.fullmatch(r"(table|figure)(\d+)", row["item"])
-        item = (("table", "figure").index(numbered[1]), int(numbered[2])) if numbered else (2, 0)
-        return PAPERS.index(row["paper"]), item, row["notebook"], row["item"]
-
-    table = pd.DataFrame(sorted(rows, key=place), columns=MAP_COLUMNS)
+    table = results_map.gathered(folder)
     write_text(folder / "index.csv", table.to_csv(index=False, lineterminator="\n"))
     write_text(folder / "index.html", gallery.page(table, folder, profile, caveat(profile)))
 

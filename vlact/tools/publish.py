@@ -8,6 +8,7 @@ from vlact import ROOT, params
 from vlact.report.tables import write_text
 from vlact.tools import docs, zoo
 from vlact.tools.provenance import run_of
+from vlact.tools.results_map import gathered
 
 
 def publish(profile: str) -> int:
@@ -19,9 +20,9 @@ def publish(profile: str) -> int:
         0; 2 where there is nothing to publish.
     """
     source, to = ROOT / "data" / profile / "figures", ROOT / "figures" / profile
-    if profile not in docs.PUBLISHED or not (source / "index.csv").is_file():
+    if profile not in docs.PUBLISHED or not source.is_dir():
         expected = f"expected one of {docs.PUBLISHED} after `make repro PROFILE=..`"
-        print(f"publish: {expected}; data/{profile}/figures/index.csv is not there")
+        print(f"publish: {expected}; data/{profile}/figures is not there")
         return 2
     path = to / "run.json"
     run = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"stages": {}}
@@ -31,7 +32,7 @@ def publish(profile: str) -> int:
         run["stages"][folder.name] = run_of(profile, folder)
     if (source / "claims").is_dir():
         (to / "rules.md").unlink(missing_ok=True)  # of the ledger before, see vlact.tools.rejudge
-    shutil.copy(source / "index.csv", to / "index.csv")
+    write_text(to / "index.csv", gathered(to).to_csv(index=False, lineterminator="\n"))
     p = params.load(profile)
     with contextlib.suppress(FileNotFoundError):  # a run whose weights are gone keeps its page
         write_text(to / "zoo.md", zoo.page(p, zoo.table(p)))
