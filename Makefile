@@ -21,10 +21,12 @@ test: .venv/.ok           ## unit tests and notebooks
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests
 	python -m vlact.runtime.forkserver serve $(MAKE) --no-print-directory notebooks
 
+# Two at a time, each after those whose data it reads.
+NBVAL = pytest --nbval $(foreach number,$(1),$(wildcard notebooks/$(number)_*.ipynb))
 notebooks: .venv/.ok      ## every notebook on its tiny default, against its stored outputs
-	pytest --nbval notebooks/0*.ipynb
-	pytest --nbval notebooks/1*.ipynb notebooks/3[0-3]*.ipynb & pytest --nbval notebooks/2*.ipynb notebooks/4[12]*.ipynb && wait $$!
-	pytest --nbval notebooks/34*.ipynb notebooks/40*.ipynb notebooks/5*.ipynb
+	$(call NBVAL,01 02 10 30 31) & $(call NBVAL,20 21 22 26 29 41 42) && wait $$!
+	$(call NBVAL,11 12 13 19) & $(call NBVAL,23 24 25 32 33) && wait $$!
+	$(call NBVAL,34 40) & $(call NBVAL,50 51 52 53) && wait $$!
 
 fuzz: .venv/.ok           ## nightly: 1,000 random inputs of each kind (N, SEED=number for the same ones)
 	VLACT_FUZZ=$(or $(N),1000) OMP_NUM_THREADS=1 pytest -n 2 -m fuzz tests $(if $(SEED),--hypothesis-seed=$(SEED))

@@ -167,6 +167,25 @@ def test_code_of_a_notebook_ignores_prose_and_outputs(tmp_path):
 
 
 # The pipeline
+def test_make_runs_every_notebook_after_those_that_it_reads():
+    """Lanes of a line run beside each other, lines after each other."""
+    lines = re.findall(r"(?m)^\t\$\(call NBVAL.*", (ROOT / "Makefile").read_text())
+    lanes = [re.findall(r"NBVAL,([\d ]+)\)", line) for line in lines]
+    graph, stage_of = dag.graph("mini") | dag.graph("real"), notebooks.stage_of()
+    number = {stage: name[:2] for name, stage in stage_of.items()}
+    before: set[str] = set()
+    for line in lanes:
+        for lane in line:
+            done = set(before)
+            for one in lane.split():
+                stage = next(s for s in graph if number.get(dag.short(s)) == one)
+                reads = {number.get(dag.short(x)) for x in graph[stage]} - {None}
+                assert reads <= done, f"notebook {one} reads {reads - done}, which come later"
+                done.add(one)
+        before |= {one for lane in line for one in lane.split()}
+    assert before == {n.stem[:2] for n in NOTEBOOKS}
+
+
 def test_graph_lists_every_notebook():
     stages = yaml.safe_load((ROOT / dag.GRAPH).read_text())["stages"]
     assert set(notebooks.stage_of()) == {n.stem for n in NOTEBOOKS}
