@@ -8,7 +8,7 @@ were fixed beforehand in `report/published/claims_parts.csv`; `vlact.report.verd
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -30,11 +30,6 @@ from vlact.report.verdicts import LARGER, NO_SIZE, NOT_HERE, SMALLER
 __all__ = ["FAILS", "HOLDS", "LARGER", "NOT_HERE", "NO_SIZE", "OPEN", "SMALLER"]
 
 PAPERS = {"A": Ace, "V": judged, "T": Transfer}  # from the letter that its claims begin with
-SCORED = {  # stages whose scores its claims are measured on
-    "A": ("ace_results", "ace_sweeps"),
-    "V": ("arena", "actionvlm", "localizers", "encoders", "kitchens"),
-    "T": ("transfer", "disentangle"),
-}
 SRT = {"accuracy": "srt_acc_mean", "F1": "srt_f1_mean"}
 CLOSE = 5.0  # points within which something is competitive, or unchanged
 LOSS = evidence.LOSS
@@ -463,29 +458,26 @@ def t12(r):
     yield Part("HM", "HM, plain over realistic", plain(r, "fine"), MODELS, SHARED)
 
 
-def scored(folder: Path) -> str:
-    """Letters of the papers whose score tables a folder of tables and figures has."""
-    there = {x.parent.name for x in folder.glob(f"*/{FOLDER}")}
-    return "".join(letter for letter, stages in SCORED.items() if there.issuperset(stages))
-
-
-def measure(p: Params, folder: Path | None = None, letters: str = "") -> pd.DataFrame:
+def measure(p: Params, folder: Path | None = None, only: Sequence[str] = ()) -> pd.DataFrame:
     """Every part of every claim that can be tested, from score tables alone.
 
     Args:
         p: Parameters of the run.
         folder: Where its tables and figures are, if not in the workspace.
-        letters: Of the papers whose claims are measured, all if there are none.
+        only: These claims, all if none is named.
 
     Returns:
         Rows of `vlact.report.verdicts.row`.
+
+    Raises:
+        FileNotFoundError: Scores that no stage kept.
     """
-    papers = {letter: PAPERS[letter](p, folder) for letter in letters or PAPERS}
+    wanted = [x for x in only or published.read("claims")["id"] if x not in UNTESTABLE]
+    papers = {x: PAPERS[x](p, folder) for x in dict.fromkeys(name[0] for name in wanted)}
     return pd.DataFrame(
         verdicts.row(name, part.part, part.what, part.values, part.random)
         | {"caution": part.caution}
-        for name in published.read("claims")["id"]
-        if name not in UNTESTABLE and name[0] in papers
+        for name in wanted
         for part in CLAIMS[name](papers[name[0]])
     )
 

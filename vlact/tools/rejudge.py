@@ -1,6 +1,6 @@
 """`python -m vlact.tools.rejudge PROFILE`: a printed ledger under today's rules.
 
-A paper whose stages have been published since with their score tables is judged on those. Of the
+A claim whose stages have been published since with their score tables is judged on those. Of the
 others the ledger that was printed before has each part's mean, 95 % interval and number of seeds.
 That is enough for the verdicts of `vlact.report.verdicts`, where the part is still the one that is
 asked for. Where the rival is another now, `ace_paired.csv` of the same run is asked for the
@@ -10,6 +10,7 @@ Writes figures/<profile>/rules.md: each claim before and after, and why it chang
 `publish` of a ledger, which follows these rules itself, takes it away.
 """
 
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from vlact import ROOT, params
 from vlact.report import claims, evidence, published, tables, verdicts
 from vlact.report.evidence import FAILS, HOLDS, OPEN
 from vlact.report.power import MOST, seeds_for
+from vlact.report.results.common import FOLDER
 from vlact.report.statistics import LEVEL, Effect, ScoreFault
 from vlact.report.tables import FEWEST_SEEDS
 
@@ -56,13 +58,14 @@ def renewed(folder: Path) -> pd.DataFrame:
     Returns:
         Rows as `vlact.report.verdicts.judge` wants them, and `source`, where the numbers are from.
     """
-    letters = claims.scored(folder)
+    fresh = scored(folder)
     old = pd.read_csv(folder / "claims" / "claims_parts.csv", na_values="–")
     pairs = pd.read_csv(folder / "ace_results" / "ace_paired.csv", na_values="–")
     pairs = pairs[pairs["ours"] == "ACE"].set_index(["dataset", "minus", "metric"])
     rows = []
     for name, fixed in published.read("claims_parts").groupby("id", sort=False):
-        if name[0] in letters:
+        if name in fresh:
+            rows += fresh[name].assign(source="scores").to_dict("records")
             continue
         printed = [*old[old["id"] == name].itertuples()]
         for i, part in enumerate(fixed.itertuples()):
@@ -78,9 +81,16 @@ def renewed(folder: Path) -> pd.DataFrame:
             elif found := pair(name, part, pairs):
                 row |= found
             rows.append(row)
-    fresh = claims.measure(params.load(folder.name), folder, letters) if letters else None
-    scored = [] if fresh is None else [fresh.assign(source="scores")]
-    return pd.concat([pd.DataFrame(rows), *scored], ignore_index=True)
+    return pd.DataFrame(rows)
+
+
+def scored(folder: Path) -> dict[str, pd.DataFrame]:
+    """Parts of the claims whose stages were published with their scores, by claim."""
+    found = {}
+    for name in claims.CLAIMS if any(folder.glob(f"*/{FOLDER}")) else ():
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = claims.measure(params.load(folder.name), folder, [name])
+    return found
 
 
 def of_printed(part) -> dict:
