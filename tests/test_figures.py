@@ -139,6 +139,8 @@ DRAWN = {
     "actionvlm_wrong_descriptions": lambda: draw.wrong_descriptions(
         read("actionvlm/actionvlm_wrong_descriptions")
     ),
+    "arena_table4": lambda: draw.weights_of_language(read("arena/arena_table4")),
+    "arena_scarcity": lambda: draw.scarcity(read("arena/arena_scarcity")),
     "claims_figure": lambda: draw.claims(read("claims/claims_figure")),
     "contact_synta": synta,
     "localization_classes": classes,

@@ -217,6 +217,53 @@ def wrong_descriptions(table: pd.DataFrame):
     return fig
 
 
+def weights_of_language(curve: pd.DataFrame):
+    """Table 4: gain of language by its weight, those that are set beforehand on an axis, those that
+    are learnt beside them.
+
+    Args:
+        curve: `λ` (nan where it is learnt), `model, gain, low, high`, points.
+    """
+    fig, axes = _subplots(1, 2, height=2.6, width_ratios=(3, 2), sharey=True)
+    for axis, part in zip(
+        axes[0], (curve[curve["λ"].notna()], curve[curve["λ"].isna()]), strict=True
+    ):
+        at = part["λ"] if part["λ"].notna().any() else np.arange(len(part))
+        error = [part["gain"] - part["low"], part["high"] - part["gain"]]
+        axis.errorbar(at, part["gain"], error, fmt="o", ms=3, capsize=2, lw=0.8)
+        axis.axhline(0, color="0.4", lw=0.7)
+    axes[0, 0].set(xlabel="λ, set beforehand", ylabel="mAP over vision only, points")
+    learnt = [textwrap.fill(m, 12) for m in curve.loc[curve["λ"].isna(), "model"]]
+    axes[0, 1].set_xticks(range(len(learnt)), learnt)
+    axes[0, 1].set(xlabel="λ, learnt", xlim=(-0.5, len(learnt) - 0.5))
+    return fig
+
+
+def scarcity(table: pd.DataFrame):
+    """mAP, and gain over vision alone, by training recordings a class.
+
+    Args:
+        table: `recordings, model, mAP, gain, low, high`; gains of vision alone are nan.
+    """
+    fig, axes = _subplots(1, 2, height=2.6)
+    for k, (model, part) in enumerate(table.groupby("model", sort=False)):
+        part = part.sort_values("recordings")
+        style = {"marker": "os^"[k % 3], "ms": 3, "color": f"C{k}", "ls": STYLES[k % 4]}
+        axes[0, 0].plot(part["recordings"], part["mAP"], label=model, **style)
+        if part["gain"].notna().any():
+            axes[0, 1].plot(part["recordings"], part["gain"], **style)
+            ends = part["low"], part["high"]
+            axes[0, 1].fill_between(part["recordings"], *ends, alpha=0.2, color=f"C{k}")
+    axes[0, 1].axhline(0, color="0.4", lw=0.7)
+    counts = sorted(table["recordings"].unique())
+    for axis, what in zip(axes[0], ("mAP, %", "mAP over vision only, points"), strict=True):
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(counts, counts)
+        axis.set(xlabel="training recordings a class", ylabel=what)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return fig
+
+
 def written_frames(table: pd.DataFrame, tens: dict[str, float]):
     """Figure 6: which frames of a window are written, and which are true.
 
