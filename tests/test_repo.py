@@ -216,7 +216,7 @@ def test_the_graph_is_short_and_every_stage_knows_its_parameters():
         }
         return own.union(*(watched(before) for before in after[stage]))
 
-    names = {"ace": "ace_train"}
+    names = {"ace": "ace_train", "language_size": "arena"}
     for name, stage in keys.items():
         missing = set(stage.sections) - watched(names.get(name, name))
         assert not missing, f"data/dvc.yaml, {name}: parameters {missing} are not watched"

@@ -108,7 +108,7 @@ LAYOUTS = {
         },
     ),
     "actionvlm_table1_activitynet": Layout(by=("source", "setting")),
-    "actionvlm_table3": Layout(by=("model",)),
+    **dict.fromkeys(("actionvlm_table3", "arena_fusion", "arena_open"), Layout(by=("model",))),
     **dict.fromkeys(("actionvlm_table4", "actionvlm_table9"), Layout(where="rendered stadium")),
     "actionvlm_table7": Layout(by=("task", "source")),
     "actionvlm_table8": Layout(by=("source",)),

@@ -70,8 +70,10 @@ def small(picture: str) -> str:
     """A PNG in base64 with 256 colours, where that is smaller."""
     from PIL import Image
 
-    image, out = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"), io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(out, "png", optimize=True)
+    image, out = Image.open(io.BytesIO(base64.b64decode(picture))), io.BytesIO()
+    if image.mode == "P":  # it is small
+        return picture
+    image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(out, "png", optimize=True)
     return min(picture, base64.b64encode(out.getvalue()).decode(), key=len)
 
 

@@ -28,7 +28,7 @@ from vlact.report.results.common import NONE, keep, spread
 from vlact.report.statistics import Effect, ScoreFault, effect
 
 AT_TEST, TRAINED, ONLY = "prior at test", "prior, trained", "language only"
-OFF, OPEN = "language off", "open "
+OFF, OPEN, OWN = "language off", "open ", "own descriptions"
 LARGER = f"{FULL}, larger language model"
 CONTROLS = {  # what language reads at test, or what stands for it
     "deranged": "descriptions of others",
@@ -157,23 +157,23 @@ class Arena(ActionVLM):
         return measured(self.over(model, other, condition, base))
 
     def fusions(self) -> pd.DataFrame:
-        """Eq. 5 and language as a prior side by side, under the same controls at test; beside them
-        the stadium, which is not calibrated.
+        """Eq. 5 and language as a prior, each under the same controls at test: a row what language
+        reads; beside their own descriptions the stadium, which is not calibrated.
         """
         rows, stadium = [], self.stadium
         for model in (VISION, ONLY, FIXED, FULL, AT_TEST, TRAINED, f"{FIXED}, noise"):
             own = self.map(model)
             if not len(own):
                 continue
-            row = {"model": model, "seeds": len(own), "mAP": spread(own)}
-            if stadium.kept("actionvlm", "ap"):
-                row["stadium"] = spread(stadium.map(THERE.get(model, model)))
-            row["− vision only"] = said(self.gap(model, "own", VISION))
-            for condition, name in CONTROLS.items():
-                row[name] = spread(self.map(model, condition))
-                gained = self.gap(model, condition, VISION)
-                row[f"{name} − vision only"] = said(gained)
-            rows.append(row)
+            for condition, name in ({"own": OWN} | CONTROLS).items():
+                found = self.map(model, condition)
+                if not len(found):
+                    continue
+                row = {"model": model, "language": name, "seeds": len(found)}
+                row |= {"mAP": spread(found), "stadium": NONE}
+                if condition == "own" and stadium.kept("actionvlm", "ap"):
+                    row["stadium"] = spread(stadium.map(THERE.get(model, model)))
+                rows.append(row | {"− vision only": said(self.gap(model, condition, VISION))})
         return pd.DataFrame(rows).fillna(NONE)
 
     def chance(self) -> str:
@@ -272,7 +272,7 @@ class Arena(ActionVLM):
                 off = self.labelled(OPEN + name, OFF)
                 if not len(found):
                     continue
-                row = {"model": name, "language": CONTROLS.get(condition, "own descriptions")}
+                row = {"model": name, "language": CONTROLS.get(condition, OWN)}
                 for what, mine in labels.items():
                     own, base = (
                         x[x.index.get_level_values("label").isin(mine)].groupby(list(CELLS)).mean()
