@@ -21,7 +21,6 @@ EXTRAS = {  # modules that are imported, by the extra of pyproject.toml that bri
     ),
     "pipeline": (
         "dvc",
-        "IPython",
         "ipykernel",
         "ipywidgets",
         "jinja2",
