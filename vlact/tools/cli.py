@@ -421,8 +421,8 @@ def localize(
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    info, trained = probe(video), Path(model) / "localizer.safetensors"
-    if trained.is_file():
+    info = probe(video)
+    if trained := own_localizer.trained(model):
         found = own_localizer.detect(trained, video, encoder, info.duration_s)
     else:
         found = inputs.hub_model(model, LOCALIZERS).predict(video)

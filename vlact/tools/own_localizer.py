@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from vlact import params
+from vlact import hub, params
 from vlact.datasets import activitynet
 from vlact.papers.actionvlm.accounting import account as account_of
 from vlact.papers.actionvlm.localizing import (
@@ -225,6 +225,14 @@ def scored(todo: Plan, made: Trained, tious, resamples: int, account: Account) -
     )
     account.scored(found.left_out, {"ground_truth": "test segments", "predictions": "detections"})
     return found
+
+
+def trained(folder: str | Path) -> Path | None:
+    """The localizer that `train` left in a folder; None where it holds something else, such as what
+    `save_pretrained` of `vlact.hub` writes.
+    """
+    path = Path(folder) / hub.LOCALIZER
+    return path if path.is_file() and not (Path(folder) / hub.CONFIG).is_file() else None
 
 
 @torch.inference_mode()

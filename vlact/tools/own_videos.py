@@ -76,8 +76,7 @@ def detections(p: Params, given: Given, film: Path) -> pd.DataFrame:
     """What the user's localizer, or the example's, finds: `video, start_s, end_s, label, score`."""
     seconds = probe(film).duration_s
     if given.yours:
-        trained = Path(given.model) / "localizer.safetensors"
-        if trained.is_file():
+        if trained := own_localizer.trained(given.model):
             return own_localizer.detect(trained, film, given.encoder, seconds)
         return inputs.hub_model(given.model, LOCALIZERS).predict(film)
     if given.reads:
