@@ -378,3 +378,18 @@ def test_repeated_rows_are_those_that_a_loop_finds(rows):
     for i, (video, *_) in enumerate(rows):
         near = (np.abs(ends[:i] - ends[i]) <= localization.SAME_S).all(1)
         assert found[i] == (near & (gt["video"][:i] == video)).any()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"segment": [1, 2], "label": "x", "score": []},
+        {"segment": [1, 2], "label": "x", "score": [0.5]},
+        {"segment": [[1], [2]], "label": "x", "score": 0.5},
+    ],
+)
+def test_lists_in_place_of_numbers_are_named(entry, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"results": {"v": [entry]}}))
+    with pytest.raises(ValueError, match=r"results\.json: v, result 0"):
+        activitynet.results(path)

@@ -143,6 +143,8 @@ def _plain(by_video: dict) -> pd.DataFrame | None:
         return None
     if set(map(type, classes)) != {str} or any(not label.strip() for label in classes):
         return None
+    if ends.ndim > 1 or scores.ndim > 1:  # lists in place of numbers
+        return None
     if not (np.isfinite(ends).all() and np.isfinite(scores).all()):
         return None
     # texts that repeat are made once
