@@ -90,6 +90,7 @@ class Pretrain(Record):
     align_batch_size: int
     align_lr: float
     align_noise: float  # share of captions that name another clip
+    held_noise: float  # the same for the encoder that is told less (`novel`)
     vlog_steps: int
     # what the encoder that ACE starts from is told of the programs that are novel to one of its
     # datasets: labels and captions; captions alone; nothing (their clips stay, with the object)

@@ -69,11 +69,11 @@ def grid_trials(p: Params) -> list[Trial]:
     for d in tasks.DATASETS:
         ours = Trial(d, "ACE", "ace", leaf=(True,), wise_ft=BOTH, design="rival")
         proc = Trial(d, "ProcVLR", "procvlr", leaf=BOTH)
-        vifi = Trial(d, "ViFi-CLIP (ft)", "vifi", "clip", blocks=whole, design="rival")
+        vifi = Trial(d, "ViFi-CLIP (ft)", "vifi", "clip", blocks=whole, design="claim")
         out += [
             Trial(d, "zero-shot CLIP", "zero_shot", "clip"),
             replace(vifi, text_blocks=p.ace.text_blocks),
-            Trial(d, "ViFi-CLIP (pr)", "vifi_prompts", "clip", design="rival"),
+            Trial(d, "ViFi-CLIP (pr)", "vifi_prompts", "clip", design="claim"),
             replace(vifi, name="BIKE", method="bike"),
             replace(vifi, name="Text4Vis", method="text4vis"),
             Trial(d, "zero-shot", "zero_shot", leaf=BOTH, design="rival"),
@@ -82,8 +82,8 @@ def grid_trials(p: Params) -> list[Trial]:
             replace(proc, name="ProcVLR + slow text proj.", options={"train_text": 0.1}),
             replace(ours, averaged=BOTH, options=LITERAL, design="headline"),
             replace(ours, name="ACE slow", averaged=BOTH, options=SLOW),
-            replace(ours, name="ACE anchored", options=ANCHORED),
-            replace(ours, name="ACE leaves alone", options=LEAVES),
+            replace(ours, name="ACE anchored", options=ANCHORED, design="claim"),
+            replace(ours, name="ACE leaves alone", options=LEAVES, design="claim"),
         ]
         if p.ace.known_seeds:
             out += [

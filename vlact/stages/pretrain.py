@@ -193,9 +193,11 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
             hidden = table["verb"].isin(novel_programs())
             known = hidden & (p.pretrain.novel == "unnamed")
             shown = [i for i in heard if not known[i]]
+            told_less = config | {"align_noise": p.pretrain.held_noise}
             todo = [
                 HoldOutJob(
-                    *given,
+                    told_less,
+                    *given[1:],
                     labels_of(table, hidden) | rows,
                     captions,
                     shown,

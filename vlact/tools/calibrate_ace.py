@@ -6,7 +6,9 @@ unseen actions, ProcVLR and an image model (Text4Vis) after fine-tuning on seen 
 run here, so nothing can be tuned towards it. The log says what was tried and how far each candidate
 is from the published values, in points:
 
-    python -m vlact.tools.calibrate_ace vlact/tools/calibrate_ace.yaml log.csv
+    python -m vlact.tools.calibrate_ace vlact/tools/calibrate_ace.yaml
+
+adds to `vlact.report.results.ace_regime.CALIBRATION` what it lacks; notebook 12 shows it.
 """
 
 import json
@@ -24,8 +26,7 @@ from vlact import params
 from vlact.metrics.selection import choose
 from vlact.papers.ace.trials import Trial
 from vlact.params import Params
-from vlact.report import published, tables
-from vlact.report.tables import write_text
+from vlact.report.results.ace_regime import BASELINES, CALIBRATION, summary, targets
 from vlact.runtime import jobs
 from vlact.runtime.jobs import write_whole
 from vlact.stages.ace import Bench, scores_of
@@ -39,28 +40,8 @@ EPOCHS, LRS = [3, 9, 15], [0.008]  # of the baselines, chosen on base validation
 USES = {
     "frames": ("frame", "weight"),
     "trunk": ("steps", "batch", "lr", "weight", "object"),
-    "seed": ("align",),
+    "seed": ("align", "held"),
 }
-CLOSE = 10.0  # points from the published value that count as matched
-BASELINES = {  # name here: trial, the paper's row, what is compared
-    "zero-shot": ("zero_shot", "pretraining=yes, ACE=no", "unseen"),
-    "ProcVLR": ("procvlr", "ProcVLR", "seen"),
-    "Text4Vis": ("text4vis", "Text4Vis", "seen"),
-}
-
-
-def targets() -> pd.DataFrame:
-    """Published accuracies, percent: `dataset, baseline, split, published`, NaN where none is."""
-    tables = pd.concat([published.read(f"ace_table{n}") for n in (1, 2, 5)])
-    tables = tables[(tables["metric"] == "acc") & (tables["setting"] != "srt")]
-    rows = []
-    for dataset in ("ata", "ikea", "gtea"):
-        mine = tables[tables["dataset"].str.lower().str.startswith(dataset)]
-        for name, (_, row, split) in BASELINES.items():
-            found = mine[(mine["method"] == row) & (mine["split"] == split)]["mean"]
-            value = float(found.iloc[0]) if len(found) else float("nan")
-            rows.append({"dataset": dataset, "baseline": name, "split": split, "published": value})
-    return pd.DataFrame(rows)
 
 
 def trials(depth: int) -> list[Trial]:
@@ -134,6 +115,7 @@ def pretrained(p: Params, seed: int = SEED) -> tuple[dict[str, str], pd.DataFram
     labels = labels_of(table, hidden if p.pretrain.novel != "labelled" else None) | rows_of(table)
     heard = rows_of(table, hidden if p.pretrain.novel == "unnamed" else None)["train"]
     config, model, looks = asdict(p.pretrain), asdict(p.model), frames_rung(p, seed)
+    noise = "align_noise" if p.pretrain.novel == "labelled" else "held_noise"
 
     def train(out: str, state: str) -> list[dict]:
         return pretrain(config, model, frames, labels, looks, out, state, seed)
@@ -142,7 +124,8 @@ def pretrained(p: Params, seed: int = SEED) -> tuple[dict[str, str], pd.DataFram
     told = [captions[i] for i in heard]
 
     def speak(out: str, _: str) -> list[dict]:
-        return align(config, trunk, frames, told, heard, texts, out, seed)
+        wrong = {"align_noise": config[noise]}
+        return align(config | wrong, trunk, frames, told, heard, texts, out, seed)
 
     aligned, _ = rung(p, seed, "seed", speak, trunk, heard)
     kind = "seed" if p.pretrain.novel == "labelled" else "held"
@@ -195,49 +178,15 @@ def baselines(name: str, p: Params, changes: dict) -> pd.DataFrame:
     return rows.assign(**balance, seed=SEED, changes=said).round(1)
 
 
-def summary(log: pd.DataFrame) -> pd.DataFrame:
-    """A row a candidate: what the baselines reach, and the largest and mean distance in points."""
-    named = log.assign(what=log["dataset"].str.upper() + " " + log["baseline"])
-    wide = named.pivot(index="candidate", columns="what", values="here")
-    wide = wide.reindex(columns=named["what"].unique(), index=log["candidate"].unique())
-    by = log.groupby("candidate", sort=False)
-    facts = by[["verb", "object"]].first()
-    facts["mean distance"] = by["distance"].mean().round(1)
-    facts["largest distance"] = by["distance"].max()
-    facts["matched"] = by["distance"].apply(lambda x: f"{(x <= CLOSE).sum()}/{x.notna().sum()}")
-    return wide.join(facts)
-
-
-def page(log: pd.DataFrame) -> str:
-    """The log as one page of markdown: published values, what each candidate reaches, changes."""
-    wanted = targets().set_index(["dataset", "baseline"])["published"]
-    shown = summary(log)
-    shown.index = [f"{n}: {log[log['candidate'] == n]['changes'].iloc[0]}" for n in shown.index]
-    aims = {f"{d.upper()} {b}": value for (d, b), value in wanted.items()}
-    shown = pd.concat([pd.DataFrame(aims, index=["published"]), shown])
-    shown = shown.map(lambda x: f"{x:.1f}" if isinstance(x, float) else x)
-    table = tables.markdown(shown.fillna("–").replace("nan", "–").reset_index(names="candidate"))
-    return (
-        "# Which world and pretraining ACE's tables are run in\n\n"
-        f"Baselines alone, percent; distances in points. Worlds and pretraining of seed {SEED}, "
-        "which no table uses. Zero-shot: unseen actions by their names; ProcVLR, Text4Vis: seen "
-        "actions after fine-tuning, at the epoch that base validation chooses. Verb, object: "
-        "validation accuracy of the trunk's labels. Changes are over profile `study`. Written by "
-        f"`python -m vlact.tools.calibrate_ace`.\n\n{table}\n"
-    )
-
-
-def main(candidates: str, log: str) -> None:
-    """Measure every candidate of a yaml file (name to changes) that the log lacks; a page goes
-    beside the log.
-    """
+def main(candidates: str, log: str = str(CALIBRATION)) -> None:
+    """Measure every candidate of a yaml file (name to changes) that the log lacks."""
     path = Path(log)
     done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["candidate"])
     for name, changes in yaml.safe_load(Path(candidates).read_text(encoding="utf-8")).items():
         if name not in set(done["candidate"]):
             done = pd.concat([done, measure(name, changes or {})], ignore_index=True)
-            done.to_csv(path, index=False, lineterminator="\n")
-            write_text(path.with_suffix(".md"), page(done))
+            text = done.to_csv(index=False, lineterminator="\n")
+            write_whole(path, lambda x, f: f.write_text(x, encoding="utf-8"), text)
     sys.stdout.write(summary(done).to_string() + "\n")
 
 
