@@ -1,9 +1,7 @@
 """Python that has imported everything: `python -m vlact.runtime.forkserver serve COMMAND ..` runs a
-command beside multiprocessing's forkserver, which imports `vlact.runtime.preload` once.
-
-Within it `python -m vlact.runtime.forkserver -m MODULE ..` stands for a fork that has its standard
-files, folder and environment: the exit status comes back, and the fork ends when this is killed.
-Outside it is plain Python. Ten seconds of imports are saved in each of a run's hundred processes.
+command beside multiprocessing's forkserver, which imports `vlact.runtime.preload` once. Within it
+`python -m vlact.runtime.forkserver -m MODULE ..` stands for a fork that has its standard files,
+folder and environment, and ends with it; elsewhere it is plain Python.
 """
 
 import contextlib
@@ -11,16 +9,13 @@ import multiprocessing
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Iterator
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Client, Connection, Listener, wait
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
+from threading import Lock, Thread
 from unittest.mock import patch
 
 from vlact.runtime import leash
@@ -30,35 +25,31 @@ KERNELS = Path(__file__).parents[1] / "tools" / "launch"  # where a kernel `pyth
 
 
 @contextlib.contextmanager
-def serving(environment: dict[str, str]) -> Iterator[dict[str, str]]:
+def serving(environment: dict[str, str]):
     """A forkserver for as long as the context lasts; gives its environment, with its address."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vlact.runtime.preload"])
-    # matplotlib reads its own once; a kernel would set it
-    backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    with patch.dict(os.environ, backend | environment, clear=True):
+    with patch.dict(os.environ, environment, clear=True):
         ensure_running()  # and begins to import
     paths = [str(KERNELS), *filter(None, [environment.get("JUPYTER_PATH")])]
-    with tempfile.TemporaryDirectory(prefix="vlact-") as folder:
-        listener = socket.create_server(f"{folder}/socket", family=socket.AF_UNIX)
-        threading.Thread(target=_serve, args=(listener, context), daemon=True).start()
-        yield environment | {
-            ADDRESS: listener.getsockname(),
-            "JUPYTER_PATH": os.pathsep.join(paths),
-        }
+    with Listener(family="AF_UNIX") as listener:
+        Thread(target=_accept, args=(listener, context), daemon=True).start()
+        yield environment | {ADDRESS: listener.address, "JUPYTER_PATH": os.pathsep.join(paths)}
 
 
-def _serve(listener: socket.socket, context) -> None:
-    def report(program, client: Connection) -> None:
-        program.join()
-        with client, contextlib.suppress(OSError):  # killed meanwhile
+def _accept(listener: Listener, context) -> None:
+    lock = Lock()  # to start one and to ask for another's end both read what forks have left
+
+    def answer(client: Connection) -> None:
+        program = context.Process(target=become, args=(client,))
+        with lock:
+            program.start()
+        wait([program.sentinel])
+        with lock, client, contextlib.suppress(OSError):  # killed meanwhile
             client.send(program.exitcode)
 
     while True:
-        client = Connection(listener.accept()[0].detach())
-        program = context.Process(target=become, args=(client,))
-        program.start()
-        threading.Thread(target=report, args=(program, client), daemon=True).start()
+        Thread(target=answer, args=(listener.accept(),), daemon=True).start()
 
 
 def become(client: Connection) -> None:
@@ -68,7 +59,7 @@ def become(client: Connection) -> None:
         os.dup2(recv_handle(client), number)
     sys.stdin = open(0, closefd=False)
     # nothing more comes: it ends with whom this stands for
-    threading.Thread(target=lambda: client.poll(None) and os._exit(1), daemon=True).start()
+    Thread(target=lambda: client.poll(None) and os._exit(1), daemon=True).start()
     os.setpgid(0, 0)  # a signal to all of a run reaches whom this stands for
     os.nice(max(0, given["nice"] - os.nice(0)))
     os.chdir(given["folder"])
@@ -77,16 +68,6 @@ def become(client: Connection) -> None:
     module, *rest = given["arguments"]
     sys.argv, sys.path[0] = ["-m", *rest], given["folder"]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-def stand_for(address: str, arguments: list[str]) -> int:
-    """Have a fork run a module; what it returned, or minus the signal that ended it."""
-    given = {"folder": os.getcwd(), "environment": dict(os.environ), "nice": os.nice(0)}
-    with Client(address, "AF_UNIX") as server:
-        server.send(given | {"arguments": arguments})
-        for number in range(3):
-            send_handle(server, number, None)
-        return server.recv()
 
 
 def main(arguments: list[str]) -> None:
@@ -98,7 +79,12 @@ def main(arguments: list[str]) -> None:
         os.execv(sys.executable, [sys.executable, *arguments])
     for code in (signal.SIGINT, signal.SIGTERM):
         signal.signal(code, signal.SIG_DFL)  # end at once, and the fork with this
-    sys.exit(stand_for(address, rest))
+    given = {"folder": os.getcwd(), "environment": dict(os.environ), "nice": os.nice(0)}
+    with Client(address, "AF_UNIX") as server:
+        server.send(given | {"arguments": rest})
+        for number in range(3):
+            send_handle(server, number, None)
+        sys.exit(server.recv())  # what it returned, or minus the signal that ended it
 
 
 if __name__ == "__main__":

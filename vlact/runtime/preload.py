@@ -3,8 +3,12 @@ libraries of notebooks.
 """
 
 # ruff: noqa: F401
+import os
+
 from vlact.runtime.extras import needs
 
+# matplotlib reads its own once; a kernel would set it
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 with needs("vlact.runtime.preload"):
     import av
     import decord
