@@ -394,6 +394,23 @@ def test_a_design_says_on_which_seeds_folds_and_fine_tunings_a_trial_is_trained(
     assert len(outs) == count()
 
 
+@pytest.mark.parametrize(
+    ("novel", "video", "image"),
+    [
+        ("labelled", "seed", "frames"),
+        ("captioned", "held", "frames"),
+        ("unnamed", "held", "heldframes"),
+    ],
+)
+def test_image_models_are_told_as_little_of_novel_actions_as_video_models(
+    novel, video, image, tmp_path
+):
+    bench = Bench(params.load("study", pretrain__novel=novel), [], tmp_path, encoders=tmp_path)
+    found = bench.encoders(3)
+    assert found["pretrained"] == str(tmp_path / f"{video}3.safetensors")
+    assert found["clip"] == str(tmp_path / f"{image}3.safetensors")
+
+
 def test_a_dataset_may_have_its_own_clips_and_schedules():
     ace = params.load("paper").ace
     found = [(a.frames, a.window_s, max(a.epochs)) for a in map(ace.of, tasks.DATASETS)]

@@ -99,6 +99,11 @@ class Pretrain(Record):
     # `frames` and `trunk`: published files in place of the first two rungs
     checkpoints: dict = field(default_factory=dict)
 
+    @property
+    def held_frames(self) -> bool:
+        """Whether CLIP on frames is trained once more without the captions of `novel`."""
+        return self.novel == "unnamed" and "frames" not in self.checkpoints
+
 
 @dataclass(frozen=True)
 class Ace(Record):

@@ -332,7 +332,8 @@ class Bench:
 
     def encoders(self, seed: int) -> dict[str, str]:
         """Start of a trial to its file."""
-        named = {"familiar": "seed", "vlog": "vlog", "clip": "frames"}
+        named = {"familiar": "seed", "vlog": "vlog"}
+        named["clip"] = "heldframes" if self.p.pretrain.held_frames else "frames"
         named["pretrained"] = "seed" if self.p.pretrain.novel == "labelled" else "held"
         return {k: str(self.pretrained / f"{n}{seed}.safetensors") for k, n in named.items()}
 

@@ -121,10 +121,10 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
     """The ladder for every seed, as safetensors and curves.csv under `data/<workspace>/pretrained`.
 
     `frames<k>`: CLIP on frames, with captions. `seed<k>`: the TimeSformer inflated from it, trained
-    on labels, then aligned with captions. `held<k>`: the same, told less of the actions that ACE
-    calls novel (`pretrain.novel`). `vlog<k>`: `seed<k>`, trained further on egocentric
-    narrations. With `pretrain.checkpoints` published weights stand in for CLIP and the trunk, the
-    same for every seed.
+    on labels, then aligned with captions. `heldframes<k>`, `held<k>`: the same two, told less of
+    the actions that ACE calls novel (`pretrain.novel`). `vlog<k>`: `seed<k>`, trained further on
+    egocentric narrations. With `pretrain.checkpoints` published weights stand in for CLIP and the
+    trunk, the same for every seed.
     """
     folder = p.data / "pretrained"
     if not PRETRAIN.must_run(p, folder, must_exist):
@@ -194,6 +194,14 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
             known = hidden & (p.pretrain.novel == "unnamed")
             shown = [i for i in heard if not known[i]]
             told_less = config | {"align_noise": p.pretrain.held_noise}
+            start = "frames"
+            if p.pretrain.held_frames:
+                start, less = "heldframes", rows_of(table, known)
+                todo = [
+                    PretrainFramesJob(*given, captions, less, texts, *saved(start, s), seed=s)
+                    for s in p.ace_seeds
+                ]
+                jobs.run(todo, p.workers, "frames without the novel actions")
             todo = [
                 HoldOutJob(
                     told_less,
@@ -202,7 +210,7 @@ def pretraining(p: Params, must_exist: bool = False) -> None:
                     captions,
                     shown,
                     texts,
-                    at("frames", s),
+                    at(start, s),
                     at("held", s),
                     str(work / f"held{s}.pt"),
                     s,

@@ -93,22 +93,23 @@ def corpus_of(p: Params) -> tuple[pd.DataFrame, str, str]:
 
 
 def frames_rung(p: Params, seed: int = SEED) -> str:
-    """CLIP on frames, the same for all candidates of a world."""
+    """CLIP on frames, the same for all candidates of a world that are told the same captions."""
     table, frames, texts = corpus_of(p)
     given = asdict(p.pretrain), asdict(p.model), frames, table["caption"].tolist()
+    rows = rows_of(table, table["verb"].isin(novel_programs()) & p.pretrain.held_frames)
 
     def train(out: str, state: str) -> list[dict]:
-        return pretrain_frames(*given, rows_of(table), texts, out, state, seed)
+        return pretrain_frames(*given, rows, texts, out, state, seed)
 
-    return rung(p, seed, "frames", train)[0]
+    return rung(p, seed, "frames", train, rows)[0]
 
 
 def pretrained(p: Params, seed: int = SEED) -> tuple[dict[str, str], pd.DataFrame]:
     """The ladder up to the encoder that ACE starts from.
 
     Returns:
-        `frames`, and `held` (`seed` where it was told all names), files of encoders; and the
-        trunk's curve.
+        `heldframes` and `held` (`frames` and `seed` where they were told all names), files of
+        encoders; and the trunk's curve.
     """
     table, frames, texts = corpus_of(p)
     hidden, captions = table["verb"].isin(novel_programs()), table["caption"].tolist()
@@ -129,7 +130,8 @@ def pretrained(p: Params, seed: int = SEED) -> tuple[dict[str, str], pd.DataFram
 
     aligned, _ = rung(p, seed, "seed", speak, trunk, heard)
     kind = "seed" if p.pretrain.novel == "labelled" else "held"
-    return {"frames": looks, kind: aligned}, pd.DataFrame(curve)
+    first = "heldframes" if p.pretrain.held_frames else "frames"
+    return {first: looks, kind: aligned}, pd.DataFrame(curve)
 
 
 def measure(name: str, changes: dict) -> pd.DataFrame:
