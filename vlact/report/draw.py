@@ -526,7 +526,7 @@ def weights_over_time(
     Args:
         frames: uint8 (T, H, W, 3), evenly spaced.
         lanes: "truth" and "looks like it" (`start_s, end_s, label`), and detections by model
-            (`score`, too).
+            (`score`, too, and where it is known `right`: whether their class is).
         curves: By model `seconds, weight`, the weight in 0 to 1.
         duration_s: Of the recording.
     """
@@ -550,15 +550,11 @@ def weights_over_time(
         axis.tick_params(labelbottom=False)
     for axis, (name, rows) in zip(axes[2:-1], found.items(), strict=True):
         # the height of a segment is its confidence
-        axis.bar(
-            rows["start_s"],
-            100 * rows["score"],
-            rows["end_s"] - rows["start_s"],
-            align="edge",
-            color="C0",
-            alpha=0.45,
-            edgecolor="C0",
-        )
+        right = rows["right"] if "right" in rows else pd.Series(True, index=rows.index)
+        for k, part in ((0, rows[right]), (1, rows[~right])):
+            look = {"align": "edge", "color": f"C{k}", "edgecolor": f"C{k}", "alpha": 0.45}
+            width = part["end_s"] - part["start_s"]
+            axis.bar(part["start_s"], 100 * part["score"], width, hatch="//" * k, **look)
         axis.set(ylim=(0, 100), yticks=[0, 100])
         axis.set_ylabel(textwrap.fill(name, 14), rotation=0, ha="right", va="center", fontsize=7)
     for k, (name, curve) in enumerate(curves.items()):
