@@ -15,7 +15,7 @@ from vlact import ROOT
 from vlact.language import tasks
 from vlact.language.motions import taxonomy
 from vlact.language.trees import phrase
-from vlact.report import draw, figures
+from vlact.report import draw, figures, teaser
 from vlact.worlds import arena, stadium
 
 STUDY, REAL = ROOT / "figures" / "study", ROOT / "figures" / "real"
@@ -233,6 +233,7 @@ DRAWN = {
     "own_errors": errors,
     "own_timeline": timeline,
     "pretraining": lambda: draw.pretraining(read("pretrain/pretraining")),
+    "questions": sheet(list(teaser.QUESTIONS), 1),
     "reading_pointer": lambda: pointing([*stadium.ACTIONS, "none of them"]),
     "transfer_figure1": drops,
     "transfer_figure1_real": lambda: draw.actions(read("real_motion/transfer_figure1_real", REAL)),
@@ -421,7 +422,7 @@ def closed():
 
 
 def test_every_committed_figure_is_measured():
-    committed = {p.stem for p in ROOT.glob("figures/*/*/*.png")}
+    committed = {p.stem for p in (ROOT / "figures").rglob("*.png")}
     assert committed - set(DRAWN) == set()
     assert {p.stem for p in ROOT.glob("figures/*/*/*.pdf")} <= committed
 

@@ -40,7 +40,8 @@ STYLES = ("default", "github-dark")  # of code, in light and in dark
 def papers() -> dict[str, dict]:
     """What the pages say of each paper, in the order of the pages."""
     told = yaml.safe_load((PAGES / "papers.yaml").read_text(encoding="utf-8"))
-    blank = dict.fromkeys(("title", "authors", "venue", "question", "about", "bibtex"), "")
+    words = "title", "authors", "venue", "question", "headline", "about", "bibtex"
+    blank = dict.fromkeys(words, "")
     return {paper: blank | said for paper, said in told.items()}
 
 

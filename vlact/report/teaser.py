@@ -1,14 +1,17 @@
 """The film on top of the project page: what the three papers' models see, side by side, rendered
-while the page is built.
+while the page is built; and README's picture of the three questions, from the same frames:
+`python -m vlact.report.teaser FILE.png`.
 """
 
 import functools
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from vlact import video
+from vlact.report import figures
 from vlact.report.own import encode
 
 SIDE, GAP = 192, 6  # pixels of a picture, and between two
@@ -21,12 +24,26 @@ ABOUT = (
     "Three rendered films side by side: hands at a workbench pick up, pour, stack and spin things; "
     "an athlete performs in an arena; simple solids move past each other."
 )
+QUESTIONS = (
+    "ACE: is an unseen action recognised whatever synonym names it (stack, pile up, put on top)?",
+    "ActionVLM: does language help to find when an action begins and ends, and where in the film?",
+    "Motion transfer: is a motion that was learnt in one context known in another?",
+)
+MOMENTS = 8  # of the film, in the picture
 
 
 def write(path: Path) -> None:
     """Encode the film as mp4, H.264, which browsers play without anything else."""
     frames = film()
     encode(str(path), iter(frames), *frames.shape[1:3], FPS, frames.shape[2])
+
+
+def questions():
+    """The picture: under each question moments of its world."""
+    at = np.linspace(0, round(SECONDS * FPS) - 1, MOMENTS).round().astype(int)
+    lefts = [k * (SIDE + GAP) for k in range(3)]
+    strips = [film()[at, :, left : left + SIDE] for left in lefts]
+    return figures.contact_sheet(strips, list(QUESTIONS), columns=1, size=8)
 
 
 @functools.cache
@@ -71,3 +88,8 @@ def _solids() -> np.ndarray:
     rng, at = np.random.default_rng(SEED), _times(len(SOLIDS))
     scenes = [compose(coarse, number, (), rng) for coarse, number in SOLIDS]
     return np.concatenate(render(scenes, [at] * len(scenes), (SIDE, SIDE)))
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    figures.save(questions(), target.parent, target.stem, vector=False)
