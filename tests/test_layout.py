@@ -14,6 +14,7 @@ from vlact.report import layout, tables
 
 PAGES = sorted(p for p in ROOT.glob("figures/*/*/*.md"))
 TABLES = [p for p in PAGES if p.with_suffix(".tex").is_file()]
+PUBLISHED = ROOT / "vlact" / "report" / "published"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FEW = "Mean ± std over 2 seeds."
 ENOUGH = "Mean ± std over 5 seeds."
@@ -47,13 +48,50 @@ def test_pages_are_what_their_csv_say_in_short_blocks_with_short_captions(run, t
         assert anew.read_bytes() == path.read_bytes(), f"{path.name}: run pipeline docs"
 
 
-def test_no_number_measured_here_stands_on_a_row_of_the_paper():
+def committed():
+    """Every block of every committed table, its path, and whether it is the publisher's."""
     for path in TABLES:
         table = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
-        for block in layout.blocks(table, path.stem):
-            if layout.PUBLISHED not in f"{path.stem} {block.title}":
-                cells = block.table.to_numpy().ravel()
-                assert not [x for x in cells if re.search(r"\(ours\)|^Ours", x)], path.stem
+        for block in layout.blocks(table, path.stem, tables.caption_of(path)):
+            theirs = layout.PUBLISHED in f"{path.stem} {block.title}"
+            yield path, block, theirs and not block.title.startswith(layout.HERE)
+
+
+def test_no_number_measured_here_stands_on_a_row_of_the_paper():
+    for path, block, theirs in committed():
+        cells = block.table.to_numpy().ravel()
+        ours = [x for x in cells if re.search(r"\(ours\)|^Ours", x)]
+        assert theirs or not ours, path.stem
+
+
+def test_a_row_of_the_paper_has_its_name_and_only_numbers_that_the_paper_prints():
+    count = 0
+    for path, block, theirs in committed():
+        name = re.match(r"[a-z]+_table[0-9]+", path.stem)
+        source = PUBLISHED / f"{name[0] if name else ''}.csv"
+        if not theirs or not source.is_file():
+            continue
+        printed = source.read_text(encoding="utf-8")
+        known = {float(x) for x in re.findall(r"[0-9]+(?:\.[0-9]+)?", printed)}
+        for column in block.table.columns[1:]:
+            for cell in block.table[column]:
+                found = layout.CELL.fullmatch(cell)
+                if found:
+                    count += 1
+                    number = abs(float(found[1].replace("−", "-")))
+                    off = 0.51 * 10.0 ** -len(found[1].partition(".")[2])  # as it is rounded
+                    assert any(abs(number - x) <= off for x in known), (path.stem, cell)
+        assert not block.table.iloc[:, 0].str.contains("fixed λ = 1.0, ").any(), path.stem
+    assert count > 300
+
+
+def test_nothing_is_bold_and_nothing_has_a_verdict_below_five_seeds():
+    for path, block, theirs in committed():
+        rows = layout._seeds(block.table, tables.caption_of(path))[block.best.any(axis=1)]
+        assert theirs or (rows >= layout.FEWEST_SEEDS).all(), path.stem
+    verdict = r"is (?:above|below|not separated)[^\n]*? \[([^,]+), ([^\]]+)\], \d+/(\d+)"
+    found = [x for p in PAGES for x in re.findall(verdict, p.read_text(encoding="utf-8"))]
+    assert found and all(float(a) < float(b) and int(n) >= 5 for a, b, n in found)
 
 
 def test_every_layout_is_of_a_table_that_a_notebook_writes():

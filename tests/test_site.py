@@ -126,6 +126,20 @@ def test_numbers_of_a_table_stand_on_its_page(built):
         assert re.search(wanted, page, re.DOTALL), row.model
 
 
+def test_the_start_page_plays_a_small_film_of_the_rendered_worlds(built):
+    film = built[1] / "teaser.mp4"
+    assert film.stat().st_size < 1_000_000
+    info = video.probe(film)
+    shown = video.read(film, [0, 40, 80], info).astype(float)
+    assert info.duration_s == pytest.approx(8, abs=0.2) and shown.shape[1:] == (192, 588, 3)
+    # each of the three worlds is there and moves
+    for left in (0, 198, 396):
+        part = shown[:, :, left : left + 192]
+        assert part.std() > 10 and np.abs(np.diff(part, axis=0)).mean() > 2
+    page = (built[1] / "index.html").read_text(encoding="utf-8")
+    assert 'src="teaser.mp4" aria-label="Three rendered films' in page
+
+
 def test_pages_ask_nobody_else(built):
     for path in built[1].rglob("*.html"):
         asked = re.findall(

@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 
 from vlact.report import figures
-from vlact.report.figures import PAGE
+from vlact.report.figures import COLUMN, LETTER, LINE, PAGE, POINTS
 from vlact.report.layout import FEWEST_SEEDS
 from vlact.report.results.common import over_runs
 
 VERDICTS = {1: ("above zero", "C2"), -1: ("below zero", "C1"), 0: ("not separated", "C6")}
 REACH = 30  # points beyond which an interval is cut
 ROW = 0.135  # inches of a row of a forest plot
+LANES = PAGE - 1.6  # inches that segments have beside the names of their lanes
 STYLES = ("-", "--", "-.", ":")  # of curves that may coincide
+MARKERS = "os^Dv<>"
 SPLITS = {  # of Figure 5: task, contexts, colour
     "CoarseMotion-KC": ("coarse", "known", "C0"),
     "CoarseMotion-UC": ("coarse", "unknown", "C4"),
@@ -26,12 +28,48 @@ SPLITS = {  # of Figure 5: task, contexts, colour
 }
 
 
-def _subplots(rows: int = 1, columns: int = 1, height: float = 2.4, **options):
+def _subplots(rows: int = 1, columns: int = 1, height: float = 2.4, width: float = PAGE, **options):
     import matplotlib.pyplot as plt
 
     return plt.subplots(
-        rows, columns, figsize=(PAGE, height), layout="constrained", squeeze=False, **options
+        rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options
     )
+
+
+def _band(axis, by: pd.DataFrame, k: int, name: str) -> None:
+    """The k-th curve: `mean` over the index of `by`, and one `std` to each side."""
+    style = {"color": f"C{k % 7}", "marker": MARKERS[k % 7], "ms": 2.5, "ls": STYLES[k % 4]}
+    axis.plot(by.index, by["mean"], label=name, **style)
+    ends = by["mean"] - by["std"], by["mean"] + by["std"]
+    axis.fill_between(by.index, *ends, color=f"C{k % 7}", alpha=0.15, lw=0)
+
+
+# Pretraining
+def pretraining(curves: pd.DataFrame):
+    """What encoders learn in pretraining: mean over seeds, bands of one std.
+
+    Args:
+        curves: `stage` (frames, trunk, align, vlog), `seed, step`, `loss` (nats), and the fractions
+            `val_caption, val_verb, val_object` of held-out clips.
+    """
+    lines = (  # panel, stage, column, what it is called, units in one
+        (0, "frames", "val_caption", "frame to caption", 100),
+        (1, "trunk", "val_verb", "verb program", 100),
+        (1, "trunk", "val_object", "object word", 100),
+        (2, "align", "loss", "alignment", 1),
+        (2, "vlog", "loss", "narrations", 1),
+    )
+    fig, axes = _subplots(1, 3)
+    for k, (panel, stage, column, name, unit) in enumerate(lines):
+        by = unit * over_runs(curves[curves["stage"] == stage], "step", column)
+        _band(axes[0, panel], by, k, name)
+    axes[0, 0].set(title="CLIP on frames", ylabel="own caption nearer, %", ylim=(45, 100))
+    axes[0, 1].set(title="trunk", ylabel="accuracy, %", ylim=(0, 100))
+    axes[0, 2].set(title="alignment and narrations", ylabel="caption loss, nats")
+    for axis in axes[0]:
+        axis.set_xlabel("steps")
+    fig.legend(loc="outside lower center", ncols=len(lines))
+    return fig
 
 
 # ACE
@@ -56,6 +94,40 @@ def similarity(matrices: dict[str, pd.DataFrame]):
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=5.5)
     axis.tick_params(axis="x", length=0)
     fig.colorbar(shown, ax=axes, label="cosine, less the row's mean", aspect=40, pad=0.01)
+    return fig
+
+
+def trees(table: pd.DataFrame):
+    """Figure 2: roots, their synonyms, and the synonyms of those.
+
+    Args:
+        table: `root, child, words`: a row a synonym of the first order, its own apart by commas.
+    """
+    import matplotlib.pyplot as plt
+
+    size, left, middle = 6, 0.9, 2.1  # points of letters; inches at which columns begin
+    across = [POINTS * wide / (LETTER * size) for wide in (left, middle - left, PAGE - middle)]
+    rows = [
+        [textwrap.fill(x, int(n) - 3) for x, n in zip(row, across, strict=True)]
+        for row in table[["root", "child", "words"]].astype(str).to_numpy()
+    ]
+    # a row is as high as its longest cell, and a root begins after a gap
+    lines = np.array([1.2 + max(x.count("\n") for x in row[1:]) for row in rows])
+    lines += np.array([table["root"].ne(table["root"].shift())]).ravel()
+    height = LINE * size / POINTS * lines.sum()
+    at = height - LINE * size / POINTS * (np.cumsum(lines) - 0.5)
+    fig = plt.figure(figsize=(PAGE, height))
+    axis = fig.add_axes((0, 0, 1, 1), xlim=(0, PAGE), ylim=(0, height))
+    axis.set_axis_off()
+    for _, part in table.reset_index(drop=True).groupby("root", sort=False):
+        y = at[part.index].mean()
+        axis.text(0, y, rows[part.index[0]][0], size=size + 1, weight="bold", va="center")
+        for k in part.index:
+            axis.plot([left - 0.25, left - 0.05], [y, at[k]], color="0.7", lw=0.6)
+            # a parent that is its own child
+            weight = "bold" if rows[k][1] == rows[k][0] else "normal"
+            axis.text(left, at[k], rows[k][1], size=size, weight=weight, va="center")
+            axis.text(middle, at[k], rows[k][2], size=size, color="0.3", va="center")
     return fig
 
 
@@ -130,8 +202,8 @@ def layers(table: pd.DataFrame):
             mean, std = (100 * part[f"{mode}_{x}"] for x in ("mean", "std"))
             style = {"marker": "os^"[k], "ms": 3, "ls": STYLES[k], "color": f"C{k}"}
             axis.errorbar(part["blocks"], mean, std, label=mode, **style)
-        axis.set_xticks(part["blocks"], ["none" if t < 0 else t for t in part["blocks"]])
-        axis.set(title=f"{dataset}, {side} encoder", xlabel="trained blocks")
+        axis.set_xticks(part["blocks"], ["–" if t < 0 else t for t in part["blocks"]])
+        axis.set(title=f"{dataset}, {side} encoder", xlabel="trained blocks (–: frozen)")
     axes[0, 0].set_ylabel("F1, %")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig
@@ -149,7 +221,8 @@ def grid(table: pd.DataFrame, methods: Sequence[str], chosen: dict, names: dict[
     """
     scores = {"val_acc": "validation", "srt_acc_mean": "SRT"}
     panels = [(d, *x) for d in names for x in scores.items()]
-    fig, axes = _subplots(len(panels), len(methods), height=7.6, sharex=True, sharey="row")
+    high = 0.7 + 1.15 * len(panels)
+    fig, axes = _subplots(len(panels), len(methods), height=high, sharex=True, sharey="row")
     for line, (dataset, key, score) in zip(axes, panels, strict=True):
         for axis, method in zip(line, methods, strict=True):
             mine = table[(table["dataset"] == dataset) & (table["method"] == method)]
@@ -199,21 +272,74 @@ def schedules(table: pd.DataFrame):
 
 
 # ActionVLM
+def alignment(curves: pd.DataFrame, gate: float, chance: float):
+    """How eye and reader learn on drills, on held-out recordings.
+
+    Args:
+        curves: `what` (poses, language), `step`, and fractions `held_out_pose_accuracy`, and
+            `pointer, none, pose` of the language model.
+        gate: Fraction that the pointer has to reach.
+        chance: Of guessing among the descriptions, a fraction.
+    """
+    lines = (
+        (0, "poses", "held_out_pose_accuracy", "eye names the pose"),
+        (1, "language", "pointer", "points to the description"),
+        (1, "language", "none", "points to none"),
+        (1, "language", "pose", "reader names the pose"),
+    )
+    fig, axes = _subplots(1, 2, sharey=True)
+    for k, (panel, what, column, name) in enumerate(lines):
+        by = 100 * over_runs(curves[curves["what"] == what], "step", column)
+        _band(axes[0, panel], by, k, name)
+    axes[0, 1].axhline(100 * gate, color="k", lw=0.7, ls=":", label="gate")
+    axes[0, 1].axhline(100 * chance, color="k", lw=0.7, label="chance")
+    axes[0, 0].set(title="pose encoder", xlabel="steps", ylabel="held out, %", ylim=(0, 100))
+    axes[0, 1].set(title="language model", xlabel="steps")
+    fig.legend(loc="outside lower center", ncols=3)
+    return fig
+
+
+def pointing(frames: np.ndarray, pointer: pd.DataFrame, truth: pd.DataFrame, duration_s: float):
+    """Which description every moment of a recording points to.
+
+    Args:
+        frames: uint8 (T, H, W, 3), evenly spaced.
+        pointer: Probabilities, a row a description, a column a step of the features.
+        truth: `start_s, end_s, label`.
+        duration_s: Of the recording.
+    """
+    heights = 0.6, 0.135 * len(pointer) + 0.4
+    fig, axes = _subplots(2, height=sum(heights) + 0.2, height_ratios=heights)
+    strip, axis = axes[:, 0]
+    ends = (0, duration_s, len(pointer) - 0.5, -0.5)
+    shown = axis.imshow(pointer, aspect="auto", extent=ends, cmap="magma", vmin=0, vmax=1)
+    names = list(pointer.index)
+    axis.set_yticks(range(len(names)), names, fontsize=6)
+    for r in truth.itertuples():
+        axis.plot([r.start_s, r.end_s], [names.index(r.label)] * 2, color="C4", lw=2)
+    axis.set(xlim=(0, duration_s), xlabel="seconds (lines: ground truth)")
+    axis.grid(False)
+    fig.colorbar(shown, ax=[strip, axis], label="probability", aspect=40, pad=0.01)
+    figures.strip(strip, frames)
+    return fig
+
+
 def wrong_descriptions(table: pd.DataFrame):
     """What is left of a gain where descriptions are another class's.
 
     Args:
         table: `share` (of recordings, a fraction), `weight, seed, gain` (points).
     """
-    fig, axes = _subplots(1, 1, height=2.5)
-    for k, (name, part) in enumerate(table.groupby("weight", sort=False)):
+    weights = list(table.groupby("weight", sort=False))
+    fig, axes = _subplots(height=2.2 + 0.15 * len(weights), width=COLUMN)
+    for k, (name, part) in enumerate(weights):
         by = over_runs(part, "share", "gain")
-        style = {"marker": "os^Dv"[k % 5], "ms": 3, "ls": STYLES[k % 4], "color": f"C{k}"}
+        style = {"marker": MARKERS[k % 7], "ms": 3, "ls": STYLES[k % 4], "color": f"C{k % 7}"}
         axes[0, 0].errorbar(100 * by.index, by["mean"], by["std"], label=name, **style)
     axes[0, 0].axhline(0, color="k", lw=0.7)
     axes[0, 0].set(xlabel="recordings with wrong descriptions, %")
     axes[0, 0].set(ylabel="mAP less language off, points")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
+    fig.legend(loc="outside lower center")
     return fig
 
 
@@ -234,7 +360,7 @@ def weights_of_language(curve: pd.DataFrame):
         axis.axhline(0, color="0.4", lw=0.7)
     axes[0, 0].set(xlabel="λ, set beforehand", ylabel="mAP over vision only, points")
     learnt = [textwrap.fill(m, 12) for m in curve.loc[curve["λ"].isna(), "model"]]
-    axes[0, 1].set_xticks(range(len(learnt)), learnt)
+    axes[0, 1].set_xticks(range(len(learnt)), learnt, rotation=90 if len(learnt) > 4 else 0)
     axes[0, 1].set(xlabel="λ, learnt", xlim=(-0.5, len(learnt) - 0.5))
     return fig
 
@@ -361,19 +487,30 @@ def errors(shares: pd.DataFrame, costs: pd.Series, who: pd.DataFrame):
     return fig
 
 
-def recordings(shown: Sequence[tuple[np.ndarray, dict[str, pd.DataFrame], float]], step_s: float):
+def recordings(
+    shown: Sequence[tuple[np.ndarray, dict[str, pd.DataFrame], float]],
+    step_s: float | None = None,
+    size: float = 6,
+):
     """Figure 4: recordings under each other, and what each source makes of them.
 
     Args:
-        shown: Frames (T, H, W, 3), lanes as of `figures.timeline`, and seconds of each recording.
-        step_s: Seconds between features.
+        shown: Frames (T, H, W, 3), none of them where T is 0, lanes as of `figures.timeline`, and
+            seconds of each recording.
+        step_s: Seconds between features, where the features of a segment are to be written.
+        size: Of letters, points.
     """
-    lanes = max(len(x[1]) for x in shown)
-    heights = [0.7, 0.36 * lanes] * len(shown)
-    fig, axes = _subplots(len(heights), height=sum(heights) + 0.6, height_ratios=heights)
+    heights = []
+    for frames, lanes, duration_s in shown:
+        parts = figures.packed(lanes, duration_s, LANES, step_s, size).values()
+        line = LINE * size / POINTS * (1 if step_s is None else 2)
+        heights += [0.7 if len(frames) else 0.02]
+        heights += [1.15 * line * sum(len(x) for x in parts) + 0.3]
+    fig, axes = _subplots(len(heights), height=sum(heights) + 0.2, height_ratios=heights)
     for k, (frames, lanes, duration_s) in enumerate(shown):
-        figures.timeline(axes[2 * k : 2 * k + 2, 0], frames, lanes, duration_s, step_s, 5)
-    axes[-1, 0].set_xlabel("seconds; numbers are steps of the features")
+        figures.timeline(axes[2 * k : 2 * k + 2, 0], frames, lanes, duration_s, step_s, size)
+    steps = "" if step_s is None else "; numbers are steps of the features"
+    axes[-1, 0].set_xlabel(f"seconds{steps}")
     return fig
 
 
@@ -389,17 +526,20 @@ def weights_over_time(
     Args:
         frames: uint8 (T, H, W, 3), evenly spaced.
         lanes: "truth" and "looks like it" (`start_s, end_s, label`), and detections by model
-            (`score`, too).
+            (`score`, too, and where it is known `right`: whether their class is).
         curves: By model `seconds, weight`, the weight in 0 to 1.
         duration_s: Of the recording.
     """
     told = {
-        k: v.assign(label=[textwrap.shorten(x, 90, placeholder=" …") for x in v["label"]])
+        k: v.assign(
+            label=[textwrap.shorten(x, 90, placeholder=" …") for x in v["label"]], score=0.6
+        )
         for k, v in lanes.items()
         if "score" not in v
     }
     found = {k: v for k, v in lanes.items() if "score" in v}
-    heights = [0.6, 0.32 * len(told), *[0.5] * len(found), 1.3]
+    parts = figures.packed(told, duration_s, LANES).values()
+    heights = [0.6, 0.12 * sum(len(x) for x in parts) + 0.1, *[0.5] * len(found), 1.3]
     fig, axes = _subplots(
         len(heights), height=sum(heights) + 1.0, height_ratios=heights, sharex=False
     )
@@ -410,15 +550,11 @@ def weights_over_time(
         axis.tick_params(labelbottom=False)
     for axis, (name, rows) in zip(axes[2:-1], found.items(), strict=True):
         # the height of a segment is its confidence
-        axis.bar(
-            rows["start_s"],
-            100 * rows["score"],
-            rows["end_s"] - rows["start_s"],
-            align="edge",
-            color="C0",
-            alpha=0.45,
-            edgecolor="C0",
-        )
+        right = rows["right"] if "right" in rows else pd.Series(True, index=rows.index)
+        for k, part in ((0, rows[right]), (1, rows[~right])):
+            look = {"align": "edge", "color": f"C{k}", "edgecolor": f"C{k}", "alpha": 0.45}
+            width = part["end_s"] - part["start_s"]
+            axis.bar(part["start_s"], 100 * part["score"], width, hatch="//" * k, **look)
         axis.set(ylim=(0, 100), yticks=[0, 100])
         axis.set_ylabel(textwrap.fill(name, 14), rotation=0, ha="right", va="center", fontsize=7)
     for k, (name, curve) in enumerate(curves.items()):
@@ -428,14 +564,7 @@ def weights_over_time(
     axes[-1].set(ylim=(0, 1), yticks=[0, 0.05, 0.2, 0.5, 1], xlabel="seconds")
     axes[-1].set_ylabel("λ", rotation=0, ha="right", va="center")
     fig.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    axes[1].set_yticks(-np.arange(len(told)), list(told))
-    axes[1].set(ylim=(0.5 - len(told), 0.5))
-    figures.timeline(
-        axes[:2],
-        frames,
-        {k: v.assign(score=0.6) for k, v in told.items()},
-        duration_s,
-    )
+    figures.timeline(axes[:2], frames, told, duration_s)
     return fig
 
 
@@ -502,6 +631,57 @@ def known_and_unknown(here: pd.DataFrame, table: pd.DataFrame):
     return fig
 
 
+def sizes(table: pd.DataFrame, ranks: dict[str, float]):
+    """Figure 6: harmonic mean and relative drop of every model, its parameters as area.
+
+    Args:
+        table: `side` (a panel), `model, M` (millions of parameters), `hm, d_rel` (percent).
+        ranks: Rank correlation of size and HM by side.
+    """
+    sides, models = list(ranks), list(dict.fromkeys(table["model"]))
+    high = 2.3 + 0.16 * -(-len(models) // 5)
+    fig, axes = _subplots(1, len(sides), height=high, sharex=True, sharey=True)
+    for axis, side in zip(axes[0], sides, strict=True):
+        part = table[table["side"] == side]
+        for r in part.itertuples():
+            k = models.index(r.model)
+            look = {"color": f"C{k % 7}", "marker": MARKERS[k // 7 % 7], "alpha": 0.7, "lw": 0}
+            axis.scatter(r.d_rel, r.hm, s=8 + 180 * r.M / part["M"].max(), **look)
+        axis.set_title(f"{side}\nsize and HM: ρ = {ranks[side]:.2f}")
+        axis.set(xlabel="relative drop, %")
+        axis.margins(0.15)
+    axes[0, 0].set_ylabel("HM, %")
+    for k, model in enumerate(models):
+        look = {"color": f"C{k % 7}", "marker": MARKERS[k // 7 % 7], "ls": ""}
+        axes[0, 0].plot([], [], ms=4, label=model, **look)
+    fig.legend(loc="outside lower center", ncols=5)
+    return fig
+
+
+def factors(lost: pd.DataFrame):
+    """Points that each model loses where one factor of a context is new, with 95 % intervals.
+
+    Args:
+        lost: `model, new, points lost`, and `interval` as text, "[low, high]" or a dash.
+    """
+    news, models = list(dict.fromkeys(lost["new"])), list(dict.fromkeys(lost["model"]))
+    ends = lost["interval"].str.extract(r"\[([^,]+), ([^\]]+)\]").astype(float)
+    high = len(news) * max(0.16, 0.09 * len(models)) + 0.7 + 0.15 * len(models)
+    fig, axes = _subplots(height=high, width=COLUMN)
+    for k, model in enumerate(models):
+        mine = lost["model"] == model
+        points = lost.loc[mine, "points lost"].to_numpy(float)
+        y = lost.loc[mine, "new"].map(news.index) + (k - (len(models) - 1) / 2) * 0.8 / len(models)
+        axes[0, 0].barh(y, points, 0.75 / len(models), color=f"C{k % 7}", label=model)
+        off = np.abs(ends[mine].to_numpy() - points[:, None]).T
+        axes[0, 0].errorbar(points, y, xerr=off, fmt="none", ecolor="k", elinewidth=0.7)
+    axes[0, 0].axvline(0, color="k", lw=0.6)
+    axes[0, 0].set_yticks(range(len(news)), news)
+    axes[0, 0].set(ylim=(len(news) - 0.5, -0.5), xlabel="points lost where it is new")
+    fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
 def looks(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], what: str = "cosine to the name"):
     """Figures 8 and 10: frames under the heat of where a model looks.
 
@@ -529,6 +709,138 @@ def looks(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], what: str = "cosin
     place = fig.add_axes(((PAGE - margin + 0.05) / PAGE, 0.1, 0.12 / PAGE, 0.75))
     bar = fig.colorbar(shown, cax=place, label=what)
     bar.solids.set_alpha(1)
+    return fig
+
+
+# Across papers
+def renamed(table: pd.DataFrame):
+    """What is left of every model's score when names are other ones, worlds apart.
+
+    Args:
+        table: `world, model, own words, other words, std over runs`, percent.
+    """
+    worlds = list(dict.fromkeys(table["world"]))
+    fig, axes = _subplots(height=0.15 * len(table) + 1.0 + 0.15 * len(worlds), width=COLUMN)
+    axis, y = axes[0, 0], np.arange(len(table))
+    for k, world in enumerate(worlds):
+        mine, colour = (table["world"] == world).to_numpy(), f"C{k % 7}"
+        own, other, std = (
+            table.loc[mine, ["own words", "other words", "std over runs"]].to_numpy().T
+        )
+        axis.hlines(y[mine], own, other, color=colour, lw=0.8)
+        axis.plot(own, y[mine], "o", color=colour, ms=4, label=world)
+        bars = {"fmt": "s", "mfc": "white", "ms": 3.5, "elinewidth": 0.7}
+        axis.errorbar(other, y[mine], xerr=std, color=colour, **bars)
+    names = [textwrap.shorten(x, 36, placeholder=" …") for x in table["model"]]
+    axis.set_yticks(y, names, fontsize=6.5)
+    axis.set(ylim=(len(table) - 0.4, -0.6))
+    axis.set_xlabel("own words (filled), other words (open,\n± std over runs), %")
+    fig.legend(loc="outside lower center")
+    return fig
+
+
+# Real video
+def named(table: pd.DataFrame, chance: float):
+    """Accuracy of every class for models that saw none, percent.
+
+    Args:
+        table: `class`, and a column a model.
+        chance: Of guessing, percent.
+    """
+    models, x = [c for c in table if c != "class"], np.arange(len(table))
+    fig, axes = _subplots(height=2.9)
+    for k, model in enumerate(models):
+        at = x + (k - (len(models) - 1) / 2) * 0.8 / len(models)
+        axes[0, 0].bar(at, table[model], 0.8 / len(models), color=f"C{k % 7}", label=model)
+    axes[0, 0].axhline(chance, color="0.4", lw=1, ls=":", label="chance")
+    axes[0, 0].set_xticks(x, table["class"], rotation=90, fontsize=6.5)
+    axes[0, 0].set(xlim=(-0.7, len(x) - 0.3), ylim=(0, 100), ylabel="accuracy, %")
+    fig.legend(loc="outside upper right", ncols=5)
+    return fig
+
+
+def label_sets(table: pd.DataFrame, chance: dict[str, float]):
+    """Accuracy by what classes are called, their own names first.
+
+    Args:
+        table: `dataset, model` and a column a label set, percent.
+        chance: Of guessing by dataset, percent.
+    """
+    columns, models = list(table.columns[2:]), list(dict.fromkeys(table["model"]))
+    fig, axes = _subplots(1, len(chance), height=2.2 + 0.15 * -(-len(models) // 3), sharey=True)
+    for axis, (dataset, guess) in zip(axes[0], chance.items(), strict=True):
+        for row in table[table["dataset"] == dataset].itertuples(index=False):
+            k = models.index(row.model)
+            style = {"color": f"C{k % 7}", "marker": MARKERS[k % 7], "ms": 3, "ls": STYLES[k % 4]}
+            axis.plot(range(1, 1 + len(columns)), row[2:], **style)
+        axis.axhline(guess, color="0.4", lw=1, ls=":")
+        axis.set_xticks(range(1, 1 + len(columns)))
+        axis.set(title=dataset, xlabel="label set (1: own names; dotted: chance)")
+    axes[0, 0].set_ylabel("novel classes, %")
+    for k, model in enumerate(models):
+        style = {"color": f"C{k % 7}", "marker": MARKERS[k % 7], "ms": 3, "ls": STYLES[k % 4]}
+        axes[0, 0].plot([], [], label=model, **style)
+    fig.legend(loc="outside lower center", ncols=3)
+    return fig
+
+
+def contexts(scores: pd.DataFrame):
+    """Known and unknown context of every model by setup, with their intervals.
+
+    Args:
+        scores: `setup, model, chance`, and `known, unknown`, each with `_low` and `_high`, percent.
+    """
+    setups = list(scores.groupby("setup", sort=False))
+    pairs = [setups[k : k + 2] for k in range(0, len(setups), 2)]
+    heights = [0.15 * max(len(x) for _, x in pair) + 0.25 for pair in pairs]
+    fig, axes = _subplots(
+        len(pairs), 2, height=sum(heights) + 0.9, height_ratios=heights, sharex=True
+    )
+    for axis in axes.flat[len(setups) :]:
+        axis.set_visible(False)
+    for axis, (setup, part) in zip(axes.flat, setups, strict=False):
+        for k, side in enumerate(("known", "unknown")):
+            y = np.arange(len(part)) + (k - 0.5) * 0.4
+            ends = part[[f"{side}_low", f"{side}_high"]].sub(part[side], axis=0).abs()
+            label = f"{side} context" if setup == setups[0][0] else None
+            axis.barh(y, part[side], 0.38, color=f"C{k}", label=label)
+            bars = {"fmt": "none", "ecolor": "k", "elinewidth": 0.6, "capsize": 1}
+            axis.errorbar(part[side], y, xerr=ends.to_numpy().T, **bars)
+        axis.axvline(part["chance"].iloc[0], color="0.4", lw=1, ls=":")
+        axis.set_yticks(range(len(part)), part["model"], fontsize=6)
+        axis.set(xlim=(0, 100), ylim=(len(part) - 0.4, -0.6))
+        axis.set_title(setup, loc="left")
+    for axis in axes.flat[max(0, len(setups) - 2) : len(setups)]:
+        axis.set_xlabel("accuracy, % (dotted: chance)")
+        axis.tick_params(labelbottom=True)
+    fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
+def actions(classes: pd.DataFrame):
+    """Accuracy of each action where its context is known and where it is not, a panel a model.
+
+    Args:
+        classes: `model, label, known, unknown`, percent.
+    """
+    models = list(classes.groupby("model", sort=False))
+    most = max(len(part) for _, part in models)
+    columns = max(1, min(len(models), int(PAGE / (0.6 + 0.13 * most))))
+    rows = -(-len(models) // columns)
+    fig, axes = _subplots(rows, columns, height=0.4 + 2.1 * rows, sharey=True)
+    for axis in axes.flat[len(models) :]:
+        axis.set_visible(False)
+    for axis, (model, part) in zip(axes.flat, models, strict=False):
+        for k, side in enumerate(("known", "unknown")):
+            at = np.arange(len(part)) + (k - 0.5) * 0.4
+            axis.bar(at, part[side], 0.38, color=f"C{k}")
+        axis.set_xticks(range(len(part)), part["label"], rotation=90, fontsize=6.5)
+        axis.set(title=textwrap.fill(model, 20), ylim=(0, 100))
+    for k, side in enumerate(("known", "unknown")):
+        axes[0, 0].bar([0], [0], color=f"C{k}", label=f"{side} context")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy, %")
+    fig.legend(loc="outside lower center", ncols=2)
     return fig
 
 

@@ -183,6 +183,41 @@ def strip(axis, frames: np.ndarray) -> None:
     axis.imshow(canvas, aspect="auto")
 
 
+def packed(
+    lanes: dict[str, pd.DataFrame],
+    duration_s: float,
+    inches: float,
+    step_s: float | None = None,
+    size: float = 6,
+) -> dict[str, list[list[tuple]]]:
+    """The lines of every lane: those of its segments that would cover each other share none.
+
+    Args:
+        lanes, duration_s, step_s, size: As of `timeline`.
+        inches: That the recording is wide.
+
+    Returns:
+        Of each lane its lines, at least one, each of segments, the seconds at which their words
+        begin, and the words.
+    """
+    letter_s, found = LETTER * size / POINTS / inches * duration_s, {}
+    for name, rows in lanes.items():
+        lines, free_s = [[]], [0.0]  # when each line is free again
+        for r in rows.sort_values("start_s").itertuples():
+            words = r.label
+            if step_s is not None:
+                words += f"\n{r.start_s / step_s:.0f}–{r.end_s / step_s:.0f}"
+            room_s = letter_s * (1 + max(map(len, words.split("\n"))))
+            left_s = max(0.0, min(r.start_s, duration_s - room_s))
+            line = next((i for i, s in enumerate(free_s) if s <= left_s), len(free_s))
+            if line == len(free_s):
+                lines.append([])
+            free_s[line : line + 1] = [max(r.end_s, left_s + room_s)]
+            lines[line].append((r, left_s, words))
+        found[name] = lines
+    return found
+
+
 def timeline(
     axes,
     frames: np.ndarray,
@@ -191,12 +226,12 @@ def timeline(
     step_s: float | None = None,
     size: float = 6,
 ) -> None:
-    """A recording and, under it, its segments by source; those of one source that would cover each
-    other share its lane.
+    """A recording and, under it, its segments by source, each lane as high as it has lines.
 
     Args:
         axes: Two of one width: for the film strip and for the lanes.
-        frames: uint8 (T, H, W, 3), evenly spaced over the recording; those that fit are shown.
+        frames: uint8 (T, H, W, 3), evenly spaced over the recording; those that fit are shown. With
+            none (T = 0) there is no strip.
         lanes: What a source is called to its segments: `start_s, end_s, label`, and `score`, the
             strength of the colour.
         duration_s: Of the recording.
@@ -204,40 +239,32 @@ def timeline(
             too.
         size: Of letters, points.
     """
-    axes[1].set_yticks(-np.arange(len(lanes)), list(lanes))
-    axes[1].set_axisbelow(True)
-    axes[1].set(xlim=(0, duration_s), ylim=(0.5 - len(lanes), 0.5))
-    strip(axes[0], frames)
+    # the names take room of their own before segments are put beside them
+    axes[1].set_yticks(range(len(lanes)), list(lanes))
+    axes[1].set(xlim=(0, duration_s))
+    if len(frames):
+        strip(axes[0], frames)
+    else:
+        axes[0].set_visible(False)
+        axes[0].figure.draw_without_rendering()
     inches = axes[1].bbox.width / axes[1].figure.dpi
-    letter_s = LETTER * size / POINTS / inches * duration_s
-    for k, rows in enumerate(lanes.values()):
-        free_s, drawn = [], []  # when each part of the lane is free again
-        for r in rows.sort_values("start_s").itertuples():
-            words = (
-                r.label
-                if step_s is None
-                else f"{r.label}\n{r.start_s / step_s:.0f}–{r.end_s / step_s:.0f}"
-            )
-            room_s = letter_s * (1 + max(map(len, words.split("\n"))))
-            left_s = max(0.0, min(r.start_s, duration_s - room_s))
-            part = next((i for i, s in enumerate(free_s) if s <= left_s), len(free_s))
-            free_s[part : part + 1] = [max(r.end_s, left_s + room_s)]
-            drawn.append((r, part, left_s, words))
-        height = 0.86 / max(1, len(free_s))
-        for r, part, left_s, words in drawn:
+    top, middles = 0.0, []
+    for k, lines in enumerate(packed(lanes, duration_s, inches, step_s, size).values()):
+        middles.append(top - len(lines) / 2)
+        full = np.array(matplotlib.colors.to_rgb(f"C{k % 7}"))
+        for i, (r, left_s, words) in ((i, x) for i, line in enumerate(lines) for x in line):
             # letters stay readable
-            y, strength = 0.43 - k - height * (part + 0.5), 0.7 * min(1.0, max(0.25, r.score))
-            shade = 1 - strength * (1 - np.array(matplotlib.colors.to_rgb(f"C{k}")))
-            axes[1].barh(y, r.end_s - r.start_s, left=r.start_s, height=0.92 * height, color=shade)
-            axes[1].text(
-                left_s + 0.3 * letter_s,
-                y,
-                words,
-                fontsize=size,
-                va="center",
-                linespacing=0.95,
-                clip_on=True,
-            )
+            strength = 0.7 * min(1.0, max(0.25, r.score))
+            y, shade = top - i - 0.5, 1 - strength * (1 - full)
+            axes[1].barh(y, r.end_s - r.start_s, left=r.start_s, height=0.86, color=shade)
+            at = left_s + 0.15 * size / POINTS / inches * duration_s
+            axes[1].text(at, y, words, fontsize=size, va="center", linespacing=0.95, clip_on=True)
+        top -= len(lines)
+        axes[1].axhline(top, color="0.85", lw=0.4)
+    axes[1].set_yticks(middles, list(lanes))
+    axes[1].grid(False, axis="y")
+    axes[1].set_axisbelow(True)
+    axes[1].set_ylim(top, 0)
 
 
 def contact_sheet(

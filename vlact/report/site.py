@@ -20,7 +20,7 @@ import yaml
 
 from vlact import ROOT
 from vlact.params import Params, load
-from vlact.report import layout
+from vlact.report import layout, teaser
 from vlact.report.tables import caption_of, read, write_text
 
 RESULTS = ("paper", "item", "title", "files", "notebook", "stage")  # columns of the results map
@@ -40,7 +40,8 @@ STYLES = ("default", "github-dark")  # of code, in light and in dark
 def papers() -> dict[str, dict]:
     """What the pages say of each paper, in the order of the pages."""
     told = yaml.safe_load((PAGES / "papers.yaml").read_text(encoding="utf-8"))
-    blank = dict.fromkeys(("title", "authors", "venue", "question", "about", "bibtex"), "")
+    words = "title", "authors", "venue", "question", "headline", "about", "bibtex"
+    blank = dict.fromkeys(words, "")
     return {paper: blank | said for paper, said in told.items()}
 
 
@@ -148,6 +149,7 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
 
     books, ledger = notebooks(p, out, write), claims(results_of(p))
     films = videos(p, out)
+    teaser.write(out / "teaser.mp4")
     for paper, said in told.items():
         items = [item(results_of(p), row) for row in index[index["paper"] == paper].itertuples()]
         mine = [c for c in ledger if c["paper"] == paper]
@@ -174,7 +176,6 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
     else:
         write("claims.html", "page.html", title="Claims", body="The ledger is not made yet.")
     write("videos.html", "videos.html", title="Videos", groups=films)
-    picture = "figures/worlds/contact_ikea.png"
     count = pd.DataFrame(ledger, columns=["paper", "verdict"]).groupby(["paper", "verdict"]).size()
     write(
         "index.html",
@@ -182,8 +183,7 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
         title="Results",
         papers=told,
         items=index["paper"].value_counts().to_dict(),
-        films=[group[1][0] for group in films][:4],
-        picture=picture if (out / picture).is_file() else "",
+        film=teaser.ABOUT,
         verdicts=count.unstack(fill_value=0) if len(count) else None,
         claims=len(ledger),
         notebooks=books,
