@@ -9,6 +9,7 @@ with 0; with 1 where `check` found something; with 2 and one line where the inpu
 import importlib.util
 import inspect
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -38,6 +39,7 @@ NEEDS: dict[str, tuple[str, ...]] = {}  # by command, modules that it imports be
 RECOGNIZERS = ("ActionRecognizer", "MotionRecognizer")
 LOCALIZERS = ("ActionLocalizer", "VisionLanguageLocalizer")
 PRINTED = 20  # rows of a long table
+TOGETHER = "install both again from one index"
 LATE_S = 0.5  # that an annotation may end after its video
 
 Subset = Annotated[str, typer.Option(help="Part of the truth; 'all' or, by itself, the test part.")]
@@ -68,12 +70,11 @@ class Run:
     def __init__(self, out: Path, as_json: bool, most: float):
         self.given, self.as_json, self.account = out, as_json, Account(most)
 
-    @cached_property
-    def out(self) -> Path:
-        """The folder, made where there was none.
+    def check(self) -> None:
+        """Refuse a folder that cannot be written into, before the long work; nothing is made yet.
 
         Raises:
-            ValueError: One of this checkout's own.
+            ValueError: One of this checkout's own, or there is something else of its name.
         """
         out = self.given.expanduser()
         for own in ("figures", "vlact", "notebooks", "tests") if CHECKOUT else ():
@@ -81,6 +82,14 @@ class Run:
                 raise ValueError(
                     f"--out {out}: {ROOT / own} is the project's own; choose another folder"
                 )
+        there = next(p for p in (out, *out.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ValueError(f"--out {out}: {there} is no folder that can be written into")
+
+    @cached_property
+    def out(self) -> Path:
+        """The folder, made where there was none."""
+        out = self.given.expanduser()
         out.mkdir(parents=True, exist_ok=True)
         return out
 
@@ -146,7 +155,9 @@ def command(name: str, *needs: str, dropped: float = 0.0):
 
     def register(function):
         def called(out, max_dropped, as_json, **given):
-            function(Run(out, as_json, max_dropped), **given)
+            run = Run(out, as_json, max_dropped)
+            run.check()
+            function(run, **given)
 
         own = list(inspect.signature(function).parameters.values())[1:]
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -625,6 +636,8 @@ def main(arguments: list[str] | None = None) -> None:
             line, code = f"{error}: install it, or vlact again with what it depends on", 2
         elif isinstance(error, OSError) and error.strerror and error.filename:
             line, code = f"{error.filename}: {error.strerror}", 2
+        elif isinstance(error, RuntimeError) and "torchvision::" in str(error):
+            line, code = f"{error}: torch and torchvision are not of one build; {TOGETHER}", 2
         elif isinstance(error, ValueError | OSError):
             line, code = " ".join(str(error).split()), 2
         else:
