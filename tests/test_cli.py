@@ -121,6 +121,9 @@ def test_interval_narrows_to_the_value_where_every_video_is_alike(tmp_path):
     table = made.tables["scores"]
     assert (table[["value", "low", "high"]] == 1).all(axis=None)
     assert made.tables["confusion"].set_index("truth").loc["a", "a"] == 6
+    alone = own.score(truth.head(1), truth.head(1).assign(score=1.0), **options)
+    assert alone.tables["scores"][["low", "high"]].isna().all(axis=None)
+    assert any("Intervals: none." in note for note in alone.notes)
 
 
 def test_confusion_says_what_an_instance_is_taken_for():

@@ -241,9 +241,11 @@ def check(
     given = inputs.read_truth(file, None, task, classes, spellings=True)
     table = given.table
     if files := inputs.films_of(sorted(set(table["video"])), videos):
+        from vlact.runtime.jobs import track
         from vlact.video import probe
 
-        table["duration_s"] = table["video"].map({v: probe(f).duration_s for v, f in files.items()})
+        long = {v: probe(files[v]).duration_s for v in track(files, len(files), "videos")}
+        table["duration_s"] = table["video"].map(long)
     found, counts = problems(table, LATE_S), classes_of(table)
     first = found.dropna(subset="row").drop_duplicates("row")["what"].value_counts()
     run.account.add("segments", "in", "", len(table))
@@ -522,10 +524,12 @@ def transfer(
     `set` is the context of the clip, `trained_on` that of the training clips of the run.
     """
     from vlact.metrics.transfer import accuracies
+    from vlact.runtime.jobs import track
 
     table, bad = inputs.read_transfer(clips)
     table = table.loc[run.account.files("clips", list(table.index), bad)]
-    found = accuracies(table)
+    models = [part for _, part in table.groupby("model", sort=False)]
+    found = pd.concat(map(accuracies, track(models, len(models), "models")), ignore_index=True)
     found.to_csv(run.out / "transfer.csv", index=False)
     text = found.round(2).to_string(index=False)
     run.end(found.to_dict("records"), text, f"open {run.out / 'transfer.csv'}")

@@ -42,7 +42,7 @@ def results_page(profile: str) -> str:
         head += "[zoo.md](zoo.md) lists the trained weights.\n\n"
     if "trees" in set(table["stage"]):  # ATA, IKEA and GTEA under the names of Tables 7-9
         tests = ", ".join(f"{d} {h}" for d, h in srt.SHA256.items())
-        head += f"SRT accuracies of ACE's tables are of SRT v1 (vlact/language/srt.py): {tests}.\n\n"
+        head += f"SRT accuracies of ACE's tables are of SRT v1 (vlact.language.srt): {tests}.\n\n"
     return head + markdown(pd.DataFrame(rows), markup=True)
 
 
