@@ -162,25 +162,40 @@ def test_transfer_accounts_for_clips(vlact, tmp_path):  # noqa: F811
 # Trained weights
 def test_the_zoo_says_what_each_file_is(tmp_path):
     import hashlib
-    from types import SimpleNamespace
 
     from vlact.models.dual import DualConfig, DualEncoder
     from vlact.stages.__main__ import STAGES
     from vlact.tools import zoo
 
-    run = SimpleNamespace(data=tmp_path, profile="mini", metrics=lambda s: tmp_path / f"{s}.json")
+    data = tmp_path / "data" / "mini"
     with pytest.raises(FileNotFoundError, match="no trained weights"):
-        zoo.table(run)
-    (tmp_path / "pretrained").mkdir()
-    path = tmp_path / "pretrained" / "seed0.safetensors"
+        zoo.table(data, "mini")
+    path = data / "pretrained" / "seed0.safetensors"
+    path.parent.mkdir(parents=True)
     DualEncoder(DualConfig(32, 16, 4, 32, 1, 2, 16, 384, "mean")).save(path)
-    (tmp_path / "pretrain.json").write_text('{"top-1": 0.5, "note": "x"}')
-    (row,) = zoo.table(run).to_dict("records")
+    curve = "stage,seed,step,loss,val_verb\ntrunk,0,1,9,0.25\ntrunk,0,2,8,0.5\ntrunk,1,2,8,0.75\n"
+    path.with_name("curves.csv").write_text(curve)
+    found = zoo.table(data, "mini")
+    (row,) = found.to_dict("records")
     assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (row["file"], row["numbers"]) == ("pretrained/seed0.safetensors", "top-1 0.5")
+    assert (row["file"], row["numbers"]) == ("pretrained/seed0.safetensors", "val_verb 0.5")
     assert row["command"] == "python -m vlact.stages pretraining mini"
     assert row["command"].split()[3] in STAGES and '"dim": 32' in row["config"]
-    zoo.release(run, zoo.table(run), tmp_path / "release")
+    assert "no note of machine" in zoo.page(data, "mini", found)
+    # a run's note says where it was
+    run = {"machine": {"cpu": "a", "cores": 2, "python": "3", "versions": {"torch": "2"}}}
+    for file, content in (
+        (data / "figures" / "pretrain" / "map.json", [{"notebook": "02_x.ipynb"}]),
+        (data.parent / "executed" / "mini-02_x.json", run | {"commit": "abc", "date": "today"}),
+        (data / "metrics" / "localizers.json", {"ActionFormer, all/mAP": 0.5, "TriDet/mAP": 1}),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+    said = zoo.page(data, "mini", found)
+    assert "Run of today, commit abc: a, 2 cores, python 3, torch 2." in said
+    trained = data / "localizers" / "localizer.safetensors"
+    assert zoo.numbers(data, trained, "localizers") == "mAP 0.5 (mean over seeds)"
+    zoo.release(data, "mini", found, tmp_path / "release")
     copied = tmp_path / "release" / "pretrained" / "seed0.safetensors"
     assert copied.read_bytes() == path.read_bytes()
     assert row["sha256"] in (tmp_path / "release" / "README.md").read_text()

@@ -1,9 +1,11 @@
 """Models by name: what they answer is what their own library answers on the same pixels.
 
-Weights are random, shapes are those of the libraries' configurations, small in width and depth.
+Weights are random, shapes are those of the libraries' configurations, small in width and depth;
+`make fuzz` takes the published shapes, too.
 """
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -24,9 +26,16 @@ LABELS = {"id2label": {0: "drop", 1: "spin", 2: "lift"}}
 MEAN, STD = [0.4, 0.45, 0.5], [0.2, 0.25, 0.3]
 
 
+WHOLE = pytest.mark.skipif(not os.environ.get("VLACT_FUZZ"), reason="whole models: make fuzz")
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
 @pytest.fixture
 def clips():
-    return np.random.default_rng(0).integers(0, 256, (2, FRAMES, SIDE, SIDE, 3), dtype=np.uint8)
+    return noise(2, FRAMES, SIDE, SIDE)
 
 
 def pixels(clips):
@@ -49,6 +58,28 @@ def saved(folder, name, **more):
     return model
 
 
+def same_classifier(theirs, folder, clips):
+    """Ours, which says what theirs says of these clips."""
+    ours = hub.load(f"transformers:{folder}")
+    assert ours.describe() == {"num_frames": clips.shape[1], "image_size": clips.shape[2]}
+    with torch.no_grad():
+        expected = theirs(pixel_values=pixels(clips)).logits
+        # the features are what the head sees
+        again = theirs.classifier(torch.tensor(ours.encode(clips)))
+    assert torch.allclose(torch.tensor(ours.classify(clips)), expected, atol=1e-5)
+    assert torch.allclose(again, expected, atol=1e-5)
+    return ours
+
+
+@WHOLE
+@pytest.mark.fuzz
+@pytest.mark.parametrize("name, frames", [("VideoMAE", 16), ("Timesformer", 8)])
+def test_a_video_classifier_of_the_published_shape(name, frames, tmp_path):
+    theirs = saved(tmp_path, f"{name}ForVideoClassification")
+    assert theirs.config.hidden_size == 768 and theirs.config.num_hidden_layers == 12
+    same_classifier(theirs, tmp_path, noise(1, frames, 224, 224))
+
+
 @pytest.mark.parametrize("name, given", [
     ("VideoMAEForVideoClassification", {"patch_size": 16, "tubelet_size": 2}),
     ("TimesformerForVideoClassification", {"patch_size": 16}),
@@ -56,15 +87,8 @@ def saved(folder, name, **more):
 ])  # fmt: skip
 def test_a_video_classifier_answers_as_its_library_does(name, given, clips, tmp_path):
     theirs = saved(tmp_path, name, **SHAPE, **given, **LABELS)
-    ours = hub.load(f"transformers:{tmp_path}")
-    assert ours.describe() == {"num_frames": FRAMES, "image_size": SIDE}
+    ours = same_classifier(theirs, tmp_path, clips)
     assert ours.classes == ["drop", "spin", "lift"]
-    with torch.no_grad():
-        expected = theirs(pixel_values=pixels(clips)).logits
-        # the features are what the head sees
-        again = theirs.classifier(torch.tensor(ours.encode(clips)))
-    assert torch.allclose(torch.tensor(ours.classify(clips)), expected, atol=1e-5)
-    assert torch.allclose(again, expected, atol=1e-5)
     with pytest.raises(ValueError, match=r"expected uint8 clips \(B, 4, 32, 32, 3\); got"):
         ours.encode(clips[:, :3])
 
@@ -79,14 +103,17 @@ def test_a_video_encoder_without_a_head_gives_the_mean_of_its_tokens(clips, tmp_
         ours.classify(clips)
 
 
-def test_videomae_of_its_authors_gives_what_its_head_sees(tmp_path):
+@pytest.mark.parametrize("dim, depth", [
+    (64, 1), pytest.param(768, 12, marks=[WHOLE, pytest.mark.fuzz]),
+])  # fmt: skip
+def test_videomae_of_its_authors_gives_what_its_head_sees(dim, depth, tmp_path):
     from test_checkpoints import published_videomae
 
-    state = published_videomae(dim=64, depth=1)
-    state["patch_embed.proj.weight"] = 0.02 * torch.randn(64, 3, 2, 16, 16)
+    state = published_videomae(dim=dim, depth=depth)
+    state["patch_embed.proj.weight"] = 0.02 * torch.randn(dim, 3, 2, 16, 16)
     torch.save({"module": state}, tmp_path / "v.pth")
     ours = hub.load(f"videomae:{tmp_path / 'v.pth'}")
-    clip = np.random.default_rng(0).integers(0, 256, (1, 16, 224, 224, 3), dtype=np.uint8)
+    clip = noise(1, 16, 224, 224)
     assert ours.describe() == {"num_frames": 16, "image_size": 224}
     head = torch.tensor(ours.encode(clip)) @ state["head.weight"].T + state["head.bias"]
     assert np.allclose(ours.classify(clip), head, atol=1e-5)
@@ -116,24 +143,38 @@ def test_an_open_clip_answers_as_its_library_does(kind, vision, clips, tmp_path)
     shape = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": TEXT}
     (tmp_path / f"{name}.json").write_text(json.dumps(shape))
     open_clip.add_model_config(tmp_path)
-    torch.manual_seed(0)
-    theirs = open_clip.create_model(name).eval()
-    torch.save(theirs.state_dict(), tmp_path / "w.pt")
-    ours = hub.load(f"open_clip:{name}:{tmp_path / 'w.pt'}")
-    assert ours.describe() == {"num_frames": 1, "image_size": SIDE}
-    transform = open_clip.image_transform(SIDE, is_train=False, mean=theirs.visual.image_mean,
-                                          std=theirs.visual.image_std)  # fmt: skip
+    ours = same_open_clip(name, clips[:, :1], tmp_path)
+    with pytest.raises(ValueError, match="longer than the 77 tokens"):
+        ours.embed_text(["spin " * 100])
+    assert len(ours.embed_text(["spin " * 75])) == 1
+
+
+@WHOLE
+@pytest.mark.fuzz
+@pytest.mark.parametrize("name, side", [("ViT-B-16", 224), ("RN50", 224), ("convnext_base", 224)])
+def test_an_open_clip_of_the_published_shape(name, side, tmp_path):
+    same_open_clip(name, noise(1, 1, side, side), tmp_path)
+
+
+def same_open_clip(name, clips, folder):
+    """Ours of random weights, which says what theirs says of these frames and of two texts."""
+    import open_clip
     from PIL import Image
 
+    torch.manual_seed(0)
+    theirs, side = open_clip.create_model(name).eval(), clips.shape[2]
+    torch.save(theirs.state_dict(), folder / "w.pt")
+    ours = hub.load(f"open_clip:{name}:{folder / 'w.pt'}")
+    assert ours.describe() == {"num_frames": 1, "image_size": side}
+    transform = open_clip.image_transform(side, is_train=False, mean=theirs.visual.image_mean,
+                                          std=theirs.visual.image_std)  # fmt: skip
     with torch.no_grad():
         images = torch.stack([transform(Image.fromarray(c[0])) for c in clips])
         expected = theirs.encode_image(images)
         said = theirs.encode_text(open_clip.get_tokenizer(name)(["a", "to spin a block"]))
-    assert np.allclose(ours.encode(clips[:, :1]), expected, atol=1e-5)
+    assert np.allclose(ours.encode(clips), expected, atol=1e-5)
     assert np.allclose(ours.embed_text(["a", "to spin a block"]), said, atol=1e-5)
-    with pytest.raises(ValueError, match="longer than the 77 tokens"):
-        ours.embed_text(["spin " * 100])
-    assert len(ours.embed_text(["spin " * 75])) == 1
+    return ours
 
 
 def test_every_architecture_of_open_clip_has_a_name():

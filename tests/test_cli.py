@@ -121,6 +121,9 @@ def test_interval_narrows_to_the_value_where_every_video_is_alike(tmp_path):
     table = made.tables["scores"]
     assert (table[["value", "low", "high"]] == 1).all(axis=None)
     assert made.tables["confusion"].set_index("truth").loc["a", "a"] == 6
+    alone = own.score(truth.head(1), truth.head(1).assign(score=1.0), **options)
+    assert alone.tables["scores"][["low", "high"]].isna().all(axis=None)
+    assert any("Intervals: none." in note for note in alone.notes)
 
 
 def test_confusion_says_what_an_instance_is_taken_for():
@@ -392,6 +395,10 @@ def test_transfer_counts_known_and_unknown_contexts(vlact, tmp_path):
     (["localize", "films/v0.mp4", "--model", "films"], "a folder that save_pretrained wrote"),
     (["train-localizer", "truth.json", "films"], "pass --step-s"),
     (["score", "s.csv", "truth.json"], "s.csv, line 4: score must be a number; got 'high'"),
+    (["score", "d.csv", "truth.json"], "d.csv, line 2: score must be a number; got '0,9'; write"),
+    (["score", "t.xlsx", "truth.json"], "expected results as .json, .csv"),
+    (["check", "t.xlsx"], "found a spreadsheet; save it as csv"),
+    (["check", "truth.json", "-o", "e.csv"], "e.csv is no folder that can be written into"),
     (["transfer", "bad.csv"], "missing columns"),
     (["transfer", "e.csv"], "e.csv, line 3: predicted is empty"),
     (["recognize", "films", "--model", "films"], "expected a folder that save_pretrained wrote"),
@@ -403,6 +410,7 @@ def test_bad_input_ends_with_one_line_and_exit_code_2(vlact, toy, monkeypatch, a
     (toy / "s.csv").write_text(
         "video,start_s,end_s,label,score\nv4,0,1,red,.5\n\nv4,0,1,red,high\n"
     )
+    (toy / "d.csv").write_text('video,start_s,end_s,label,score\nv4,0,1,red,"0,9"\n')
     (toy / "e.csv").write_text("label,predicted,set,trained_on\na,a,1,1\na, ,1,1\n")
     (toy / "broken.mp4").write_bytes(b"no video at all")
     code, out, said = vlact(*arguments)

@@ -168,9 +168,10 @@ def score(
         v: {"truth": shown[shown["video"] == v], "detections": best[best["video"] == v]}
         for v in videos["video"]
     }
+    drawn = f"{LEVEL:.0%} over {resamples} draws of the videos" if spread else "none"
     notes.append(
-        f"Intervals: {LEVEL:.0%} over {resamples} draws of the videos. Errors, confusion and "
-        f"timelines: tIoU {AT}, of each class as many of its best detections as it has instances."
+        f"Intervals: {drawn}. Errors, confusion and timelines: tIoU {AT}, of each class as many of "
+        "its best detections as it has instances."
     )
     return Findings(title, tables, lanes, durations, notes, left_out)
 
@@ -179,6 +180,8 @@ def _spread(truth, found, resamples: int, options: dict) -> dict[str, tuple[floa
     """Low and high end of every metric when the videos are drawn anew, with replacement."""
     rows = [t.reset_index(drop=True).groupby("video").indices for t in (truth, found)]
     names, chance, drawn = sorted(rows[0]), np.random.default_rng(0), []
+    if len(names) < 2:  # drawn anew it is always itself
+        return {}
     nothing = np.zeros(0, int)
     for _ in track(range(resamples), resamples, f"resampling videos, {options['protocol']}"):
         picked = chance.integers(len(names), size=len(names))

@@ -9,6 +9,7 @@ with 0; with 1 where `check` found something; with 2 and one line where the inpu
 import importlib.util
 import inspect
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -38,6 +39,7 @@ NEEDS: dict[str, tuple[str, ...]] = {}  # by command, modules that it imports be
 RECOGNIZERS = ("ActionRecognizer", "MotionRecognizer")
 LOCALIZERS = ("ActionLocalizer", "VisionLanguageLocalizer")
 PRINTED = 20  # rows of a long table
+TOGETHER = "install both again from one index"
 LATE_S = 0.5  # that an annotation may end after its video
 
 Subset = Annotated[str, typer.Option(help="Part of the truth; 'all' or, by itself, the test part.")]
@@ -68,12 +70,11 @@ class Run:
     def __init__(self, out: Path, as_json: bool, most: float):
         self.given, self.as_json, self.account = out, as_json, Account(most)
 
-    @cached_property
-    def out(self) -> Path:
-        """The folder, made where there was none.
+    def check(self) -> None:
+        """Refuse a folder that cannot be written into, before the long work; nothing is made yet.
 
         Raises:
-            ValueError: One of this checkout's own.
+            ValueError: One of this checkout's own, or there is something else of its name.
         """
         out = self.given.expanduser()
         for own in ("figures", "vlact", "notebooks", "tests") if CHECKOUT else ():
@@ -81,6 +82,14 @@ class Run:
                 raise ValueError(
                     f"--out {out}: {ROOT / own} is the project's own; choose another folder"
                 )
+        there = next(p for p in (out, *out.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ValueError(f"--out {out}: {there} is no folder that can be written into")
+
+    @cached_property
+    def out(self) -> Path:
+        """The folder, made where there was none."""
+        out = self.given.expanduser()
         out.mkdir(parents=True, exist_ok=True)
         return out
 
@@ -146,7 +155,9 @@ def command(name: str, *needs: str, dropped: float = 0.0):
 
     def register(function):
         def called(out, max_dropped, as_json, **given):
-            function(Run(out, as_json, max_dropped), **given)
+            run = Run(out, as_json, max_dropped)
+            run.check()
+            function(run, **given)
 
         own = list(inspect.signature(function).parameters.values())[1:]
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -230,9 +241,11 @@ def check(
     given = inputs.read_truth(file, None, task, classes, spellings=True)
     table = given.table
     if files := inputs.films_of(sorted(set(table["video"])), videos):
+        from vlact.runtime.jobs import track
         from vlact.video import probe
 
-        table["duration_s"] = table["video"].map({v: probe(f).duration_s for v, f in files.items()})
+        long = {v: probe(files[v]).duration_s for v in track(files, len(files), "videos")}
+        table["duration_s"] = table["video"].map(long)
     found, counts = problems(table, LATE_S), classes_of(table)
     first = found.dropna(subset="row").drop_duplicates("row")["what"].value_counts()
     run.account.add("segments", "in", "", len(table))
@@ -511,10 +524,12 @@ def transfer(
     `set` is the context of the clip, `trained_on` that of the training clips of the run.
     """
     from vlact.metrics.transfer import accuracies
+    from vlact.runtime.jobs import track
 
     table, bad = inputs.read_transfer(clips)
     table = table.loc[run.account.files("clips", list(table.index), bad)]
-    found = accuracies(table)
+    models = [part for _, part in table.groupby("model", sort=False)]
+    found = pd.concat(map(accuracies, track(models, len(models), "models")), ignore_index=True)
     found.to_csv(run.out / "transfer.csv", index=False)
     text = found.round(2).to_string(index=False)
     run.end(found.to_dict("records"), text, f"open {run.out / 'transfer.csv'}")
@@ -625,6 +640,8 @@ def main(arguments: list[str] | None = None) -> None:
             line, code = f"{error}: install it, or vlact again with what it depends on", 2
         elif isinstance(error, OSError) and error.strerror and error.filename:
             line, code = f"{error.filename}: {error.strerror}", 2
+        elif isinstance(error, RuntimeError) and "torchvision::" in str(error):
+            line, code = f"{error}: torch and torchvision are not of one build; {TOGETHER}", 2
         elif isinstance(error, ValueError | OSError):
             line, code = " ".join(str(error).split()), 2
         else:

@@ -31,6 +31,7 @@ TIOUS = {
     "activitynet": tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist()),
     "epic": (0.1, 0.2, 0.3, 0.4, 0.5),
 }
+SHEETS = (".xlsx", ".xls", ".ods")
 LIBRARIES = ("open_clip:", "transformers:", "videomae:")  # of `vlact.models.by_name`
 TRANSFER = ("label", "predicted", "set", "trained_on")
 AMBIGUOUS = "ambiguous"  # of THUMOS14: no class, what is found there is neither right nor wrong
@@ -161,7 +162,9 @@ def read_truth(
         if not parts:
             raise ValueError(f"{path}: expected <Class>_test.txt or <Class>_val.txt, found none")
         table = pd.concat(parts, ignore_index=True)
-    elif path.suffix == ".json":
+    elif path.suffix.lower() in SHEETS:
+        raise ValueError(f"{path}: expected a csv or a JSON, found a spreadsheet; save it as csv")
+    elif path.suffix.lower() == ".json":
         content = schema.json_object(path)
         entries = [v for v in content.values() if isinstance(v, dict)]
         listed = [v["annotations"] for v in entries if isinstance(v.get("annotations"), list)]
@@ -272,9 +275,10 @@ def scores(table: pd.DataFrame, path: Path, first: int) -> pd.DataFrame:
     bad = number.isna() & (table["score"].str.strip().str.lower() != "nan")
     if bad.any():
         row = bad.idxmax()
-        raise ValueError(
-            f"{path}, line {row + first}: score must be a number; got {table['score'][row]!r}"
-        )
+        cell = table["score"][row]
+        remedy = "; write 0.5, not 0,5" if "," in cell else ""
+        where = f"{path}, line {row + first}"
+        raise ValueError(f"{where}: score must be a number; got {cell!r}{remedy}")
     return table.assign(score=number)
 
 
@@ -289,20 +293,20 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
     Raises:
         FileNotFoundError, ValueError: No such file, another layout, a broken row.
     """
-    wanted = (*SEGMENT, "score")
-    if path.suffix == ".json":
+    wanted, kind = (*SEGMENT, "score"), path.suffix.lower()
+    if kind == ".json":
         table = activitynet.results(path)
-    elif path.suffix == ".parquet":
+    elif kind == ".parquet":
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         table = pd.read_parquet(path)
         if missing := [c for c in wanted if c not in table]:
             raise ValueError(f"{path}: missing columns {missing}; expected {list(wanted)}")
-    elif path.suffix in (".pkl", ".pickle"):
+    elif kind in (".pkl", ".pickle"):
         table = pickled.results(path)
-    elif path.suffix not in ("", ".csv", ".txt"):
-        raise ValueError(f"{path}: expected results as .json, .csv, .parquet, .txt or .pkl")
-    elif path.suffix == ".csv":
+    elif kind not in ("", ".csv", ".tsv", ".txt"):
+        raise ValueError(f"{path}: expected results as .json, .csv, .tsv, .parquet, .txt or .pkl")
+    elif kind in (".csv", ".tsv"):
         what = f"a csv with columns {','.join(wanted)}"
         table = schema.csv(path, wanted, what, empty=True)
         table = scores(schema.sound(table, path), path, 2).reset_index(drop=True)
@@ -310,7 +314,10 @@ def read_results(path: Path, classes: Path | None = None) -> pd.DataFrame:
         rows = [line.split() for line in schema.text(path).splitlines()]
         for number, row in enumerate(rows, 1):
             if len(row) not in (0, 5):
-                raise ValueError(f"{path}, line {number}: expected 'video start end class score'")
+                raise ValueError(
+                    f"{path}, line {number}: expected 'video start end class score' with blanks "
+                    f"between; got {' '.join(row):.80}"
+                )
         # row i of the table is line i + 1 of the file, also where lines are blank
         lines = [i for i, row in enumerate(rows) if row]
         table = pd.DataFrame([rows[i] for i in lines], index=lines, columns=list(wanted))
@@ -333,7 +340,7 @@ def named(found: pd.DataFrame, truth: Path) -> tuple[pd.DataFrame, str]:
         truth: A JSON of ActivityNet's layout; others have no numbers.
     """
     labels = found["label"].astype(str)
-    if truth.suffix != ".json" or not len(found) or not labels.str.isdecimal().all():
+    if truth.suffix.lower() != ".json" or not len(found) or not labels.str.isdecimal().all():
         return found, ""
     database = schema.json_object(truth).get("database")
     entries = database.values() if isinstance(database, dict) else ()

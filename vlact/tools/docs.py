@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlact import ROOT
+from vlact.language import srt
 from vlact.report.tables import markdown, write_again, write_text
 from vlact.tools import notebooks
 from vlact.tools.environment import environment
@@ -37,6 +38,11 @@ def results_page(profile: str) -> str:
         f"commit each stage was run. `make repro PROFILE={profile}` makes all of it again, into "
         f"data/{profile}/figures.\n\n"
     )
+    if (ROOT / "figures" / profile / "zoo.md").is_file():
+        head += "[zoo.md](zoo.md) lists the trained weights.\n\n"
+    if "trees" in set(table["stage"]):  # ATA, IKEA and GTEA under the names of Tables 7-9
+        tests = ", ".join(f"{d} {h}" for d, h in srt.SHA256.items())
+        head += f"SRT accuracies of ACE's tables are of SRT v1 (vlact.language.srt): {tests}.\n\n"
     return head + markdown(pd.DataFrame(rows), markup=True)
 
 

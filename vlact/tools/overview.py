@@ -27,10 +27,10 @@ def overview(profile: str, chosen: Params, absent: dict[str, list[str]]) -> dict
     python = sys.version.split()[0]
     ready, missing = [], {}
     for name, modules in sorted(absent.items()):
-        if modules:
-            missing[name] = lacking(name, *modules).removeprefix(f"{name} needs ")
-        elif name in ("repro", "verify", "site") and not CHECKOUT:
+        if name in ("repro", "verify", "site") and not CHECKOUT:
             missing[name] = "a checkout of the repository"
+        elif modules:
+            missing[name] = lacking(name, *modules).removeprefix(f"{name} needs ")
         else:
             ready.append(name)
     here = f"vlact {__version__}, Python {python}, {engine}, {where}"

@@ -35,7 +35,7 @@ def publish(profile: str) -> int:
     write_text(to / "index.csv", gathered(to).to_csv(index=False, lineterminator="\n"))
     p = params.load(profile)
     with contextlib.suppress(FileNotFoundError):  # a run whose weights are gone keeps its page
-        write_text(to / "zoo.md", zoo.page(p, zoo.table(p)))
+        write_text(to / "zoo.md", zoo.page(p.data, profile, zoo.table(p.data, profile)))
     write_text(path, json.dumps(run, indent=1) + "\n")
     docs.docs()
     print(f"figures/{profile}: {len(run['stages'])} stages, see README.md and run.json there")

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from vlact.language import srt as label_sets
 from vlact.metrics.classification import (
     macro_f1,
     paired_interval,
@@ -321,6 +322,8 @@ class Ace(Scores):
             for other in ("ACE", "ProcVLR + test leaf"):
                 said.append(self.compare(dataset, ours, other, expected=0))
         said += [x for m in ("ACE", "ProcVLR") if (x := self.caution(dataset, m))]
+        test = label_sets.load(dataset)
+        said.append(f"Label sets: {test.name}, sha256 {test.sha256}.")
         return " ".join(said)
 
     def known(self) -> tuple[pd.DataFrame, list[str]]:
