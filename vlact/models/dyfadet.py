@@ -38,8 +38,8 @@ class DyFADetConfig(SGPConfig):
     """Shape of DyFADet.
 
     Attributes:
-        tau: By how much a gate is shifted; it is open a little at 0 whatever this is, and shut
-            further below the greater it is.
+        tau: By how much a gate is shifted; it is shut at 0 and below whatever this is, and opens
+            the later the greater it is.
     """
 
     tau: float = 1.5
@@ -111,6 +111,10 @@ class Dynamic(nn.Module):
             torch.eye(TAPS).repeat(dim, 1)[:, None], requires_grad=False
         )
         self.conv = Pointwise(dim * TAPS, out)
+        # As published not zero: where every gate is shut the norm after it sees this bias alone, and
+        # of zeros it would be a norm of nothing, whose gradient drowns all others
+        edge = (dim * TAPS) ** -0.5
+        nn.init.uniform_(self.conv.bias, -edge, edge)
         self.kernel_conv = Gate(dim, dim, config.tau) if gated else Told(dim, config.tau)
         self.norm = ChannelNorm(out)
 
