@@ -84,9 +84,7 @@ def test_every_action_is_used_or_has_a_reason(span, reason):
     assert ("v0, steps" in str(found)) == bool(reason) and len(found.table()) == bool(reason)
 
 
-@pytest.mark.parametrize(
-    "steps, inside", [(9, 0.3), (16, 0.75), (17, 0.5), (48, 0.75), (48, 0.3)]
-)
+@pytest.mark.parametrize("steps, inside", [(9, 0.3), (16, 0.75), (17, 0.5), (48, 0.75), (48, 0.3)])
 def test_the_account_is_what_windows_show(steps, inside):
     """An action is used exactly where `window` and `assign` make a point positive for it."""
     chance, at = torch.Generator().manual_seed(steps), points(LENGTH, LEVELS)

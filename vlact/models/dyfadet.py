@@ -111,8 +111,8 @@ class Dynamic(nn.Module):
             torch.eye(TAPS).repeat(dim, 1)[:, None], requires_grad=False
         )
         self.conv = Pointwise(dim * TAPS, out)
-        # As published not zero: where every gate is shut the norm after it sees this bias alone, and
-        # of zeros it would be a norm of nothing, whose gradient drowns all others
+        # As published not zero: where gates are shut the norm sees this bias alone, and a norm of
+        # next to nothing has a gradient that drowns all others
         edge = (dim * TAPS) ** -0.5
         nn.init.uniform_(self.conv.bias, -edge, edge)
         self.kernel_conv = Gate(dim, dim, config.tau) if gated else Told(dim, config.tau)

@@ -45,7 +45,17 @@ OPENTAD = [  # its names and ours of the localizer
     (r"rpn_head\.loss_normalizer", "positives"),
 ]
 # With what names begin, of every architecture
-PART = re.compile(r"(?:^|(?<=\.))(?:backbone|projection|neck|rpn_head|(?:cls|reg|start|end)_head)\.")
+PARTS = (
+    "backbone",
+    "projection",
+    "neck",
+    "rpn_head",
+    "cls_head",
+    "reg_head",
+    "start_head",
+    "end_head",
+)
+PART = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(PARTS)})\.")
 TOWER = (r"backbone\.model\.backbone\.(.+)", r"tower.\1")
 
 
@@ -149,6 +159,16 @@ def load(path: str | Path, model: nn.Module, mean: bool = True) -> nn.Module:
 
 def fill(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """As `load`, of what `read` gave."""
+    model.load_state_dict(compared(path, model, state))
+    return model.eval()
+
+
+def compared(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `read` gave under the names of a model that it fits, whose weights may be shapes alone.
+
+    Raises:
+        ValueError: See `load`.
+    """
     is_kind, kind, own = kind_of(state), expected_kind(model), model.state_dict()
     if is_kind != kind:
         found = is_kind or f"no localizer ({', '.join(sorted(state)[:3])} ..)"
@@ -186,5 +206,4 @@ def fill(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> nn.Mod
         )
     if odd := [k for k in expected if got[k] != expected[k]]:
         raise ValueError(f"{path}: {odd[0]} is {got[odd[0]]}; expected {expected[odd[0]]}")
-    model.load_state_dict({k: own[k] for k in kept if k in own} | state)
-    return model.eval()
+    return {k: own[k] for k in kept if k in own} | state

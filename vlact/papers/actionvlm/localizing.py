@@ -483,7 +483,7 @@ def train(
         else:
             cut = draw(sequences, recipe["batch_size"], recipe["window"], generator, inside)
         x, mask = stack(cut)
-        if x.is_floating_point():
+        if recipe["noise"] and x.is_floating_point():
             x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
         torch.manual_seed(
             int(torch.randint(2**31, (), generator=generator))
