@@ -243,7 +243,7 @@ def test_a_gate_that_is_shut_says_nothing_and_an_open_one_listens_to_its_taps():
         assert moved.nonzero()[:, 0].tolist() == [2, 3, 4]
         gate.gate_conv.bias.fill_(-1.0)
         assert torch.equal(mixer(x, mask), mixer(other, mask))
-    # The norm then sees a bias that does not begin at zero, where its gradient would be 1 / sqrt(eps)
+    # The norm then sees a bias that begins near no zero, where its gradient would be 1 / sqrt(eps)
     mixer(x, mask)[..., 0].sum().backward()
     assert 0 < mixer.conv.bias.grad.norm() < 0.1 * x.shape[1] / mixer.norm.eps**0.5
 
