@@ -84,8 +84,8 @@ def test_every_action_is_used_or_has_a_reason(span, reason):
     assert ("v0, steps" in str(found)) == bool(reason) and len(found.table()) == bool(reason)
 
 
-@pytest.mark.parametrize("steps", [9, 16, 17, 48])
-def test_the_account_is_what_windows_show(steps):
+@pytest.mark.parametrize("steps, inside", [(9, 0.3), (16, 0.75), (17, 0.5), (48, 0.75), (48, 0.3)])
+def test_the_account_is_what_windows_show(steps, inside):
     """An action is used exactly where `window` and `assign` make a point positive for it."""
     chance, at = torch.Generator().manual_seed(steps), points(LENGTH, LEVELS)
     start = torch.randint(-20, 8 * steps, (150,), generator=chance) / 8
@@ -94,9 +94,10 @@ def test_the_account_is_what_windows_show(steps):
         one = video((a, a + n), steps=steps)
         seen = False
         for s in range(max(0, steps - LENGTH) + 1):
-            *_, spans, kinds = window(one, s, LENGTH)
+            *_, spans, kinds = window(one, s, LENGTH, inside)
             seen = seen or bool(assign(at, spans, kinds, 1)[0].any())
-        assert (accounting.account([one], LENGTH, LEVELS).used == 1) == seen, (a, a + n)
+        found = accounting.account([one], LENGTH, LEVELS, inside=inside)
+        assert (found.used == 1) == seen, (a, a + n)
 
 
 def test_repeated_actions_are_counted_once_and_overlapping_ones_both():
@@ -119,6 +120,9 @@ def test_training_says_what_it_leaves_out_and_stops_where_it_is_most():
         "5.7.*longer than the window",
     ):
         localizing.train(videos, model(), RECIPE, 0)
+    # a recipe's own share counts in the account as in training
+    with pytest.warns(UserWarning, match="1 of 4 actions cannot be learnt .*between two points"):
+        localizing.train(videos, model(), RECIPE | {"inside": 0.3}, 0)
     with pytest.raises(
         ValueError,
         match="2 of 4 actions .* 50% of them, more than the 40% of `most_left_out`; expected "
@@ -316,30 +320,55 @@ def test_classes_that_only_the_test_has_are_named():
 
 
 # Steps
-def test_the_command_line_counts_steps_as_the_job_does(tmp_path, monkeypatch):
-    """Six windows of features in two videos: an epoch of a batch of two is three steps, not one."""
+def asked_of(folder, monkeypatch, tal, *more):
+    """What the program for many processes would train: windows, recipe, and the videos."""
+    from dataclasses import replace
+
     from vlact.datasets import activitynet
     from vlact.papers.actionvlm import scaling
 
-    asked, tal = {}, scaling.params.load("smoke").tal
-    features = {v: torch.randn(3 * tal.window, 4) for v in "ab"}
-    save_file(features, tmp_path / "f.safetensors")
-    table = GOOD.assign(split="training", duration_s=float(3 * tal.window))
-    activitynet.write_ground_truth(table, tmp_path / "t.json")
+    asked, smoke = [], scaling.params.load("smoke")
+    features = {v: torch.randn(3 * smoke.tal.window, 4) for v in "ab"}
+    save_file(features, folder / "f.safetensors")
+    table = GOOD.assign(split="training", duration_s=float(3 * smoke.tal.window))
+    activitynet.write_ground_truth(table, folder / "t.json")
 
     def stop(task, windows, recipe, *_):
-        asked["steps"] = recipe.steps
+        asked.extend((windows, recipe))
         raise ValueError("seen")
 
     monkeypatch.setattr(scaling, "train", stop)
-    files = [str(tmp_path / n) for n in ("t.json", "f.safetensors", "out")]
-    assert scaling.main([*files, "--profile", "smoke", "--step-s", "1", "--batch-size", "2"]) == 1
-    videos = localizing.sequences(features, {v: 96.0 for v in "ab"}, GOOD, ["x", "y"], Clock(1.0))
-    assert (
-        asked["steps"]
-        == steps_of(videos, {"window": tal.window, "batch_size": 2}, tal.epochs)
-        == 3 * tal.epochs
-    )
+    chosen = replace(smoke, tal=replace(smoke.tal, **tal))
+    monkeypatch.setattr(scaling.params, "load", lambda *_: chosen)
+    files = [str(folder / n) for n in ("t.json", "f.safetensors", "out")]
+    assert scaling.main([*files, "--step-s", "1", "--batch-size", "2", *more]) == 1
+    seconds = {v: 96.0 for v in "ab"}
+    videos = localizing.sequences(features, seconds, GOOD, ["x", "y"], Clock(1.0))
+    return *asked, videos, chosen.tal
+
+
+def test_many_processes_count_steps_as_the_job_does(tmp_path, monkeypatch):
+    """Six windows of features in two videos: an epoch of a batch of two is three steps, not one."""
+    _, recipe, videos, tal = asked_of(tmp_path, monkeypatch, {})
+    counted = steps_of(videos, {"window": tal.window, "batch_size": 2}, tal.epochs)
+    assert recipe.steps == counted == 3 * tal.epochs
+    assert not recipe.constant and (recipe.clip, recipe.least) == (1.0, 0.0)
+
+
+def test_many_processes_train_by_published_numbers(tmp_path, monkeypatch):
+    asked = tmp_path, monkeypatch, {"preset": "activitynet_tsp"}, "--kind", "TriDet"
+    windows, recipe, *_ = asked_of(*asked)
+    assert recipe.constant and (recipe.ema, recipe.clip, recipe.least) == (0.999, 0.4, 0.05)
+    assert recipe.warmup == pytest.approx(10 / 15) and recipe.steps == 15
+    # a stretch of nine tenths or more of a video that is shorter than the window
+    x, mask, *_ = windows[0, 0]
+    assert len(x) == 768 and 86 <= mask.sum() <= 96
+
+
+def test_many_processes_have_windows_that_hold_the_longest_action(tmp_path, monkeypatch):
+    with pytest.warns(UserWarning, match="longer than a window of 4 steps.*windows have 8 instead"):
+        windows, *_ = asked_of(tmp_path, monkeypatch, {"window": 4})
+    assert windows.length == 8
 
 
 def test_the_command_line_names_what_it_leaves_out(tmp_path, capsys):

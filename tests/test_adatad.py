@@ -194,17 +194,9 @@ def test_several_frames_a_step_and_frames_that_make_no_clip():
 
 def test_a_file_of_another_kind_or_shape_is_named(tmp_path):
     model, state = published()
-    own = {k: x for k, x in ActionFormer(SMALL).state_dict().items() if k != "positives"}
-    torch.save(own, tmp_path / "o.pth")
-    with pytest.raises(ValueError, match="o.pth: holds ActionFormer; expected AdaTAD"):
-        checkpoints.load(tmp_path / "o.pth", model)
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="holds AdaTAD; expected OpenTAD's ActionFormer"):
         checkpoints.load(tmp_path / "a.pth", ActionFormer(SMALL))
-    few = {k: x for k, x in state.items() if not k.endswith("adapter.gamma")}
-    torch.save(few, tmp_path / "few.pth")
-    with pytest.raises(ValueError, match=r"3 are missing \(tower.blocks.0.adapter.gamma"):
-        checkpoints.load(tmp_path / "few.pth", model)
     torch.save(state | {"backbone.model.cls_head.weight": START}, tmp_path / "more.pth")
     with pytest.raises(ValueError, match="more.pth: 1 unexpected keys"):
         checkpoints.load(tmp_path / "more.pth", model)

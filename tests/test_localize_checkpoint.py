@@ -64,7 +64,7 @@ def test_actionformer_of_thumos14_on_a_folder_of_features(tmp_path, capsys):
     for name in THUMOS["database"]:
         np.save(tmp_path / "i3d" / f"{name}.npy", x)
     (tmp_path / "thumos14.json").write_text(json.dumps(THUMOS))
-    options = "--checkpoint", path, "--preset", "thumos14_i3d", "--out", tmp_path / "out"
+    options = "--checkpoint", path, "--out", tmp_path / "out"  # its shapes say which preset
     asked = "--truth", tmp_path / "thumos14.json", "--subset", "Test"
     run(tmp_path / "i3d", *options, *asked, "--json")
     said = json.loads(capsys.readouterr().out)
@@ -178,7 +178,12 @@ def test_what_is_wrong_is_named(tmp_path, capsys):
     np.save(tmp_path / "v.npy", x[:, :100])
     assert "v.npy: features have 100 numbers a step; " in failing(capsys, *at, "activitynet_tsp")
     np.save(tmp_path / "v.npy", x)
-    whole = path.read_bytes()
+    whole, key = path.read_bytes(), "cls_head.cls_head.conv.weight"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {key: state[key].expand(7, -1, -1).clone()}, path)
+    said = failing(capsys, *at[:-1])
+    assert "their.pth.tar: holds ActionFormer of no published configuration; " in said
+    assert "; activitynet_tsp: made for 7 classes; expected 1; " in said
     path.write_bytes(whole[: len(whole) // 2])
     assert "cut off or holds something else" in failing(capsys, *at, "activitynet_tsp")
     torch.save({"fc.weight": torch.zeros(2)}, path)
@@ -186,7 +191,7 @@ def test_what_is_wrong_is_named(tmp_path, capsys):
     assert (
         "expected a checkpoint of ActionFormer, TriDet, DyFADet, AdaTAD; got names such as" in said
     )
-    assert "expected --model, or --checkpoint with --preset" in failing(capsys, tmp_path / "v.npy")
+    assert "expected --model or --checkpoint; not both" in failing(capsys, tmp_path / "v.npy")
     (tmp_path / "empty").mkdir()
     torch.save({"their": 1}, tmp_path / "w.pth")
     said = failing(capsys, tmp_path / "empty", *at[1:4], tmp_path / "w.pth", "--preset", "x")

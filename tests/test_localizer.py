@@ -231,7 +231,7 @@ def test_a_gate_that_is_shut_says_nothing_and_an_open_one_listens_to_its_taps():
     config = DyFADetConfig(feature_dim=6, classes=3, dim=16, levels=3)
     gate, x, mask = Gate(16, 16, 1.5), torch.randn(1, 9, 16), torch.ones(1, 9, dtype=torch.bool)
     with torch.no_grad():
-        gate.gate_conv.weight.zero_()
+        assert (gate(x, mask) > 0.2).all()  # at first all are open
         for bias, opened in ((-1.0, 0.0), (0.0, 0.0), (50.0, 1.0)):
             gate.gate_conv.bias.fill_(bias)
             assert torch.allclose(gate(x, mask), torch.full_like(x, opened), atol=1e-6)
@@ -243,6 +243,9 @@ def test_a_gate_that_is_shut_says_nothing_and_an_open_one_listens_to_its_taps():
         assert moved.nonzero()[:, 0].tolist() == [2, 3, 4]
         gate.gate_conv.bias.fill_(-1.0)
         assert torch.equal(mixer(x, mask), mixer(other, mask))
+    # The norm then sees a bias that is not near zero, where its gradient would be 1 / sqrt(eps)
+    mixer(x, mask)[..., 0].sum().backward()
+    assert 0 < mixer.conv.bias.grad.norm() < 0.1 * x.shape[1] / mixer.norm.eps**0.5
 
 
 def test_levels_tell_their_neighbours():

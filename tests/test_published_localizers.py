@@ -336,52 +336,76 @@ def test_a_plain_state_and_safetensors_are_read_too(tmp_path):
     assert not checkpoints.load(path, model, mean=False).reg_head.scale[0].scale.any()
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
+def made(kind, **changes):
+    """A model of a small shape and a state of it under its authors' names."""
+    from dataclasses import replace
+
+    import test_adatad as adatad
+
+    if kind == "AdaTAD":
+        shape = replace(adatad.SMALL, **changes)
+        model = adatad.AdaTAD(adatad.AdaTADConfig(shape, adatad.TOWER))
+        return model, adatad.theirs(model)
+    model = KINDS[kind](replace(CONFIGS[kind], **changes))
+    return model, {k: x for k, x in model.state_dict().items() if k != "positives"}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "AdaTAD"])
+def test_every_loader_reads_its_files_and_names_what_does_not_fit(kind, tmp_path):
+    model, state = made(kind)
+    wrapped = {f"module.{k}": x for k, x in state.items()}
+    zeros = {k: torch.zeros_like(x) for k, x in state.items()}
+    # names with and without "module.", and of two states the moving average
+    for content in (state, {"state_dict": wrapped}, {"state_dict": zeros, "state_dict_ema": state}):
+        torch.save(content, tmp_path / "good.pth")
+        found = checkpoints.load(tmp_path / "good.pth", made(kind)[0]).state_dict()
+        assert all(torch.equal(found[k], x) for k, x in model.state_dict().items())
+    features = model.config.feature_dim
+    for change, message in (
         ({"classes": 5}, "made for 3 classes; expected 5"),
-        ({"feature_dim": 8}, "made for 12 features; expected 8"),
-        ({"dim": 32}, "made for 16 channels; expected 32"),
+        ({"feature_dim": 8}, f"made for {features} features; expected 8"),
+        ({"dim": 48}, f"made for {model.config.dim} channels; expected 48"),
         ({"levels": 3}, "made for 4 levels; expected 3"),
-        ({"head_dim": 16}, r"cls_head.head.0.conv.weight is \(24, 16, 3\); expected \(16, 16, 3\)"),
-        ({"dropout": 0.0}, r"0 are missing \(\), 10 are not known \(backbone.branch.0.drop_path"),
-    ],
-)
-def test_a_file_of_another_shape_is_named(change, message, tmp_path):
-    _, path = loaded("ActionFormer", tmp_path)
-    with pytest.raises(ValueError, match=f"epoch_034.pth.tar: .*{message}"):
-        checkpoints.load(path, published("ActionFormer", **change)[0])
-
-
-def test_files_that_are_no_checkpoint_of_this_model_are_named(tmp_path):
-    model, path = loaded("ActionFormer", tmp_path)
-    with pytest.raises(ValueError, match="holds ActionFormer; expected TriDet"):
-        checkpoints.load(path, published("TriDet")[0])
-    whole = path.read_bytes()
-    for name, content in (
-        ("cut.pth", whole[: len(whole) // 2]),
-        ("text.pth", b"weights"),
-        ("none.pth", b""),
+        ({"dropout": 0.0}, r"0 are missing \(\), \d+ are not known \(.*branch.0.drop_path"),
+        ({"head_dim": 8}, r"cls_head.head.0.* is \(.*; expected \(8"),
     ):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(
-            ValueError, match=f"{name}: expected a whole checkpoint of tensors; it is cut off"
-        ):
-            checkpoints.load(tmp_path / name, model)
+        with pytest.raises(ValueError, match=f"good.pth: .*{message}"):
+            checkpoints.load(tmp_path / "good.pth", made(kind, **change)[0])
+    others = [k for k in (*KINDS, "AdaTAD") if k != kind]
+    for other in others:
+        with pytest.raises(ValueError, match=f"good.pth: holds {kind}; expected {other}"):
+            checkpoints.load(tmp_path / "good.pth", made(other)[0])
+    whole, cut = (tmp_path / "good.pth").read_bytes(), tmp_path / "cut.pth"
+    for size in (0, 100, len(whole) // 2, len(whole) - 1):
+        cut.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="cut.pth: expected a whole checkpoint of tensors"):
+            checkpoints.load(cut, model)
+    key = next(iter(state))
+    for content, message in (
+        ({f"ema.{k}": x for k, x in wrapped.items()}, "names of weights begin with 'ema.module.'"),
+        ({f"model.{k}": x for k, x in state.items()}, "begin with 'model.'; expected nothing or"),
+        (state | wrapped, f"{len(state)} weights are there with 'module.' before their names and"),
+        ({k: x for k, x in state.items() if k != key}, "expected the .* weights of .*; 1 are mis"),
+        (state | {f"{key}.more": state[key]}, r"1 are not known|1 unexpected keys"),
+        (state | {key: state[key] * torch.nan}, f"1 weights are not finite, for example {key}"),
+        ({"ema_state_dict": state}, r"under 'state_dict' or 'state_dict_ema'; got \['ema_st"),
+    ):
+        torch.save(content, tmp_path / "bad.pth")
+        with pytest.raises(ValueError, match=f"bad.pth: .*{message}"):
+            checkpoints.load(tmp_path / "bad.pth", model)
+
+
+def test_files_that_are_no_checkpoint_are_named(tmp_path):
+    model, _ = published("ActionFormer")
+    (tmp_path / "text.pth").write_bytes(b"weights")
+    with pytest.raises(ValueError, match="text.pth: expected a whole checkpoint of tensors; it is"):
+        checkpoints.load(tmp_path / "text.pth", model)
     with pytest.raises(ValueError, match="gone.pth: expected a checkpoint; found nothing"):
         checkpoints.load(tmp_path / "gone.pth", model)
     for content in ({"epoch": 3}, [1, 2], {"state_dict": {}}):
         torch.save(content, tmp_path / "other.pth")
         with pytest.raises(ValueError, match="other.pth: expected weights, alone or under"):
             checkpoints.load(tmp_path / "other.pth", model)
-    state = published("ActionFormer")[1]
-    key = "backbone.stem.0.ln1.weight"
-    torch.save({k: x for k, x in state.items() if k != key}, tmp_path / "less.pth")
-    with pytest.raises(ValueError, match=rf"1 are missing \({key}\), 0 are not known"):
-        checkpoints.load(tmp_path / "less.pth", model)
-    torch.save(state | {key: state[key] * torch.nan}, tmp_path / "nan.pth")
-    with pytest.raises(ValueError, match=f"nan.pth: 1 weights are not finite, for example {key}"):
-        checkpoints.load(tmp_path / "nan.pth", model)
 
 
 def test_a_saved_localizer_that_is_cut_off_is_named(tmp_path):

@@ -9,6 +9,11 @@ time, gated again. Blocks are SGP layers whose window branch is rectified.
 As in the authors' code, gated taps are multiplied by themselves once more. Parameters have the
 names and shapes of the authors' checkpoints, see `vlact.models.localizer_checkpoints`; padding is
 as in `vlact.models.actionformer`.
+
+Their code draws the gates' first weights at random, with which some seeds do not train: a head's
+second layer has one gate for a step, whose input is positive everywhere, so that chance shuts it
+nearly everywhere (at seven eighths of the stadium's steps in 10 of 16 heads), and a shut gate has
+no gradient. Here all gates begin open alike, see `AJAR`.
 """
 
 import math
@@ -31,6 +36,9 @@ from vlact.models.tridet import SGP, SGPConfig
 
 TAPS = 3  # of every dynamic convolution
 LAYERS = 2  # of a head, before its last convolution
+# First bias of gates. The authors' configurations name 0.1 (`init_gate`), which their code does not
+# read; with that a regression head's gates shut again in the first training that was looked at
+AJAR = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,8 @@ class DyFADetConfig(SGPConfig):
     """Shape of DyFADet.
 
     Attributes:
-        tau: By how much a gate is shifted; it is open a little at 0 whatever this is, and shut
-            further below the greater it is.
+        tau: By how much a gate is shifted; it is shut at 0 and below whatever this is, and opens
+            the later the greater it is.
     """
 
     tau: float = 1.5
@@ -69,6 +77,8 @@ class Gate(nn.Module):
         super().__init__()
         self.tau = tau
         self.gate_conv = nn.Conv1d(dim, out, TAPS, padding=TAPS // 2, groups=out if out > 1 else 1)
+        nn.init.zeros_(self.gate_conv.weight)
+        nn.init.constant_(self.gate_conv.bias, AJAR)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         shut = math.tanh(self.tau)
@@ -111,6 +121,10 @@ class Dynamic(nn.Module):
             torch.eye(TAPS).repeat(dim, 1)[:, None], requires_grad=False
         )
         self.conv = Pointwise(dim * TAPS, out)
+        # As published not zero: where gates are shut the norm sees this bias alone, and a norm of
+        # next to nothing has a gradient that drowns all others
+        edge = (dim * TAPS) ** -0.5
+        nn.init.uniform_(self.conv.bias, -edge, edge)
         self.kernel_conv = Gate(dim, dim, config.tau) if gated else Told(dim, config.tau)
         self.norm = ChannelNorm(out)
 

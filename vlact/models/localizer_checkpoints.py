@@ -44,6 +44,18 @@ OPENTAD = [  # its names and ours of the localizer
     (r"rpn_head\.scale\.(\d+)\.scale", r"reg_head.scale.\1.scale"),
     (r"rpn_head\.loss_normalizer", "positives"),
 ]
+# With what names begin, of every architecture
+PARTS = (
+    "backbone",
+    "projection",
+    "neck",
+    "rpn_head",
+    "cls_head",
+    "reg_head",
+    "start_head",
+    "end_head",
+)
+PART = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(PARTS)})\.")
 TOWER = (r"backbone\.model\.backbone\.(.+)", r"tower.\1")
 
 
@@ -84,7 +96,12 @@ def read(path: str | Path, mean: bool = True) -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: expected weights, alone or under {PLAIN!r} or {MEAN!r}; got {keys[:5]}"
         )
-    found = {k.removeprefix(WRAPPED): x for k, x in found.items()}
+    count, found = len(found), {k.removeprefix(WRAPPED): x for k, x in found.items()}
+    if len(found) < count:
+        raise ValueError(
+            f"{path}: {count - len(found)} weights are there with {WRAPPED!r} before their names "
+            f"and without; expected one of each"
+        )
     if bad := [k for k, x in found.items() if x.is_floating_point() and not x.isfinite().all()]:
         raise ValueError(f"{path}: {len(bad)} weights are not finite, for example {bad[0]}")
     return found
@@ -93,6 +110,12 @@ def read(path: str | Path, mean: bool = True) -> dict[str, Tensor]:
 def kind_of(state: dict[str, Tensor]) -> str:
     """Architecture of weights: a name of `MARKS`, or "" where none is known."""
     return next((kind for kind, mark in MARKS.items() if any(mark in k for k in state)), "")
+
+
+def prefix_of(state: dict[str, Tensor]) -> str:
+    """What stands before every name of weights, such as "ema."; "" where there is no such thing."""
+    before = {PART.split(k, maxsplit=1)[0] for k in state}
+    return before.pop() if len(before) == 1 else ""
 
 
 def expected_kind(model: nn.Module) -> str:
@@ -136,10 +159,25 @@ def load(path: str | Path, model: nn.Module, mean: bool = True) -> nn.Module:
 
 def fill(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """As `load`, of what `read` gave."""
+    model.load_state_dict(compared(path, model, state))
+    return model.eval()
+
+
+def compared(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `read` gave under the names of a model that it fits, whose weights may be shapes alone.
+
+    Raises:
+        ValueError: See `load`.
+    """
     is_kind, kind, own = kind_of(state), expected_kind(model), model.state_dict()
     if is_kind != kind:
         found = is_kind or f"no localizer ({', '.join(sorted(state)[:3])} ..)"
         raise ValueError(f"{path}: holds {found}; expected {kind}")
+    if before := prefix_of(state):
+        raise ValueError(
+            f"{path}: names of weights begin with {before!r}; expected nothing or {WRAPPED!r} "
+            f"before them, the moving average under {MEAN!r} and the others under {PLAIN!r}"
+        )
     if kind in (*END_TO_END, "OpenTAD's ActionFormer"):
         state = translated(state, path)
     prefix = LOCALIZER if kind in END_TO_END else ""
@@ -168,5 +206,4 @@ def fill(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> nn.Mod
         )
     if odd := [k for k in expected if got[k] != expected[k]]:
         raise ValueError(f"{path}: {odd[0]} is {got[odd[0]]}; expected {expected[odd[0]]}")
-    model.load_state_dict({k: own[k] for k in kept if k in own} | state)
-    return model.eval()
+    return {k: own[k] for k in kept if k in own} | state

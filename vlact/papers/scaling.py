@@ -35,10 +35,11 @@ from vlact.papers.transfer.benchmark import recolour
 from vlact.runtime.jobs import track, write_whole
 from vlact.training import trackers
 from vlact.training.loop import (
+    CLIP,
     WARMUP,
+    averaged,
     frozen,
     grouped,
-    moving_average,
     trained_state,
     warmup_cosine,
 )
@@ -64,6 +65,9 @@ class Recipe:
         compile: Whether `torch.compile` is used.
         recompute: Whether blocks keep no activations, see `thrifty`.
         warmup: Share of the steps in which the rate rises.
+        least: Share of the rate that is left at the end.
+        clip: Greatest norm of the gradient.
+        constant: Whether `ema` is the same from the first step on, as published, see `averaged`.
         slow_lr: Highest rate of what a task calls slow, see `train`; 0 for `lr`.
         tracker: Of accelerate, that loss and rate of every step go to, such as "tensorboard" (event
             files in the run's folder `log`) or "wandb"; "" for none.
@@ -82,6 +86,9 @@ class Recipe:
     compile: bool = False
     recompute: bool = False
     warmup: float = WARMUP
+    least: float = 0.0
+    clip: float = CLIP
+    constant: bool = False
     slow_lr: float = 0.0
     tracker: str = ""
 
@@ -284,11 +291,7 @@ def train(
     )
     # of what is trained: a copy of a frozen language model would be as large as it
     learnt = nn.ParameterList(p for p in task.model.parameters() if p.requires_grad)
-    mean = (
-        torch.optim.swa_utils.AveragedModel(learnt, multi_avg_fn=moving_average(recipe.ema))
-        if recipe.ema
-        else None
-    )
+    mean = averaged(learnt, recipe.ema, not recipe.constant) if recipe.ema else None
     accelerator.register_save_state_pre_hook(leave_out)
     start, curve = resume(accelerator, wrapped, out, mean)
     shares = Shares(len(items), recipe, accelerator.process_index, accelerator.num_processes, start)
@@ -302,7 +305,8 @@ def train(
     batches, end = iter(loader), min(recipe.steps, stop or recipe.steps)
     wrapped.train()
     for step in track(range(start, end), end, f"training, process {accelerator.process_index}"):
-        share = 1 if recipe.momentum else warmup_cosine(step, recipe.steps, recipe.warmup)
+        rise = recipe.steps, recipe.warmup, recipe.least
+        share = 1 if recipe.momentum else warmup_cosine(step, *rise)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * share
         total = torch.zeros((), device=accelerator.device)
@@ -314,7 +318,7 @@ def train(
                 loss = wrapped(*batch)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+                    accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip)
                 optimizer.step()
                 optimizer.zero_grad()
             total += loss.detach() / recipe.accumulate
@@ -515,7 +519,7 @@ def options_of(parser: argparse.ArgumentParser, **usual) -> None:
     for field in fields(Recipe):
         default = usual.get(field.name, None if field.default is MISSING else field.default)
         option = (
-            {"action": "store_true"}
+            {"action": "store_true", "default": bool(default)}
             if field.type is bool
             else {"type": field.type, "default": default, "required": default is None}
         )

@@ -393,7 +393,9 @@ def localize(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Of ActionFormer, TriDet, DyFADet or AdaTAD, official.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Of --checkpoint: thumos14_i3d, epic_verb ..")] = "",
+    preset: Annotated[
+        str, typer.Option(help="Of --checkpoint, if its shapes are not to say: thumos14_i3d ..")
+    ] = "",
     truth: Annotated[
         Path | None, typer.Option(help="Annotations that name classes, rates and durations.")
     ] = None,
@@ -408,12 +410,12 @@ def localize(
 ):
     """What happens when: segments as JSON, a timeline, the video with captions, a report.
 
-    With an official --checkpoint and the --preset it was made with: results as JSON.
+    With an official --checkpoint: results as JSON, by its authors' numbers for its data set.
     """
     from vlact.datasets import activitynet
 
     if bool(model) == bool(checkpoint):
-        raise ValueError("expected --model, or --checkpoint with --preset; not both")
+        raise ValueError("expected --model or --checkpoint; not both")
     if checkpoint:
         from vlact.tools import published_localizer
 

@@ -11,6 +11,7 @@ import torch
 
 from vlact import hub, params
 from vlact.datasets import activitynet
+from vlact.papers.actionvlm.accounting import INSIDE
 from vlact.papers.actionvlm.accounting import account as account_of
 from vlact.papers.actionvlm.localizing import (
     KINDS,
@@ -196,7 +197,8 @@ def _count(todo, found, lasts, videos, recipe: dict, config: dict, account: Acco
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # training says that windows grow
         window = holding(mine, recipe, shape.levels)
-    counted = account_of(mine, window, shape.levels, shape.ranges)
+    inside = recipe.get("inside", INSIDE)
+    counted = account_of(mine, window, shape.levels, shape.ranges, inside)
     for reason in counted.left_out:
         account.add(of, "left out", reason.reason, reason.count)
     account.add(of, "used", "", counted.used)

@@ -109,12 +109,13 @@ def names_of(given: Known, wanted: int, path: Path | None) -> list[str]:
     return list(given.classes) or [str(i) for i in range(wanted)]
 
 
-def built(path: Path, data: str) -> tuple[torch.nn.Module, Preset]:
+def built(path: Path, data: str = "") -> tuple[torch.nn.Module, Preset]:
     """The model of a checkpoint and the published configuration that it was made with.
 
     Args:
         path: See `vlact.models.localizer_checkpoints.read`.
-        data: Of a preset; which localizer it is, the file says.
+        data: Of a preset; if "" the one whose weights have the names and shapes of the file's.
+            Which localizer it is, the file says.
 
     Raises:
         ValueError: No localizer in the file, no such configuration of it, or weights of another
@@ -128,13 +129,29 @@ def built(path: Path, data: str) -> tuple[torch.nn.Module, Preset]:
             f"{path}: expected a checkpoint of {', '.join(there)}; got "
             f"{kind or 'names such as ' + ', '.join(sorted(state)[:3])}"
         )
-    if data not in there[kind]:
+    if data and data not in there[kind]:
         raise ValueError(
             f"--preset {data!r}: {path} holds {kind}; expected one of {', '.join(there[kind])}"
         )
-    own = preset(kind, data)
-    model = AdaTAD(own.config) if kind == "AdaTAD" else KINDS[kind][0](own.config)
-    return put(checkpoints.fill(path, model, state)), own
+    misfits = []
+    for name in [data] if data else there[kind]:
+        own = preset(kind, name)
+        with torch.device("meta"):  # first its shapes alone
+            shape = _model(kind, own)
+        try:
+            checkpoints.compared(path, shape, state)
+        except ValueError as error:
+            misfits.append((name, error))
+            continue
+        return put(checkpoints.fill(path, _model(kind, own), state)), own
+    if data:
+        raise misfits[0][1]
+    listed = "; ".join(f"{k}: {str(e).removeprefix(f'{path}: ')}" for k, e in misfits)
+    raise ValueError(f"{path}: holds {kind} of no published configuration; {listed}")
+
+
+def _model(kind: str, own: Preset) -> torch.nn.Module:
+    return AdaTAD(own.config) if kind == "AdaTAD" else KINDS[kind][0](own.config)
 
 
 def sources(
@@ -173,7 +190,7 @@ def detect(
 
     Args:
         checkpoint: See `built`.
-        data: Name of the configuration, see `vlact.models.localizer_presets.PRESETS`.
+        data: Name of the configuration, see `built`.
         where: A file of features or a folder of them; videos, for AdaTAD.
         truth: See `known`; None where rates, durations and names are not needed.
         fps: Of the frames that features were made of, where neither `truth` nor the configuration

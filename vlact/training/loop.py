@@ -86,6 +86,19 @@ def moving_average(
     return move
 
 
+def averaged(
+    learnt: nn.ParameterList, decay: float, rising: bool = True
+) -> torch.optim.swa_utils.AveragedModel:
+    """The moving average of weights, see `moving_average`; without `rising` it begins with the
+    weights before training.
+    """
+    average = moving_average(decay, rising)
+    mean = torch.optim.swa_utils.AveragedModel(learnt, multi_avg_fn=average)
+    if not rising:
+        mean.n_averaged.fill_(1)  # at 0 it would begin with the weights after the first step
+    return mean
+
+
 def frozen(module: nn.Module) -> set[str]:
     """Names of the weights that training leaves as they are: whoever made the module has them, and
     no checkpoint of it needs them.
@@ -163,7 +176,7 @@ def fit(
         every: Steps between two rows of the curve; `CHECKPOINT_EVERY` if not given.
         ema: Highest decay of a moving average of what is trained (see `moving_average`), which the
             modules have in its place at the end; 0 for none.
-        rising: See `moving_average`; without it the mean begins with the weights before training.
+        rising: See `averaged`.
         warmup, least: Share of the steps in which the learning rate rises, and the share of it
             that is left at the end.
         clip: Greatest norm of the gradient.
@@ -182,14 +195,11 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: warmup_cosine(s, steps, warmup, least)
     )
-    parts, swa = modules | {"optimizer": optimizer, "schedule": schedule}, torch.optim.swa_utils
+    parts = modules | {"optimizer": optimizer, "schedule": schedule}
     # of what is trained: going through frozen modules, too, costs a twentieth of a step of
     # ActionVLM
     if ema:
-        average = moving_average(ema, rising)
-        parts["mean"] = mean = swa.AveragedModel(learnt, multi_avg_fn=average)
-        if not rising:
-            mean.n_averaged.fill_(1)  # at 0 it would begin with the weights after the first step
+        parts["mean"] = mean = averaged(learnt, ema, rising)
     every = every or CHECKPOINT_EVERY
     saved, start, curve, losses = Checkpoint(Path(checkpoint)) if checkpoint else None, 0, [], []
     if saved and (state := saved.load()):

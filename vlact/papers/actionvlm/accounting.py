@@ -17,7 +17,9 @@ from torch import Tensor
 from vlact.losses.localization import ranges_of
 from vlact.training.streams import Stream, blocks, moments
 
-INSIDE = 0.75  # share of an action that a training window must hold; with less it is background
+# Share of an action that a training window must hold, unless a recipe says otherwise; with less it
+# is background
+INSIDE = 0.75
 MOST_LEFT_OUT = 0.5  # share of actions left out above which training stops
 MOST_BEHIND = 0.5  # share of actions outside the features above which the clock is wrong
 DISAGREE = 0.1  # share of a video's seconds by which its features may miss its end
@@ -94,18 +96,22 @@ class Account:
         return f"{lost} cannot be learnt and count as background: {reasons}"
 
 
-def account(videos: Iterable, length: int, levels: int, ranges=None) -> Account:
+def account(
+    videos: Iterable, length: int, levels: int, ranges=None, inside: float = INSIDE
+) -> Account:
     """What training windows can show of the actions of some videos.
 
     Args:
         videos: See `vlact.papers.actionvlm.localizing.Sequence`.
         length: Steps of a window.
         levels, ranges: Of the pyramid, see `vlact.losses.localization.points`.
+        inside: Share of an action that a window must hold, see
+            `vlact.papers.actionvlm.localizing.window`; published recipes have their own.
     """
     given, found, ranges = 0, {}, ranges or ranges_of(levels)
     for one in videos:
         given += len(one.labels)
-        for reason, rows in _reasons(one, length, levels, ranges).items():
+        for reason, rows in _reasons(one, length, levels, ranges, inside).items():
             found.setdefault(reason, []).extend((one.name, *one.segments[i].tolist()) for i in rows)
     left_out = tuple(
         LeftOut(
@@ -119,13 +125,13 @@ def account(videos: Iterable, length: int, levels: int, ranges=None) -> Account:
     return Account(given, given - sum(x.count for x in left_out), left_out)
 
 
-def _reasons(one, length: int, levels: int, ranges) -> dict[str, list[int]]:
+def _reasons(one, length: int, levels: int, ranges, share: float) -> dict[str, list[int]]:
     """Why actions of a video are left out: reason to rows; the first reason that holds."""
     if not len(one.labels):
         return {}
     spans, steps = one.segments.double(), len(one.features)
     start, end = spans[:, 0], spans[:, 1]
-    need = INSIDE * (end - start)
+    need = share * (end - start)
     keys = list(zip(spans.tolist(), one.labels.tolist(), strict=True))
     first = {}
     for i, (span, label) in enumerate(keys):
@@ -184,11 +190,12 @@ def checked(
     levels: int,
     most_left_out: float = MOST_LEFT_OUT,
     ranges=None,
+    inside: float = INSIDE,
 ) -> Account:
     """The account of training videos, said as a warning where an action is left out.
 
     Args:
-        videos, length, levels, ranges: See `account`.
+        videos, length, levels, ranges, inside: See `account`.
         most_left_out: Share of actions that may be left out.
 
     Raises:
@@ -196,7 +203,7 @@ def checked(
     """
     if not 0 <= most_left_out <= 1:
         raise ValueError(f"most_left_out: expected a share from 0 to 1; got {most_left_out}")
-    found = account(videos, length, levels, ranges)
+    found = account(videos, length, levels, ranges, inside)
     if not found.given:
         raise ValueError(
             "no action in any training video; expected ground truth of the videos that were given"

@@ -236,13 +236,18 @@ def window(
 
 
 def draw(
-    videos: list[Sequence], count: int, length: int, generator: torch.Generator
+    videos: list[Sequence],
+    count: int,
+    length: int,
+    generator: torch.Generator,
+    inside: float = INSIDE,
 ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Random windows, see `window`; a video is as likely as it is long."""
     share, out = torch.tensor([float(len(s.features)) for s in videos]), []
     for i in torch.multinomial(share, count, True, generator=generator).tolist():
         last = max(0, len(videos[i].features) - length)
-        out.append(window(videos[i], int(torch.randint(last + 1, (), generator=generator)), length))
+        start = int(torch.randint(last + 1, (), generator=generator))
+        out.append(window(videos[i], start, length, inside))
     return out
 
 
@@ -273,11 +278,12 @@ class Published:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.videos))
         rng = np.random.default_rng([self.seed, epoch, batch])
         first = batch * self.batch_size
-        return [self._one(self.videos[i], rng) for i in order[first : first + self.batch_size]]
+        return [self.one(self.videos[i], rng) for i in order[first : first + self.batch_size]]
 
-    def _one(
+    def one(
         self, video: Sequence, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A window of a video."""
         steps = most = len(video.features)
         if steps > self.length:
             most = self.length
@@ -458,8 +464,9 @@ def train(
     given = {s.name: s.features for s in sequences}
     frames_of = any(x.ndim > 2 for x in given.values())  # of an `EndToEnd`
     check_features(given, given, None if frames_of else model.config.feature_dim)
-    checked(sequences, recipe["window"], model.config.levels, most_left_out, model.config.ranges)
     generator, config, model = torch.Generator().manual_seed(seed), model.config, put(model)
+    inside = recipe.get("inside", INSIDE)
+    checked(sequences, recipe["window"], config.levels, most_left_out, config.ranges, inside)
     at = points(recipe["window"], config.levels, config.ranges)
     power = getattr(config, "iou_power", 0.0)  # TriDet's
     smoothing = recipe.get("smoothing", 0.0)
@@ -468,16 +475,15 @@ def train(
 
     published = None
     if recipe.get("by_video"):
-        given = recipe["window"], recipe["batch_size"], seed, recipe.get("inside", INSIDE)
-        published = Published(sequences, *given)
+        published = Published(sequences, recipe["window"], recipe["batch_size"], seed, inside)
 
     def loss_of(step: int) -> Tensor:
         if published:
             cut = published(step)
         else:
-            cut = draw(sequences, recipe["batch_size"], recipe["window"], generator)
+            cut = draw(sequences, recipe["batch_size"], recipe["window"], generator, inside)
         x, mask = stack(cut)
-        if x.is_floating_point():
+        if recipe["noise"] and x.is_floating_point():
             x = x + recipe["noise"] * torch.randn(x.shape, generator=generator)
         torch.manual_seed(
             int(torch.randint(2**31, (), generator=generator))

@@ -28,6 +28,7 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -64,8 +65,10 @@ from vlact.papers.actionvlm.localizing import (
     POINTS,
     Clock,
     Localizer,
+    Published,
     Sequence,
     by_part,
+    holding,
     planned,
     sequences,
     steps_of,
@@ -74,7 +77,6 @@ from vlact.papers.actionvlm.localizing import (
 from vlact.papers.actionvlm.localizing import Windows as Epochs
 from vlact.papers.scaling import Recipe, options_of, train
 from vlact.training.features import Film
-from vlact.training.loop import WARMUP
 from vlact.training.streams import IN_MEMORY, Stream, scaled, stored
 from vlact.video import VideoError
 
@@ -92,6 +94,7 @@ class Windows(Dataset):
         noise: Standard deviation, added to standardised features.
         inside: See `vlact.papers.actionvlm.localizing.window`.
         seed: Of what is drawn.
+        published: Whether windows are drawn as in `vlact.papers.actionvlm.localizing.Published`.
     """
 
     def __init__(
@@ -104,7 +107,9 @@ class Windows(Dataset):
         noise: float,
         inside: float,
         seed: int,
+        published: bool = False,
     ):
+        self.published = Published(videos, length, 1, seed, inside) if published else None
         self.videos, self.parts, self.length, self.points = videos, parts, length, at
         self.inside = inside
         self.classes, self.noise, self.seed = classes, noise, seed
@@ -122,9 +127,13 @@ class Windows(Dataset):
         chance = torch.Generator().manual_seed(hash((self.seed, step, row)) % 2**63)
         video, k, n = self.parts[row]
         one = self.videos[video]
-        last = max(0, len(one.features) - self.length)
-        place = (k + float(torch.rand((), generator=chance))) / n
-        x, *rest = window(one, min(last, int(place * (last + 1))), self.length, self.inside)
+        if self.published:
+            rng = np.random.default_rng([self.seed, step, row])
+            x, *rest = self.published.one(one, rng)
+        else:
+            last = max(0, len(one.features) - self.length)
+            place = (k + float(torch.rand((), generator=chance))) / n
+            x, *rest = window(one, min(last, int(place * (last + 1))), self.length, self.inside)
         if self.noise and x.is_floating_point():
             x = x + self.noise * torch.randn(x.shape, generator=chance)
         return x, *rest
@@ -536,7 +545,8 @@ def options(arguments: list[str]) -> tuple[argparse.Namespace, params.Params]:
     except ValueError as error:
         parser.error(str(error))
     usual = {k: numbers[k] for k in ("batch_size", "lr", "weight_decay", "ema")}
-    usual |= {"slow_lr": numbers.get("slow_lr", 0.0), "warmup": numbers.get("warmup", WARMUP)}
+    usual |= {"slow_lr": numbers.get("slow_lr", 0.0), "constant": not numbers.get("rising", True)}
+    usual |= {k: numbers[k] for k in ("warmup", "least", "clip") if k in numbers}
     options_of(parser, steps=0, smoothing=numbers.get("smoothing", 0.0), **usual)
     return parser.parse_args(arguments), chosen
 
@@ -590,9 +600,13 @@ def main(arguments: list[str]) -> int:
         numbers, shape = numbers_of(chosen, given.kind, on, len(mean), len(classes))
         numbers |= {k: getattr(given, k) for k in ("batch_size", "lr", "smoothing")}
         numbers["slow_lr"] = given.slow_lr or None
-        length, (kind, config) = numbers["window"], KINDS[on]
+        kind, config = KINDS[on]
         model = kind(config(**shape))
-        checked(videos, length, model.config.levels, given.most_left_out, model.config.ranges)
+        if not told:  # language reads windows of one length
+            numbers["window"] = holding(videos, numbers, model.config.levels)
+        length = numbers["window"]
+        inside, ranges = numbers.get("inside", INSIDE), model.config.ranges
+        checked(videos, length, model.config.levels, given.most_left_out, ranges, inside)
         if "positives" in numbers:
             model.positives.fill_(numbers["positives"])
         at = points(length, model.config.levels, model.config.ranges)
@@ -603,8 +617,7 @@ def main(arguments: list[str]) -> int:
             parts = [(i, 0, 1) for i in range(len(videos))]
             given.steps = given.steps or steps_of(videos, numbers, numbers["epochs"])
         recipe = Recipe(**{f.name: getattr(given, f.name) for f in fields(Recipe)})
-        shown = numbers["noise"], numbers.get("inside", INSIDE)
-        cut = (videos, parts, length, at, len(classes), *shown, recipe.seed)
+        cut = (videos, parts, length, at, len(classes), numbers["noise"], inside, recipe.seed)
         if told:
             model, prompt, words = with_language(model, given, classes, mean, std, vlm.rank)
             model.eye = eye
@@ -612,7 +625,8 @@ def main(arguments: list[str]) -> int:
             windows = ToldWindows(*said, *cut)
             task = Reasoned(model, prompt, vlm.warm_epochs, length, numbers)
         else:
-            windows, task = Windows(*cut), Located(model, numbers)
+            windows = Windows(*cut, published=numbers.get("by_video", False))
+            task = Located(model, numbers)
         # language rests every other epoch
         resting = DistributedDataParallelKwargs(find_unused_parameters=told)
         accelerator = Accelerator(kwargs_handlers=[resting])
