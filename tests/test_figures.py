@@ -152,7 +152,7 @@ def real_grid():
 
 
 def label_sets():
-    table = read("real_ace/ace_figure1_real", REAL).drop(columns="leaf")
+    table = read("real_ace/ace_figure1_real", REAL)
     return draw.label_sets(table, {name: 14.3 for name in table["dataset"].unique()})
 
 
@@ -229,7 +229,7 @@ DRAWN = {
         (f"localization_timeline_{x}" for x in ("fir", "gtea", "utkinect")),
         lambda: timeline(0),
     ),
-    "motion_factors_figure": lambda: draw.factors(read("factors/motion_factors")),
+    "motion_factors_figure": lambda: draw.factors(read("factors/motion_factors_figure")),
     "own_errors": errors,
     "own_timeline": timeline,
     "pretraining": lambda: draw.pretraining(read("pretrain/pretraining")),
@@ -238,7 +238,7 @@ DRAWN = {
     "transfer_figure1": drops,
     "transfer_figure1_real": lambda: draw.actions(read("real_motion/transfer_figure1_real", REAL)),
     "transfer_figure5": known_and_unknown,
-    "transfer_figure5_real": lambda: draw.contexts(read("real_motion/real_motion_scores", REAL)),
+    "transfer_figure5_real": lambda: draw.contexts(read("real_motion/transfer_figure5_real", REAL)),
     "transfer_figure6": sizes,
     "transfer_figure7": sheet([f"{LONG}\nsays: {LONG}"] * 6, 2, 6),
     "transfer_figure8": looks,

@@ -2,6 +2,7 @@
 short.
 """
 
+import functools
 import json
 import re
 import shutil
@@ -48,13 +49,16 @@ def test_pages_are_what_their_csv_say_in_short_blocks_with_short_captions(run, t
         assert anew.read_bytes() == path.read_bytes(), f"{path.name}: run pipeline docs"
 
 
+@functools.cache
 def committed():
     """Every block of every committed table, its path, and whether it is the publisher's."""
+    found = []
     for path in TABLES:
         table = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
         for block in layout.blocks(table, path.stem, tables.caption_of(path)):
             theirs = layout.PUBLISHED in f"{path.stem} {block.title}"
-            yield path, block, theirs and not block.title.startswith(layout.HERE)
+            found.append((path, block, theirs and not block.title.startswith(layout.HERE)))
+    return found
 
 
 def test_no_number_measured_here_stands_on_a_row_of_the_paper():

@@ -556,7 +556,8 @@ def weights_over_time(
             width = part["end_s"] - part["start_s"]
             axis.bar(part["start_s"], 100 * part["score"], width, hatch="//" * k, **look)
         axis.set(ylim=(0, 100), yticks=[0, 100])
-        axis.set_ylabel(textwrap.fill(name, 14), rotation=0, ha="right", va="center", fontsize=7)
+        words = f"{textwrap.fill(name, 14)}\nconfidence, %"
+        axis.set_ylabel(words, rotation=0, ha="right", va="center", fontsize=7)
     for k, (name, curve) in enumerate(curves.items()):
         axes[-1].plot(curve["seconds"], curve["weight"], STYLES[k % 4], color=f"C{k}", label=name)
     # most weights are near zero

@@ -112,15 +112,17 @@ LAYOUTS = {
             "ActionVLM-1.5B (ours)": "full method, small language model",
         },
     ),
-    "actionvlm_table1_activitynet": Layout(by=("source", "setting")),
+    "actionvlm_table1_activitynet": Layout(
+        by=("source", "setting"), where="pose encoder, rendered sessions"
+    ),
     **dict.fromkeys(("actionvlm_table3", "arena_fusion", "arena_open"), Layout(by=("model",))),
     "actionvlm_table4": Layout(where="rendered stadium", theirs={FULL: METHOD}),
     "actionvlm_table9": Layout(
         where="rendered stadium",
         theirs={FIXED: METHOD} | {f"{FIXED}, {part}": f"{METHOD}, {part}" for part in WITHOUT},
     ),
-    "actionvlm_table7": Layout(by=("task", "source")),
-    "actionvlm_table8": Layout(by=("source",)),
+    "actionvlm_table7": Layout(by=("task", "source"), where="rendered kitchens"),
+    "actionvlm_table8": Layout(by=("source",), where="rendered stadium"),
     "localization_vision_only": Layout(by=("classes",)),
     "transfer_table2": Layout(by=("kind",), where=SYNTA),
     "transfer_table3": Layout(where=SYNTA),
@@ -213,7 +215,9 @@ def _parts(titles: tuple[str, ...], table: "pd.DataFrame", layout: Layout):
     for name, rows in _by_pattern(table, layout):
         if by:
             for values, part in rows.groupby(by, sort=False):
-                yield from _by_number((*titles, *values, name), part.drop(columns=by))
+                here = {HERE: f"{HERE}: {layout.where}"} if layout.where else {}
+                head = (here.get(x, x) for x in values)
+                yield from _by_number((*titles, *head, name), part.drop(columns=by))
         else:
             yield from _by_number((*titles, name), rows)
 

@@ -248,7 +248,8 @@ def trial_job(
 
     Args:
         out: Scores go to `out`.parquet, detections to `out`-found.parquet (see `prior_job`), and
-            what `frames_of` returns, means by group and class, to `out`-frames.parquet.
+            what `frames_of` returns, means by group and class, to `out`-frames.parquet; the weights
+            of the first group's steps to `out`-steps.parquet.
         variant, problem, aligned, conditions, seed, checkpoint: As there.
 
     Returns:
@@ -273,6 +274,9 @@ def trial_job(
         known = dict(enumerate([*problem.classes, ""]))  # "" outside actions
         weights["label"] = weights["label"].map(known)
         write_table(f"{out}-frames.parquet", weights)
+        # of the first group every step, for a picture
+        steps = frames.loc[frames["group"] == 0, ["video", "step", "weight"]]
+        write_table(f"{out}-steps.parquet", steps)
         Path(f"{raw}-frames.parquet").unlink()
     Path(f"{raw}.parquet").unlink()
     return curve
