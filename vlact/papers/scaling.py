@@ -66,7 +66,7 @@ class Recipe:
         recompute: Whether blocks keep no activations, see `thrifty`.
         warmup: Share of the steps in which the rate rises.
         least: Share of the rate that is left at the end.
-        clip: Greatest norm of the gradient.
+        max_norm: Of the gradient.
         constant: Whether `ema` is the same from the first step on, as published, see `averaged`.
         slow_lr: Highest rate of what a task calls slow, see `train`; 0 for `lr`.
         tracker: Of accelerate, that loss and rate of every step go to, such as "tensorboard" (event
@@ -87,7 +87,7 @@ class Recipe:
     recompute: bool = False
     warmup: float = WARMUP
     least: float = 0.0
-    clip: float = CLIP
+    max_norm: float = CLIP
     constant: bool = False
     slow_lr: float = 0.0
     tracker: str = ""
@@ -318,7 +318,7 @@ def train(
                 loss = wrapped(*batch)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip)
+                    accelerator.clip_grad_norm_(wrapped.parameters(), recipe.max_norm)
                 optimizer.step()
                 optimizer.zero_grad()
             total += loss.detach() / recipe.accumulate

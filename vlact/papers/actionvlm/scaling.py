@@ -546,7 +546,8 @@ def options(arguments: list[str]) -> tuple[argparse.Namespace, params.Params]:
         parser.error(str(error))
     usual = {k: numbers[k] for k in ("batch_size", "lr", "weight_decay", "ema")}
     usual |= {"slow_lr": numbers.get("slow_lr", 0.0), "constant": not numbers.get("rising", True)}
-    usual |= {k: numbers[k] for k in ("warmup", "least", "clip") if k in numbers}
+    names = {"warmup": "warmup", "least": "least", "clip": "max_norm"}
+    usual |= {ours: numbers[k] for k, ours in names.items() if k in numbers}
     options_of(parser, steps=0, smoothing=numbers.get("smoothing", 0.0), **usual)
     return parser.parse_args(arguments), chosen
 
