@@ -352,13 +352,13 @@ def test_many_processes_count_steps_as_the_job_does(tmp_path, monkeypatch):
     _, recipe, videos, tal = asked_of(tmp_path, monkeypatch, {})
     counted = steps_of(videos, {"window": tal.window, "batch_size": 2}, tal.epochs)
     assert recipe.steps == counted == 3 * tal.epochs
-    assert not recipe.constant and (recipe.clip, recipe.least) == (1.0, 0.0)
+    assert not recipe.constant and (recipe.max_norm, recipe.least) == (1.0, 0.0)
 
 
 def test_many_processes_train_by_published_numbers(tmp_path, monkeypatch):
     asked = tmp_path, monkeypatch, {"preset": "activitynet_tsp"}, "--kind", "TriDet"
     windows, recipe, *_ = asked_of(*asked)
-    assert recipe.constant and (recipe.ema, recipe.clip, recipe.least) == (0.999, 0.4, 0.05)
+    assert recipe.constant and (recipe.ema, recipe.max_norm, recipe.least) == (0.999, 0.4, 0.05)
     assert recipe.warmup == pytest.approx(10 / 15) and recipe.steps == 15
     # a stretch of nine tenths or more of a video that is shorter than the window
     x, mask, *_ = windows[0, 0]
