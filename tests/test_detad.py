@@ -92,6 +92,15 @@ def test_a_segment_with_two_labels_is_near_its_own():
     gt = table([("v", 0, 10, "b"), ("v", 0, 10, "a")], GT)
     found = assignments(gt, table([("v", 0, 8, "a", 1.0)]), 0.9)
     assert found[["taken", "near"]].values.tolist() == [[-1, 1]] and found["tiou"][0] == 0.8
+    # DETAD's code takes the instance that stands first
+    pred = table([("v", 0, 4, "a", 1.0)])
+    assert detad.kinds(gt, pred)["kind"].tolist() == ["localization"]
+    first = detad.kinds(gt, pred, near="first")
+    assert first["kind"].tolist() == ["confusion"]
+    missed = detad.kinds(gt, pd.concat([pred, table([("v", 0, 9, "a", 0.5)])]), near="first")
+    assert detad.impact(gt, missed, (0.5,)).loc[["localization", "confusion"]].tolist() == [0, 0.25]
+    with pytest.raises(ValueError, match="near: expected .* got 'own'"):
+        detad.kinds(gt, pred, near="own")
 
 
 def test_sensitivity_of_perfect_predictions_is_perfect_and_misses_are_counted_where_they_are():

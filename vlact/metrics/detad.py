@@ -79,7 +79,11 @@ def _top(ground_truth: pd.DataFrame, predictions: pd.DataFrame, most: int) -> pd
 
 
 def kinds(
-    ground_truth: pd.DataFrame, predictions: pd.DataFrame, tiou: float = 0.5, most: int = 10
+    ground_truth: pd.DataFrame,
+    predictions: pd.DataFrame,
+    tiou: float = 0.5,
+    most: int = 10,
+    near: str = "label",
 ) -> pd.DataFrame:
     """Every prediction's kind.
 
@@ -87,30 +91,35 @@ def kinds(
     `tiou` it is a double detection or has the wrong label, with at least 0.1 its borders are wrong
     (localization) or borders and label (confusion), else it is background.
 
+    With `near="first"` kinds are those of the authors' code, but for a video without any instance:
+    there all is background, where their code goes on with the instances of the video before.
+
     Args:
         ground_truth, predictions: See the module.
         tiou: Threshold of a true positive.
         most: Of each class only the best `most` x G predictions count, G its instances.
+        near: Which of two instances of equal overlap, as where a segment has two labels: see
+            `vlact.metrics.localization.assignments`.
 
     Returns:
         The predictions that count, best first, with `kind` and `multiple`, their place in multiples
-        of G; `attrs["tiou"]` and `attrs["most"]` say how they were judged.
+        of G; `attrs` say how they were judged: `tiou`, `most`, `near`.
 
     Raises:
         ValueError: See `vlact.metrics.localization.assignments`.
     """
     top = _top(ground_truth, predictions, most)
-    out = top.assign(kind=_judge(ground_truth, top, tiou))
-    out.attrs = {"tiou": tiou, "most": most}
+    out = top.assign(kind=_judge(ground_truth, top, tiou, near))
+    out.attrs = {"tiou": tiou, "most": most, "near": near}
     return out
 
 
-def _judge(ground_truth: pd.DataFrame, top: pd.DataFrame, tiou: float) -> np.ndarray:
+def _judge(ground_truth: pd.DataFrame, top: pd.DataFrame, tiou: float, near: str) -> np.ndarray:
     """Kind of each prediction at a threshold, see `kinds`."""
-    found = assignments(ground_truth, top, tiou)
-    near, overlap = found["near"].to_numpy(), found["tiou"].to_numpy()
-    hit, same = near >= 0, np.zeros(len(top), bool)
-    same[hit] = ground_truth["label"].to_numpy()[near[hit]] == top["label"].to_numpy()[hit]
+    found = assignments(ground_truth, top, tiou, near=near)
+    nearest, overlap = found["near"].to_numpy(), found["tiou"].to_numpy()
+    hit, same = nearest >= 0, np.zeros(len(top), bool)
+    same[hit] = ground_truth["label"].to_numpy()[nearest[hit]] == top["label"].to_numpy()[hit]
     close = hit & (overlap >= tiou)
     conditions = [found["taken"].to_numpy() >= 0, close & same, close, hit & same, hit]
     return np.select(conditions, [np.array(k, object) for k in KINDS[:-1]], KINDS[-1])
@@ -153,7 +162,7 @@ def impact(
     Raises:
         ValueError: See `vlact.metrics.localization.evaluate`.
     """
-    top = kinds.drop(columns="kind")
+    top, near = kinds.drop(columns="kind"), kinds.attrs.get("near", "label")
     usual = len(ground_truth) / max(1, ground_truth["label"].nunique())
 
     def score(table: pd.DataFrame, tiou: float, right: np.ndarray) -> float:
@@ -167,7 +176,7 @@ def impact(
 
     gains = {k: [] for k in KINDS[1:]}
     for tiou in tious:
-        kind = _judge(ground_truth, top, tiou)
+        kind = _judge(ground_truth, top, tiou, near)
         right = kind == KINDS[0]
         whole = score(top, tiou, right)
         for k in gains:

@@ -437,7 +437,11 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
 
 
 def assignments(
-    ground_truth: pd.DataFrame, predictions: pd.DataFrame, threshold: float, across: float = 0.1
+    ground_truth: pd.DataFrame,
+    predictions: pd.DataFrame,
+    threshold: float,
+    across: float = 0.1,
+    near: str = "label",
 ) -> pd.DataFrame:
     """What each prediction is, at one threshold of ActivityNet's protocol.
 
@@ -445,17 +449,20 @@ def assignments(
         ground_truth, predictions: As in `evaluate`; segments must be valid.
         threshold: tIoU.
         across: Least tIoU to count as near anything.
+        near: Of instances of equal tIoU the one of the prediction's class ("label"), or the one
+            that stands first in the table ("first", as DETAD's code).
 
     Returns:
         One row a prediction, in the table's order: `taken`, row number of the ground truth that the
         prediction takes, -1 if none; `near`, row number of the ground truth of any class with the
-        highest tIoU of at least `across`, -1 if none (of equal ones the prediction's own class goes
-        first); `tiou` with it.
+        highest tIoU of at least `across`, -1 if none; `tiou` with it.
 
     Raises:
         ValueError: A missing column, a time or score that is no finite number, a label in two
-            spellings.
+            spellings, another `near`.
     """
+    if near not in ("label", "first"):
+        raise ValueError(f'near: expected "label" or "first", got {near!r}')
     predictions = agree(ground_truth, predictions)
     gt, _ = _columns(ground_truth, "ground_truth", False)
     pred, _ = _columns(predictions, "predictions", True)
@@ -473,14 +480,15 @@ def assignments(
     )
     taken = np.full(len(pred_class), -1)
     taken[order[holder[holder >= 0]]] = np.flatnonzero(holder >= 0)
-    near, best = np.full(len(pred_class), -1), np.zeros(len(pred_class))
+    nearest, best = np.full(len(pred_class), -1), np.zeros(len(pred_class))
     for p, g, overlap in _pairs(
         pred_video, pred["segment"], gt_video, gt["segment"], across, False
     ):
-        pick = np.lexsort((g, gt_class[g] != pred_class[p], -overlap, p))
+        other = (gt_class[g] != pred_class[p]) & (near == "label")
+        pick = np.lexsort((g, other, -overlap, p))
         first = pick[np.flatnonzero(np.diff(p[pick], prepend=-1))]
-        near[p[first]], best[p[first]] = g[first], overlap[first]
-    columns = {"taken": taken, "near": near, "tiou": best}
+        nearest[p[first]], best[p[first]] = g[first], overlap[first]
+    columns = {"taken": taken, "near": nearest, "tiou": best}
     return pd.DataFrame(columns, index=predictions.index)
 
 
