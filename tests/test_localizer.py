@@ -526,7 +526,9 @@ def test_features_do_not_depend_on_the_rate_or_size_of_the_file(tmp_path):
     video.write(tmp_path / "a.mp4", frames, 8)
     video.write(tmp_path / "b.mp4", frames.repeat(2, 0), 16)
     video.write(tmp_path / "c.mp4", frames.repeat(2, 1).repeat(2, 2), 8)
-    found = {k: extract(encoder, tmp_path / f"{k}.mp4", 8.0, 2) for k in "abc"}
+    shares = []
+    found = {k: extract(encoder, tmp_path / f"{k}.mp4", 8.0, 2, tell=shares.append) for k in "abc"}
+    assert sum(shares) == pytest.approx(3) and len(shares) >= 3
     assert found["a"].shape == (11, 32)
     for other in "bc":
         assert (

@@ -13,6 +13,7 @@ it, and what does not fit is a ValueError that names the file.
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -464,14 +465,20 @@ class ActionLocalizer(_Citizen):
         return super()._load(model_id, config, **given) | {"localizer": localizer}
 
     @torch.inference_mode()
-    def predict(self, path: str | Path) -> "pd.DataFrame":
+    def predict(
+        self, path: str | Path, tell: Callable[[float], None] | None = None
+    ) -> "pd.DataFrame":
         """Detections `video, start_s, end_s, label, score`, best first.
+
+        Args:
+            path: A video.
+            tell: See `vlact.training.features.extract`.
 
         Raises:
             vlact.video.VideoError: It cannot be read.
         """
         name = Path(path).name
-        found = extract(self.encoder, Path(path), self.fps, self.stride)
+        found = extract(self.encoder, Path(path), self.fps, self.stride, tell=tell)
         table = self.localizer.detect({name: found}, {name: video.probe(Path(path)).duration_s})
         return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 

@@ -234,7 +234,7 @@ def grid(table: pd.DataFrame, methods: Sequence[str], chosen: dict, names: dict[
                 best_lr, best_epoch = chosen.get((dataset, method), (np.nan, np.nan))
                 if np.isclose(lr, best_lr):
                     at = curve[x == best_epoch]
-                    circle = {"mfc": "none", "mec": "k", "ms": 7}
+                    circle = {"mfc": "none", "mec": "k", "ms": 7, "clip_on": False}
                     axis.plot(at["epoch"], 100 * at[f"{key}_mean"], "o", **circle)
         line[0].set_ylabel(f"{names[dataset]}\n{score}, %")
     for axis, method in zip(axes[0], methods, strict=True):

@@ -75,6 +75,12 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
 
 def track(items: Iterable, total: int, label: str) -> Iterator:
     """Iterate with progress: reported to the parent in a worker, shown otherwise."""

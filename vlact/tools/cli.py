@@ -287,17 +287,17 @@ def features(
     """
     from safetensors.torch import save_file
 
-    from vlact.runtime.jobs import track, write_whole
+    from vlact.runtime.jobs import Progress, write_whole
     from vlact.training.features import extract
 
     model, note = inputs.read_encoder(encoder, inputs.read_options(options))
     paths = run.readable(inputs.films(videos))
     if len({p.stem for p in paths}) < len(paths):
         raise ValueError("two videos have one name; features are kept by it, rename one")
-    found = {
-        p.stem: extract(model, p, fps, stride).contiguous()
-        for p in track(paths, len(paths), "videos")
-    }
+    with Progress(len(paths), "videos") as shown:
+        found = {
+            p.stem: extract(model, p, fps, stride, tell=shown.update).contiguous() for p in paths
+        }
     write_whole(run.out / "features.safetensors", lambda data, to: save_file(data, to), found)
     note |= {"fps": fps, "stride": stride, "step_s": stride / fps, "offset_s": 0.0}
     note["videos"] = {k: list(x.shape) for k, x in found.items()}
@@ -430,6 +430,7 @@ def localize(
 
     from vlact.models.nms import suppress
     from vlact.report import figures, own
+    from vlact.runtime.jobs import Progress
     from vlact.tools import own_localizer
     from vlact.video import probe, read
 
@@ -437,10 +438,14 @@ def localize(
     import matplotlib.pyplot as plt
 
     info = probe(video)
-    if trained := own_localizer.trained(model):
-        found = own_localizer.detect(trained, video, encoder, info.duration_s)
-    else:
-        found = inputs.hub_model(model, LOCALIZERS).predict(video)
+    trained = own_localizer.trained(model)
+    sees = None if trained else inputs.hub_model(model, LOCALIZERS)
+    with Progress(1.0, "looking") as shown:
+        if trained:
+            given = trained, video, encoder, info.duration_s
+            found = own_localizer.detect(*given, tell=shown.update)
+        else:
+            found = sees.predict(video, tell=shown.update)
     # of what overlaps, the surest
     alone = suppress(found, multiclass=False, method="hard", iou_threshold=0.3)
     best = alone[alone["score"] > threshold * alone["score"].max()].sort_values(

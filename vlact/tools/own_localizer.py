@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -238,7 +239,13 @@ def trained(folder: str | Path) -> Path | None:
 
 
 @torch.inference_mode()
-def detect(path: Path, video: Path, encoder: str, duration_s: float) -> pd.DataFrame:
+def detect(
+    path: Path,
+    video: Path,
+    encoder: str,
+    duration_s: float,
+    tell: Callable[[float], None] | None = None,
+) -> pd.DataFrame:
     """Detections of a localizer from `train`, on features as it was trained on.
 
     Args:
@@ -246,6 +253,7 @@ def detect(path: Path, video: Path, encoder: str, duration_s: float) -> pd.DataF
         video: To look at.
         encoder: Of the features, where it is code of the user's own.
         duration_s: Of the video.
+        tell: See `vlact.training.features.extract`.
 
     Raises:
         ValueError: An encoder that only the user can name, or no note of how features were made.
@@ -259,5 +267,5 @@ def detect(path: Path, video: Path, encoder: str, duration_s: float) -> pd.DataF
         raise ValueError(
             f"{path.with_name('features.json')}: no fps and stride; extract with `vlact features`"
         )
-    seen = extract(eye, video, note["fps"], note["stride"])
+    seen = extract(eye, video, note["fps"], note["stride"], tell=tell)
     return Localizer.load(path).detect({video.name: seen}, {video.name: duration_s})

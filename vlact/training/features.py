@@ -79,6 +79,7 @@ def extract(
     stride: int,
     batch_size: int = 64,
     mirrored: bool = False,
+    tell: Callable[[float], None] | None = None,
 ) -> torch.Tensor:
     """Pooled features of clips centred on every `stride`-th frame.
 
@@ -93,6 +94,8 @@ def extract(
         stride: Frames at that rate from one feature to the next.
         batch_size: Clips that the encoder sees at once; fewer on a CPU where they are large.
         mirrored: Left and right exchanged.
+        tell: Called after each batch with its share of the film, 0..1, as
+            `vlact.runtime.jobs.Progress.update`.
 
     Returns:
         (T, dim), float32, on the CPU.
@@ -128,6 +131,8 @@ def extract(
         if not len(out):  # one block: small ones that live on keep the memory between them
             out = torch.empty(len(wanted), *found.shape[1:])
         out[torch.from_numpy(rows)] = found
+        if tell:
+            tell(len(rows) / len(wanted))
     return out
 
 

@@ -216,7 +216,7 @@ class Ace(Scores):
             if reached < limit
         ]
         said = f"{NAMES[dataset]}: SRT accuracy of {method}, {reached:.1f}, is below "
-        return said + " and ".join(low) if low else ""
+        return said + " and ".join(low) + "." if low else ""
 
     @cached_property
     def chance(self) -> pd.DataFrame:
