@@ -7,7 +7,7 @@ Data walks one way, and a module imports only from what stands to its left:
 
 from pathlib import Path
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 _ABOVE = Path(__file__).resolve().parent.parent
 CHECKOUT = (_ABOVE / "dvc.yaml").is_file()  # else an installed wheel
 ROOT = _ABOVE if CHECKOUT else Path.cwd()  # where data and results are

@@ -36,6 +36,7 @@ CURVES = {
     "seed": "trunk",  # before captions
 }
 FIGURES = {"pretraining": "pretrain"}  # folders of figures that are not called like their stage
+BOOKS = {"ace": "11_ace_training"}  # of stages that draw nothing
 NO_SCORE = ("step", "loss", "frames", "seed")  # columns of curves.csv that say nothing of it
 SMALL_MB = 20  # of a file that goes into a release
 LONGEST = 600  # letters of a configuration
@@ -125,7 +126,7 @@ def made(data: Path, profile: str, stage: str) -> str:
     folder = FIGURES.get(stage, stage)
     listed = data / "figures" / folder / "map.json"
     rows = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
-    book = Path(rows[0]["notebook"]).stem if rows else ""
+    book = Path(rows[0]["notebook"]).stem if rows else BOOKS.get(stage, "")
     kept = data.parent / "executed" / f"{profile}-{book}.json"
     if not kept.is_file():
         return "Its run kept no note of machine and commit."
