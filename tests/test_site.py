@@ -25,7 +25,7 @@ CHROMIUM = next(
     (x for x in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if x), None
 )
 PROFILE = "study"
-WIDTHS = 360, 1280, 1920
+WIDTHS = 360, 768, 1280, 1920
 SCHEMES = {"light": 1, "dark": 0}  # Chromium's numbers of them
 CHECK = """<!doctype html><link rel="icon" href="data:,"><body><script>
 const pages = %s, widths = %s, found = [];
