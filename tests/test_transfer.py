@@ -9,6 +9,7 @@ import torch
 
 from vlact.language.motions import coarse_names, taxonomy
 from vlact.metrics.transfer import accuracies, averaged, transfer
+from vlact.models import files
 from vlact.models.dual import DualConfig, DualEncoder
 from vlact.models.frames import FrameEncoder
 from vlact.report import published
@@ -704,6 +705,27 @@ def test_a_taught_method_leaves_its_teacher_as_it_is(start, tmp_path):
 
 
 # Factors
+@pytest.mark.parametrize("kind", ["I3D", "MViTv2", "VideoDG", "STDN"])
+def test_a_model_that_was_trained_before_starts_there_but_for_its_classes(kind, tmp_path):
+    from vlact.papers.transfer.benchmark import build, pretrain_job
+
+    clips = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "clips.npy", clips)
+    out, recipe = tmp_path / "start", RECIPE | {"epochs": 1, "batch_size": 3}
+    given = kind, OPTIONS[kind], str(tmp_path / "clips.npy"), ["x", "y", "z"], [0, 1, 2, 0, 1, 2]
+    kept = str(out), str(tmp_path / "state.pt")
+    assert pretrain_job(*given, list(range(6)), recipe, 0, *kept)
+    assert pretrain_job(*given, list(range(6)), recipe, 0, *kept) == []  # a killed run goes on
+    learnt = files.read(out, "transfer")[1]
+    torch.manual_seed(1)
+    made = build(kind, ["c0", "c1"], OPTIONS[kind] | {"pretrained": True}, str(out)).state_dict()
+    fresh = {k for k, x in made.items() if not torch.equal(x, learnt[k].to(x.dtype))}
+    assert fresh and all(made[k].shape[0] == 2 and learnt[k].shape[0] == 3 for k in fresh)
+    with pytest.raises(ValueError, match="start: expected the weights of"):
+        other = "I3D" if kind != "I3D" else "MViTv2"
+        build(other, ["c0", "c1"], OPTIONS[other] | {"pretrained": True}, str(out))
+
+
 def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():
     from vlact.worlds import factors
     from vlact.worlds.synta import PRIMITIVES, SECONDS

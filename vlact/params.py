@@ -283,7 +283,8 @@ class Transfer(Record):
     clip_frames: int  # of a clip on disk, evenly spaced; a model may take fewer
     seeds: int  # the first so many, of coarse motions on realistic backgrounds
     few_seeds: int  # of the other rows
-    epochs: int
+    pretrain_epochs: float  # on rendered tutorials, of models with the option `pretrained`
+    epochs: float
     batch_size: int
     lr: float
     weight_decay: float

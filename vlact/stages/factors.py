@@ -15,7 +15,7 @@ from vlact.params import Params
 from vlact.runtime import jobs
 from vlact.stages import Stage
 from vlact.stages.synta import synta
-from vlact.stages.transfer import TRANSFER, prepared, recipe_of, transfer, words_of
+from vlact.stages.transfer import TRANSFER, prepared, recipe_of, start_of, transfer, words_of
 from vlact.video import clips
 
 NAMES = Path(motions.__file__).parent / "motion_names.yaml"
@@ -99,10 +99,10 @@ def factors(p: Params, must_exist: bool = False) -> None:
     for kind in f.kinds:
         options, recipe = recipe_of(p, p.transfer.models[kind], epochs=f.epochs)
         for s in p.seeds[: f.seeds]:
-            out, clip = (
-                str(work / f"factors-{kind}-{s}"),
-                str(p.data / "pretrained" / f"frames{s}.safetensors"),
-            )
+            out = str(work / f"factors-{kind}-{s}")
+            clip = str(p.data / "pretrained" / f"frames{s}.safetensors")
+            if options.get("pretrained"):
+                clip = str(start_of(p.data / "transfer" / "starts", kind, s))
             given = kind, options, *source, classes, recipe, s, clip, words
             todo.append(FactorsJob(*given, out=f"{out}.parquet", checkpoint=f"{out}.pt"))
     jobs.run(todo, p.workers, "factors")

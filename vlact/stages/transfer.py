@@ -1,5 +1,5 @@
 """Stage `transfer`: models on coarse and fine motions of Syn-TA, on realistic and on plain
-backgrounds, both directions.
+backgrounds, both directions; before, those that do not come from CLIP on other clips.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,8 @@ from vlact.language.motions import SETS, coarse_names, fine_names, taxonomy
 from vlact.params import Params
 from vlact.runtime import jobs
 from vlact.stages import Stage
-from vlact.stages.pretrain import PRETRAIN, pretraining
+from vlact.stages.pretrain import PRETRAIN, frames_of, labels_of, pretraining
+from vlact.stages.pretrain import rows_of as split_of
 from vlact.stages.synta import synta
 from vlact.video import clips
 
@@ -43,6 +44,14 @@ class Row:
     options: dict
     seeds: int
     label: str
+
+    @property
+    def origin(self) -> str:
+        """What it is called among models that were trained on tutorials, "" if it comes from CLIP
+        or from nothing.
+        """
+        seen = "_differences" if self.options.get("motion") else ""
+        return self.kind + seen if self.options.get("pretrained") else ""
 
     @property
     def teacher(self) -> str:
@@ -113,6 +122,38 @@ def prepared(p: Params, work: Path, background: str) -> tuple[str, str]:
     return str(path), str(rows)
 
 
+def starts(p: Params, work: Path, folder: Path, rows: list[Row], seeds: list[int]) -> None:
+    """Train the models that start from motion programs of the tutorials, one a seed: files
+    `<origin>-<seed>.safetensors` in `folder`.
+
+    Args:
+        work: Scratch folder of the stage.
+        rows: Whose `origin` counts, on the first `seeds` of each.
+        seeds: All of them.
+    """
+    wanted = {(r.origin, s): r for r in rows if r.origin for s in seeds[: r.seeds]}
+    todo = {k: r for k, r in wanted.items() if not start_of(folder, *k).is_file()}
+    if not todo:
+        return
+    from vlact.papers.transfer.benchmark import PretrainJob
+
+    table, frames = frames_of(p, "tutorial", None, 1, p.transfer.clip_frames)
+    names = sorted(table["verb"].unique())  # of motion programs, in the order of `labels_of`
+    made = []
+    for (origin, seed), row in todo.items():
+        options, recipe = recipe_of(p, row.options, epochs=p.transfer.pretrain_epochs)
+        given = str(frames), names, labels_of(table)["verb"], split_of(table)["train"]
+        kept = str(start_of(folder, origin, seed)), str(work / f"start-{origin}-{seed}.pt")
+        made.append(PretrainJob(row.kind, options, *given, recipe, seed, *kept))
+    jobs.run(made, p.workers, "models on tutorials")
+    frames.unlink()
+
+
+def start_of(folder: Path, origin: str, seed: int) -> Path:
+    """Where `starts` leaves a model."""
+    return folder / f"{origin}-{seed}.safetensors"
+
+
 def words_of(p: Params, names: list[str], path: Path) -> str:
     """Frozen features of names as one file; where ActionCLIP is among the models, in its sentences,
     too.
@@ -147,8 +188,8 @@ def recipe_of(p: Params, options: dict, **changes) -> tuple[dict, dict]:
 
 
 def transfer(p: Params, must_exist: bool = False) -> None:
-    """`data/<workspace>/transfer`: predictions.parquet, curves.csv, and `weights` of models that go
-    by name, first seed.
+    """`data/<workspace>/transfer`: predictions.parquet, curves.csv, `weights` of models that go by
+    name, first seed, and `starts` of those that were trained on tutorials before.
 
     The predictions have, beside `TransferBenchmark.predict`'s columns, `model, seed, background`;
     `model` is `Row.label`.
@@ -170,6 +211,7 @@ def transfer(p: Params, must_exist: bool = False) -> None:
     )
     sources = {b: prepared(p, work, b) for b in BACKGROUNDS}
     todo, names, rows = [], [], rows_of(p)
+    starts(p, work, folder / "starts", rows, p.seeds)
     for row in rows:
         options, recipe = recipe_of(p, row.options)
         usual = row.label == row.kind  # what it sees is what its paper's sees
@@ -182,6 +224,8 @@ def transfer(p: Params, must_exist: bool = False) -> None:
             if teaches:
                 weights = f"{out}.safetensors"
             start = p.data / "pretrained" / f"frames{s}.safetensors"
+            if row.origin:
+                start = start_of(folder / "starts", row.origin, s)
             if row.teacher:
                 own = replace(row, label=row.teacher)
                 start = work / f"{own.name(which, s)}.safetensors"

@@ -4,8 +4,9 @@ terms of disentanglement have.
 Clips, encoders and seeds are of a world of their own, `SEED`, which no table uses. A model's recipe
 is judged by what it knows of new clips of the contexts that it was trained on (coarse motions,
 set 1); what it knows of other contexts is neither computed nor kept. First the learning rate is
-tried, as multiples of that in the parameters, for the epochs there; then more epochs at the chosen
-one. The weights of terms are there for unknown contexts, so in this world they are judged by these.
+tried, as multiples of that in the parameters, for the epochs there; then fewer or more epochs at
+the chosen one. The weights of terms are there for unknown contexts, so in this world they are
+judged by these.
 
     python -m vlact.tools.calibrate_transfer vlact/tools/calibrate_transfer.yaml
 
@@ -34,7 +35,15 @@ from vlact.runtime.jobs import kept
 from vlact.stages.disentangle import BASE, options_of
 from vlact.stages.pretrain import trained_frames
 from vlact.stages.synta import synta
-from vlact.stages.transfer import Row, prepared, recipe_of, rows_of, words_of
+from vlact.stages.transfer import (
+    Row,
+    prepared,
+    recipe_of,
+    rows_of,
+    start_of,
+    starts,
+    words_of,
+)
 from vlact.stages.worlds import worlds
 
 SEED = 100  # of the world, of encoders and of trainings; the profiles use 0 to 99
@@ -111,16 +120,20 @@ class Search:
 
     def file(self, row: Row, rate: float, more: float) -> Path:
         """Where a trial's numbers go."""
-        known = jobs.key(asdict(row), rate, more, self.p.transfer.train_ids)
+        t = self.p.transfer
+        known = jobs.key(asdict(row), rate, more, t.train_ids, t.pretrain_epochs)
         return self.work / f"{row.label}-{known}.json"
 
     def run(self, todo: list[tuple[Row, float, float]]) -> list[dict]:
         """Try recipes: rows, multiples of their learning rate and of their epochs."""
-        made, facts = [], []
+        made, facts, before = [], [], self.work / "starts"
+        starts(self.p, self.work, before, [row for row, *_ in todo], [SEED])
         for row, rate, more in todo:
             options, recipe = recipe_of(self.p, row.options)
             recipe |= {"lr": recipe["lr"] * rate, "epochs": round(recipe["epochs"] * more)}
             clip, note = self.clip, self.file(row, rate, more)
+            if row.origin:
+                clip = str(start_of(before, row.origin, SEED))
             if row.teacher:
                 own = next(r for r in rows_of(self.p) if r.label == row.teacher)
                 clip = str(self.file(own, 1.0, 1.0).with_suffix(".safetensors"))
@@ -138,13 +151,16 @@ class Search:
         return [fact | numbers for fact, numbers in zip(facts, found, strict=True)]
 
     def table(self, rows: list[Row]) -> pd.DataFrame:
-        """Every trial of some rows: rates first, then more epochs at the chosen rate."""
+        """Every trial of some rows: rates first; then, at the chosen rate, fewer epochs for a model
+        that has reached `LEARNT`, more for one that has not.
+        """
         first = self.run([(row, rate, 1.0) for row in rows for rate in self.grid["rates"]])
         best = chosen(pd.DataFrame(first), self.clips)
         more = []
         for row in rows:
             rate = best.loc[row.label, "lr"] / recipe_of(self.p, row.options)[1]["lr"]
-            more += [(row, rate, times) for times in self.grid["epochs"]]
+            learnt = best.loc[row.label, "known"] >= LEARNT
+            more += [(row, rate, x) for x in self.grid["epochs"] if (x < 1) == learnt]
         return pd.DataFrame(first + self.run(more))
 
     @property

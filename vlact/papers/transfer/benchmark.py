@@ -149,24 +149,45 @@ def build(
             coarse motions of Syn-TA only.
         names: The classes.
         options: Of its class; and `bf16` for any, see `precision`; `change`, see
-            `vlact.models.convnet3d.start_from_change`; `weights`, a published file (a
-            path from the repository's root), for ResNet50, I3D, X3D, SlowFast and MViTv2, and for
-            UniformerV2 and X-CLIP, which it describes whole; `taught` for CIR, see `clip`.
+            `vlact.models.convnet3d.start_from_change`; `pretrained`, see `clip`; `weights`, a
+            published file (a path from the repository's root), for ResNet50, I3D, X3D, SlowFast and
+            MViTv2, and for UniformerV2 and X-CLIP, which it describes whole; `taught` for CIR, see
+            `clip`.
         clip: File of a `FrameEncoder`, for those that start from CLIP; of a `DualEncoder` for
-            `TIMESFORMER`; of a SlowFast that `transfer_job` trained, for CIR with `taught`.
+            `TIMESFORMER`; of a SlowFast that `transfer_job` trained, for CIR with `taught`; of what
+            `pretrain_job` trained, for a model of `SCRATCH` or `DOMAINS` with `pretrained`.
         words: Frozen features of every string that they may meet.
 
     Raises:
         FileNotFoundError: No such file of weights.
         ValueError: No such kind, weights of a kind that has none, or of another model.
     """
-    own = {k: v for k, v in options.items() if k not in ("bf16", "change")}
+    own = {k: v for k, v in options.items() if k not in ("bf16", "change", "pretrained")}
     model = _build(kind, names, own, clip, words)
-    if options.get("change") and not options.get("taught"):  # a teacher stays as it is
+    if options.get("pretrained"):
+        start_from(model, clip)
+    elif options.get("change") and not options.get("taught"):  # a teacher stays as it is
         start_from_change(model)
     if "bf16" in options:
         model.bf16 = options["bf16"]
     return model
+
+
+def start_from(model: nn.Module, path: str) -> None:
+    """Weights of a model like this one that knows other classes; what has a row a class stays.
+
+    Raises:
+        ValueError: Weights of another model.
+    """
+    learnt, own = files.read(path, "transfer")[1], model.state_dict()
+    other = [k for k, x in own.items() if k not in learnt or learnt[k].shape[1:] != x.shape[1:]]
+    if other or len(learnt) != len(own):
+        raise ValueError(
+            f"{path}: expected the weights of {type(model).__name__} in this shape; "
+            f"{other[:2] or sorted(set(learnt) - set(own))[:2]} do not fit"
+        )
+    same = {k: x for k, x in learnt.items() if x.shape == own[k].shape}
+    model.load_state_dict(own | same)
 
 
 def _build(
@@ -346,40 +367,96 @@ class TransferBenchmark:
         Returns:
             The model in evaluation mode, and the curve.
         """
-        torch.manual_seed(seed)
-        model = put(make(self.names(task, trained_on)))
-        generator = torch.Generator().manual_seed(seed)
         rows = self.rows(trained_on, "train")
         target = torch.from_numpy(self.table[f"{task}_id"].to_numpy()[rows])
-        steps = max(1, round(recipe["epochs"] * len(rows) / recipe["batch_size"]))
-        order = list(
-            batches(len(rows), recipe["batch_size"], steps, torch.Generator().manual_seed(seed))
-        )
+        given = self.names(task, trained_on), self.frames, rows, target
+        return learn(make, *given, recipe, seed, label, checkpoint)
 
-        def loss_of(step: int) -> Tensor:
-            clips = self.clips(rows[order[step].numpy()])
-            clips = recolour(spread(clips, getattr(model, "frames", clips.shape[1])), generator)
-            # dropout comes from the global state
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            clips, labels = beside(model, (clips, target[order[step]]))
-            with precision(model):
-                if hasattr(model, "loss"):
-                    return model.loss(clips, labels, recipe["smoothing"])
-                return cross_entropy(
-                    model(clips).float(), labels, label_smoothing=recipe["smoothing"]
-                )
 
-        curve = fit(
-            {"model": model},
-            loss_of,
-            steps,
-            recipe["lr"],
-            recipe["weight_decay"],
-            generator,
-            label,
-            checkpoint,
-        )
-        return model.eval(), curve
+def learn(
+    make: Callable[[list[str]], nn.Module],
+    names: list[str],
+    frames: np.ndarray,
+    rows: np.ndarray,
+    target: Tensor,
+    recipe: dict,
+    seed: int,
+    label: str = "transfer",
+    checkpoint: str | None = None,
+) -> tuple[nn.Module, list[dict]]:
+    """Train a model of clips.
+
+    Args:
+        make, recipe, seed, label, checkpoint: See `TransferBenchmark.train`.
+        names: The classes.
+        frames: uint8 (N, T, H, W, 3), in memory or mapped.
+        rows: Numbers of the clips to train on (R,).
+        target: Their classes (R,).
+
+    Returns:
+        The model in evaluation mode, and the curve.
+    """
+    torch.manual_seed(seed)
+    model = put(make(names))
+    generator = torch.Generator().manual_seed(seed)
+    steps = max(1, round(recipe["epochs"] * len(rows) / recipe["batch_size"]))
+    order = list(
+        batches(len(rows), recipe["batch_size"], steps, torch.Generator().manual_seed(seed))
+    )
+
+    def loss_of(step: int) -> Tensor:
+        clips = torch.from_numpy(np.ascontiguousarray(frames[rows[order[step].numpy()]]))
+        clips = recolour(spread(clips, getattr(model, "frames", clips.shape[1])), generator)
+        # dropout comes from the global state
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        clips, labels = beside(model, (clips, target[order[step]]))
+        with precision(model):
+            if hasattr(model, "loss"):
+                return model.loss(clips, labels, recipe["smoothing"])
+            return cross_entropy(model(clips).float(), labels, label_smoothing=recipe["smoothing"])
+
+    how = recipe["lr"], recipe["weight_decay"], generator, label, checkpoint
+    curve = fit({"model": model}, loss_of, steps, *how)
+    return model.eval(), curve
+
+
+def pretrain_job(
+    kind: str,
+    options: dict,
+    frames: str,
+    names: list[str],
+    target: list[int],
+    rows: list[int],
+    recipe: dict,
+    seed: int,
+    out: str,
+    checkpoint: str,
+) -> list[dict]:
+    """Train a model of `SCRATCH` or `DOMAINS` on clips of something else, as the papers' models
+    come from Kinetics or ImageNet, and leave its weights in `out`.
+
+    Args:
+        kind, options: See `build`.
+        frames: npy of uint8 (N, 1, T, H, W, 3).
+        names, target: Of the classes, and the class of each of the N clips.
+        rows: Clips to train on.
+        recipe, seed, checkpoint: See `TransferBenchmark.train`.
+
+    Returns:
+        The curve; empty where an earlier run left the weights.
+    """
+    if Path(out).is_file():
+        return []
+    clips, own = np.load(frames, mmap_mode="r")[:, 0], options | {"pretrained": False}
+    chosen = np.asarray(rows)
+    given = names, clips, chosen, torch.tensor(target)[chosen], recipe, seed
+    make = lambda names: build(kind, names, own)  # noqa: E731
+    model, curve = learn(make, *given, f"{kind}, before", checkpoint)
+    files.save(out, "transfer", {"kind": kind, "options": own}, model.state_dict())
+    return curve
+
+
+PretrainJob = job_of(pretrain_job, tracked=True)
 
 
 def transfer_job(

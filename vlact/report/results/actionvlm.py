@@ -847,7 +847,9 @@ class ActionVLM(Scores):
             alone = by_tiou(ap[ap["task"] == task].query("model == 'ActionFormer'"))
             found = paired(per.mean(axis=1), alone.mean(axis=1))
             if model != "ActionFormer" and found:
-                said.append(tables.verdict(f"{task.capitalize()}s: {model}", "vision only", "mAP", found, 0))
+                said.append(
+                    tables.verdict(f"{task.capitalize()}s: {model}", "vision only", "mAP", found, 0)
+                )
         count = ", ".join(
             f"{r.instances} instances of {r.classes} {r.task}s" for r in sizes.itertuples()
         )
