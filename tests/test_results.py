@@ -132,7 +132,7 @@ def test_a_method_below_chance_or_its_own_start_is_said_to_be(planted_ace):
         ace.CELL,
     )
     r = ace.Ace(planted_ace.p)
-    assert r.caution("ata") == "ATA: SRT accuracy of ACE, 60.0, is below its own start (70.0)"
+    assert r.caution("ata") == "ATA: SRT accuracy of ACE, 60.0, is below its own start (70.0)."
     assert r.caution("ata", "ACE", "BIKE") == ""
 
 
@@ -292,18 +292,19 @@ def test_table_2_has_intervals_over_seeds_and_contexts_and_says_why_little_is_kn
 
     t = run.transfer
     aim, x3d = (t.models[m] for m in ("AIM", "X3D"))
-    row = {"train_ids": t.train_ids, "epochs": t.epochs}
+    row = {k: {"train_ids": t.train_ids, "model": k} for k in ("AIM", "X3D", "I3D")}
+    row = {k: r | {"epochs": t.epochs_of(t.models[k])} for k, r in row.items()}
     tried = [
-        row | {"model": "AIM", "lr": aim["lr"], "known": 91.0, "fitted": 95.0},
-        row | {"model": "X3D", "lr": x3d["lr"], "known": 60.0, "fitted": 62.0},
-        row | {"model": "X3D", "lr": x3d["lr"], "epochs": 9, "known": 85.0, "fitted": 90.0},
-        row | {"model": "I3D", "lr": t.models["I3D"]["lr"], "known": 50.0, "fitted": 99.0},
+        row["AIM"] | {"lr": aim["lr"], "known": 91.0, "fitted": 95.0},
+        row["X3D"] | {"lr": x3d["lr"], "known": 60.0, "fitted": 62.0},
+        row["X3D"] | {"lr": x3d["lr"], "epochs": 99, "known": 85.0, "fitted": 90.0},
+        row["I3D"] | {"lr": t.models["I3D"]["lr"], "known": 50.0, "fitted": 99.0},
     ]
     pd.DataFrame(tried).to_csv(tmp_path / "calibration.csv", index=False)
     found = r.calibrated()
     assert found == {
         "AIM": "91.0",
-        "X3D": "60.0: 85.0 at 9 epochs, beyond the budget",
+        "X3D": "60.0: 85.0 at 99 epochs, beyond the budget",
         "I3D": "50.0: fits 99.0 % of its training clips: too few of them",
     }
     few = pd.DataFrame([tried[1]])

@@ -718,12 +718,12 @@ def test_a_model_that_was_trained_before_starts_there_but_for_its_classes(kind, 
     assert pretrain_job(*given, list(range(6)), recipe, 0, *kept) == []  # a killed run goes on
     learnt = files.read(out, "transfer")[1]
     torch.manual_seed(1)
-    made = build(kind, ["c0", "c1"], OPTIONS[kind] | {"pretrained": True}, str(out)).state_dict()
+    made = build(kind, ["c0", "c1"], OPTIONS[kind] | {"pretrained": 1e-3}, str(out)).state_dict()
     fresh = {k for k, x in made.items() if not torch.equal(x, learnt[k].to(x.dtype))}
     assert fresh and all(made[k].shape[0] == 2 and learnt[k].shape[0] == 3 for k in fresh)
     with pytest.raises(ValueError, match="start: expected the weights of"):
         other = "I3D" if kind != "I3D" else "MViTv2"
-        build(other, ["c0", "c1"], OPTIONS[other] | {"pretrained": True}, str(out))
+        build(other, ["c0", "c1"], OPTIONS[other] | {"pretrained": 1e-3}, str(out))
 
 
 def test_a_factor_that_is_new_is_drawn_from_the_other_half_and_no_other():

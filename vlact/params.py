@@ -283,12 +283,17 @@ class Transfer(Record):
     clip_frames: int  # of a clip on disk, evenly spaced; a model may take fewer
     seeds: int  # the first so many, of coarse motions on realistic backgrounds
     few_seeds: int  # of the other rows
-    pretrain_epochs: float  # on rendered tutorials, of models with the option `pretrained`
-    epochs: float
+    # on rendered tutorials, of models whose option `pretrained` is a learning rate for it
+    pretrain_epochs: float
+    epochs: int
     batch_size: int
     lr: float
     weight_decay: float
     smoothing: float  # of labels
+
+    def epochs_of(self, options: dict) -> int:
+        """Of a model, whose option `times` multiplies the profile's."""
+        return max(1, round(options.get("epochs", self.epochs) * options.get("times", 1)))
 
 
 @dataclass(frozen=True)

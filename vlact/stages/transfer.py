@@ -141,7 +141,8 @@ def starts(p: Params, work: Path, folder: Path, rows: list[Row], seeds: list[int
     names = sorted(table["verb"].unique())  # of motion programs, in the order of `labels_of`
     made = []
     for (origin, seed), row in todo.items():
-        options, recipe = recipe_of(p, row.options, epochs=p.transfer.pretrain_epochs)
+        own = {"epochs": p.transfer.pretrain_epochs, "lr": row.options["pretrained"]}
+        options, recipe = recipe_of(p, row.options, **own)
         given = str(frames), names, labels_of(table)["verb"], split_of(table)["train"]
         kept = str(start_of(folder, origin, seed)), str(work / f"start-{origin}-{seed}.pt")
         made.append(PretrainJob(row.kind, options, *given, recipe, seed, *kept))
@@ -180,11 +181,12 @@ RECIPE = ("epochs", "batch_size", "lr", "weight_decay", "smoothing")
 
 def recipe_of(p: Params, options: dict, **changes) -> tuple[dict, dict]:
     """Options of a model's class and the recipe it is trained by; what of `RECIPE` stands among the
-    options is its own.
+    options is its own, and `times` multiplies the epochs.
     """
     own = {k: v for k, v in options.items() if k in RECIPE}
-    recipe = {k: getattr(p.transfer, k) for k in RECIPE} | own | changes
-    return {k: v for k, v in options.items() if k not in RECIPE}, recipe
+    recipe = {k: getattr(p.transfer, k) for k in RECIPE} | own
+    recipe["epochs"] = p.transfer.epochs_of(options)
+    return {k: v for k, v in options.items() if k not in (*RECIPE, "times")}, recipe | changes
 
 
 def transfer(p: Params, must_exist: bool = False) -> None:

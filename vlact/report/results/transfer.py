@@ -181,7 +181,7 @@ class Transfer(Scores):
         t, out = self.p.transfer, {}
         log = pd.read_csv(CALIBRATION)
         for model, options in t.models.items():
-            recipe = {k: options.get(k, getattr(t, k)) for k in ("lr", "epochs")}
+            recipe = {"lr": options.get("lr", t.lr), "epochs": t.epochs_of(options)}
             mine = log[(log["model"] == model) & (log["train_ids"] == t.train_ids)]
             same = mine[np.isclose(mine["lr"], recipe["lr"]) & (mine["epochs"] == recipe["epochs"])]
             if len(same):
