@@ -422,6 +422,16 @@ def test_run_json_has_machine_and_commit_of_each_stage_when_it_ran(tmp_path, mon
     assert {k: v["commit"] for k, v in run.items()} == {"trees": "one", "synta": "two"}
     assert all(v["machine"]["cpu"] and "note" not in v for v in run.values())
 
+    run["trees"] |= {"drawn again": "with other colours"}  # and published so: that stays
+    (tmp_path / "figures/study/run.json").write_text(json.dumps({"stages": run}))
+    for stage in run:
+        (tmp_path / "figures/study" / stage / "map.json").write_text("[]")
+    assert publish.publish("study") == 0
+    told = json.loads((tmp_path / "figures/study/run.json").read_text())["stages"]
+    assert told == run
+    kept = {k: (tmp_path / "figures/study" / k / "map.json").read_text() == "[]" for k in run}
+    assert kept == {"trees": True, "synta": False}
+
 
 def test_notebooks_say_what_they_cost():
     known = notebooks.costs()

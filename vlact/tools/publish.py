@@ -12,7 +12,8 @@ from vlact.tools.results_map import gathered
 
 
 def publish(profile: str) -> int:
-    """Copy data/<profile>/figures to figures/<profile>; stages that were not made here keep theirs.
+    """Copy data/<profile>/figures to figures/<profile>; stages that were not made here keep theirs,
+    and so does one whose published run is the same and was drawn again since.
 
     run.json says of each stage on what machine, with which versions and of which commit it was run.
 
@@ -27,9 +28,12 @@ def publish(profile: str) -> int:
     path = to / "run.json"
     run = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"stages": {}}
     for folder in sorted(x for x in source.iterdir() if x.is_dir()):
+        made, there = run_of(profile, folder), run["stages"].get(folder.name, {})
+        if len(there) > len(made) and there == there | made:  # what is published says more of it
+            continue
         shutil.rmtree(to / folder.name, ignore_errors=True)
         shutil.copytree(folder, to / folder.name)
-        run["stages"][folder.name] = run_of(profile, folder)
+        run["stages"][folder.name] = made
     if (source / "claims").is_dir():
         (to / "rules.md").unlink(missing_ok=True)  # of the ledger before, see vlact.tools.rejudge
     write_text(to / "index.csv", gathered(to).to_csv(index=False, lineterminator="\n"))
