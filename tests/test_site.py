@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from markupsafe import escape
 
-from vlact import params, video
+from vlact import ROOT, params, video
 from vlact.report import site, tables
 
 CHROMIUM = next(
@@ -422,3 +422,17 @@ def test_in_a_real_browser(built, tmp_path, scheme):
     assert sum(x["played"] for x in said["found"]) >= 2
     wrong = [k for k, v in said["answers"].items() if v != 200]
     assert len(said["answers"]) > 100 and not wrong, wrong
+
+
+def test_pages_show_the_verdicts_of_later_rules_where_there_are_some(tmp_path):
+    shown = site.claims(ROOT / "figures" / "study")
+    shutil.copytree(ROOT / "figures" / "study" / "claims", tmp_path / "claims")
+    before = site.claims(tmp_path)
+    assert {c["now"] for c in before} == {c["verdict"] for c in before}
+    assert not any(c["before"] for c in before)
+    later = pd.DataFrame({"id": [c["id"] for c in before], "verdict": "holds", "reason": "why"})
+    later.to_csv(tmp_path / "rules.csv", index=False)
+    after = site.claims(tmp_path)
+    assert {c["now"] for c in after} == {"holds"} and len(after) == len(shown)
+    moved = [c for c in after if c["before"] != "holds"]
+    assert moved and all((site.UNDER_RULES, "holds; why") in c["more"] for c in moved)

@@ -160,6 +160,7 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
             said=said,
             items=items,
             ledger=mine,
+            later=LATER if any(c["before"] for c in mine) else "",
         )
     names = {k: v["short"] for k, v in told.items()}
     if ledger:
@@ -176,7 +177,7 @@ def pages(p: Params, index: pd.DataFrame, out: Path) -> None:
     else:
         write("claims.html", "page.html", title="Claims", body="The ledger is not made yet.")
     write("videos.html", "videos.html", title="Videos", groups=films)
-    count = pd.DataFrame(ledger, columns=["paper", "verdict"]).groupby(["paper", "verdict"]).size()
+    count = pd.DataFrame(ledger, columns=["paper", "now"]).groupby(["paper", "now"]).size()
     write(
         "index.html",
         "home.html",
@@ -200,12 +201,21 @@ def code_style() -> str:
 
 def claims(folder: Path) -> list[dict]:
     """The ledger's rows for the templates; none where it is not made yet."""
-    path = folder / "claims" / "claims.csv"
+    path, later = folder / "claims" / "claims.csv", folder / "rules.csv"
     if not path.is_file():
         return []
-    return [claim(row) for row in pd.read_csv(path, keep_default_na=False).to_dict("records")]
+    rows = [claim(row) for row in pd.read_csv(path, keep_default_na=False).to_dict("records")]
+    if later.is_file():  # see `vlact.tools.rejudge`
+        now = pd.read_csv(later, keep_default_na=False).set_index("id")
+        for row in rows:
+            row |= {"now": now["verdict"][row["id"]], "before": row["verdict"]}
+            if row["now"] != row["verdict"]:
+                row["more"] += [(UNDER_RULES, f"{row['now']}; {now['reason'][row['id']]}")]
+    return rows
 
 
+UNDER_RULES = "under today's rules, with what ran since"
+LATER = f"Verdicts {UNDER_RULES}; the ledger has those of this run's first version beside them."
 MORE = {  # columns of the ledger beside verdict and parts, by what they are called
     "size": "size",
     "why": "no verdict because",
@@ -219,14 +229,20 @@ MORE = {  # columns of the ledger beside verdict and parts, by what they are cal
 def claim(row: dict) -> dict:
     """A row of the ledger, as the template wants it."""
     name = row["notebook"]
-    return {k: row[k] for k in ("id", "paper", "place", "claim", "verdict", "section")} | {
-        "published": row["published effect"],
-        "more": [(MORE[k], row[k]) for k in MORE if row.get(k, "–") not in ("", "–", row["ours"])],
-        # parts are set apart by semicolons, but not those inside an interval
-        "ours": re.split(r"; (?=[^\[\]]*:)", row["ours"]),
-        "notebook": f"notebooks/{Path(name).stem}.html" if name else "",
-        "notebook_name": name,
-    }
+    return (
+        {"now": row["verdict"], "before": ""}
+        | {k: row[k] for k in ("id", "paper", "place", "claim", "verdict", "section")}
+        | {
+            "published": row["published effect"],
+            "more": [
+                (MORE[k], row[k]) for k in MORE if row.get(k, "–") not in ("", "–", row["ours"])
+            ],
+            # parts are set apart by semicolons, but not those inside an interval
+            "ours": re.split(r"; (?=[^\[\]]*:)", row["ours"]),
+            "notebook": f"notebooks/{Path(name).stem}.html" if name else "",
+            "notebook_name": name,
+        }
+    )
 
 
 def item(folder: Path, row) -> dict:

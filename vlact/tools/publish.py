@@ -35,7 +35,8 @@ def publish(profile: str) -> int:
         shutil.copytree(folder, to / folder.name)
         run["stages"][folder.name] = made
     if (source / "claims").is_dir():
-        (to / "rules.md").unlink(missing_ok=True)  # of the ledger before, see vlact.tools.rejudge
+        for name in ("rules.md", "rules.csv"):  # of the ledger before, see vlact.tools.rejudge
+            (to / name).unlink(missing_ok=True)
     write_text(to / "index.csv", gathered(to).to_csv(index=False, lineterminator="\n"))
     p = params.load(profile)
     with contextlib.suppress(FileNotFoundError):  # a run whose weights are gone keeps its page

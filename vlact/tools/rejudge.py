@@ -6,8 +6,8 @@ That is enough for the verdicts of `vlact.report.verdicts`, where the part is st
 asked for. Where the rival is another now, `ace_paired.csv` of the same run is asked for the
 difference; where that has it not, the part waits for a new run, and the table says so.
 
-Writes figures/<profile>/rules.md: each claim before and after, and why it changed. The next
-`publish` of a ledger, which follows these rules itself, takes it away.
+Writes figures/<profile>/rules.md and .csv: each claim before and after, and why it changed. The
+next `publish` of a ledger, which follows these rules itself, takes them away.
 """
 
 import contextlib
@@ -201,6 +201,7 @@ def main(arguments: list[str]) -> int:
     found["detects"] = found["detects"].map(lambda x: "–" if pd.isna(x) else f"{x:.3g}")
     text = f"# The ledger of `{folder.name}` under today's rules\n\n{caption}\n\n"
     tables.write_text(folder / "rules.md", text + tables.markdown(found.fillna("–")))
+    tables.write_text(folder / "rules.csv", found.to_csv(index=False, lineterminator="\n"))
     print(re.sub(r"\n+", "\n", found.to_string(index=False)))
     return 0
 
